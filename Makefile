@@ -1,0 +1,62 @@
+# `make study` and `make test` are all that is needed; both make the environment first.
+# The quick preset: make study PRESET=reference for another, CORES=N to leave some cores free.
+
+PYTHON ?= python3
+VENV ?= .venv
+PRESET ?= quick
+CORES ?= 0
+HAM10000 ?= data/real/ham10000
+
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+UV ?= uv
+
+.DELETE_ON_ERROR:
+.PHONY: study study-ham10000 test lint format lock bench clean
+
+study: $(READY)
+	$(BIN)/fairdiff run --preset $(PRESET) --cores $(CORES)
+
+study-ham10000: $(READY)
+	$(BIN)/fairdiff run --preset reference --dataset ham10000 --data-root $(HAM10000) --cores $(CORES)
+
+# pytest last: its closing line is what one looks for
+test: lint
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# What jobs take, for `fairdiff run --dry-run`. Run it on a machine that does nothing else.
+bench: study
+	$(BIN)/fairdiff bench --write
+
+# The environment, once, and again when the lock or pyproject.toml changes. pip rather than uv:
+# it takes a local torch wheel where the machine's pip is set up with one.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "Python 3.11 or newer is needed; %s is %d.%d. Name another: make PYTHON=python3.12" % (sys.executable, v[0], v[1]))'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# Constraints for every platform and Python from 3.11 on. The lines of CUDA packages go: on a GPU
+# machine torch chooses its own, and a CPU wheel needs none. Old pins stay where they still fit;
+# to renew all of them, remove constraints.txt first.
+lock:
+	touch constraints.txt && cp constraints.txt constraints.new
+	$(UV) pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header \
+	  --no-emit-index-url --no-emit-find-links pyproject.toml --extra dev --extra slurm \
+	  --output-file constraints.new
+	printf '# made by make lock; edit pyproject.toml instead\n' > constraints.txt
+	grep -viE '^(#|--|nvidia-|triton|cuda-)' constraints.new >> constraints.txt
+	rm constraints.new
+
+# Environment and caches. What runs made stays: data/runs is yours to remove.
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

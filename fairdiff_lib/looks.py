@@ -1,0 +1,268 @@
+"""How everything looks: one style for figures and tables, one mapping of display names.
+
+A page is seven inches wide; a method has one colour and one marker everywhere
+(colour-blind safe, after Okabe and Ito); what is simulated says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from IPython.display import HTML
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from pandas.io.formats.style import Styler
+
+from fairdiff_lib.config import InputError, refuse_unknown
+from fairdiff_lib.store import write_figure
+
+WIDTH = 7.0  # inches: a page's text width
+STYLE: Any = {
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same page on every machine
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.grid": False,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "legend.fontsize": 7.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.2,
+    "pdf.fonttype": 42,  # TrueType, embedded: text stays text
+    "savefig.dpi": 150,
+}
+MUTED = "#777777"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a method is shown, everywhere."""
+
+    label: str
+    colour: str
+    marker: str
+
+
+METHODS: dict[str, Look] = {
+    "real": Look("real images", "#4d4d4d", "s"),
+    "base": Look("base model, before fine-tuning", "#56b4e9", "v"),
+    "none": Look("Stable Diffusion", "#0072b2", "o"),
+    "random": Look("random perturbation", "#009e73", "^"),
+    "fairdiffusion": Look("FairDiffusion", "#d55e00", "D"),
+}
+LEVEL_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#000000")
+SPLITS: dict[str, Look] = {
+    "train": Look("training", "#4d4d4d", "s"),
+    "val": Look("validation", "#cc79a7", "v"),
+    "test": Look("test", "#0072b2", "o"),
+}
+NAMES: dict[str, str] = {
+    "overall": "All",
+    "fairgenmed": "FairGenMed",
+    "ham10000": "HAM10000",
+    "chexpert": "CheXpert",
+    "md_severity": "Vision loss",
+    "cdr_status": "Cup-disc ratio",
+    "se_status": "Refraction",
+    "dx": "Diagnosis",
+    "kid": "KID (lower is better)",
+    "fid": "FID (lower is better)",
+    "mifid": "MiFID (lower is better)",
+    "inception_score": "Inception score (higher is better)",
+    "is": "Inception score (higher is better)",
+    "auc": "AUC",
+    "accuracy": "Accuracy",
+    "es_auc": "Equity-scaled AUC",
+    "es_accuracy": "Equity-scaled accuracy",
+    "dpd": "DPD (lower is better)",
+    "eod": "EOD (lower is better)",
+}
+
+
+def name_of(key: str) -> str:
+    """Display name of an attribute, condition, metric or dataset."""
+    text = NAMES.get(key, key.replace("_", " "))
+    return text[:1].upper() + text[1:]
+
+
+def dataset_name(dataset: str) -> str:
+    """Display name of a dataset; a simulated one says so."""
+    base = dataset.removesuffix("_simulated")
+    return NAMES.get(base, base) + (", simulated" if base != dataset else "")
+
+
+def look_of(method: str) -> Look:
+    """Label, colour and marker of a method; an unknown one is refused by name."""
+    refuse_unknown("method for a figure", method, METHODS)
+    return METHODS[method]
+
+
+def ordered_methods(methods: Iterable[str]) -> list[str]:
+    """The methods present, each once, in the order in which every figure shows them."""
+    present = set(methods)
+    for method in sorted(present):
+        look_of(method)
+    return [method for method in METHODS if method in present]
+
+
+def page(
+    height: float,
+    title: str,
+    foot: str = "",
+    notes: Sequence[str] = (),
+    looks: Sequence[Look] = (),
+) -> Figure:
+    """An empty page of the house style.
+
+    Parameters
+    ----------
+    height : float
+        Inches.
+    title : str
+        Bold line at the top left.
+    foot : str
+        What the marks mean: interval, n, units.
+    notes : sequence of str
+        Warnings that must be seen, as a failed gate.
+    looks : sequence of Look
+        Shown in one legend under the title.
+    """
+    with matplotlib.rc_context(STYLE):
+        fig = Figure(figsize=(WIDTH, height), layout="constrained")
+    engine: Any = fig.get_layout_engine()
+    engine.set(w_pad=0.04, h_pad=0.05, wspace=0.03, hspace=0.04)
+    space = "\n " if looks else ""  # a blank line of the title, where the legend goes
+    fig.suptitle(title + space, x=0.008, ha="left", fontsize=9.5, fontweight="bold")
+    if looks:
+        legend(fig, looks, 1 - 0.2 / height)
+    lines = [foot] if foot else []
+    lines += [f"Caution: {note}" for note in notes if note]
+    if lines:
+        text = "\n".join(wrap(line) for line in lines)
+        fig.supxlabel(text, x=0.008, ha="left", fontsize=7, color="#333333")
+    return fig
+
+
+def wrap(text: str, width: int = 126) -> str:
+    """Break a line at spaces so that it fits the page at seven points."""
+    lines = [""]
+    for word in text.split():
+        if lines[-1] and len(lines[-1]) + 1 + len(word) > width:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return "\n".join(lines)
+
+
+def require(table: pd.DataFrame, columns: Sequence[str], what: str) -> str:
+    """Refuse a table without rows or columns; return the one dataset that it holds."""
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise InputError(f"{what}: the table has no column {', '.join(missing)}")
+    if table.empty:
+        raise InputError(f"{what}: the table has no row")
+    datasets = sorted(set(table["dataset"].astype(str)))
+    if len(datasets) != 1:
+        raise InputError(f"{what}: expected one dataset, found {', '.join(datasets)}")
+    return datasets[0]
+
+
+def whisker(ax: Axes, row: pd.Series[Any], at: float, look: Look, *, across: bool = False) -> None:
+    """One dot with its interval: upright, or lying when ``across``; NaN draws nothing."""
+    value, low, high = (float(row[key]) for key in ("value", "low", "high"))
+    if not np.isfinite(value):
+        return
+    if np.isfinite(low) and np.isfinite(high):
+        ends, places = [low, high], [at, at]
+        line = (ends, places) if across else (places, ends)
+        ax.plot(*line, color=look.colour, lw=1.1, solid_capstyle="butt", zorder=2)
+    point = ([value], [at]) if across else ([at], [value])
+    ax.plot(*point, look.marker, color=look.colour, ms=4.2, mec="white", mew=0.4, zorder=3)
+
+
+def legend(fig: Figure, looks: Sequence[Look], top: float) -> None:
+    """One legend for the whole page, its top at a fraction of the page's height."""
+    with matplotlib.rc_context(STYLE):
+        place = (-0.003, top)
+        fig.legend(handles=handles(looks), loc="upper left", bbox_to_anchor=place, ncols=9)
+
+
+def panel_legend(ax: Axes, looks: Sequence[Look]) -> None:
+    """A legend in one line between a panel's title and its marks; call after the title is set."""
+    ax.legend(
+        handles=handles(looks), loc="lower left", bbox_to_anchor=(-0.03, 0.99), ncols=9,
+        fontsize=6.5, handlelength=0.7, handletextpad=0.3, columnspacing=0.8, borderpad=0.2,
+    )  # fmt: skip
+    ax.set_title(ax.get_title(loc="left"), loc="left", pad=15)
+
+
+def handles(looks: Sequence[Look]) -> list[Line2D]:
+    """Legend entries: a marker on a line where there is one."""
+    return [
+        Line2D([], [], color=x.colour, marker=x.marker, ms=4.2, lw=1.1, label=x.label)
+        for x in looks
+    ]
+
+
+def save(fig: Figure, path: Path, stamp: Mapping[str, Any]) -> Path:
+    """Write PNG (150 dpi), PDF (fonts embedded as text) and stamp; returns the PNG's path.
+
+    Parameters
+    ----------
+    fig : Figure
+    path : Path
+        Without suffix.
+    stamp : mapping
+        From ``store.make_stamp``.
+    """
+    with matplotlib.rc_context(STYLE):
+        return write_figure(fig, path, stamp)
+
+
+def as_png(fig: Figure) -> bytes:
+    """The page as PNG (150 dpi), for a notebook that keeps no file of it."""
+    stream = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        fig.savefig(stream, format="png", dpi=150)
+    return stream.getvalue()
+
+
+def style_table(frame: pd.DataFrame, digits: int = 3, caption: str = "") -> HTML:
+    """A table for a notebook: numbers rounded, missing ones visible, no index.
+
+    Parameters
+    ----------
+    frame : DataFrame
+    digits : int
+        Significant digits of real numbers.
+    caption : str
+        Printed above the table.
+
+    Returns
+    -------
+    HTML
+        The same bytes for the same table (pandas' own names are random).
+    """
+
+    def show(value: Any) -> str:
+        if isinstance(value, float):
+            return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
+        return f"{value}"
+
+    name = hashlib.sha256(f"{caption}{frame.to_csv()}".encode()).hexdigest()[:8]
+    plain = frame.reset_index(drop=True)
+    styled = Styler(plain, uuid=name, cell_ids=False).format(show, na_rep="not estimable")
+    styled = styled.hide(axis="index")
+    page = (styled.set_caption(caption) if caption else styled).to_html()
+    return HTML(page)  # type: ignore[no-untyped-call]

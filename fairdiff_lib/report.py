@@ -1,0 +1,209 @@
+"""What is written and listed: the study's tables by id, the notebooks' scalars, the index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fairdiff_lib import assets, tables
+from fairdiff_lib.cohorts import Cohort
+from fairdiff_lib.config import InputError, Settings
+from fairdiff_lib.pipeline import QualityResult, runs_of
+from fairdiff_lib.store import Layout, read_json, read_table, write_table
+from fairdiff_lib.verdict import Evidence, verdicts
+
+# -- 03 to 07: short tables and scalars for the notebooks ------------------------------------
+
+
+def last_losses(history: pd.DataFrame) -> pd.DataFrame:
+    """Mean loss over the last tenth of each stage's steps, overall and by level."""
+    own = history[history["quantity"] == "loss"]
+    late = own["step"] > 0.9 * own.groupby("stage")["step"].transform("max")
+    keys = ["stage", "attribute", "level"]
+    means = own[late].groupby(keys, sort=False)["value"].mean().reset_index()
+    return means.replace({"attribute": {"": "overall"}, "level": {"": "all"}})
+
+
+COSTS = ("seconds", "seconds_per_step", "optimiser_share", "images_seen", "peak_memory_gib")
+
+
+def cost_table(run: Mapping[str, Any]) -> pd.DataFrame:
+    """Time and memory of a run, from its run.json."""
+    return pd.DataFrame({"what": COSTS, "value": [run[name] for name in COSTS]})
+
+
+def training_scalars(history: pd.DataFrame, run: Mapping[str, Any]) -> dict[str, Any]:
+    """What 03 records: the first and last loss of its last stage, and the costs."""
+    whole = history[(history["quantity"] == "loss") & (history["attribute"] == "")]
+    values = whole.loc[whole["stage"] == whole["stage"].iloc[-1], "value"]
+    losses = {"first_loss": float(values.iloc[0]), "last_loss": float(values.iloc[-1])}
+    return losses | {name: run[name] for name in COSTS}
+
+
+def quality_scalars(result: QualityResult) -> dict[str, Any]:
+    """What 05 records: gates passed, and each method's overall KID."""
+    table = result.table
+    kid = table[(table["attribute"] == "overall") & (table["metric"] == "kid")]
+    scalars = {f"kid_{row.method}_seeds{row.seeds}": row.value for row in kid.itertuples()}
+    passed = int(result.gates["passed"].sum())
+    return {**scalars, "gates": len(result.gates), "gates_passed": passed}
+
+
+def downstream_scalars(table: pd.DataFrame, condition: str) -> dict[str, Any]:
+    """What 07 records: the primary condition's overall AUC by source."""
+    chosen = (table["condition"] == condition) & (table["metric"] == "auc")
+    own = table[chosen & (table["attribute"] == "overall")]
+    return {f"auc_{row.source}_seeds{row.seeds}": row.value for row in own.itertuples()}
+
+
+def study_table(settings: Settings, layout: Layout) -> pd.DataFrame:
+    """Every run of the study: method, seed, steps, and what it cost."""
+    folders = [layout.base, *(layout.run(method, seed) for method, seed in runs_of(settings))]
+    columns = ("method", "seed", "seconds", "seconds_per_step", "peak_memory_gib")
+    runs = [read_json(folder / "run.json") for folder in folders]
+    return pd.DataFrame([{name: run[name] for name in columns} for run in runs])
+
+
+# -- 08 and 09: what spans datasets ----------------------------------------------------------
+
+QUALITY_TABLES = {"fairgenmed": ("tab02", "tab03"), "ham10000": ("tab08",), "chexpert": ("tab10",)}
+DOWNSTREAM_TABLES = {
+    "fairgenmed": ("tab04", "tab05", "tab06", "tab07"),
+    "ham10000": ("tab09",),
+    "chexpert": ("tab11",),
+}
+
+
+def family(dataset: str) -> str:
+    """The dataset that a simulated one stands for."""
+    return dataset.removesuffix("_simulated")
+
+
+def read_tables(layout: Layout, names: tuple[str, ...]) -> pd.DataFrame:
+    """Tables of this study, one under the other, without rows that occur twice."""
+    parts = [
+        read_table(layout.figures / f"{name}.csv", ("seeds", "metric"), dtype={"seeds": str})
+        for name in names
+    ]
+    both: pd.DataFrame = pd.concat(parts, ignore_index=True).drop_duplicates(ignore_index=True)
+    return both.fillna({"note": ""})
+
+
+def write_quality(result: QualityResult, cohort: Cohort, layout: Layout, stamp: Any) -> list[Path]:
+    """Write tab_gates, tab_contrasts, and T2 and T3 (FairGenMed) or the dataset's one table."""
+    names = QUALITY_TABLES[family(layout.settings.dataset)]
+    groups = ["overall", *assets.attribute_levels(cohort)]
+    parts = [result.table]
+    if len(names) == 2:
+        conditions = ["overall", *assets.condition_levels(cohort)]
+        parts = [tables.pick(result.table, groups), tables.pick(result.table, conditions)]
+    todo = dict(zip(names, parts, strict=True))
+    todo |= {"tab_gates": result.gates, "tab_contrasts": result.contrasts}
+    return [write_table(t, layout.figures / f"{n}.csv", stamp) for n, t in todo.items()]
+
+
+def write_downstream(table: pd.DataFrame, cohort: Cohort, layout: Layout, stamp: Any) -> list[Path]:
+    """Write T4 to T7, a condition each (FairGenMed), or the dataset's one table."""
+    names = DOWNSTREAM_TABLES[family(layout.settings.dataset)]
+    parts = [table]
+    if len(names) > 1:
+        parts = [tables.pick(table, [c], "condition") for c in assets.condition_levels(cohort)]
+    todo = zip(names, parts, strict=True)
+    return [write_table(t, layout.figures / f"{n}.csv", stamp) for n, t in todo]
+
+
+def collect_ablations(settings: Settings, layout: Layout) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """T12 and T13 with this study's rows put in beside those of other datasets and settings."""
+    kind, folder = family(settings.dataset), layout.figures_all
+    quality = read_tables(layout, QUALITY_TABLES[kind])
+    downstream = read_tables(layout, DOWNSTREAM_TABLES[kind])
+    settings_of_run = ("time_window", "exploitation_rate")
+    own = tables.ablation_table(quality, settings)
+    t12 = tables.add_rows(folder / "tab12.csv", own, settings_of_run, settings.dataset)
+    methods = tables.method_table(quality, downstream, settings)
+    t13 = tables.add_rows(folder / "tab13.csv", methods, ("method",), settings.dataset)
+    return t12, t13
+
+
+def collect_verdict(settings: Settings, layout: Layout, cohort: Cohort) -> pd.DataFrame:
+    """T14 with this dataset's rows put in beside those of other datasets."""
+    kind, columns = family(settings.dataset), ("method", "seed", "p_adjusted", "role")
+    evidence = Evidence(
+        dataset=settings.dataset,
+        attributes=list(assets.attribute_levels(cohort)),
+        condition=cohort.spec.primary_condition,
+        quality=read_tables(layout, QUALITY_TABLES[kind]),
+        contrasts=read_table(layout.figures / "tab_contrasts.csv", columns),
+        downstream=read_tables(layout, DOWNSTREAM_TABLES[kind]),
+        failed=tables.gate_notes(layout),
+    )
+    own = verdicts(evidence).assign(study=tables.study_digest(settings))
+    path = layout.figures_all / "tab14.csv"
+    return tables.add_rows(path, own, ("claim",), settings.dataset)
+
+
+# -- 00: what was made -----------------------------------------------------------------------
+
+CONTENTS: dict[str, tuple[str, str]] = {  # id: (what it holds, notebook)
+    "tab01": ("cohort: counts and prevalence", "01_cohorts"),
+    "fig01": ("cohort: counts and prevalence", "01_cohorts"),
+    "tab_gates": ("gates before any fairness table", "05_quality"),
+    "tab_contrasts": ("differences between levels, with tests", "05_quality"),
+    "tab02": ("quality by demographic level", "05_quality"),
+    "tab03": ("quality by condition level", "05_quality"),
+    "tab08": ("quality by demographic and condition level", "05_quality"),
+    "fig02": ("images by group, same prompts", "05_quality"),
+    "fig03": ("quality by group, with intervals", "05_quality"),
+    "fig06": ("prompt gallery", "05_quality"),
+    "tab_optimiser": ("cost and calls of the optimiser", "06_perturbation"),
+    "fig04": ("the optimiser's path", "06_perturbation"),
+    "tab04": ("downstream: glaucoma", "07_downstream"),
+    "tab05": ("downstream: vision loss", "07_downstream"),
+    "tab06": ("downstream: cup-disc ratio", "07_downstream"),
+    "tab07": ("downstream: refraction", "07_downstream"),
+    "tab09": ("downstream: all conditions", "07_downstream"),
+    "fig05": ("equity-scaled metrics", "07_downstream"),
+    "tab12": ("ablation: time window and exploitation rate", "08_ablations"),
+    "tab13": ("methods side by side", "08_ablations"),
+    "fig07": ("ablation: time window and exploitation rate", "08_ablations"),
+    "tab14": ("one verdict per claim", "09_verdict"),
+}
+
+
+def collect_index(layout: Layout) -> pd.DataFrame:
+    """Every table and figure that exists: id, what it holds, file, notebook, commit, dirty.
+
+    Files and notebooks are named relative to ``layout.executed``, where the index is read.
+    """
+    rows = []
+    for name, (content, notebook) in CONTENTS.items():
+        for folder, way in ((layout.figures, ".."), (layout.figures_all, "../../all")):
+            kind = "csv" if name.startswith("tab") else "png"
+            if not (folder / f"{name}.{kind}").is_file():
+                continue
+            stamp = read_json(folder / f"{name}.json")
+            rows.append(
+                {
+                    "id": name,
+                    "content": content,
+                    "file": f"{way}/{name}.{kind}",
+                    "notebook": f"{notebook}.ipynb",
+                    "commit": (stamp["commit"] or "none")[:10],
+                    "dirty": stamp["dirty"],
+                }
+            )
+    if not rows:
+        raise InputError(f"{layout.figures}: no table or figure yet; run the study first")
+    return pd.DataFrame(rows)
+
+
+def as_links(index: pd.DataFrame) -> str:
+    """The index as a Markdown list of links."""
+    lines = [
+        f"- [{row.id}]({row.file}): {row.content} ([{row.notebook}]({row.notebook}))"
+        for row in index.itertuples()
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,120 @@
+"""One sentence per figure, written from its table: right whatever the run showed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from fairdiff_lib.figures import means_and_seeds
+from fairdiff_lib.looks import look_of, name_of, ordered_methods
+
+
+def _number(row: pd.Series) -> str:
+    """Value with its interval, where it has one."""
+    value, low, high = (float(row[key]) for key in ("value", "low", "high"))
+    if np.isfinite(low) and np.isfinite(high):
+        return f"{value:.3g} ({low:.3g} to {high:.3g})"
+    return f"{value:.3g}"
+
+
+def extremes(table: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    """Rows with the smallest and the largest value."""
+    values = table["value"].to_numpy()
+    return table.iloc[int(values.argmin())], table.iloc[int(values.argmax())]
+
+
+def about_cohort(table: pd.DataFrame) -> str:
+    """Largest and smallest level of each attribute in the training split."""
+    counts = table[(table["metric"] == "count") & (table["split"] == "train")]
+    parts = []
+    for attribute, own in counts[counts["attribute"] != "overall"].groupby("attribute", sort=False):
+        small, large = extremes(own)
+        parts.append(
+            f"{attribute} from {small['level']} ({small['value']:.0f}) "
+            f"to {large['level']} ({large['value']:.0f})"
+        )
+    total = counts.loc[counts["attribute"] == "overall", "value"].iloc[0]
+    return f"Of {total:.0f} training subjects, the levels' sizes range: {'; '.join(parts)}."
+
+
+def about_gates(gates: pd.DataFrame) -> str:
+    """How many gates passed, and which did not."""
+    failed = gates[~gates["passed"].astype(bool)]
+    if failed.empty:
+        return f"All {len(gates)} gates passed."
+    names = ", ".join(sorted({f"{row.gate} ({row.method})" for row in failed.itertuples()}))
+    return (
+        f"**{len(failed)} of {len(gates)} gates failed: {names}.** "
+        "Every table and figure below says so."
+    )
+
+
+def about_quality(table: pd.DataFrame, attributes: Sequence[str], metric: str = "kid") -> str:
+    """Per method, the levels with the lowest and the highest value."""
+    rows, _ = means_and_seeds(table[table["metric"] == metric], "method")
+    rows = rows[np.isfinite(rows["value"])]
+    parts = []
+    for method in ordered_methods(rows["method"]):
+        own = rows[(rows["method"] == method) & rows["attribute"].isin(list(attributes))]
+        if own.empty:
+            continue
+        low, high = extremes(own)
+        parts.append(
+            f"{look_of(method).label}: lowest for {low['level']}, {_number(low)}, "
+            f"highest for {high['level']}, {_number(high)}"
+        )
+    warning = "" if table["seeds"].astype(str).str.contains(",").any() else one_seed()
+    return f"{name_of(metric)} by level. {'; '.join(parts)}.{warning}"
+
+
+def one_seed() -> str:
+    """What a single training run can't say."""
+    return (
+        " With one training seed, differences between methods can't be told from chance in "
+        "training; the intervals cover subjects only."
+    )
+
+
+def about_optimiser(runs: pd.DataFrame) -> str:
+    """Optimiser's calls and its share of the training time, per method."""
+    parts = [
+        f"{look_of(str(method)).label}: {own['proposals'].sum():.0f} proposals "
+        f"in {len(own)} run(s), {own['optimiser_share'].mean():.1%} of the training time"
+        for method, own in runs.groupby("method", sort=False)
+    ]
+    return "; ".join(parts) + "."
+
+
+def about_downstream(table: pd.DataFrame, condition: str, metric: str = "es_auc") -> str:
+    """Equity-scaled AUC of the primary condition for every source of training images."""
+    chosen = table[(table["metric"] == metric) & (table["condition"] == condition)]
+    rows, _ = means_and_seeds(chosen, "source")
+    parts = []
+    for source in ordered_methods(rows["source"]):
+        own = rows[rows["source"] == source]
+        values = ", ".join(f"{row['attribute']} {_number(row)}" for _, row in own.iterrows())
+        parts.append(f"{look_of(source).label}: {values}")
+    warning = "" if table["seeds"].astype(str).str.contains(",").any() else one_seed()
+    return f"{name_of(metric)} for {condition}. {'; '.join(parts)}.{warning}"
+
+
+def about_ablations(table: pd.DataFrame) -> str:
+    """How many settings there are to compare."""
+    settings = len(table[["dataset", "time_window", "exploitation_rate"]].drop_duplicates())
+    if settings < 2:
+        return (
+            f"{settings} setting was run, so nothing can be compared yet; "
+            "each study with another mitigation.time_window or exploitation_rate adds a cell."
+        )
+    return f"{settings} settings were run; cells of one dataset can be compared."
+
+
+def about_verdicts(table: pd.DataFrame) -> str:
+    """The verdicts of each dataset in one line."""
+    parts = []
+    for dataset, own in table.groupby("dataset", sort=False):
+        answers = ", ".join(f"{row.claim} {row.verdict}" for row in own.itertuples())
+        parts.append(f"{dataset}: {answers}")
+    return "; ".join(parts) + "."

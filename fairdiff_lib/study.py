@@ -1,0 +1,229 @@
+"""The command line ``fairdiff``: run the study, run one notebook, simulate, look things up.
+
+Bad input of any kind ends in one line on stderr and exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from fairdiff_lib.config import DATASETS, PRESETS, InputError, as_dict
+from fairdiff_lib.graph import (
+    Study,
+    default_cores,
+    print_plan,
+    run_graph,
+)
+from fairdiff_lib.notebook import (
+    OURS,
+    NotebookFailed,
+    all_notebooks,
+    failure_of,
+    folder_bytes,
+    plan_job,
+    run_job,
+    write_record,
+)
+from fairdiff_lib.store import PROJECT_ROOT, write_json
+from fairdiff_lib.timings import note_timing, read_timings, write_expected
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are bad input like any other."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see {self.prog} --help)")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the console script.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Without them, those of the process.
+
+    Returns
+    -------
+    int
+        0 done, 1 failed, 2 bad input, 130 interrupted.
+    """
+    try:
+        chosen = _parser().parse_args(arguments)
+        code: int = chosen.action(chosen)
+    except InputError as error:
+        print(f"fairdiff: {error}", file=sys.stderr)
+        return 2
+    except NotebookFailed as error:
+        print(f"fairdiff: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone; nothing left to say
+        return 0
+    return code
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="fairdiff", description=__doc__)
+    actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
+
+    run = actions.add_parser("run", help="run the graph of notebooks, or what is left of it")
+    _add_choice(run)
+    run.add_argument("--methods", nargs="+", metavar="M", help="instead of the preset's")
+    run.add_argument("--seeds", nargs="+", metavar="N", help="instead of the preset's")
+    run.add_argument("--data-root", default="", metavar="DIR", help="folder of the real data")
+    run.add_argument("--runs-root", default="data/runs", metavar="DIR", help="models and images")
+    run.add_argument("--figures-root", default="figures", metavar="DIR", help="what people read")
+    run.add_argument("--cores", type=int, default=0, metavar="N", help="all of them without this")
+    run.add_argument("--dry-run", action="store_true", help="only print the plan, time and disk")
+    run.add_argument("--profile", default="local", metavar="P", help="local or slurm")
+    run.set_defaults(action=_run)
+
+    notebook = actions.add_parser("notebook", help="run one notebook")
+    notebook.add_argument("name", help="as 05_quality, or 05")
+    notebook.add_argument("--preset", help="short for -p preset")
+    notebook.add_argument("--dataset", help="short for -p dataset")
+    notebook.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    notebook.add_argument("--output", metavar="FILE", help="the executed copy")
+    notebook.add_argument("--threads", type=int, default=0, metavar="N")
+    notebook.add_argument("--record", metavar="FILE", help="written last; the Snakefile's output")
+    notebook.add_argument("--made", metavar="DIR", help="folder whose size the record notes")
+    notebook.set_defaults(action=_notebook)
+
+    simulate = actions.add_parser("simulate", help="write a simulated FairGenMed")
+    _add_choice(simulate)
+    simulate.add_argument("--output", required=True, metavar="DIR", help="made or replaced")
+    simulate.set_defaults(action=_simulate)
+
+    settings = actions.add_parser("settings", help="print the settings of a preset as JSON")
+    _add_choice(settings)
+    settings.set_defaults(action=_settings)
+
+    actions.add_parser("list", help="datasets, presets, methods, notebooks").set_defaults(
+        action=_list
+    )
+
+    bench = actions.add_parser("bench", help="print what jobs took; --write it for --dry-run")
+    bench.add_argument("--runs-root", default="data/runs", metavar="DIR")
+    bench.add_argument("--write", action="store_true", help="into expected_seconds.json")
+    bench.set_defaults(action=_bench)
+    return parser
+
+
+def _add_choice(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--preset", default="quick", help="smoke, quick, reference or paper")
+    parser.add_argument("--dataset", default="fairgenmed_simulated", help="see fairdiff list")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="as training.steps=20"
+    )
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    parts = list(chosen.set)
+    for name in ("methods", "seeds"):
+        values = getattr(chosen, name)
+        if values:
+            parts.append(f"{name}={','.join(values)}")
+    study = Study(
+        chosen.preset,
+        chosen.dataset,
+        _overrides(parts),
+        chosen.data_root,
+        chosen.runs_root,
+        chosen.figures_root,
+    )
+    if chosen.cores < 0:
+        raise InputError(f"--cores {chosen.cores}: expected 1 or more")
+    cores = chosen.cores or default_cores()
+    if chosen.dry_run:
+        print_plan(study, cores, chosen.profile)
+        return 0
+    return run_graph(study, cores, chosen.profile)
+
+
+def _overrides(parts: Sequence[str]) -> str:
+    for part in parts:
+        if any(mark in part for mark in " '\"\n"):
+            raise InputError(f"setting {part!r}: expected name=value without spaces or quotes")
+    return " ".join(parts)
+
+
+def _notebook(chosen: argparse.Namespace) -> int:
+    given = dict(chosen.p)
+    for name in ("preset", "dataset"):
+        if getattr(chosen, name):
+            given[name] = getattr(chosen, name)
+    job = plan_job(chosen.name, given)
+    output = Path(chosen.output or f"{job.path.stem}.executed.ipynb").resolve()
+    record = Path(chosen.record) if chosen.record else None
+    print(f"{OURS}{job.title}: started", file=sys.stderr, flush=True)
+    try:
+        measured = run_job(job, output, chosen.threads)
+    except (InputError, NotebookFailed) as error:
+        message = str(error)
+        if record:
+            bad = isinstance(error, InputError)
+            note = {"title": job.title, "message": message, "output": str(output), "bad_input": bad}
+            write_json(failure_of(record), note)
+        raise type(error)(f"{job.title}: {message}") from error
+    print(f"{OURS}{job.title}: done in {measured['seconds']:.0f} s", file=sys.stderr, flush=True)
+    if record:
+        made = folder_bytes(Path(chosen.made)) if chosen.made else 0
+        measured["made_mb"] = round(made / 1e6, 1)
+        runs = PROJECT_ROOT / job.parameters["runs_root"]
+        note_timing(runs, job, chosen.threads, measured)
+        write_record(record, job, measured)
+    return 0
+
+
+def _simulate(chosen: argparse.Namespace) -> int:
+    from fairdiff_lib.simulate import simulate_fairgenmed
+
+    settings = Study(chosen.preset, chosen.dataset, _overrides(chosen.set)).settings
+    started = time.monotonic()
+    simulate_fairgenmed(settings.simulator, Path(chosen.output))
+    print(f"simulated FairGenMed in {chosen.output} ({time.monotonic() - started:.0f} s)")
+    return 0
+
+
+def _settings(chosen: argparse.Namespace) -> int:
+    settings = Study(chosen.preset, chosen.dataset, _overrides(chosen.set)).settings
+    print(json.dumps(as_dict(settings), indent=2))
+    return 0
+
+
+def _list(chosen: argparse.Namespace) -> int:
+    from fairdiff_lib.perturbation import METHODS
+
+    print("datasets: ", ", ".join(DATASETS))
+    print("presets:  ", ", ".join(PRESETS))
+    print("methods:  ", ", ".join(METHODS))
+    print("notebooks:", ", ".join(all_notebooks()))
+    return 0
+
+
+def _bench(chosen: argparse.Namespace) -> int:
+    runs = PROJECT_ROOT / chosen.runs_root
+    titles = ("threads", "seconds", "peak MB", "MB")
+    print(f"{'preset/dataset':34} {'job':26}", *(f"{title:>8}" for title in titles))
+    for place, kinds in read_timings(runs).items():
+        for kind, row in sorted(kinds.items()):
+            print(
+                f"{place:34} {kind:26} {row['threads']:>8} {row['seconds']:>8.1f} "
+                f"{row['peak_mb']:>8.0f} {row['made_mb']:>8.0f}"
+            )
+    if chosen.write:
+        print(f"written to {write_expected(runs).relative_to(PROJECT_ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

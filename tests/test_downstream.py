@@ -1,0 +1,241 @@
+"""Classifier fairness: equal to the released numbers, and right where those are wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
+from sklearn.metrics import roc_auc_score
+
+from fairdiff_lib import downstream, parity
+from fairdiff_lib.config import InputError
+
+SHARED = Path(os.environ.get("FAIRDIFF_SHARED", Path(__file__).parents[2] / "shared"))
+ORACLE = SHARED / "oracles" / "classification_metrics.json"
+NAMES = {
+    "race": ("Asian", "Black", "White"),
+    "sex": ("Female", "Male"),
+    "ethnicity": ("Non-Hispanic", "Hispanic"),
+}
+LABELS = {"dataset": "toy", "source": "real", "method": "real", "seed": 0, "classifier": "net"}
+
+
+def tidy(scores: np.ndarray, truth: np.ndarray, condition: str = "c") -> pd.DataFrame:
+    """Predictions as a row per image and level; levels are named L0, L1, ..."""
+    n, k = scores.shape
+    images = np.array([f"i{i:04d}" for i in range(n)])
+    return pd.DataFrame(
+        {
+            "image": np.repeat(images, k),
+            "subject": np.repeat(images, k),
+            "condition": condition,
+            "truth": np.repeat([f"L{t}" if t >= 0 else "unknown" for t in truth], k),
+            "level": np.tile([f"L{j}" for j in range(k)], n),
+            "probability": scores.ravel(),
+        }
+    )
+
+
+def people(codes: dict[str, Any]) -> pd.DataFrame:
+    """Cohort table with named levels."""
+    table = {name: np.array(NAMES[name])[np.array(code)] for name, code in codes.items()}
+    n = len(next(iter(table.values())))
+    return pd.DataFrame({"image": [f"i{i:04d}" for i in range(n)], **table})
+
+
+def released() -> list[dict[str, Any]]:
+    if not ORACLE.exists():
+        pytest.skip(f"no oracle at {ORACLE.name}: the shared folder is not beside the repository")
+    cases: list[dict[str, Any]] = json.loads(ORACLE.read_text())
+    return cases
+
+
+def test_equal_to_the_released_functions() -> None:
+    """To 1e-9, through the whole table."""
+    compared = 0
+    for case in released():
+        truth, scores = np.array(case["y_true"]), np.array(case["y_score"])
+        if scores.ndim == 1:
+            scores = np.column_stack([1 - scores, scores])
+        table = downstream.classification_table(
+            tidy(scores, truth), people(case["groups"]), NAMES, labels=LABELS, bootstrap=20
+        ).set_index(["attribute", "level", "metric"])["value"]
+        expected = case["expected"]
+        for metric in ("accuracy", "auc"):
+            assert table["overall", "all", metric] == pytest.approx(expected[metric], abs=1e-9)
+        for attribute, wanted in expected["attributes"].items():
+            by_level = wanted.pop("group_auc")
+            for level, value in zip(NAMES[attribute], by_level, strict=True):
+                assert table[attribute, level, "auc"] == pytest.approx(value, abs=1e-9)
+            for metric, value in wanted.items():
+                assert table[attribute, "all", metric] == pytest.approx(value, abs=1e-9)
+                compared += 1
+            if scores.shape[1] > 2:  # the corrected form must differ from the swapped one
+                for metric in ("dpd", "eod"):
+                    swapped = table[attribute, "all", f"{metric}_as_released"]
+                    assert abs(table[attribute, "all", metric] - swapped) > 1e-3
+            else:
+                for metric in ("dpd", "eod"):
+                    assert table[attribute, "all", metric] == pytest.approx(
+                        wanted[f"{metric}_as_released"]
+                    )
+    assert compared == 36
+
+
+def test_parity_equals_fairlearn_with_arguments_the_right_way_round() -> None:
+    rng = np.random.default_rng(0)
+    truth, codes = rng.integers(3, size=300), rng.integers(2, size=300)
+    predicted = np.where(rng.random(300) < 0.6, truth, rng.integers(3, size=300))
+    for ours, theirs in (
+        (parity.dpd(predicted, codes, 3), demographic_parity_difference),
+        (parity.eod(truth, predicted, codes, 3), equalized_odds_difference),
+    ):
+        each = [theirs(truth == k, predicted == k, sensitive_features=codes) for k in range(3)]
+        assert ours == pytest.approx(np.mean(each), abs=1e-12)
+
+
+def test_released_dpd_does_not_see_the_predictions() -> None:
+    """Fault E2: with three classes it stays the same whatever is predicted."""
+    rng = np.random.default_rng(1)
+    truth, codes = rng.integers(3, size=300), rng.integers(2, size=300)
+    biased = np.where(codes == 1, 0, truth)
+    assert parity.dpd(biased, codes, 3) > 0.3
+    assert parity.dpd_as_released(truth, biased, codes, 3) == parity.dpd_as_released(
+        truth, truth, codes, 3
+    )
+
+
+def test_group_without_cases_does_not_count_as_a_rate_of_zero() -> None:
+    truth = np.array([1, 1, 0, 0, 1, 1, 0, 0, 0, 0])
+    codes = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2, 2])
+    assert parity.eod(truth, truth, codes, 2) == 0
+    assert np.isnan(parity.eod(truth[4:], truth[4:], codes[4:], 2)) == np.isnan(
+        parity.eod(truth[:4], truth[:4], codes[:4], 2)
+    )
+
+
+def test_weighted_auc_equals_repeating_rows() -> None:
+    rng = np.random.default_rng(2)
+    truth, scores = rng.integers(3, size=60), np.round(rng.random((60, 3)), 1)
+    weights = rng.integers(3, size=(4, 60))
+    found = parity.weighted_auc(truth, scores, weights.astype(float))
+    for value, times in zip(found, weights, strict=True):
+        rows = np.repeat(np.arange(60), times)
+        each = [roc_auc_score(truth[rows] == k, scores[rows, k]) for k in range(3)]
+        assert value == pytest.approx(np.mean(each), abs=1e-12)
+
+
+def simple(n: int = 300, seed: int = 3) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Predictions that are worse for Black subjects, and the cohort."""
+    rng = np.random.default_rng(seed)
+    codes = {"race": rng.choice(3, n, p=[0.2, 0.35, 0.45]), "sex": rng.integers(2, size=n)}
+    truth = rng.integers(2, size=n)
+    signal = np.where(codes["race"] == 1, 0.0, 2.0)
+    score = 1 / (1 + np.exp(-(signal * (2 * truth - 1) + rng.normal(size=n))))
+    return tidy(np.column_stack([1 - score, score]), truth), people(codes)
+
+
+ATTRIBUTES = {name: NAMES[name] for name in ("race", "sex")}
+
+
+def test_contrasts_find_the_group_the_classifier_fails() -> None:
+    found = downstream.classification_contrasts(*simple(), ATTRIBUTES, labels=LABELS)
+    rows = found.set_index(["metric", "level"])
+    assert rows.loc[("auc", "Black"), "value"] < -0.2
+    assert rows.loc[("auc", "Black"), "p_adjusted"] < 0.001
+    assert rows.loc[("true_positive_rate", "Black"), "value"] < -0.2
+    assert (rows.loc["auc"].drop(index="Black")["p"] > 0.01).all()
+    assert set(found["condition"]) == {"c"}
+
+
+def test_table_has_n_everywhere_and_intervals_where_they_are_valid() -> None:
+    table = downstream.classification_table(*simple(), ATTRIBUTES, labels=LABELS, bootstrap=50)
+    assert list(table.columns) == [*LABELS, *downstream.COLUMNS]
+    assert (table["n"] > 0).all()
+    rows = table.set_index(["attribute", "metric"]).sort_index()
+    es = rows.loc[[("race", "es_auc")]].iloc[0]
+    assert es["low"] < es["value"] < es["high"]
+    for metric in ("dpd", "eod", "psd_max"):
+        assert rows.loc[[("race", metric)]]["low"].isna().all()
+        assert "description" in rows.loc[[("race", metric)]]["note"].iloc[0]
+
+
+def test_es_error_agrees_with_fresh_samples() -> None:
+    """The bootstrap's standard error is the spread over new cohorts."""
+    values, errors = [], []
+    for seed in range(60):
+        table = downstream.classification_table(
+            *simple(seed=seed), {"sex": NAMES["sex"]}, labels={}, bootstrap=60
+        )
+        row = table[table["metric"] == "es_auc"].iloc[0]
+        values.append(row["value"])
+        errors.append((row["high"] - row["low"]) / (2 * 1.968))
+    assert np.mean(errors) == pytest.approx(np.std(values), rel=0.35)
+
+
+def test_threshold_is_used_and_unknown_truth_left_out() -> None:
+    predictions, table = simple()
+    keep = predictions["image"] < "i0200"
+    predictions.loc[~keep, "truth"] = "unknown"
+    rows = [
+        downstream.classification_table(
+            predictions, table, ATTRIBUTES, labels={}, thresholds={"c": cut}, bootstrap=5
+        ).set_index(["attribute", "level", "metric"])
+        for cut in (0.5, 0.0, float("nan"))
+    ]
+    assert rows[0].loc[("overall", "all", "auc"), "n"] == 200
+    assert rows[1].loc[("overall", "all", "selection_rate"), "value"] == 1
+    assert rows[2].loc[("overall", "all", "accuracy"), "value"] == pytest.approx(
+        rows[0].loc[("overall", "all", "accuracy"), "value"]
+    )
+
+
+def test_one_class_group_is_nan_with_its_reason_and_not_minus_one() -> None:
+    predictions, table = simple()
+    asian = table.loc[table["race"] == "Asian", "image"]
+    predictions.loc[predictions["image"].isin(asian), "truth"] = "L0"
+    found = downstream.classification_table(predictions, table, ATTRIBUTES, labels={}, bootstrap=5)
+    rows = found.set_index(["attribute", "level", "metric"])
+    assert np.isnan(rows.loc[("race", "Asian", "auc"), "value"])
+    assert "one class only" in rows.loc[("race", "Asian", "auc"), "note"]
+    assert "without Asian" in rows.loc[("race", "all", "psd_max"), "note"]
+    assert rows.loc[("race", "all", "psd_max"), "value"] < 1
+
+
+def broken(kind: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    predictions, table = simple(60)
+    if kind == "column":
+        predictions = predictions.drop(columns="truth")
+    elif kind == "nan":
+        predictions.loc[0, "probability"] = np.nan
+    elif kind == "range":
+        predictions.loc[0, "probability"] = 1.5
+    elif kind == "cohort":
+        table = table.iloc[1:]
+    elif kind == "truth":
+        predictions.loc[predictions["image"] == "i0003", "truth"] = "L7"
+    elif kind == "twice":
+        predictions = pd.concat([predictions, predictions.iloc[:1]])
+    return predictions, table
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("column", "column 'truth' is missing"),
+        ("nan", "image 'i0000' lacks a probability"),
+        ("range", "image 'i0000' lacks a probability"),
+        ("cohort", "image 'i0000' is not in the cohort"),
+        ("truth", "truth 'L7' is no level of it"),
+        ("twice", "image 'i0000' repeats a level"),
+    ],
+)
+def test_bad_predictions_are_named_in_one_line(kind: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        downstream.scored(*broken(kind), "c", ATTRIBUTES)
