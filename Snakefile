@@ -193,13 +193,13 @@ rule quality:
         source=source("05_quality"),
     output:
         record=record("05_quality"),
-        read=tables("tab_gates", *QUALITY[FAMILY]) + figures("fig02", "fig03", "fig06"),
+        read=tables("tab_gates", "tab_contrasts", *QUALITY[FAMILY]) + figures("fig02", "fig03", "fig06"),
     log:
         notebook=executed("05_quality"),
     params:
         settings=LAYOUT.records.name,
         made=LAYOUT.features,
-    threads: SHARE
+    threads: CORES
     shell:
         FAIRDIFF + "05_quality --made {params.made:q}" + COMMON
 
@@ -211,7 +211,7 @@ rule perturbation:
         source=source("06_perturbation"),
     output:
         record=record("06_perturbation"),
-        read=figures("fig04"),
+        read=tables("tab_optimiser") + figures("fig04"),
     log:
         notebook=executed("06_perturbation"),
     params:
@@ -220,10 +220,12 @@ rule perturbation:
         FAIRDIFF + "06_perturbation" + COMMON
 
 
-# 07 -> classifiers trained on real or generated images (T4 to T7, T9 or T11), F5
+# 07 -> classifiers trained on real or generated images (T4 to T7, T9 or T11), F5. After 05, as
+# its tables carry a note where a gate failed.
 rule downstream:
     input:
         images=every_run("04_generate"),
+        gates=record("05_quality"),
         source=source("07_downstream"),
     output:
         record=record("07_downstream"),
@@ -232,7 +234,7 @@ rule downstream:
         notebook=executed("07_downstream"),
     params:
         settings=LAYOUT.records.name,
-    threads: SHARE
+    threads: CORES
     shell:
         FAIRDIFF + "07_downstream" + COMMON
 
@@ -240,7 +242,8 @@ rule downstream:
 # 08 -> ablations: T12, T13, F7. They span datasets, so another dataset's run adds to the files.
 rule ablations:
     input:
-        base=record("05_quality"),
+        quality=record("05_quality"),
+        downstream=record("07_downstream"),
         source=source("08_ablations"),
     output:
         record=record("08_ablations"),
@@ -250,7 +253,6 @@ rule ablations:
         notebook=executed("08_ablations"),
     params:
         settings=LAYOUT.records.name,
-    threads: SHARE
     shell:
         FAIRDIFF + "08_ablations" + COMMON
 
@@ -258,8 +260,6 @@ rule ablations:
 # 09 -> a verdict per claim: T14
 rule verdict:
     input:
-        quality=record("05_quality"),
-        downstream=record("07_downstream"),
         ablations=record("08_ablations"),
         source=source("09_verdict"),
     output:

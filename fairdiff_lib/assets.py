@@ -1,39 +1,29 @@
-"""What the notebooks share: the cohort, the feature encoder, generated images, prompt galleries.
+"""What the notebooks share: the cohort, its level names, examples and prompt galleries.
 
-Each is made when it is missing and found again when it is there, so that a notebook
-runs alone as well as in the graph.
+The cohort is read when it is missing and found again when it is there, so that a
+notebook runs alone as well as in the graph. No neural network is needed here.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageFilter
 
-from fairdiff_lib import diffusion
-from fairdiff_lib.classify import Classifier, fit_classifier
 from fairdiff_lib.cohorts import Cohort, read_cohort, spec_for
 from fairdiff_lib.config import InputError, Settings, as_dict
-from fairdiff_lib.features import Extractor, make_extractor
 from fairdiff_lib.gates import reconstruction_r2
 from fairdiff_lib.simulate import measure_cup_disc_ratio, read_truth, simulate_fairgenmed
 from fairdiff_lib.store import (
     Layout,
-    atomic_file,
     is_simulated,
     read_json,
     read_table,
     write_json,
     write_table,
 )
-
-SAMPLES = 5  # per row of the prompt gallery
-BLUR = 1 / 32  # standard deviation of the blurred control, fraction of the image's side
-
 
 # -- the cohort ------------------------------------------------------------------------------
 
@@ -124,52 +114,7 @@ def condition_levels(cohort: Cohort) -> dict[str, tuple[str, ...]]:
     return {c.name: c.levels for c in cohort.spec.conditions}
 
 
-# -- the encoder -----------------------------------------------------------------------------
-
-
-def load_encoder(settings: Settings, layout: Layout, cohort: Cohort) -> Classifier:
-    """The feature encoder, trained once on the real training split for its conditions.
-
-    One and the same for every method and seed. It never sees test images.
-    """
-    folder, notes = layout.features / "encoder", layout.features / "encoder-data.json"
-    heads = condition_levels(cohort)
-    trained = notes.is_file() and read_json(notes)["data_hash"] == cohort.data_hash
-    if trained and (folder / "config.json").is_file():
-        return Classifier.load(folder, settings.encoder, heads)
-    train, val = cohort.included().split("train"), cohort.included().split("val")
-    size = settings.model.image_size
-    encoder = fit_classifier(
-        train.load_images(size),
-        train.condition_codes(),
-        heads,
-        val.load_images(size),
-        val.condition_codes(),
-        settings.encoder,
-        seed=0,
-        folder=layout.features / "work",
-    )
-    encoder.save(folder)
-    write_json(notes, {"data_hash": cohort.data_hash})
-    return encoder
-
-
-def load_extractor(settings: Settings, encoder: Classifier) -> Extractor:
-    """The feature space that the audit's settings name."""
-    return make_extractor(settings.audit.features, settings.audit.features_revision, encoder)
-
-
-def blurred(images: np.ndarray) -> np.ndarray:
-    """Images after a Gaussian blur: a control that must score worse.  # uint8 [N, 3, H, W]"""
-    reach = BLUR * images.shape[-1]
-    done = [
-        np.asarray(Image.fromarray(np.moveaxis(x, 0, -1)).filter(ImageFilter.GaussianBlur(reach)))
-        for x in images
-    ]
-    return np.moveaxis(np.stack(done), -1, 1)
-
-
-# -- prompt galleries ------------------------------------------------------------------------
+# -- examples and prompt galleries -----------------------------------------------------------
 
 
 def usual_profile(cohort: Cohort) -> dict[str, str]:
@@ -185,47 +130,6 @@ def gallery_rows(cohort: Cohort) -> list[tuple[str, str]]:
     return [(condition.name, level) for condition in named for level in condition.levels]
 
 
-def gallery_images(
-    settings: Settings, layout: Layout, cohort: Cohort, method: str, seed: int
-) -> np.ndarray:
-    """Prompt gallery of a run: one condition changes at a time, a column keeps its noise.
-
-    Returns
-    -------
-    uint8 [R, SAMPLES, 3, H, W]
-        In the order of :func:`gallery_rows`.
-    """
-    path = layout.generated(method, seed) / "gallery.npy"
-    if path.is_file():
-        found: np.ndarray = np.load(path, allow_pickle=False)
-        return found
-    profile, rows = usual_profile(cohort), gallery_rows(cohort)
-    prompts = [cohort.spec.prompt(profile | {name: level}) for name, level in rows]
-    seeds = [
-        diffusion.sample_seed(settings.generation.seed, f"gallery-{j}") for j in range(SAMPLES)
-    ]
-    pipeline = diffusion.load_pipeline(layout.run(method, seed) / "pipeline")
-    images = np.stack([sample_row(pipeline, prompt, seeds, settings) for prompt in prompts])
-    with atomic_file(path) as temporary, temporary.open("wb") as stream:
-        np.save(stream, images, allow_pickle=False)
-    return images
-
-
-def sample_row(
-    pipeline: object, prompt: str, seeds: Sequence[int], settings: Settings
-) -> np.ndarray:
-    """One image per seed for one prompt.  # uint8 [S, 3, H, W]"""
-    own = settings.generation
-    return diffusion.sample(
-        pipeline,
-        [prompt] * len(seeds),
-        seeds,
-        steps=own.steps,
-        guidance=own.guidance,
-        scheduler=own.scheduler,
-    )
-
-
 def group_examples(cohort: Cohort) -> tuple[np.ndarray, list[str]]:
     """A test row per attribute level, as alike in everything else as the test split allows.
 
@@ -239,10 +143,21 @@ def group_examples(cohort: Cohort) -> tuple[np.ndarray, list[str]]:
     table = cohort.included().split("test").table
     profile = usual_profile(cohort)
     alike = (table[list(profile)] == pd.Series(profile)).to_numpy().sum(axis=1)  # [N]
-    rows, names = [], []
+    rows: list[int] = []
+    names: list[str] = []
     for attribute in cohort.spec.attributes:
         for level in attribute.levels:
             own = (table[attribute.name] == level).to_numpy()
-            rows.append(int(np.where(own, alike, -1).argmax()))
+            row = int(np.where(own, alike, alike.min() - 1).argmax())
+            alike[row] -= len(profile)  # another patient for the next level, where there is one
+            rows.append(row)
             names.append(level)
     return np.array(rows, dtype=np.int64), names
+
+
+# -- the study's runs ------------------------------------------------------------------------
+
+
+def runs_of(settings: Settings) -> list[tuple[str, int]]:
+    """Every (method, seed) of a study."""
+    return [(method, seed) for method in settings.methods for seed in settings.seeds]

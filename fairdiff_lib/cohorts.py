@@ -90,8 +90,7 @@ class CohortSpec:
     def prompt(self, row: Mapping[str, str]) -> str:
         """Prompt of a row of level names; no level may be unknown."""
         words = {
-            f.name: self.phrases.get(f.name, {}).get(row[f.name], row[f.name])
-            for f in self.fields
+            f.name: self.phrases.get(f.name, {}).get(row[f.name], row[f.name]) for f in self.fields
         }
         return self.template.format(**words)
 
@@ -169,9 +168,7 @@ def spec_for(dataset: str, coding: str = "default") -> CohortSpec:
     """
     name = dataset.removesuffix("_simulated")
     refuse_unknown("dataset", name, SPECS)
-    refuse_unknown(
-        "coding", coding, tuple(AGE_LEVELS) if name == "ham10000" else ("default",)
-    )
+    refuse_unknown("coding", coding, tuple(AGE_LEVELS) if name == "ham10000" else ("default",))
     return _ham10000(coding) if name == "ham10000" else SPECS[name]
 
 
@@ -204,9 +201,7 @@ class Cohort:
         chosen = np.asarray(rows)
         if chosen.dtype != np.bool_:
             chosen = chosen.astype(np.int64)  # an empty list has no integer type
-        return dataclasses.replace(
-            self, table=self.table.iloc[chosen].reset_index(drop=True)
-        )
+        return dataclasses.replace(self, table=self.table.iloc[chosen].reset_index(drop=True))
 
     def included(self) -> Cohort:
         """Without the rows that the exclusion rule names (an unknown attribute or condition)."""
@@ -264,9 +259,7 @@ class Cohort:
         chosen = self if rows is None else self.take(rows)
         out = np.empty((len(chosen), 3, size, size), dtype=np.uint8)
         paths = chosen.table["path"].tolist()
-        for index, path in enumerate(
-            tqdm(paths, desc="load images", disable=None, leave=False)
-        ):
+        for index, path in enumerate(tqdm(paths, desc="load images", disable=None, leave=False)):
             out[index] = load_image(self.root / path, size)
         return out
 
@@ -326,15 +319,11 @@ def read_cohort(
     """
     spec, root = spec_for(dataset, coding), Path(root)
     if not root.is_dir():
-        raise InputError(
-            f"{root}: folder not found; expected the {spec.name} dataset there"
-        )
+        raise InputError(f"{root}: folder not found; expected the {spec.name} dataset there")
     source = spec.reader(root, coding, split_seed)
     table = source.table.copy()
     table["excluded"] = _reasons(spec, table)
-    table["prompt"] = [
-        "" if row["excluded"] else spec.prompt(row) for row in _records(table)
-    ]
+    table["prompt"] = ["" if row["excluded"] else spec.prompt(row) for row in _records(table)]
     refuse_crossing(table, root)
     refuse_empty(spec, table, root)
     images_hash = hash_images(root, table["path"].tolist(), check=check_images)
@@ -351,10 +340,7 @@ def read_cohort(
 
 def _records(table: pd.DataFrame) -> list[dict[str, str]]:
     """Rows of a table of text as mappings."""
-    return [
-        {str(key): value for key, value in row.items()}
-        for row in table.to_dict("records")
-    ]
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
 
 def _reasons(spec: CohortSpec, table: pd.DataFrame) -> list[str]:
@@ -382,9 +368,7 @@ def refuse_empty(spec: CohortSpec, table: pd.DataFrame, root: Path) -> None:
     kept = table[table["excluded"] == ""]
     for split in SPLITS:
         if not (kept["split"] == split).any():
-            raise InputError(
-                f"{root}: the {split} split has no usable row; expected at least one"
-            )
+            raise InputError(f"{root}: the {split} split has no usable row; expected at least one")
     train = kept[kept["split"] == "train"]
     for field in spec.fields:
         for level in field.levels:

@@ -132,7 +132,7 @@ def build_pipeline(config: ModelConfig, prompts: Sequence[str], seed: int) -> An
 
 def _build_vae(config: ModelConfig) -> AutoencoderKL:
     levels = len(config.vae_channels)
-    return AutoencoderKL(
+    vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
         block_out_channels=config.vae_channels,
@@ -141,6 +141,9 @@ def _build_vae(config: ModelConfig) -> AutoencoderKL:
         norm_num_groups=_groups(config.vae_channels),
         sample_size=config.image_size,
     )
+    # start with a posterior of std exp(-3), not 1: else the decoder first sees only noise
+    torch.nn.init.constant_(vae.quant_conv.bias[config.latent_channels :], -6.0)
+    return vae
 
 
 def _build_unet(config: ModelConfig) -> UNet2DConditionModel:
@@ -163,8 +166,11 @@ def _build_unet(config: ModelConfig) -> UNet2DConditionModel:
 
 
 def _groups(channels: tuple[int, ...]) -> int:
-    """Groups of the group normalisation: at most 32, dividing every width."""
-    return int(np.gcd.reduce([32, *channels]))
+    """Groups of the group normalisation: dividing every width, at least 8 channels each.
+
+    One channel per group would be instance normalisation, which erases an image's colour.
+    """
+    return max(1, int(np.gcd.reduce([32 * 8, *channels])) // 8)
 
 
 def assemble(vae: Any, text: Any, tokenizer: Any, unet: Any, scheduler: Any) -> Any:

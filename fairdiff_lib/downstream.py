@@ -25,7 +25,7 @@ from fairdiff_lib.fairness import (
     labelled,
     mean_metric,
 )
-from fairdiff_lib.inference import Bools, Floats, Groups, Ints, Levels, group_units
+from fairdiff_lib.inference import MIN_UNITS, Bools, Floats, Groups, Ints, Levels, group_units
 
 UNKNOWN = "unknown"  # truth of a row that is left out
 NEEDED = ("image", "subject", "condition", "truth", "level", "probability")
@@ -245,7 +245,7 @@ def _rows_of(
     frames = [one.by_group for one in audits]
     for one in audits[:2]:  # accuracy and AUC
         scaled = one.summary[one.summary["metric"] == f"es_{one.metric}"].copy()
-        errors = [_es_error(data, one.metric, one, a, attributes[a], weights)
+        errors = [es_error(data, one, a, attributes[a], weights)
                   for a in scaled["attribute"]]  # fmt: skip
         reach = np.array(errors) * stats.t.ppf((1 + confidence) / 2, max(one.overall.n - 1, 1))
         scaled["low"], scaled["high"] = scaled["value"] - reach, scaled["value"] + reach
@@ -260,16 +260,29 @@ def _rows_of(
     return pd.concat(frames, ignore_index=True).assign(condition=condition)
 
 
-def _es_error(
-    data: Scored, metric: str, one: Audit, attribute: str, levels: Sequence[str], weights: Floats
+def es_error(
+    data: Scored, one: Audit, attribute: str, levels: Sequence[str], weights: Floats
 ) -> float:
-    """Standard error over replicates of the equity-scaled value, with the levels it used."""
+    """Standard error over replicates of an equity-scaled accuracy or AUC.
+
+    Parameters
+    ----------
+    data : Scored
+    one : Audit
+        Of the accuracy or the AUC; levels that it could not estimate stay out.
+    attribute : str
+    levels : sequence of str
+    weights : float64 [R, N]
+        From :func:`estimators.multiplicities`.
+    """
     usable = [lv for lv in levels if np.isfinite(one.estimates[(attribute, lv)].value)]
     if len(usable) < 2:
         return float("nan")
     everyone = np.ones(len(data.truth), dtype=bool)
     rows = [data.groups.column(attribute, level)[data.groups.unit] for level in usable]
-    overall, *by_group = [_resampled(data, metric, chosen, weights) for chosen in (everyone, *rows)]
+    overall, *by_group = [
+        _resampled(data, one.metric, chosen, weights) for chosen in (everyone, *rows)
+    ]
     values = parity.equity_scaled(overall, np.stack(by_group, axis=1), "high")
     values = values[np.isfinite(np.stack(by_group, axis=1)).all(axis=1) & np.isfinite(overall)]
     return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
@@ -284,18 +297,26 @@ def _resampled(data: Scored, metric: str, chosen: Bools, weights: Floats) -> Flo
 
 
 def _gaps(data: Scored, attribute: str, levels: Sequence[str], n: int) -> list[Row]:
-    """DPD and EOD, in the right form and as released."""
-    codes, classes = data.codes(attribute, levels), data.scores.shape[1]
-    values = {
-        "dpd": parity.dpd(data.predicted, codes, classes),
-        "eod": parity.eod(data.truth, data.predicted, codes, classes),
-        "dpd_as_released": parity.dpd_as_released(data.truth, data.predicted, codes, classes),
-        "eod_as_released": parity.eod_as_released(data.truth, data.predicted, codes, classes),
-    }
-    swapped = "as released: truth and prediction swapped" if classes > 2 else "as released"
+    """DPD and EOD in the right form without tiny levels, and as released with all of them."""
+    truth, predicted, classes = data.truth, data.predicted, data.scores.shape[1]
+    codes = data.codes(attribute, levels)
+    sizes = np.array([data.groups.column(attribute, level).sum() for level in levels])
+    left_out = [level for level, size in zip(levels, sizes, strict=True) if size < MIN_UNITS]
+    kept = sizes[codes] >= MIN_UNITS
+    own, old = GAP_NOTE, f"as released; {GAP_NOTE}"
+    if left_out:
+        own += f"; without {', '.join(left_out)} (n < {MIN_UNITS})"
+    if classes > 2:
+        old = f"as released, truth and prediction swapped; {GAP_NOTE}"
+    rows = (
+        ("dpd", parity.dpd(predicted[kept], codes[kept], classes), own),
+        ("eod", parity.eod(truth[kept], predicted[kept], codes[kept], classes), own),
+        ("dpd_as_released", parity.dpd_as_released(truth, predicted, codes, classes), old),
+        ("eod_as_released", parity.eod_as_released(truth, predicted, codes, classes), old),
+    )
     blank = {"attribute": attribute, "level": "all", "n": n, "low": np.nan, "high": np.nan}
+    missing = "not estimable: fewer than two levels with a rate"
     return [
-        {**blank, "metric": name, "value": value,
-         "note": f"{swapped}; {GAP_NOTE}" if name.endswith("released") else GAP_NOTE}
-        for name, value in values.items()
-    ]  # fmt: skip
+        {**blank, "metric": name, "value": value, "note": note if np.isfinite(value) else missing}
+        for name, value, note in rows
+    ]

@@ -109,9 +109,7 @@ def read_fairgenmed(root: Path, coding: str, split_seed: int) -> Source:
         "md_severity",
     )
     frame = read_text_csv(path, (*needed, "cdr_status"))
-    refraction = next(
-        (name for name in _REFRACTION_COLUMNS if name in frame.columns), None
-    )
+    refraction = next((name for name in _REFRACTION_COLUMNS if name in frame.columns), None)
     if refraction is None:
         names = " or ".join(map(repr, _REFRACTION_COLUMNS))
         raise InputError(f"{path}: no column {names}; found {', '.join(frame.columns)}")
@@ -123,26 +121,17 @@ def read_fairgenmed(root: Path, coding: str, split_seed: int) -> Source:
         name: decode(frame[column].tolist(), codes, path, column)
         for name, (column, _, codes) in _LABELS.items()
     }
-    levels["md_severity"] = decode(
-        frame["md_severity"].tolist(), _MD, path, "md_severity"
-    )
-    levels["cdr_status"] = decode(
-        frame["cdr_status"].tolist(), _CDR, path, "cdr_status"
-    )
-    levels["se_status"] = decode(
-        frame[refraction].tolist(), _REFRACTION, path, refraction
-    )
-    archives = [
-        f"{folders[s]}/data_{n}.npz" for s, n in zip(splits, numbers, strict=True)
-    ]
+    levels["md_severity"] = decode(frame["md_severity"].tolist(), _MD, path, "md_severity")
+    levels["cdr_status"] = decode(frame["cdr_status"].tolist(), _CDR, path, "cdr_status")
+    levels["se_status"] = decode(frame[refraction].tolist(), _REFRACTION, path, refraction)
+    archives = [f"{folders[s]}/data_{n}.npz" for s, n in zip(splits, numbers, strict=True)]
     labels_hash = _compare_archives(root, archives, levels, path)
     table = pd.DataFrame(
         {
             "subject": [f"data_{number}" for number in numbers],
             "image": [f"slo_fundus_{number}" for number in numbers],
             "path": [
-                f"{folders[s]}/slo_fundus_{n}.jpg"
-                for s, n in zip(splits, numbers, strict=True)
+                f"{folders[s]}/slo_fundus_{n}.jpg" for s, n in zip(splits, numbers, strict=True)
             ],
             "split": splits,
             **levels,
@@ -170,13 +159,9 @@ def _uses(frame: pd.DataFrame, path: Path) -> list[str]:
     """Split of each row; a subject listed under two splits is refused."""
     first: dict[str, str] = {}
     splits = decode(frame["use"].tolist(), _USE, path, "use")
-    for position, (name, split) in enumerate(
-        zip(frame["filename"], splits, strict=True)
-    ):
+    for position, (name, split) in enumerate(zip(frame["filename"], splits, strict=True)):
         if split == UNKNOWN:
-            raise InputError(
-                f"{path}, line {line_of(position)}: blank 'use'; expected a split"
-            )
+            raise InputError(f"{path}, line {line_of(position)}: blank 'use'; expected a split")
         if first.setdefault(name, split) != split:
             raise InputError(
                 f"{path}, line {line_of(position)}: subject {name!r} is in {first[name]} and "
@@ -199,13 +184,11 @@ def _number(filename: str, path: Path, row: int) -> str:
 def read_archive(path: Path, keys: Sequence[str]) -> dict[str, str]:
     """Scalars of an npz as text tokens; a broken, pickled or incomplete file is refused."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            held = {
-                key: np.asarray(archive[key]) for key in keys if key in archive.files
-            }
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            held = {key: np.asarray(archive[key]) for key in keys if key in archive.files}
     except ValueError:
         raise InputError(
-            f"{path}: holds pickled objects; expected plain arrays"
+            f"{path}: not an npz of plain arrays (pickled objects are refused)"
         ) from None
     except (
         OSError,
@@ -220,9 +203,7 @@ def read_archive(path: Path, keys: Sequence[str]) -> dict[str, str]:
         if key not in held:
             raise InputError(f"{path}: no key {key!r}; expected {', '.join(keys)}")
         if held[key].size != 1:
-            raise InputError(
-                f"{path}, key {key!r}: {held[key].size} values; expected one"
-            )
+            raise InputError(f"{path}, key {key!r}: {held[key].size} values; expected one")
     return {key: token(value.reshape(-1)[0]) for key, value in held.items()}
 
 
@@ -233,9 +214,7 @@ def _compare_archives(
     refuse_missing(root, archives)
     total = hashlib.sha256(path.read_bytes())
     keys = tuple(key for _, key, _ in _LABELS.values())
-    for row, name in enumerate(
-        tqdm(archives, desc="read labels", disable=None, leave=False)
-    ):
+    for row, name in enumerate(tqdm(archives, desc="read labels", disable=None, leave=False)):
         held = read_archive(root / name, keys)
         total.update(f"{name}\0{held}\n".encode())
         for level, (column, key, codes) in _LABELS.items():

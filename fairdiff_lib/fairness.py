@@ -205,8 +205,8 @@ def _adjusted(
     if rest.any():
         adjusted[rest] = multipletests(raw[rest], method="fdr_bh")[1]
     notes = [
-        note if yes else "; ".join(part for part in (note, SECONDARY_NOTE) if part)
-        for note, yes in zip(contrasts["note"], primary, strict=True)
+        "; ".join(part for part in (note, SECONDARY_NOTE if other else "") if part)
+        for note, other in zip(contrasts["note"], rest, strict=True)
     ]
     roles = np.where(primary, "primary", "secondary")
     return contrasts.assign(p_adjusted=adjusted, role=roles, note=notes)[list(CONTRAST_COLUMNS)]

@@ -16,13 +16,14 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 from tqdm.auto import tqdm
 
 from fairdiff_lib.classify import Classifier
 from fairdiff_lib.config import InputError
-from fairdiff_lib.networks import to_pixels
+from fairdiff_lib.networks import contiguous, to_pixels
 from fairdiff_lib.predictions import check_images
 from fairdiff_lib.store import atomic_file
 
@@ -60,11 +61,8 @@ class Extractor(Protocol):
 
 def _digest(module: nn.Module) -> str:
     """First 12 hex digits of the SHA-256 of a module's weights."""
-    total = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        total.update(f"{name}{tuple(value.shape)}".encode())
-        total.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-    return total.hexdigest()[:12]
+    state = {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
+    return hashlib.sha256(save(contiguous(state))).hexdigest()[:12]
 
 
 def _best_device() -> torch.device:
@@ -98,25 +96,26 @@ class RandomConvExtractor:
     """Fixed random convolutions: a feature space that no label has shaped.
 
     Three layers of stride 2 with weights drawn once; the features are mean and
-    standard deviation over space of the last layer's maps. Weak, but blind to
-    what the encoder was taught: a second view of the same comparison.
+    standard deviation over space of every layer's maps, so that fine and coarse
+    texture both count. Weak, but blind to what the encoder was taught: a second
+    view of the same comparison.
 
     Parameters
     ----------
     seed : int
         Of the weights.
     width : int
-        Number of features, even.
+        Number of features, a multiple of 8.
     """
 
     def __init__(self, seed: int = 0, width: int = 64) -> None:
-        if width < 2 or width % 2:
-            raise InputError(f"random features: width={width}; expected an even number from 2")
+        if width < 8 or width % 8:
+            raise InputError(f"random features: width={width}; expected a multiple of 8")
         self.name = "random"
         self.width = width
         self.identity = f"random-{seed}-{width}"
         generator = torch.Generator().manual_seed(seed)
-        channels = (3, 16, 32, width // 2)
+        channels = (3, width // 8, width // 8, width // 4)
         self.kernels = [
             torch.randn(outward, inward, 5, 5, generator=generator) * math.sqrt(2 / (inward * 25))
             for inward, outward in pairwise(channels)
@@ -124,11 +123,12 @@ class RandomConvExtractor:
 
     def __call__(self, images: Images) -> Features:
         h = to_pixels(torch.tensor(images))
+        found: list[Tensor] = []
         with torch.inference_mode():
             for kernel in self.kernels:
                 h = functional.leaky_relu(functional.conv2d(h, kernel, stride=2, padding=2), 0.1)
-            spread = h.std(dim=(2, 3), correction=0)
-            return torch.cat([h.mean(dim=(2, 3)), spread], dim=1).numpy()
+                found += [h.mean(dim=(2, 3)), h.std(dim=(2, 3), correction=0)]
+        return torch.cat(found, dim=1).numpy()
 
 
 class TransformersExtractor:

@@ -180,7 +180,7 @@ def fig03(
     chosen = table[table["metric"] == metric]
     if chosen.empty:
         raise InputError(f"fig03: the table has no metric {metric!r}")
-    part, seeds = means_and_seeds(chosen, "method")
+    part, seeds = means_and_seeds(chosen, ["method"])
     panels = [list(row) for row in rows] or [list(dict.fromkeys(part["attribute"]))]
     panels = [[a for a in row if a in set(part["attribute"])] for row in panels]
     panels = [row for row in panels if row]
@@ -201,18 +201,18 @@ def fig03(
     return fig
 
 
-def means_and_seeds(table: pd.DataFrame, source: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def means_and_seeds(table: pd.DataFrame, keys: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows that get a dot and an interval, and the single seeds behind a mean.
 
     Parameters
     ----------
     table : DataFrame
         With a column seeds; "0,1,2" is a mean over three.
-    source : str
-        The column that names the method.
+    keys : sequence of str
+        The columns that name a method or a setting.
     """
     mean = table["seeds"].astype(str).str.contains(",")
-    averaged = table[source].isin(set(table.loc[mean, source]))
+    averaged = mean.groupby([table[key] for key in keys]).transform("any")
     return table[mean | ~averaged], table[averaged & ~mean]
 
 
@@ -407,7 +407,7 @@ def fig05(
     chosen = table[table["metric"].isin(metrics)]
     if chosen.empty:
         raise InputError(f"fig05: the table has none of the metrics {', '.join(metrics)}")
-    part, _ = means_and_seeds(chosen, "source")
+    part, _ = means_and_seeds(chosen, ["source"])
     conditions = list(dict.fromkeys(part["condition"]))
     sources = ordered_methods(part["source"])
     counts = sorted({int(n) for n in part["n"]})
@@ -439,6 +439,9 @@ def _equity_panel(
     """A row per attribute, a lying whisker per source."""
     step = min(0.2, 0.7 / max(len(sources), 1))
     for at, attribute in enumerate(attributes):
+        if not np.isfinite(table.loc[table["attribute"] == attribute, "value"]).any():
+            ax.text(0.03, at, "not estimable", transform=ax.get_yaxis_transform(), va="center",
+                    fontsize=6.5, color=MUTED)  # fmt: skip
         for i, source in enumerate(sources):
             place = at + step * (i - (len(sources) - 1) / 2)
             chosen = (table["attribute"] == attribute) & (table["source"] == source)
@@ -457,29 +460,37 @@ def fig07(table: pd.DataFrame, *, metric: str = "kid", notes: Sequence[str] = ()
     Parameters
     ----------
     table : DataFrame
-        Columns dataset, time_window (steps), exploitation_rate, metric, n, value, low, high.
+        Columns dataset, time_window (steps), exploitation_rate, attribute, metric, seeds,
+        n, value, low, high; only rows of attribute "overall" are drawn. No row: a page
+        that says so.
     metric : str
         Which metric of the table.
     notes : sequence of str
         Warnings to print on the page.
     """
-    columns = ("dataset", "time_window", "exploitation_rate", "metric", "n", "value")
-    require(table, columns[1:], "fig07")
-    part = table[table["metric"] == metric]
+    title = "Does the optimiser's setting matter?"
+    if table.empty:
+        return page(0.7, title, "No run of Fair Bayesian Perturbation yet.", notes)
+    columns = ("time_window", "exploitation_rate", "attribute", "metric", "seeds", "n", "value")
+    missing = [c for c in ("dataset", *columns, "low", "high") if c not in table.columns]
+    if missing:
+        raise InputError(f"fig07: the table has no column {', '.join(missing)}")
+    part = table[(table["metric"] == metric) & (table["attribute"] == "overall")]
     if part.empty:
-        raise InputError(f"fig07: the table has no metric {metric!r}")
-    datasets = list(dict.fromkeys(part["dataset"]))
+        raise InputError(f"fig07: the table has no overall row of metric {metric!r}")
+    shown, _ = means_and_seeds(part, ["dataset", "time_window", "exploitation_rate"])
+    datasets = list(dict.fromkeys(shown["dataset"]))
     foot = "Each cell: value (95% interval) and number of subjects. Empty cells were not run."
-    fig = page(3.1, "Does the optimiser's setting matter?", foot, notes)
+    fig = page(3.1, title, foot, notes)
     with matplotlib.rc_context(STYLE):
         axes = fig.subplots(1, len(datasets), squeeze=False)[0]
         for ax, dataset in zip(axes, datasets, strict=True):
-            _heat_map(ax, part[part["dataset"] == dataset], metric)
+            _heat_map(ax, shown[shown["dataset"] == dataset])
             ax.set_title(f"{dataset_name(dataset)}: {name_of(metric)}", loc="left")
     return fig
 
 
-def _heat_map(ax: Axes, table: pd.DataFrame, metric: str) -> None:
+def _heat_map(ax: Axes, table: pd.DataFrame) -> None:
     """Values by window (columns) and rate (rows)."""
     grid = table.pivot(index="exploitation_rate", columns="time_window", values="value")
     values = grid.to_numpy(dtype=float)

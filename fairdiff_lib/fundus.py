@@ -1,7 +1,7 @@
 """Draws one fundus photograph from the parameters of an eye.
 
 Coordinates: lengths are fractions of the image height. ``x`` grows towards the
-temporal side (mirrored in left eyes), ``y`` downwards, both from the disc centre.
+temporal side (mirrored in right eyes), ``y`` downwards, both from the disc centre.
 It is a cartoon of the anatomy, made for measurable disc, cup and defects; it is
 no model of any camera.
 """
@@ -44,7 +44,7 @@ class Eye:
     cup_shift : tuple of float
         Offset of the cup's centre (x, y), in disc radii.
     left_eye : bool
-        Temporal is to the left in the picture of a left eye's disc here, else to the right.
+        The temporal side is on the picture's right in a left eye, on its left in a right one.
     loss : float
         Visual field loss, 0 to 1: nerve-fibre defects, lost sheen, mottling.
     crescent, ring : float
@@ -132,7 +132,7 @@ def render(eye: Eye, height: int, width: int) -> npt.NDArray[np.uint8]:
         The same for the same arguments.
     """
     grid_x, grid_y = _grid(height, width)
-    side = -1 if eye.left_eye else 1
+    side = 1 if eye.left_eye else -1
     x = (grid_x - (eye.disc_x - 0.5) * width / height) * side
     y = grid_y - (eye.disc_y - 0.5)
     radius = np.hypot(x, y)
@@ -211,7 +211,7 @@ def _margin(image: Picture, eye: Eye, x: Plane, y: Plane) -> None:
     outer: Plane = np.float32(eye.disc_radius) * (1 + np.float32(0.50 * eye.crescent) * toward)
     crescent = 0.85 * min(1.0, 3 * eye.crescent) * _ramp(outer - rho, 0.012)
     # sclera shines through: paler than the fundus, but less red than the rim
-    _mix(image, (0.69, 0.54, 0.43), crescent * (toward > 0))
+    _mix(image, (0.67, 0.53, 0.39), crescent * (toward > 0))
     ring = np.exp(-(((rho - 1.10 * eye.disc_radius) / (0.10 * eye.disc_radius)) ** 2))
     _darken(image, (0.34, 0.40, 0.36), eye.ring * ring)
 
@@ -308,7 +308,7 @@ def _coverage(outlines: list[Points], eye: Eye, height: int, width: int) -> Plan
     rows = max(2, -(-512 // height)) * height  # drawn at 512 rows at least, then averaged down
     canvas = Image.new("L", (round(rows * width / height), rows))
     draw = ImageDraw.Draw(canvas)
-    scale = np.array([-rows if eye.left_eye else rows, rows])
+    scale = np.array([rows if eye.left_eye else -rows, rows])
     centre = np.array([eye.disc_x * canvas.width, eye.disc_y * canvas.height])
     for outline in outlines:
         draw.polygon((outline * scale + centre).ravel().tolist(), fill=255)

@@ -19,7 +19,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
+from types import FrameType
+from typing import IO, NoReturn
 
 from fairdiff_lib.config import InputError, Settings, load_settings, parse_overrides
 from fairdiff_lib.notebook import OURS, Job, check_methods, plan_job, read_failures
@@ -219,7 +220,7 @@ def _follow(command: list[str], log: Path, started: float, lock: int, brief: boo
             text=True,
             pass_fds=(lock,),
         )
-        before = signal.signal(signal.SIGTERM, lambda *_: process.send_signal(signal.SIGINT))
+        before = signal.signal(signal.SIGTERM, _interrupt)
         try:
             assert process.stdout is not None
             _show(process.stdout, stream, started, brief)
@@ -229,6 +230,11 @@ def _follow(command: list[str], log: Path, started: float, lock: int, brief: boo
             return 130
         finally:
             signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """Being asked to end is like Ctrl-C."""
+    raise KeyboardInterrupt
 
 
 def _wait_or_interrupt(process: subprocess.Popen[str]) -> None:

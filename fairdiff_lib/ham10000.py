@@ -54,16 +54,10 @@ def read_ham10000(root: Path, coding: str, split_seed: int) -> Source:
     splits = split_lesions(frame["lesion_id"].tolist(), dx, split_seed)
     found = _images(root)
     levels = {
-        "sex": decode(
-            frame["sex"].tolist(), {"female": "Female", "male": "Male"}, path, "sex"
-        ),
+        "sex": decode(frame["sex"].tolist(), {"female": "Female", "male": "Male"}, path, "sex"),
         "age": _age_levels(frame["age"].tolist(), coding, path),
         "malignant": [
-            UNKNOWN
-            if d == UNKNOWN
-            else "malignant"
-            if d in _MALIGNANT[coding]
-            else "benign"
+            UNKNOWN if d == UNKNOWN else "malignant" if d in _MALIGNANT[coding] else "benign"
             for d in dx
         ],
         "dx": dx,
@@ -93,20 +87,14 @@ def split_lesions(lesions: Sequence[str], dx: Sequence[str], seed: int) -> list[
         groups.setdefault(level, set()).add(lesion)
     chosen: dict[str, str] = {}
     for members in groups.values():
-        order = sorted(
-            members, key=lambda m: hashlib.sha256(f"{seed}:{m}".encode()).digest()
-        )
+        order = sorted(members, key=lambda m: hashlib.sha256(f"{seed}:{m}".encode()).digest())
         for position, lesion in enumerate(order):
             fraction = (position + 0.5) / len(order)
-            chosen[lesion] = (
-                "train" if fraction < 0.7 else "val" if fraction < 0.8 else "test"
-            )
+            chosen[lesion] = "train" if fraction < 0.7 else "val" if fraction < 0.8 else "test"
     return [chosen[lesion] for lesion in lesions]
 
 
-def _refuse_two_diagnoses(
-    lesions: Sequence[str], dx: Sequence[str], path: Path
-) -> None:
+def _refuse_two_diagnoses(lesions: Sequence[str], dx: Sequence[str], path: Path) -> None:
     """A lesion has one diagnosis; the stratified split relies on it."""
     first: dict[str, str] = {}
     for position, (lesion, level) in enumerate(zip(lesions, dx, strict=True)):
@@ -136,17 +124,13 @@ def _age_levels(cells: Sequence[str], coding: str, path: Path) -> list[str]:
                 f"{path}, line {line_of(position)}, column 'age': {cell!r}; "
                 "expected years from 0 to 120"
             )
-        levels.append(
-            older if age > 60 or (age == 60 and coding == "default") else younger
-        )
+        levels.append(older if age > 60 or (age == 60 and coding == "default") else younger)
     return levels
 
 
 def _images(root: Path) -> dict[str, str]:
     """Image name -> relative path, over the root and the image folders it may have."""
-    folders = [
-        f for f in sorted(root.iterdir()) if f.is_dir() and f.name.lower() in _FOLDERS
-    ]
+    folders = [f for f in sorted(root.iterdir()) if f.is_dir() and f.name.lower() in _FOLDERS]
     return {
         file.stem: file.relative_to(root).as_posix()
         for folder in [root, *folders]

@@ -139,6 +139,10 @@ def page(
     looks : sequence of Look
         Shown in one legend under the title.
     """
+    lines = [foot] if foot else []
+    lines += [f"Caution: {note}" for note in notes if note]
+    text = "\n".join(wrap(line) for line in lines)
+    height += 0.12 * text.count("\n")  # notes lengthen the page, they don't shrink the panels
     with matplotlib.rc_context(STYLE):
         fig = Figure(figsize=(WIDTH, height), layout="constrained")
     engine: Any = fig.get_layout_engine()
@@ -147,10 +151,7 @@ def page(
     fig.suptitle(title + space, x=0.008, ha="left", fontsize=9.5, fontweight="bold")
     if looks:
         legend(fig, looks, 1 - 0.2 / height)
-    lines = [foot] if foot else []
-    lines += [f"Caution: {note}" for note in notes if note]
-    if lines:
-        text = "\n".join(wrap(line) for line in lines)
+    if text:
         fig.supxlabel(text, x=0.008, ha="left", fontsize=7, color="#333333")
     return fig
 

@@ -28,7 +28,7 @@ _SEARCH = 12  # pixels from the middle within which the disc centre is sought
 # red shows the disc alone (vessels and a crescent are faint in it); green and blue show the cup
 _MIXTURES = np.array([[1.0, 0.0, 0.0], [0.0, 0.5, 0.5]])
 # quantile of a ring that stands for it: in red below a crescent, else above the vessels
-_QUANTILES = (0.40, 0.60)
+_QUANTILES = (0.55, 0.75)
 _LEAST_STEP = 4.0  # grey levels of 255; a fainter rim or cup counts as none
 _LEAST_EXPLAINED = 0.75  # share of the rings' variance; less is no disc
 _CHUNK = 64  # pictures at once, for memory
@@ -69,7 +69,8 @@ def _step(radius: float, blur: float) -> Floats:
     disc = (np.hypot(axis[:, None], axis[None, :]) <= radius).astype(np.float64)
     # a pixel averages over its own area: 0.3 pixels of blur at least
     soft = ndimage.gaussian_filter(disc, math.hypot(blur, 0.3) * fine, truncate=3)
-    return _means(soft[None, ::fine, ::fine])[0]
+    means: Floats = _means(soft[None, ::fine, ::fine])[0]
+    return means
 
 
 @lru_cache(maxsize=4)
@@ -112,8 +113,11 @@ def _means(patches: Floats) -> Floats:
 def _quantiles(patches: Floats, quantile: float) -> Floats:
     """Quantile of each ring [n, rings] of squares [n, p, p]."""
     flat = patches.reshape(len(patches), -1)
-    rings = [np.quantile(flat[:, pixels], quantile, axis=1) for pixels in _ring_pixels()]
-    return np.stack(rings, axis=1)
+    values = []
+    for pixels in _ring_pixels():
+        rank = round(quantile * (len(pixels) - 1))
+        values.append(np.partition(flat[:, pixels], rank, axis=1)[:, rank])
+    return np.stack(values, axis=1)
 
 
 def _profiles(planes: Floats, centres: Centres) -> Floats:

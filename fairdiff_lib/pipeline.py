@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fairdiff_lib import assets, diffusion, tables, training
+from fairdiff_lib import assets, diffusion, imaging, tables, training
 from fairdiff_lib.classify import Classifier, fit_classifier, predictions_table
 from fairdiff_lib.cohorts import Cohort
 from fairdiff_lib.config import Settings
@@ -26,14 +26,6 @@ from fairdiff_lib.kernels import Kernel, fit_kernel
 from fairdiff_lib.quality import quality_table
 from fairdiff_lib.simulate import measure_cup_disc_ratio, read_truth
 from fairdiff_lib.store import Layout, is_simulated, read_json, read_table, write_json, write_table
-
-Runs = list[tuple[str, int]]  # (method, seed)
-
-
-def runs_of(settings: Settings) -> Runs:
-    """Every method and seed of a study."""
-    return [(method, seed) for method in settings.methods for seed in settings.seeds]
-
 
 # -- 03 and 04: training and generation ------------------------------------------------------
 
@@ -83,7 +75,7 @@ def generate(
         )  # fmt: skip
         seconds = time.perf_counter() - started
         rows.append({"split": split, "images": len(own), "new": count, "seconds": seconds})
-    assets.gallery_images(settings, layout, cohort, method, seed)
+    imaging.gallery_images(settings, layout, cohort, method, seed)
     return pd.DataFrame(rows)
 
 
@@ -126,13 +118,13 @@ class _Space:
 
 
 def _space(settings: Settings, layout: Layout, cohort: Cohort) -> _Space:
-    encoder = assets.load_encoder(settings, layout, cohort)
-    extractor, cache = assets.load_extractor(settings, encoder), layout.features / "cache"
+    encoder = imaging.load_encoder(settings, layout, cohort)
+    extractor, cache = imaging.load_extractor(settings, encoder), layout.features / "cache"
     size, kept = settings.model.image_size, cohort.included()
     test_images = kept.split("test").load_images(size)
     train = extract(extractor, kept.split("train").load_images(size), cache=cache)
     test = extract(extractor, test_images, cache=cache)
-    blur = extract(extractor, assets.blurred(test_images), cache=cache)
+    blur = extract(extractor, imaging.blurred(test_images), cache=cache)
     return _Space(encoder, extractor, cache, fit_kernel(train), train, test, blur)
 
 
@@ -149,7 +141,7 @@ def collect_quality(settings: Settings, layout: Layout, cohort: Cohort) -> Quali
     parts: list[pd.DataFrame] = []
     contrasts: list[pd.DataFrame] = []
     checks: list[pd.DataFrame] = []
-    for method, seed in runs_of(settings):
+    for method, seed in assets.runs_of(settings):
         labels = {"dataset": settings.dataset, "method": method, "seed": seed}
         images = diffusion.load_generated(layout.generated(method, seed), "test")
         generated = extract(space.extractor, images, cache=space.cache)
@@ -259,7 +251,7 @@ def collect_gallery(
 ) -> dict[str, Any]:
     """F6's images by method; the rows are ``assets.gallery_rows``."""
     return {
-        method: assets.gallery_images(settings, layout, cohort, method, seed) for method in methods
+        method: imaging.gallery_images(settings, layout, cohort, method, seed) for method in methods
     }
 
 
@@ -277,10 +269,10 @@ def collect_perturbation(settings: Settings, layout: Layout) -> tuple[pd.DataFra
         dataset, method, seed, steps, seconds_per_step, optimiser_share, proposals,
         final_loss, peak_memory_gib.
     """
-    folders = [layout.run(method, seed) for method, seed in runs_of(settings)]
+    folders = [layout.run(method, seed) for method, seed in assets.runs_of(settings)]
     history = training.read_history(folders)
     rows = []
-    for (method, seed), folder in zip(runs_of(settings), folders, strict=True):
+    for (method, seed), folder in zip(assets.runs_of(settings), folders, strict=True):
         run = read_json(folder / "run.json")
         own = history[(history["method"] == method) & (history["seed"] == seed)]
         whole = own[own["attribute"] == ""].sort_values("step")
@@ -314,7 +306,7 @@ def collect_downstream(settings: Settings, layout: Layout, cohort: Cohort) -> pd
         level, metric, n, value, low, high, note.
     """
     parts = []
-    for source, seed in [("real", seed) for seed in settings.seeds] + runs_of(settings):
+    for source, seed in [("real", seed) for seed in settings.seeds] + assets.runs_of(settings):
         predictions = predict_downstream(settings, layout, cohort, source, seed)
         run = read_json(layout.classifier(source, seed) / "run.json")
         labels = {"dataset": settings.dataset, "source": source, "seed": seed}

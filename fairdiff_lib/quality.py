@@ -125,7 +125,14 @@ def mifid(train_real: Floats, generated: Floats) -> float:
     Parameters
     ----------
     train_real, generated : float64 [N, D], [P, D]
+
+    Returns
+    -------
+    float
+        NaN where one side has zero features only: they have no direction to compare.
     """
+    if not train_real.any() or not generated.any():
+        return float("nan")
     metric = MemorizationInformedFrechetInceptionDistance(_Passing(train_real.shape[1]))
     metric.set_dtype(torch.float64)
     metric.update(torch.from_numpy(train_real), real=True)
@@ -283,8 +290,9 @@ def _mifid_row(seen: Floats, y: Floats) -> Row:
     if min(len(seen), len(y)) < wanted:
         note = f"not estimable: needs {wanted} images (3 per feature)"
         return _row("mifid", float("nan"), note=note)
+    value = mifid(seen, y)
     note = "against training reals; biased by n: no comparison of levels"
-    return _row("mifid", mifid(seen, y), note=note)
+    return _row("mifid", value, note=note if np.isfinite(value) else "not estimable: zero features")
 
 
 def _manifold_rows(

@@ -53,9 +53,7 @@ def token(value: object) -> str:
 def read_text_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """CSV as text cells (blank stays blank), refused unless it has rows and ``columns``."""
     # utf-8-sig: spreadsheets put a byte-order mark before the first column's name
-    frame = read_table(
-        path, columns, dtype=str, keep_default_na=False, encoding="utf-8-sig"
-    )
+    frame = read_table(path, columns, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     if frame.empty:
         raise InputError(f"{path}: no rows under the header; expected one per image")
     return frame
@@ -66,9 +64,7 @@ def line_of(position: int) -> int:
     return position + 2
 
 
-def decode(
-    cells: Sequence[str], coding: Mapping[str, str], path: Path, column: str
-) -> list[str]:
+def decode(cells: Sequence[str], coding: Mapping[str, str], path: Path, column: str) -> list[str]:
     """Level names of text cells; a code outside ``coding`` is refused by line and column."""
     tokens = [token(cell) for cell in cells]
     for position, code in enumerate(tokens):

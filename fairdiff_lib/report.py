@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from fairdiff_lib import assets, tables
 from fairdiff_lib.cohorts import Cohort
 from fairdiff_lib.config import InputError, Settings
-from fairdiff_lib.pipeline import QualityResult, runs_of
 from fairdiff_lib.store import Layout, read_json, read_table, write_table
 from fairdiff_lib.verdict import Evidence, verdicts
+
+if TYPE_CHECKING:
+    from fairdiff_lib.pipeline import QualityResult
 
 # -- 03 to 07: short tables and scalars for the notebooks ------------------------------------
 
@@ -61,7 +63,10 @@ def downstream_scalars(table: pd.DataFrame, condition: str) -> dict[str, Any]:
 
 def study_table(settings: Settings, layout: Layout) -> pd.DataFrame:
     """Every run of the study: method, seed, steps, and what it cost."""
-    folders = [layout.base, *(layout.run(method, seed) for method, seed in runs_of(settings))]
+    folders = [
+        layout.base,
+        *(layout.run(method, seed) for method, seed in assets.runs_of(settings)),
+    ]
     columns = ("method", "seed", "seconds", "seconds_per_step", "peak_memory_gib")
     runs = [read_json(folder / "run.json") for folder in folders]
     return pd.DataFrame([{name: run[name] for name in columns} for run in runs])
@@ -89,7 +94,7 @@ def read_tables(layout: Layout, names: tuple[str, ...]) -> pd.DataFrame:
         for name in names
     ]
     both: pd.DataFrame = pd.concat(parts, ignore_index=True).drop_duplicates(ignore_index=True)
-    return both.fillna({"note": ""})
+    return tables.with_text(both)
 
 
 def write_quality(result: QualityResult, cohort: Cohort, layout: Layout, stamp: Any) -> list[Path]:

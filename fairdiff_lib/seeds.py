@@ -28,18 +28,21 @@ def summarise_seeds(table: pd.DataFrame, confidence: float = 0.95) -> pd.DataFra
     ----------
     table : DataFrame
         seed, n, value, low, high, note and whatever names a number (dataset, method,
-        attribute, level, metric, ...).
+        attribute, level, metric, ...). Rows of a worst level (``*_worst``) have no mean
+        over several seeds and are left out there.
     confidence : float
 
     Returns
     -------
     DataFrame
-        What names the number, then seeds (as "0, 1, 2"), n_seeds, n (smallest), value
+        What names the number, then seeds (as "0,1,2"), n_seeds, n (smallest), value
         (mean), sd, low, high, note. Several seeds: t-interval with S - 1 degrees of
         freedom. One seed: the table's own interval, over subjects, and a note.
     """
     names = _names(table)
     rows = []
+    if table["seed"].nunique() > 1:  # a seed's worst level is its own
+        table = table[~table["metric"].str.endswith("_worst")]
     for values, part in table.groupby(names, sort=False, dropna=False):
         row = dict(zip(names, values, strict=True))
         rows.append({**row, **_over_seeds(part, confidence)})
@@ -60,7 +63,7 @@ def _names(table: pd.DataFrame) -> list[str]:
 
 def _over_seeds(part: pd.DataFrame, confidence: float) -> dict[str, object]:
     """Mean, sd and interval of one number."""
-    seeds = ", ".join(str(seed) for seed in part["seed"])
+    seeds = ",".join(str(seed) for seed in part["seed"])
     value = part["value"].to_numpy(dtype=np.float64)
     known = value[np.isfinite(value)]
     notes = list(dict.fromkeys(note for note in part["note"].fillna("") if note))
@@ -140,7 +143,7 @@ def _paired(part: pd.DataFrame, confidence: float) -> dict[str, object]:
     elif sd > 0:
         p = float(2 * stats.t.sf(abs(mean) / (sd / len(gaps) ** 0.5), len(gaps) - 1))
     return {
-        "seeds": ", ".join(str(seed) for seed in part["seed"]), "n_seeds": len(gaps),
+        "seeds": ",".join(str(seed) for seed in part["seed"]), "n_seeds": len(gaps),
         "n": int(part["n"].min()), "value": mean, "sd": sd, "low": low, "high": high,
         "p": p, "note": note,
     }  # fmt: skip

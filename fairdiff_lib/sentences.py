@@ -53,7 +53,7 @@ def about_gates(gates: pd.DataFrame) -> str:
 
 def about_quality(table: pd.DataFrame, attributes: Sequence[str], metric: str = "kid") -> str:
     """Per method, the levels with the lowest and the highest value."""
-    rows, _ = means_and_seeds(table[table["metric"] == metric], "method")
+    rows, _ = means_and_seeds(table[table["metric"] == metric], ["method"])
     rows = rows[np.isfinite(rows["value"])]
     parts = []
     for method in ordered_methods(rows["method"]):
@@ -90,7 +90,7 @@ def about_optimiser(runs: pd.DataFrame) -> str:
 def about_downstream(table: pd.DataFrame, condition: str, metric: str = "es_auc") -> str:
     """Equity-scaled AUC of the primary condition for every source of training images."""
     chosen = table[(table["metric"] == metric) & (table["condition"] == condition)]
-    rows, _ = means_and_seeds(chosen, "source")
+    rows, _ = means_and_seeds(chosen, ["source"])
     parts = []
     for source in ordered_methods(rows["source"]):
         own = rows[rows["source"] == source]

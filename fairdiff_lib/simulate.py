@@ -160,16 +160,20 @@ def read_truth(root: Path) -> pd.DataFrame:
 # --- who the subjects are ---
 
 
-def _spread_uniforms(config: SimulatorConfig, split: str, index: int) -> list[float]:
-    """Three numbers in [0, 1) that fill the unit cube evenly as ``index`` grows.
+# race, ethnicity, sex: irrational steps, and the position at which the first level begins
+_STEPS = ((math.sqrt(5) - 1) / 2, math.sqrt(2) - 1, math.sqrt(3) - 1)
+_FIRST = (5, 12, 3)
 
-    An additive recurrence on the generalised golden ratio (Roberts, 2018): every
-    prefix of a split has its groups in proportion, so small groups are never missing
-    by chance, and a larger cohort keeps the subjects of a smaller one.
+
+def _spread_uniforms(index: int) -> list[float]:
+    """Three numbers in [0, 1), each filling the interval evenly as ``index`` grows.
+
+    Rotations by irrational numbers: every prefix of a split has its groups in
+    proportion, to within 3 subjects up to 6,000, so a small group is never missing by
+    chance and a larger cohort keeps the subjects of a smaller one. Who fills a place
+    is random; the places are not.
     """
-    ratio = 1.2207440846057596  # root of x^4 = x + 1
-    start = np.random.default_rng([config.seed, _SPLITS[split][1]]).random(3).tolist()
-    return [math.fmod(s + (index + 1) / ratio**k, 1.0) for k, s in enumerate(start, start=1)]
+    return [((index - k) * step) % 1.0 for step, k in zip(_STEPS, _FIRST, strict=True)]
 
 
 def _choose(uniform: float, levels: tuple[str, ...], shares: tuple[float, ...]) -> str:
@@ -195,7 +199,7 @@ def draw_subject(config: SimulatorConfig, split: str, index: int) -> Subject:
     index : int
         From 0.
     """
-    spread = _spread_uniforms(config, split, index)
+    spread = _spread_uniforms(index)
     number = _SPLITS[split][1] + index
     # the same draws whatever the knobs, so that a knob changes what it names and nothing else
     uniform = np.random.default_rng([config.seed, number]).random(12).tolist()

@@ -11,15 +11,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from fairdiff_lib.cohorts import Cohort
 from fairdiff_lib.config import Settings, as_dict
+from fairdiff_lib.seeds import compare_methods, summarise_seeds
 from fairdiff_lib.store import Layout, read_table
 
 SPLITS = ("train", "val", "test")
-VALUES = ("n", "value", "low", "high", "note")
 
 
 # -- the cohort (T1) -------------------------------------------------------------------------
@@ -113,60 +112,39 @@ def split_table(cohort: Cohort) -> pd.DataFrame:
 
 
 def over_seeds(table: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
-    """Single seeds, followed by their mean where every seed has the row.
-
-    The mean's interval is over training runs: t with S - 1 degrees of freedom. A
-    value that one seed lacks has no mean.
+    """Means over seeds, followed by the single seeds where there are several.
 
     Parameters
     ----------
     table : DataFrame
-        A column seed, :data:`VALUES`, and others that name what was measured.
+        As for ``seeds.summarise_seeds``.
+    confidence : float
 
     Returns
     -------
     DataFrame
-        With a column seeds ("0", or "0,1,2" for a mean) in the place of seed.
+        As ``seeds.summarise_seeds``; seeds is "0" for one run, "0,1,2" for a mean.
     """
-    single = table.rename(columns={"seed": "seeds"})
-    single["seeds"] = single["seeds"].astype(str)
-    keys = [c for c in single.columns if c not in ("seeds", *VALUES)]
-    count = table["seed"].nunique()
-    if count < 2:
-        return single
-    same = single[~single["metric"].str.endswith("_worst")]  # a seed's worst level is its own
-    means = [
-        _mean_row(dict(zip(keys, key, strict=True)), part, confidence)
-        for key, part in same.groupby(keys, sort=False, dropna=False)
-        if len(part) == count
-    ]
-    return pd.concat([single, pd.DataFrame(means)[list(single.columns)]], ignore_index=True)
+    parts = [summarise_seeds(table, confidence)]
+    if table["seed"].nunique() > 1:
+        parts += [summarise_seeds(own, confidence) for _, own in table.groupby("seed")]
+    return pd.concat(parts, ignore_index=True)
 
 
-def _mean_row(key: dict[str, Any], part: pd.DataFrame, confidence: float) -> dict[str, Any]:
-    values = part["value"].to_numpy(dtype=np.float64)
-    mean, count = float(values.mean()), len(values)
-    reach = stats.t.ppf((1 + confidence) / 2, count - 1) * values.std(ddof=1) / np.sqrt(count)
-    notes = dict.fromkeys(note for note in part["note"] if note)
-    return {
-        **key,
-        "seeds": ",".join(part["seeds"]),
-        "n": int(part["n"].min()),
-        "value": mean,
-        "low": mean - reach,
-        "high": mean + reach,
-        "note": "; ".join(["mean and interval over seeds", *notes]),
-    }
+def single_seeds(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of one training run, without the means."""
+    return table[~table["seeds"].astype(str).str.contains(",")]
 
 
 def failed_gates(gates: pd.DataFrame) -> list[str]:
-    """One line for each gate that failed, with its value and threshold."""
+    """One line for each gate that failed, with its threshold and every run's value."""
     failed = gates[~gates["passed"].astype(bool)]
-    return [
-        f"gate {row.gate} failed for {row.method}, seed {row.seed}: "
-        f"{row.value:.3g}, expected {row.comparison} {row.threshold:.3g}"
-        for row in failed.itertuples()
-    ]
+    lines = []
+    for gate, own in failed.groupby("gate", sort=False):
+        values = ", ".join(f"{r.method} seed {r.seed}: {r.value:.3g}" for r in own.itertuples())
+        wanted = f"{own['comparison'].iloc[0]} {own['threshold'].iloc[0]:.3g}"
+        lines.append(f"gate {gate} failed (expected {wanted}; {values})")
+    return lines
 
 
 def gate_notes(layout: Layout) -> list[str]:
@@ -174,7 +152,8 @@ def gate_notes(layout: Layout) -> list[str]:
     path = layout.figures / "tab_gates.csv"
     if not path.is_file():
         return ["gates were not run"]
-    return failed_gates(read_table(path, ("gate", "passed", "method", "seed")))
+    columns = ("gate", "passed", "method", "seed", "value", "comparison", "threshold")
+    return failed_gates(read_table(path, columns))
 
 
 def with_notes(table: pd.DataFrame, notes: Sequence[str]) -> pd.DataFrame:
@@ -184,6 +163,16 @@ def with_notes(table: pd.DataFrame, notes: Sequence[str]) -> pd.DataFrame:
     text = "; ".join(notes)
     joined = [f"{own}; {text}" if own else text for own in table["note"].fillna("")]
     return table.assign(note=joined)
+
+
+TEXT = ("note", "baseline", "condition", "features", "classifier")
+
+
+def with_text(table: pd.DataFrame) -> pd.DataFrame:
+    """Empty text, which a CSV does not tell from a missing number, as "" again."""
+    names = [name for name in TEXT if name in table.columns]
+    filled = {name: [x if isinstance(x, str) else "" for x in table[name]] for name in names}
+    return table.assign(**filled)
 
 
 def pick(table: pd.DataFrame, attributes: Iterable[str], column: str = "attribute") -> pd.DataFrame:
@@ -224,14 +213,39 @@ def ablation_table(quality: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     return _in_front(own, front)
 
 
+COMPARED = ("kid", "es_kid", "auc", "es_auc", "accuracy", "es_accuracy")
+
+
 def method_table(
     quality: pd.DataFrame, downstream: pd.DataFrame, settings: Settings
 ) -> pd.DataFrame:
-    """T13: every method's overall quality and downstream metrics, one under the other."""
-    first = quality[quality["attribute"] == "overall"]
-    second = downstream[downstream["level"] == "all"].rename(columns={"source": "method"})
-    both = pd.concat([first, second], ignore_index=True)
-    return _in_front(both, {"study": study_digest(settings)})
+    """T13: every method's overall and equity-scaled metrics, and paired differences.
+
+    Parameters
+    ----------
+    quality, downstream : DataFrame
+        The study's T2 (or T8) and T4 to T7 (or T9), with seeds.
+    settings : Settings
+
+    Returns
+    -------
+    DataFrame
+        study, dataset, method, baseline (empty for a method's own value), seeds,
+        condition, attribute, metric, features, n, value, low, high, p, note.
+    """
+    renamed = downstream.rename(columns={"source": "method"})
+    both = pd.concat([quality, renamed], ignore_index=True)
+    both = both[both["metric"].isin(COMPARED) & (both["level"] == "all")]
+    both = with_text(both)
+    single = single_seeds(both).rename(columns={"seeds": "seed"})
+    single = single.drop(columns=["n_seeds", "sd"], errors="ignore")
+    found = [both.assign(baseline="")]
+    if "none" in settings.methods and len(settings.methods) > 1:
+        found.append(compare_methods(single, "none", settings.audit.confidence))
+    columns = ["dataset", "method", "baseline", "seeds", "condition", "attribute", "metric"]
+    columns += ["features", "n", "value", "low", "high", "p", "note"]
+    table = pd.concat(found, ignore_index=True).reindex(columns=columns)
+    return _in_front(table, {"study": study_digest(settings)})
 
 
 def _in_front(table: pd.DataFrame, columns: dict[str, Any]) -> pd.DataFrame:
@@ -262,7 +276,7 @@ def add_rows(path: Path, new: pd.DataFrame, keys: Sequence[str], dataset: str) -
     same = old["dataset"] == dataset
     stale = same & ~old["study"].isin(set(new["study"]))
     replaced = same & np.array([key in given for key in _keys(old, keys)], dtype=bool)
-    kept = old[~(stale | replaced)].fillna({"note": ""})
+    kept = with_text(old[~(stale | replaced)])
     both = pd.concat([part for part in (kept, new) if len(part)], ignore_index=True)
     ordered: pd.DataFrame = both.sort_values("dataset", kind="stable", ignore_index=True)
     return ordered

@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+
+from fairdiff_lib.seeds import t_interval
+from fairdiff_lib.tables import single_seeds
 
 SUPPORTED = "supported"
 CONTRADICTED = "contradicted"
@@ -128,11 +130,6 @@ def _gated(answer: Answer, evidence: Evidence) -> Answer:
     return answer
 
 
-def single_seeds(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of one seed, without the means over seeds."""
-    return table[~table["seeds"].astype(str).str.contains(",")]
-
-
 def common_seeds(table: pd.DataFrame, column: str, rule: Protocol) -> list[str]:
     """Seeds that both the baseline and the method were run with."""
     single = single_seeds(table)
@@ -222,10 +219,8 @@ def _both_fall(changes: dict[str, Any], worse: Sequence[str], rule: Protocol) ->
     """Verdict on paired changes that should both be negative."""
     limits = {}
     for name, change in changes.items():
-        count = len(change)
-        error = float(np.std(change, ddof=1)) / np.sqrt(count)
-        reach = float(stats.t.ppf((1 + rule.confidence) / 2, count - 1)) * error
-        limits[name] = (float(np.mean(change)) - reach, float(np.mean(change)) + reach)
+        _, _, low, high = t_interval(np.asarray(change, dtype=np.float64), rule.confidence)
+        limits[name] = (low, high)
     text = ", ".join(f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in limits.items())
     reason = f"paired change over seeds (below 0 is better): {text}"
     if any(low > 0 for low, _ in limits.values()):

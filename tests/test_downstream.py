@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from fairdiff_lib import downstream, parity
 from fairdiff_lib.config import InputError
+from fairdiff_lib.estimators import multiplicities
 
 SHARED = Path(os.environ.get("FAIRDIFF_SHARED", Path(__file__).parents[2] / "shared"))
 ORACLE = SHARED / "oracles" / "classification_metrics.json"
@@ -168,15 +169,14 @@ def test_table_has_n_everywhere_and_intervals_where_they_are_valid() -> None:
 
 def test_es_error_agrees_with_fresh_samples() -> None:
     """The bootstrap's standard error is the spread over new cohorts."""
-    values, errors = [], []
+    values, errors, sex = [], [], {"sex": NAMES["sex"]}
     for seed in range(60):
-        table = downstream.classification_table(
-            *simple(seed=seed), {"sex": NAMES["sex"]}, labels={}, bootstrap=60
-        )
-        row = table[table["metric"] == "es_auc"].iloc[0]
-        values.append(row["value"])
-        errors.append((row["high"] - row["low"]) / (2 * 1.968))
-    assert np.mean(errors) == pytest.approx(np.std(values), rel=0.35)
+        data = downstream.scored(*simple(seed=seed), "c", sex)
+        auc = downstream.classification_audits(data, sex)[1]
+        weights = multiplicities(data.groups.unit, 60, seed=0)
+        values.append(auc.summary.set_index("metric").loc["es_auc", "value"])
+        errors.append(downstream.es_error(data, auc, "sex", NAMES["sex"], weights))
+    assert np.mean(errors) == pytest.approx(np.std(values), rel=0.35)  # sd of 60: 9%
 
 
 def test_threshold_is_used_and_unknown_truth_left_out() -> None:
@@ -206,6 +206,19 @@ def test_one_class_group_is_nan_with_its_reason_and_not_minus_one() -> None:
     assert "one class only" in rows.loc[("race", "Asian", "auc"), "note"]
     assert "without Asian" in rows.loc[("race", "all", "psd_max"), "note"]
     assert rows.loc[("race", "all", "psd_max"), "value"] < 1
+
+
+def test_a_level_of_three_subjects_makes_no_disparity() -> None:
+    predictions, table = simple()
+    table["sex"] = ["Female"] * 3 + ["Male"] * 297
+    table["race"] = np.where(table["race"] == "Asian", "White", table["race"])
+    found = downstream.classification_table(predictions, table, ATTRIBUTES, labels={}, bootstrap=5)
+    rows = found.set_index(["attribute", "metric"])
+    for metric in ("dpd", "eod"):
+        assert np.isnan(rows.loc[("sex", metric), "value"])
+        assert rows.loc[("sex", f"{metric}_as_released"), "value"] > 0.1
+        assert "fewer than two levels" in rows.loc[("sex", metric), "note"]
+        assert rows.loc[("race", metric), "note"].endswith("without Asian (n < 10)")
 
 
 def broken(kind: str) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -81,8 +81,10 @@ def ablation(cells: int) -> pd.DataFrame:
     pairs = [(30, 0.95), (10, 0.95), (30, 1.0), (10, 1.0)][:cells]
     rows = [
         {"dataset": SIMULATED, "time_window": window, "exploitation_rate": rate, "metric": "kid",
-         "n": 64, "value": 0.05 + window / 1000, "low": 0.04, "high": 0.09}
+         "attribute": attribute, "seeds": "0", "n": 64, "value": 0.05 + window / 1000,
+         "low": 0.04, "high": 0.09}
         for window, rate in pairs
+        for attribute in ("overall", "race")
     ]  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -181,6 +183,15 @@ def test_only_a_real_row_of_real_patients_is_refused() -> None:
 
 def test_one_ablation_run_still_makes_a_figure() -> None:
     assert "0.08" in " ".join(texts(figures.fig07(ablation(1))))
+
+
+def test_no_ablation_run_says_so() -> None:
+    assert "No run of Fair Bayesian Perturbation yet." in texts(figures.fig07(ablation(0)))
+
+
+def test_notes_lengthen_the_page_instead_of_shrinking_it() -> None:
+    plain, noted = figures.fig03(quality()), figures.fig03(quality(), notes=["a", "b", "c"])
+    assert noted.get_figheight() > plain.get_figheight() + 0.3
 
 
 def test_saved_twice_the_files_are_identical(tmp_path: Path) -> None:

@@ -237,6 +237,11 @@ def test_mode_collapse_has_high_precision_and_low_recall() -> None:
     assert wide["precision"] < 0.4
 
 
+def test_zero_features_have_no_mifid() -> None:
+    train = np.random.default_rng(15).normal(size=(50, 4))
+    assert np.isnan(quality.mifid(train, np.zeros((50, 4))))
+
+
 def full_table(n: int = 60) -> pd.DataFrame:
     """Quality of a toy generator in which one level has three subjects and one has none."""
     rng = np.random.default_rng(13)

@@ -30,7 +30,7 @@ def test_mean_and_t_interval_over_seeds() -> None:
     assert row["value"] == pytest.approx(2.5)
     assert row["sd"] == pytest.approx(np.std(numbers, ddof=1))
     assert row["n_seeds"] == 5
-    assert row["seeds"] == "0, 1, 2, 3, 4"
+    assert row["seeds"] == "0,1,2,3,4"
 
 
 def test_one_seed_keeps_its_interval_over_subjects_and_says_so() -> None:
@@ -79,3 +79,10 @@ def test_refuses_repeated_rows_and_an_absent_baseline() -> None:
         seeds.compare_methods(table, baseline="random")
     with pytest.raises(InputError, match="column 'note' is missing"):
         seeds.summarise_seeds(table.drop(columns="note"))
+
+
+def test_worst_levels_of_several_seeds_are_not_averaged() -> None:
+    table = runs({"none": [1.0, 2.0]})
+    worst = table.assign(metric="kid_worst", level=["Asian", "Black"])
+    assert set(seeds.summarise_seeds(pd.concat([table, worst]))["metric"]) == {"kid"}
+    assert len(seeds.summarise_seeds(worst.iloc[:1])) == 1

@@ -1,0 +1,184 @@
+"""The study's tables: counts add up, notes travel, rows of other datasets stay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fairdiff_lib import tables
+from fairdiff_lib.cohorts import Cohort, spec_for
+from fairdiff_lib.config import load_settings
+from fairdiff_lib.store import Layout, write_table
+
+SIMULATED = "fairgenmed_simulated"
+
+
+def small_cohort() -> Cohort:
+    """Eight subjects, one of them with two images, one excluded."""
+    spec = spec_for("ham10000")
+    n = 9
+    table = pd.DataFrame(
+        {
+            "subject": ["a", "b", "c", "d", "e", "f", "g", "h", "h"],
+            "image": [f"i{i}" for i in range(n)],
+            "path": ["x.jpg"] * n,
+            "split": ["train"] * 4 + ["val", "val", "test", "test", "test"],
+            "sex": ["Female", "Male"] * 4 + ["Male"],
+            "age": ["under 60"] * n,
+            "malignant": ["benign", "malignant", "benign", "benign", *["benign"] * 5],
+            "dx": ["nv", "mel", "nv", "nv", *["nv"] * 5],
+            "prompt": ["p"] * n,
+            "excluded": ["", "", "", "sex unknown", "", "", "", "", ""],
+        }
+    )
+    table["age"] = [spec.levels("age")[0]] * n
+    return Cohort(spec, table, Path(), "hash")
+
+
+def cell(table: pd.DataFrame, **wanted: str) -> pd.Series:
+    chosen = table
+    for column, value in wanted.items():
+        chosen = chosen[chosen[column] == value]
+    assert len(chosen) == 1
+    return chosen.iloc[0]
+
+
+def test_counts_are_of_subjects_and_leave_the_excluded_out() -> None:
+    table = tables.cohort_table(small_cohort(), "ham10000")
+    overall = {"attribute": "overall", "level": "all"}
+    assert cell(table, split="train", metric="count", **overall)["value"] == 3
+    assert cell(table, split="test", metric="count", **overall)["value"] == 2
+    assert cell(table, split="test", metric="images", **overall)["value"] == 3
+    by_sex = [
+        cell(table, split="all", metric="count", attribute="sex", level=level)["value"]
+        for level in ("Female", "Male")
+    ]
+    assert sum(by_sex) == cell(table, split="all", metric="count", **overall)["value"] == 7
+
+
+def test_prevalence_has_its_wilson_interval() -> None:
+    table = tables.cohort_table(small_cohort(), "ham10000")
+    row = cell(
+        table, split="train", attribute="overall", level="all", metric="prevalence",
+        condition="malignant", condition_level="malignant",
+    )  # fmt: skip
+    z = 1.959964
+    centre, n, p = (1 / 3 + z**2 / 6) / (1 + z**2 / 3), 3, 1 / 3
+    reach = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    assert row["value"] == pytest.approx(p)
+    assert (row["low"], row["high"]) == pytest.approx((centre - reach, centre + reach), abs=1e-5)
+
+
+def test_prevalence_of_an_empty_level_is_nan() -> None:
+    spec = spec_for("ham10000")
+    table = tables.cohort_table(small_cohort(), "ham10000")
+    chosen = (table["level"] == spec.levels("age")[1]) & (table["metric"] == "prevalence")
+    assert len(table[chosen]) and table.loc[chosen, "value"].isna().all()
+    assert (table.loc[chosen, "n"] == 0).all()
+
+
+def test_split_table_finds_a_subject_in_two_splits() -> None:
+    cohort = small_cohort()
+    assert tables.split_table(cohort)["subjects_in_another_split"].sum() == 0
+    cohort.table.loc[0, "split"] = "test"
+    cohort.table.loc[1, "subject"] = "a"
+    found = tables.split_table(cohort).set_index("split")["subjects_in_another_split"]
+    assert found.to_dict() == {"train": 1, "val": 0, "test": 1}
+
+
+def seeds_table(seeds: int) -> pd.DataFrame:
+    rows = [
+        {"method": "none", "metric": metric, "seed": seed, "n": 10, "value": float(seed),
+         "low": np.nan, "high": np.nan, "note": ""}
+        for seed in range(seeds)
+        for metric in ("kid", "kid_worst")
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_means_stand_beside_single_seeds_but_never_of_the_worst_level() -> None:
+    table = tables.over_seeds(seeds_table(3))
+    means = table[table["seeds"] == "0,1,2"]
+    assert list(means["metric"]) == ["kid"] and means["value"].iloc[0] == pytest.approx(1.0)
+    assert len(tables.single_seeds(table)) == 6
+    assert len(tables.over_seeds(seeds_table(1))) == 2
+
+
+def gates() -> pd.DataFrame:
+    rows = [
+        ("none", 0, "vae", 0.4, False),
+        ("fairdiffusion", 0, "vae", 0.3, False),
+        ("none", 0, "prompt", 0.9, True),
+    ]
+    table = pd.DataFrame(rows, columns=["method", "seed", "gate", "value", "passed"])
+    return table.assign(threshold=0.6, comparison=">=")
+
+
+def test_a_failed_gate_is_one_line_that_reaches_every_row() -> None:
+    lines = tables.failed_gates(gates())
+    assert len(lines) == 1
+    assert "vae" in lines[0] and "0.4" in lines[0] and ">= 0.6" in lines[0]
+    table = pd.DataFrame({"value": [1.0, 2.0], "note": ["own", ""]})
+    noted = tables.with_notes(table, lines)["note"].tolist()
+    assert noted == [f"own; {lines[0]}", lines[0]]
+    assert tables.with_notes(table, []) is table
+
+
+def test_gate_notes_are_read_back_and_missing_gates_are_said(tmp_path: Path) -> None:
+    layout = Layout(load_settings("smoke", SIMULATED), figures_root=str(tmp_path))
+    assert tables.gate_notes(layout) == ["gates were not run"]
+    write_table(gates(), layout.figures / "tab_gates.csv", None)
+    assert tables.gate_notes(layout) == tables.failed_gates(gates())
+
+
+def ablation(dataset: str, study: str, window: int, value: float) -> pd.DataFrame:
+    row = {"study": study, "time_window": window, "dataset": dataset, "seeds": "0", "value": value}
+    return pd.DataFrame([{**row, "note": ""}])
+
+
+def test_a_table_that_spans_datasets_grows_and_forgets_only_what_is_stale(tmp_path: Path) -> None:
+    path, keys = tmp_path / "tab12.csv", ("time_window",)
+    for new in (
+        ablation("ham10000", "h", 30, 1.0),
+        ablation(SIMULATED, "old", 30, 2.0),
+        ablation(SIMULATED, "new", 10, 3.0),  # another study of that dataset: "old" goes
+        ablation(SIMULATED, "new", 30, 4.0),  # another setting: both stay
+        ablation(SIMULATED, "new", 10, 5.0),  # the same run again: replaced
+    ):
+        dataset = str(new["dataset"].iloc[0])
+        write_table(tables.add_rows(path, new, keys, dataset), path, None)
+    final = tables.add_rows(path, ablation("ham10000", "h", 30, 6.0), keys, "ham10000")
+    rows = {(r.dataset, r.study, r.time_window): r.value for r in final.itertuples()}
+    assert rows == {
+        (SIMULATED, "new", 10): 5.0,
+        (SIMULATED, "new", 30): 4.0,
+        ("ham10000", "h", 30): 6.0,
+    }
+
+
+def test_ablations_of_one_study_share_its_digest() -> None:
+    base = load_settings("smoke", SIMULATED)
+    other = load_settings("smoke", SIMULATED, {"mitigation.time_window": "2"})
+    longer = load_settings("smoke", SIMULATED, {"training.steps": "9"})
+    assert tables.study_digest(base) == tables.study_digest(other)
+    assert tables.study_digest(base) != tables.study_digest(longer)
+
+
+def test_methods_are_compared_with_the_baseline_by_seed() -> None:
+    quality = pd.DataFrame(
+        [
+            {"dataset": SIMULATED, "method": method, "seeds": str(seed), "attribute": "overall",
+             "level": "all", "metric": "kid", "features": "encoder", "n": 60,
+             "value": 0.1 * seed + shift, "low": np.nan, "high": np.nan, "note": ""}
+            for method, shift in (("none", 0.5), ("fairdiffusion", 0.4))
+            for seed in (0, 1)
+        ]
+    )  # fmt: skip
+    downstream = quality.head(0).rename(columns={"method": "source"}).assign(condition="")
+    settings = load_settings("smoke", SIMULATED)
+    table = tables.method_table(quality, downstream, settings)
+    row = cell(table, method="fairdiffusion", baseline="none")
+    assert row["value"] == pytest.approx(-0.1) and row["seeds"] == "0,1"
