@@ -55,9 +55,9 @@ class ModelConfig:
     pretrained: str = ""  # hub id or local folder; empty = from scratch at the sizes below
     revision: str = ""  # commit of the hub id; required with a hub id, never guessed
     image_size: int = 64  # pixels, square; the paper uses 512
-    vae_channels: tuple[int, ...] = (16, 32, 64, 64)  # a level each; halves size between levels
+    vae_channels: tuple[int, ...] = (16, 16, 32, 64)  # a level each; halves size between levels
     latent_channels: int = 4  # as Stable Diffusion
-    unet_channels: tuple[int, ...] = (64, 128)  # a level each
+    unet_channels: tuple[int, ...] = (48, 96)  # a level each
     unet_attention: tuple[bool, ...] = (False, True)  # cross-attention at that level
     text_width: int = 64  # features of a token; 1,024 in SD 2.1
     text_layers: int = 2  # 23 in SD 2.1
@@ -106,7 +106,7 @@ class MitigationConfig:
 class GenerationConfig:
     """Sampling from a pipeline."""
 
-    steps: int = 20  # denoising steps; released: 75 with the model's default scheduler
+    steps: int = 10  # denoising steps; released: 75 with the model's default scheduler
     guidance: float = 2.0  # classifier-free guidance; released: 7.5 for SD 2.1
     scheduler: str = "dpmsolver++"  # or "ddim", "ddpm"
     batch: int = 128  # images per pass; does not change an image
@@ -354,7 +354,7 @@ def _quick(dataset: str) -> Settings:
     return Settings(
         "quick",
         dataset,
-        vae=LoopConfig(steps=500, batch=16, learning_rate=2e-3, schedule="cosine", ema_decay=0.0),
+        vae=LoopConfig(steps=2000, batch=4, learning_rate=2e-3, schedule="cosine", ema_decay=0.0),
         base=LoopConfig(
             steps=1200, batch=64, learning_rate=1e-3, schedule="cosine", prompt_dropout=0.1
         ),
@@ -365,7 +365,14 @@ def _quick(dataset: str) -> Settings:
 def _reference(dataset: str) -> Settings:
     """Several seeds and a longer training: the results that are committed."""
     quick = _quick(dataset)
-    return dataclasses.replace(quick, preset="reference", seeds=(0, 1, 2))
+    return dataclasses.replace(
+        quick,
+        preset="reference",
+        seeds=(0, 1, 2),
+        vae=dataclasses.replace(quick.vae, steps=4000),
+        base=dataclasses.replace(quick.base, steps=3000),
+        training=dataclasses.replace(quick.training, steps=300),
+    )
 
 
 def _paper(dataset: str) -> Settings:

@@ -62,7 +62,7 @@ def fig01(table: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
     conditions = list(dict.fromkeys(shares["condition"]))
     rows = level_rows(table)
     foot = "Bars: subjects. Dots: share of subjects, with 95% interval (Wilson)."
-    height = 1.2 + 0.44 * len(rows)
+    height = 2.0 + 0.4 * len(rows)
     fig = page(height, f"Who is in the cohort? {dataset_name(dataset)}", foot, notes)
     with matplotlib.rc_context(STYLE):
         upper, lower = stacked(fig, 2)

@@ -1,7 +1,7 @@
 """Reads the cup-disc ratio from a fundus picture alone.
 
 Two concentric steps of brightness, background to rim and rim to cup, are fitted to
-the ring medians around the disc. Their edges may be blurred; the blur is fitted too.
+ring quantiles around the disc. Their edges may be blurred; the blur is fitted too.
 The square root of cup area over disc area is then the ratio of the two radii.
 """
 

@@ -14,6 +14,8 @@ from fairdiff_lib.looks import look_of, name_of, ordered_methods
 def _number(row: pd.Series) -> str:
     """Value with its interval, where it has one."""
     value, low, high = (float(row[key]) for key in ("value", "low", "high"))
+    if not np.isfinite(value):
+        return "not estimable"
     if np.isfinite(low) and np.isfinite(high):
         return f"{value:.3g} ({low:.3g} to {high:.3g})"
     return f"{value:.3g}"
@@ -44,7 +46,11 @@ def about_gates(gates: pd.DataFrame) -> str:
     failed = gates[~gates["passed"].astype(bool)]
     if failed.empty:
         return f"All {len(gates)} gates passed."
-    names = ", ".join(sorted({f"{row.gate} ({row.method})" for row in failed.itertuples()}))
+    parts = [
+        f"{gate} ({', '.join(dict.fromkeys(own['method']))})"
+        for gate, own in failed.groupby("gate", sort=False)
+    ]
+    names = "; ".join(parts)
     return (
         f"**{len(failed)} of {len(gates)} gates failed: {names}.** "
         "Every table and figure below says so."

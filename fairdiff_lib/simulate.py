@@ -188,6 +188,14 @@ def _between(uniform: float, bounds: tuple[float, float]) -> float:
     return bounds[0] + uniform * (bounds[1] - bounds[0])
 
 
+def _knobs(config: SimulatorConfig, race: str, ethnicity: str) -> tuple[float, float]:
+    """Factors of difficulty (of several groups: their product) and of heterogeneity."""
+    difficulty = {"Asian": config.difficulty_asian, "Black": config.difficulty_black}
+    spread = {"Asian": config.heterogeneity_asian, "Black": config.heterogeneity_black}
+    hispanic = config.difficulty_hispanic if ethnicity == "Hispanic" else 1.0
+    return difficulty.get(race, 1.0) * hispanic, spread.get(race, 1.0)
+
+
 def draw_subject(config: SimulatorConfig, split: str, index: int) -> Subject:
     """The subject at a position of a split; depends on seed, split and position alone.
 
@@ -214,13 +222,7 @@ def draw_subject(config: SimulatorConfig, split: str, index: int) -> Subject:
     cdr = _choose(uniform[1], _CDR_LEVELS, _CDR_GIVEN[glaucoma])
     severity = _choose(uniform[2], _MD_LEVELS, _MD_GIVEN[glaucoma])
     refraction = _choose(uniform[3], _REFRACTION_LEVELS, _REFRACTION)
-    difficulty = {"Asian": config.difficulty_asian, "Black": config.difficulty_black}.get(race, 1.0)
-    if ethnicity == "Hispanic":
-        difficulty *= config.difficulty_hispanic
-    heterogeneity = {
-        "Asian": config.heterogeneity_asian,
-        "Black": config.heterogeneity_black,
-    }.get(race, 1.0)
+    difficulty, heterogeneity = _knobs(config, race, ethnicity)
     return Subject(
         number=number,
         split=split,

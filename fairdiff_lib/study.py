@@ -212,9 +212,10 @@ def _list(chosen: argparse.Namespace) -> int:
 
 def _bench(chosen: argparse.Namespace) -> int:
     runs = PROJECT_ROOT / chosen.runs_root
+    timings = read_timings(runs)
     titles = ("threads", "seconds", "peak MB", "MB")
     print(f"{'preset/dataset':34} {'job':26}", *(f"{title:>8}" for title in titles))
-    for place, kinds in read_timings(runs).items():
+    for place, kinds in timings.items():
         for kind, row in sorted(kinds.items()):
             print(
                 f"{place:34} {kind:26} {row['threads']:>8} {row['seconds']:>8.1f} "

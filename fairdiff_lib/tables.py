@@ -175,6 +175,12 @@ def with_text(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**filled)
 
 
+def brief(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns that a reader of a notebook needs; all of them are in the CSV."""
+    left_out = ("dataset", "condition", "classifier", "features", "n_seeds", "sd", "note", "study")
+    return table[[name for name in table.columns if name not in left_out]]
+
+
 def pick(table: pd.DataFrame, attributes: Iterable[str], column: str = "attribute") -> pd.DataFrame:
     """Rows of the named attributes (or of another column's values), in their order."""
     return table[table[column].isin(list(attributes))].reset_index(drop=True)

@@ -172,7 +172,10 @@ def fit(
     accelerator = Accelerator(mixed_precision=loop.mixed_precision, cpu=not _has_gpu())
     objective.module.train().to(accelerator.device)
     optimiser = torch.optim.AdamW(
-        objective.module.parameters(), lr=loop.learning_rate, weight_decay=loop.weight_decay
+        objective.module.parameters(),
+        lr=loop.learning_rate,
+        weight_decay=loop.weight_decay,
+        fused=True,  # small modules spend a tenth of a step in the plain one
     )
     module, optimiser = accelerator.prepare(objective.module, optimiser)
     average = _make_average(objective.module, loop)

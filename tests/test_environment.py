@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import subprocess
 import tomllib
@@ -91,10 +92,7 @@ def test_conda_environment_is_in_step_with_the_lock() -> None:
 
 
 def test_this_environment_is_the_locked_one() -> None:
-    python = ".".join(
-        metadata.version("fairdiff") and __import__("platform").python_version_tuple()[:2]
-    )
-    lock = lock_for(python)
+    lock = lock_for(".".join(platform.python_version_tuple()[:2]))
     for name in requirements():
         assert Version(metadata.version(name)).public == lock[name], name
 
