@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import IO, NoReturn
@@ -84,6 +85,8 @@ def _command(study: Study, cores: int, profile: str, *extra: str) -> list[str]:
     if not (folder / "config.yaml").is_file():
         known = ", ".join(sorted(path.name for path in PROFILES.iterdir()))
         raise InputError(f"unknown profile {profile!r}; known: {known}")
+    if profile == "slurm" and find_spec("snakemake_executor_plugin_slurm") is None:
+        raise InputError("profile slurm: first pip install -c constraints.txt -e '.[slurm]'")
     values = {**asdict(study), "cores": cores}
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE)]
     command += ["--directory", str(study.runs), "--cores", str(cores)]
