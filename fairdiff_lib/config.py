@@ -243,7 +243,7 @@ def parse_overrides(text: str) -> dict[str, str]:
     return pairs
 
 
-def replace_field(settings: T, name: str, value: Any) -> T:
+def replace_field(settings: T, name: str, value: Any, within: str = "") -> T:
     """Copy of a settings dataclass with one dotted field replaced and type-checked."""
     head, _, rest = name.partition(".")
     fields = {f.name for f in dataclasses.fields(settings)}  # type: ignore[arg-type]
@@ -252,11 +252,11 @@ def replace_field(settings: T, name: str, value: Any) -> T:
     if rest:
         if not dataclasses.is_dataclass(current):
             raise InputError(f"setting {head!r} is a single value; it has no field {rest!r}")
-        new = replace_field(current, rest, value)
+        new = replace_field(current, rest, value, f"{within}{head}.")
     else:
         if dataclasses.is_dataclass(current):
             raise InputError(f"setting {head!r} is a group; name one of its fields")
-        new = _convert(name, value, get_type_hints(type(settings))[head])
+        new = _convert(f"{within}{head}", value, get_type_hints(type(settings))[head])
     return dataclasses.replace(settings, **{head: new})  # type: ignore[type-var]
 
 
@@ -289,15 +289,15 @@ def check_settings(settings: Settings) -> None:
         )
     for option in ("missing_group", "clamp", "drift", "window_count"):
         refuse_unknown(f"mitigation.{option}", getattr(m, option), ("as_released", "corrected"))
+    for name in ("vae", "base", "training"):
+        check_loop(name, getattr(settings, name))
+    check_loop("encoder.loop", settings.encoder.loop)
+    check_loop("classifier.loop", settings.classifier.loop)
     if "fairdiffusion" in settings.methods and m.time_window > settings.training.steps:
         raise InputError(
             f"mitigation.time_window={m.time_window} is longer than the run "
             f"(training.steps={settings.training.steps})"
         )
-    for name in ("vae", "base", "training"):
-        check_loop(name, getattr(settings, name))
-    check_loop("encoder.loop", settings.encoder.loop)
-    check_loop("classifier.loop", settings.classifier.loop)
     if min(sim.train, sim.val, sim.test) < 1:
         raise InputError("simulator.train, val and test must each be at least 1")
     if len(model.unet_channels) != len(model.unet_attention):

@@ -224,7 +224,7 @@ def load_pipeline(name: str | Path, revision: str = "") -> Any:
             requires_safety_checker=False,
             local_files_only=local,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"model {str(name)!r}: not loadable as a pipeline ({reason})") from error
     loaded.set_progress_bar_config(disable=True)

@@ -82,7 +82,8 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
             yield temporary
             temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.is_file():
+            temporary.unlink()
 
 
 @contextmanager

@@ -88,8 +88,8 @@ def test_a_killed_run_resumed_ends_with_the_same_weights(
 
     with pytest.raises(Killed):
         train(name, folder=tmp_path, after_step=die)
-    kept = [p.name for p in tmp_path.iterdir()]
-    assert len(kept) <= 1 and all(n.startswith("checkpoint-") for n in kept)
+    names = [p.name for p in tmp_path.iterdir()]
+    assert len(names) <= 1 and all(n.startswith("checkpoint-") for n in names)
     resumed, whole = problem(), problem()
     results = [
         fit(o, LOOP, count=COUNT, seed=1, levels=levels(), mitigation=method(name), folder=f)
@@ -98,8 +98,8 @@ def test_a_killed_run_resumed_ends_with_the_same_weights(
     assert torch.equal(weights_of(resumed), weights_of(whole))
     for pair in zip(results[0].average.shadow_params, results[1].average.shadow_params):  # type: ignore[union-attr]  # noqa: B905
         assert torch.equal(*pair)
-    histories = [r.history[r.history.quantity != "seconds"] for r in results]
-    pd.testing.assert_frame_equal(histories[0].reset_index(drop=True), histories[1])
+    kept = [r.history[r.history.quantity != "seconds"].reset_index(drop=True) for r in results]
+    pd.testing.assert_frame_equal(*kept)
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
