@@ -34,8 +34,8 @@ class SimulatorConfig:
     train: int = 1000  # subjects; the real set has 6,000
     val: int = 160  # subjects; the real set has 1,000
     test: int = 480  # subjects; the real set has 3,000
-    fundus_height: int = 256  # pixels; the real scanner writes 512
-    fundus_width: int = 332  # pixels; the real scanner writes 664
+    fundus_height: int = 192  # pixels; the real scanner writes 512
+    fundus_width: int = 249  # pixels; the real scanner writes 664
     # race shares follow the sister test set of 1,004 subjects (78 Asian, 132 Black)
     share_asian: float = 0.08  # fraction of subjects
     share_black: float = 0.13  # fraction of subjects

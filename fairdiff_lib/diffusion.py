@@ -231,6 +231,20 @@ def load_pipeline(name: str | Path, revision: str = "") -> Any:
     return loaded
 
 
+def set_image_size(pipeline: Any, size: int) -> None:
+    """Make ``size`` the pipeline's own image size (SD 2.1 is fine-tuned at 512, not its 768 px).
+
+    Raises
+    ------
+    InputError
+        The VAE and U-Net can't work at that size.
+    """
+    step = pipeline.vae_scale_factor * 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
+    if size % step:
+        raise InputError(f"model.image_size={size}: this model needs a multiple of {step} pixels")
+    pipeline.unet.register_to_config(sample_size=size // pipeline.vae_scale_factor)
+
+
 def save_pipeline(pipeline: Any, folder: Path) -> None:
     """Write the standard pipeline folder, safetensors only, atomically."""
     with atomic_folder(folder) as temporary:

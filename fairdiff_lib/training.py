@@ -534,12 +534,14 @@ def train_base(settings: Settings, layout: Layout, cohort: Any) -> Path:
     histories = []
     if config.pretrained:
         pipeline = diffusion.load_pipeline(config.pretrained, config.revision)
+        diffusion.set_image_size(pipeline, config.image_size)
     else:
         pipeline = diffusion.build_pipeline(config, train.table["prompt"].tolist(), seed=0)
         histories.append(_fit_autoencoder(pipeline, settings, images, cohort.data_hash, folder))
     mean, std = diffusion.encode_images(pipeline.vae, images)
     if not config.pretrained:
-        scaling = round(1.0 / float(mean.std()), 6)
+        spread = float((mean.var() + std.square().mean()).sqrt())  # of a drawn latent
+        scaling = round(1.0 / spread, 6)
         pipeline.vae.register_to_config(scaling_factor=scaling)
         latents = (mean, std)
         histories.append(

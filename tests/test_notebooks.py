@@ -124,10 +124,10 @@ class Smoke:
     base_kept: float  # the same after the second run
 
 
-def command(study: Study, *extra: str) -> list[str]:
-    options = ["--preset", "smoke", "--cores", "2"]
+def command(study: Study, cores: int = 2) -> list[str]:
+    options = ["--preset", "smoke", "--cores", str(cores)]
     options += ["--runs-root", study.runs_root, "--figures-root", study.figures_root]
-    return [sys.executable, "-m", "fairdiff_lib.study", "run", *options, *extra]
+    return [sys.executable, "-m", "fairdiff_lib.study", "run", *options]
 
 
 def wait_for(paths: list[Path], process: subprocess.Popen[bytes], seconds: float) -> None:
@@ -146,11 +146,15 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Smoke]:
     base = study.layout.records / "jobs" / "03_train_base.json"
     trained = study.layout.run("none", 0)
     with (place / "first.txt").open("w") as stream:
-        first = subprocess.Popen(command(study), stdout=stream, stderr=stream, process_group=0)
-    wait_for([base, trained], first, seconds=400)
+        words = command(study, cores=1)
+        first = subprocess.Popen(words, stdout=stream, stderr=stream, process_group=0)
+    try:
+        wait_for([base, trained], first, seconds=600)
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+        killed = first.wait()
+    assert killed == -signal.SIGKILL
     made = base.stat().st_mtime
-    os.killpg(first.pid, signal.SIGKILL)
-    assert first.wait() == -signal.SIGKILL
     second = subprocess.run(command(study), capture_output=True, text=True, check=False)
     yield Smoke(study, second, made, base.stat().st_mtime)
 
