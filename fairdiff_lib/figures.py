@@ -185,7 +185,9 @@ def fig03(
     panels = [[a for a in row if a in set(part["attribute"])] for row in panels]
     panels = [row for row in panels if row]
     features = "" if "features" not in part else f" Features: {part['features'].iloc[0]}."
-    band = " Grey: noise between two halves of the reals." if floor in set(table["metric"]) else ""
+    single = ~table["seeds"].astype(str).str.contains(",")  # a mean has no width of its own
+    noise = table[(table["metric"] == floor) & single]
+    band = " Grey: noise between two halves of the reals." if len(noise) else ""
     foot = f"{interval_text(part)}{band} n: subjects behind each value.{features}"
     title = f"Image quality by group: {dataset_name(dataset)}"
     methods = ordered_methods(part["method"])
@@ -194,7 +196,7 @@ def fig03(
     with matplotlib.rc_context(STYLE):
         for sub, attributes in zip(stacked(fig, len(panels)), panels, strict=True):
             _quality_row(sub, part, seeds, attributes, methods, metric)
-            shade_floor(sub.axes, table[table["metric"] == floor], part, attributes)
+            shade_floor(sub.axes, noise, part, attributes)
         limits = [ax.get_ylim() for ax in fig.axes]
         for ax in fig.axes:  # one scale for the page
             ax.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))

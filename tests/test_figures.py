@@ -142,7 +142,9 @@ def test_whiskers_end_at_the_interval() -> None:
 
 def test_the_floor_is_shaded_once_per_level() -> None:
     floor = quality().assign(metric="kid_floor", low=-0.01, high=0.02)
-    bands = [c for ax in figures.fig03(pd.concat([quality(), floor])).axes for c in ax.collections]
+    mean = floor.assign(seeds="0,1", low=0.0, high=0.0)  # of equal bands: no width
+    fig = figures.fig03(pd.concat([mean, quality(), floor]))
+    bands = [c for ax in fig.axes for c in ax.collections]
     assert len(bands) == sum(map(len, LEVELS.values()))
     assert bands[0].get_paths()[0].get_extents().ymax == pytest.approx(0.02)
 

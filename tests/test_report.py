@@ -1,0 +1,62 @@
+"""The index lists what exists, and the notebooks' short tables say what the histories hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from fairdiff_lib import report
+from fairdiff_lib.config import InputError, load_settings
+from fairdiff_lib.store import Layout, write_json, write_table
+
+SIMULATED = "fairgenmed_simulated"
+
+
+def test_the_index_links_files_and_notebooks_that_exist(tmp_path: Path) -> None:
+    layout = Layout(load_settings("smoke", SIMULATED), figures_root=str(tmp_path))
+    with pytest.raises(InputError, match="no table or figure yet"):
+        report.collect_index(layout)
+    stamp = {"commit": "0123456789abcdef", "dirty": False}
+    frame = pd.DataFrame({"value": [1]})
+    write_table(frame, layout.figures / "tab02.csv", stamp)
+    write_table(frame, layout.figures_all / "tab14.csv", stamp)
+    write_json(layout.figures / "fig03.json", stamp)
+    (layout.figures / "fig03.png").write_bytes(b"png")
+    index = report.collect_index(layout)
+    assert list(index["id"]) == ["tab02", "fig03", "tab14"]
+    for row in index.itertuples():
+        assert (layout.executed / str(row.file)).resolve().is_file()
+    links = report.as_links(index)
+    assert "[tab14](../../all/tab14.csv)" in links and "[09_verdict.ipynb]" in links
+
+
+def test_every_listed_notebook_is_there() -> None:
+    sources = Path(__file__).parents[1] / "notebooks"
+    missing = {nb for _, nb in report.CONTENTS.values() if not (sources / f"{nb}.ipynb").is_file()}
+    assert not missing
+
+
+def history() -> pd.DataFrame:
+    rows = [
+        ("training", step, "loss", attribute, level, float(step))
+        for step in range(1, 21)
+        for attribute, level in (("", ""), ("sex", "Female"))
+    ]
+    rows += [("training", 20, "seconds", "", "", 99.0)]
+    columns = ["stage", "step", "quantity", "attribute", "level", "value"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_last_losses_are_of_the_last_tenth() -> None:
+    table = report.last_losses(history())
+    assert table["value"].tolist() == [19.5, 19.5]  # steps 19 and 20
+    assert table["level"].tolist() == ["all", "Female"]
+
+
+def test_training_scalars_take_the_first_and_the_last_loss() -> None:
+    run = dict.fromkeys(report.COSTS, 1.0)
+    scalars = report.training_scalars(history(), run)
+    assert (scalars["first_loss"], scalars["last_loss"]) == (1.0, 20.0)
+    assert scalars["seconds"] == 1.0
