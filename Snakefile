@@ -112,6 +112,7 @@ rule simulate:
     params:
         settings=LAYOUT.records.name,
         made=LAYOUT.data,
+    threads: CORES
     shell:
         FAIRDIFF + "02_simulators --made {params.made:q}" + COMMON
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 from PIL import Image
 from tqdm.auto import tqdm
 
@@ -24,6 +26,8 @@ from fairdiff_lib.measure import measure_cup_disc_ratio
 from fairdiff_lib.store import atomic_folder, read_table, write_json
 
 __all__ = ["Subject", "draw_subject", "measure_cup_disc_ratio", "read_truth", "simulate_fairgenmed"]
+
+_WORTH_PROCESSES = 200  # subjects; starting processes takes as long as drawing some of them
 
 # folder -> (word in the CSV, first file number); numbers don't depend on the sizes
 _SPLITS = {"train": ("training", 1), "val": ("validation", 70_001), "test": ("test", 80_001)}
@@ -134,14 +138,25 @@ def simulate_fairgenmed(config: SimulatorConfig, root: Path) -> None:
     with atomic_folder(root) as folder:
         for split in _SPLITS:
             (folder / split).mkdir()
-        for subject in tqdm(subjects, desc="simulate", disable=None):
-            _write_subject(subject, folder, config.fundus_height, config.fundus_width)
+        _write_subjects(subjects, folder, config)
         pd.DataFrame([_summary_row(s) for s in subjects]).to_csv(
             folder / "data_summary.csv", index=False
         )
         pd.DataFrame([_truth_row(s) for s in subjects]).to_csv(folder / "truth.csv", index=False)
         note = {"simulated": True, "dataset": "fairgenmed_simulated", "simulator": as_dict(config)}
         write_json(folder / "simulated.json", note)
+
+
+def _write_subjects(subjects: list[Subject], folder: Path, config: SimulatorConfig) -> None:
+    """Write every subject, by as many processes as OMP_NUM_THREADS (or the machine) has threads."""
+    workers = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
+    shape = (config.fundus_height, config.fundus_width)
+    if len(subjects) < _WORTH_PROCESSES:
+        workers = 1
+    jobs = (delayed(_write_subject)(subject, folder, *shape) for subject in subjects)
+    done = Parallel(n_jobs=workers, return_as="generator")(jobs)
+    for _ in tqdm(done, total=len(subjects), desc="simulate", disable=None):
+        pass
 
 
 def read_truth(root: Path) -> pd.DataFrame:
