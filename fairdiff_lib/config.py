@@ -370,7 +370,6 @@ def _reference(dataset: str) -> Settings:
         preset="reference",
         seeds=(0, 1, 2),
         vae=dataclasses.replace(quick.vae, steps=4000),
-        base=dataclasses.replace(quick.base, steps=3000),
         training=dataclasses.replace(quick.training, steps=300),
     )
 

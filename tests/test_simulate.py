@@ -237,7 +237,7 @@ BAD_SETTINGS: dict[str, tuple[dict[str, float], str]] = {
     "no subject": ({"val": 0}, "simulator.val"),
     "too many subjects": ({"test": 30_000}, "simulator.test"),
     "tiny picture": ({"fundus_height": 8}, "simulator.fundus_height"),
-    "upright picture": ({"fundus_width": 200}, "simulator.fundus_width"),
+    "upright picture": ({"fundus_width": 120}, "simulator.fundus_width"),
 }
 
 
