@@ -117,8 +117,9 @@ class GenerationConfig:
 class ClassifierConfig:
     """A small multi-task residual network: downstream classifier and feature encoder."""
 
-    channels: tuple[int, ...] = (16, 32, 64)  # a stage each, halving the size
-    feature_width: int = 64  # penultimate features; FID needs n >= 3 x this
+    channels: tuple[int, ...] = (16, 32, 64)  # a stage each, halving the size; as an encoder,
+    # their sum is the number of features, and FID needs n >= 3 x that
+    feature_width: int = 64  # penultimate features
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
             steps=400, batch=64, learning_rate=2e-3, schedule="cosine", ema_decay=0.0

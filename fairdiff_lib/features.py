@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
@@ -73,7 +74,10 @@ def _best_device() -> torch.device:
 
 
 class EncoderExtractor:
-    """Penultimate features of a classifier trained on the real training split.
+    """Mean over space of every stage of a classifier trained on the real training split.
+
+    Its penultimate features hold what the conditions need and little else: there, blurred vessels
+    cost nothing. The early stages keep the texture.
 
     Parameters
     ----------
@@ -85,11 +89,36 @@ class EncoderExtractor:
 
     def __init__(self, classifier: Classifier) -> None:
         self.classifier = classifier
-        self.width = classifier.config.feature_width
-        self.identity = f"encoder-{_digest(classifier.module)}"
+        self.width = sum(classifier.config.channels)
+        self.identity = f"encoder-stages-{_digest(classifier.module)}"
 
     def __call__(self, images: Images) -> Features:
-        return self.classifier.features(images, BATCH)
+        return self.classifier.stage_means(images, BATCH)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Features in units of their spread over real training images, so that each one counts.
+
+    Attributes
+    ----------
+    mean, spread : float64 [D]
+        A feature that is constant over the training images has spread 1.
+    """
+
+    mean: NDArray[np.float64]
+    spread: NDArray[np.float64]
+
+    @classmethod
+    def fit(cls, train: Features) -> Scale:  # [N, D]
+        """Fix the scale, before any generated image is seen."""
+        values = train.astype(np.float64)
+        spread = values.std(axis=0)
+        return cls(values.mean(axis=0), np.where(spread > 0, spread, 1.0))
+
+    def __call__(self, features: Features) -> NDArray[np.float64]:  # [N, D] => [N, D]
+        """Scaled features."""
+        return np.asarray((features - self.mean) / self.spread)
 
 
 class RandomConvExtractor:

@@ -100,7 +100,7 @@ def _quoted(value: object) -> str:
 
 
 def plan(study: Study, cores: int, profile: str = "local") -> list[tuple[Job, str]]:
-    """Jobs that still have to run, each with its executed copy's name, in the graph's order.
+    """Jobs that still have to run, each with its executed copy's name; sorted by title.
 
     Raises
     ------

@@ -20,7 +20,7 @@ from fairdiff_lib.cohorts import Cohort
 from fairdiff_lib.config import Settings
 from fairdiff_lib.downstream import classification_table
 from fairdiff_lib.fairness import contrast_table, equity_rows, kid_audit
-from fairdiff_lib.features import extract
+from fairdiff_lib.features import Scale, extract
 from fairdiff_lib.gates import gates
 from fairdiff_lib.kernels import Kernel, fit_kernel
 from fairdiff_lib.quality import quality_table
@@ -111,6 +111,7 @@ class _Space:
     encoder: Classifier
     extractor: Any
     cache: Path
+    scale: Scale
     kernel: Kernel
     train: Any  # [T, D]
     test: Any  # [N, D]
@@ -123,9 +124,11 @@ def _space(settings: Settings, layout: Layout, cohort: Cohort) -> _Space:
     size, kept = settings.model.image_size, cohort.included()
     test_images = kept.split("test").load_images(size)
     train = extract(extractor, kept.split("train").load_images(size), cache=cache)
-    test = extract(extractor, test_images, cache=cache)
-    blur = extract(extractor, imaging.blurred(test_images), cache=cache)
-    return _Space(encoder, extractor, cache, fit_kernel(train), train, test, blur)
+    scale = Scale.fit(train)
+    test = scale(extract(extractor, test_images, cache=cache))
+    blur = scale(extract(extractor, imaging.blurred(test_images), cache=cache))
+    kernel = fit_kernel(scale(train))
+    return _Space(encoder, extractor, cache, scale, kernel, scale(train), test, blur)
 
 
 def collect_quality(settings: Settings, layout: Layout, cohort: Cohort) -> QualityResult:
@@ -144,7 +147,7 @@ def collect_quality(settings: Settings, layout: Layout, cohort: Cohort) -> Quali
     for method, seed in assets.runs_of(settings):
         labels = {"dataset": settings.dataset, "method": method, "seed": seed}
         images = diffusion.load_generated(layout.generated(method, seed), "test")
-        generated = extract(space.extractor, images, cache=space.cache)
+        generated = space.scale(extract(space.extractor, images, cache=space.cache))
         checks.append(_gates(settings, cohort, space, images, generated, labels, reconstruction))
         table, gaps = _quality_of_run(settings, cohort, space, images, generated, labels)
         parts.append(table)

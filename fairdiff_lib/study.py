@@ -79,7 +79,9 @@ def _parser() -> _Parser:
     _add_choice(run)
     run.add_argument("--methods", nargs="+", metavar="M", help="instead of the preset's")
     run.add_argument("--seeds", nargs="+", metavar="N", help="instead of the preset's")
-    run.add_argument("--data-root", default="", metavar="DIR", help="folder of the real data")
+    run.add_argument(
+        "--data-root", default="", metavar="DIR", help="real data; from the project's folder"
+    )
     run.add_argument("--runs-root", default="data/runs", metavar="DIR", help="models and images")
     run.add_argument("--figures-root", default="figures", metavar="DIR", help="what people read")
     run.add_argument("--cores", type=int, default=0, metavar="N", help="all of them without this")

@@ -15,6 +15,7 @@ from fairdiff_lib.features import (
     EncoderExtractor,
     InceptionExtractor,
     RandomConvExtractor,
+    Scale,
     TransformersExtractor,
     extract,
     hash_images,
@@ -83,12 +84,12 @@ class Counting:
 # -- extractors ------------------------------------------------------------------------------
 
 
-def test_encoder_gives_the_classifiers_features() -> None:
+def test_encoder_gives_the_classifiers_stage_means() -> None:
     net = make_classifier()
     found = extract(EncoderExtractor(net), IMAGES, batch=4)
-    np.testing.assert_allclose(found, net.features(IMAGES), rtol=0, atol=1e-5)
-    assert found.shape == (9, CONFIG.feature_width)
-    assert EncoderExtractor(net).width == CONFIG.feature_width
+    np.testing.assert_allclose(found, net.stage_means(IMAGES), rtol=0, atol=1e-5)
+    assert found.shape == (9, sum(CONFIG.channels))
+    assert EncoderExtractor(net).width == sum(CONFIG.channels)
 
 
 def test_encoders_of_other_weights_have_another_identity() -> None:
@@ -316,3 +317,14 @@ def test_hash_is_of_shape_and_content() -> None:
     assert hash_images(IMAGES) == hash_images(IMAGES.copy())
     assert hash_images(IMAGES) != hash_images(IMAGES.reshape(9, 3, 8, 32))
     assert features.hash_images(IMAGES) != hash_images(IMAGES[::-1])
+
+
+def test_a_scale_makes_every_feature_count_and_leaves_constants_alone() -> None:
+    generator = np.random.default_rng(0)
+    spread = np.array([0.01, 1.0, 100.0, 0.0])
+    train = (5.0 + spread * generator.standard_normal((500, 4))).astype(np.float32)
+    scale = Scale.fit(train)
+    scaled = scale(train)
+    np.testing.assert_allclose(scaled.mean(axis=0), 0.0, atol=1e-3)
+    np.testing.assert_allclose(scaled.std(axis=0), [1.0, 1.0, 1.0, 0.0], atol=1e-3)
+    np.testing.assert_allclose(scale(train[:3] + 1)[:, 3], 1.0)  # a constant that moves is seen

@@ -197,5 +197,5 @@ def test_bad_input_is_one_clear_line(name: str, attributes: Any, words: str) -> 
 
 
 def test_another_methods_state_is_refused() -> None:
-    with pytest.raises(InputError, match="'none'.*'fairdiffusion'"):
+    with pytest.raises(InputError, match=r"'none'.*'fairdiffusion'"):
         fair().load_state_dict({"name": "none"})
