@@ -294,7 +294,7 @@ def _tick(table: pd.DataFrame, level: str) -> str:
     """A level's name, broken at a space or hyphen when long, with its n below."""
     counts = sorted({int(n) for n in table.loc[table["level"] == level, "n"]})
     number = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]}-{counts[-1]}"
-    name = level.replace(" ", "\n", 1).replace("-", "-\n", 1) if len(level) > 10 else level
+    name = level.replace(" ", "\n", 1).replace("-", "-\n", 1) if len(level) > 11 else level
     return f"{name}\nn={number}"
 
 

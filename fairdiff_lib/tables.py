@@ -147,13 +147,24 @@ def failed_gates(gates: pd.DataFrame) -> list[str]:
     return lines
 
 
+GATE_COLUMNS = ("dataset", "gate", "passed", "method", "seed", "value", "comparison", "threshold")
+
+
 def gate_notes(layout: Layout) -> list[str]:
     """Lines for the gates that failed, from tab_gates.csv; says so if there is none."""
     path = layout.figures / "tab_gates.csv"
     if not path.is_file():
         return ["gates were not run"]
-    columns = ("gate", "passed", "method", "seed", "value", "comparison", "threshold")
-    return failed_gates(read_table(path, columns))
+    return failed_gates(read_table(path, GATE_COLUMNS))
+
+
+def gate_notes_of_all(layout: Layout) -> list[str]:
+    """The same for every dataset of the preset, each line with its dataset."""
+    found = []
+    for path in sorted(layout.figures.parent.glob("*/tab_gates.csv")):
+        for dataset, own in read_table(path, GATE_COLUMNS).groupby("dataset"):
+            found += [f"{dataset}: {line}" for line in failed_gates(own)]
+    return found
 
 
 def with_notes(table: pd.DataFrame, notes: Sequence[str]) -> pd.DataFrame:

@@ -175,7 +175,7 @@ def test_real_patients_are_left_out_unless_asked_for() -> None:
     shown = galleries.fig02(both, columns, dataset="ham10000", show_real=True)
     simulated = galleries.fig02(both, columns, dataset=SIMULATED)
     assert [len(fig.axes) for fig in (hidden, shown, simulated)] == [2, 4, 4]
-    assert "Real images are left out" in " ".join(texts(hidden)).replace("\n", " ")
+    assert "Real patients' images are left out" in " ".join(texts(hidden)).replace("\n", " ")
 
 
 def test_only_a_real_row_of_real_patients_is_refused() -> None:

@@ -114,7 +114,7 @@ def gates() -> pd.DataFrame:
         ("none", 0, "prompt", 0.9, True),
     ]
     table = pd.DataFrame(rows, columns=["method", "seed", "gate", "value", "passed"])
-    return table.assign(threshold=0.6, comparison=">=")
+    return table.assign(dataset=SIMULATED, threshold=0.6, comparison=">=")
 
 
 def test_a_failed_gate_is_one_line_that_reaches_every_row() -> None:
@@ -132,6 +132,11 @@ def test_gate_notes_are_read_back_and_missing_gates_are_said(tmp_path: Path) -> 
     assert tables.gate_notes(layout) == ["gates were not run"]
     write_table(gates(), layout.figures / "tab_gates.csv", None)
     assert tables.gate_notes(layout) == tables.failed_gates(gates())
+    other = Layout(load_settings("smoke", "ham10000"), figures_root=str(tmp_path))
+    write_table(
+        gates().assign(dataset="ham10000", passed=True), other.figures / "tab_gates.csv", None
+    )
+    assert tables.gate_notes_of_all(other) == [f"{SIMULATED}: {tables.failed_gates(gates())[0]}"]
 
 
 def ablation(dataset: str, study: str, window: int, value: float) -> pd.DataFrame:
