@@ -87,7 +87,7 @@ def figures(*names, folder=LAYOUT.figures):
 
 
 wildcard_constraints:
-    method="[a-z]+",
+    method="[a-z][a-z0-9_]*?",
     seed=r"\d+",
 
 
@@ -278,6 +278,7 @@ rule verdict:
 rule index:
     input:
         verdict=record("09_verdict"),
+        perturbation=record("06_perturbation"),
         source=source("00_index"),
     output:
         record=record("00_index"),

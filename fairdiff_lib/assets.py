@@ -100,8 +100,8 @@ def ruler_table(cohort: Cohort, settings: Settings) -> pd.DataFrame:
 
 
 def all_levels(cohort: Cohort) -> dict[str, tuple[str, ...]]:
-    """Attributes and conditions with their level names, in the spec's order."""
-    return {field.name: field.levels for field in cohort.spec.fields}
+    """Attributes and prompted conditions with their level names, in the spec's order."""
+    return attribute_levels(cohort) | condition_levels(cohort)
 
 
 def attribute_levels(cohort: Cohort) -> dict[str, tuple[str, ...]]:
@@ -110,24 +110,32 @@ def attribute_levels(cohort: Cohort) -> dict[str, tuple[str, ...]]:
 
 
 def condition_levels(cohort: Cohort) -> dict[str, tuple[str, ...]]:
-    """Conditions with their level names."""
-    return {c.name: c.levels for c in cohort.spec.conditions}
+    """Conditions that the prompt names, with their level names.
+
+    HAM10000's dx is none: a generated image was never asked for one.
+    """
+    return {c.name: c.levels for c in cohort.spec.prompted}
+
+
+def prompted_codes(cohort: Cohort) -> np.ndarray:
+    """Level index of each row per condition of :func:`condition_levels`, int64 [N, C]."""
+    named = [c in cohort.spec.prompted for c in cohort.spec.conditions]
+    return cohort.condition_codes()[:, named]
 
 
 # -- examples and prompt galleries -----------------------------------------------------------
 
 
 def usual_profile(cohort: Cohort) -> dict[str, str]:
-    """The commonest level of every attribute in training, the first level of every condition."""
+    """Commonest level of every attribute in training, first level of every prompted condition."""
     train = cohort.included().split("train").table
     profile = {a.name: str(train[a.name].mode().iloc[0]) for a in cohort.spec.attributes}
-    return profile | {c.name: c.levels[0] for c in cohort.spec.conditions}
+    return profile | {c.name: c.levels[0] for c in cohort.spec.prompted}
 
 
 def gallery_rows(cohort: Cohort) -> list[tuple[str, str]]:
     """(condition, level) of each gallery row: the conditions that the prompt mentions."""
-    named = [c for c in cohort.spec.conditions if f"{{{c.name}}}" in cohort.spec.template]
-    return [(condition.name, level) for condition in named for level in condition.levels]
+    return [(c.name, level) for c in cohort.spec.prompted for level in c.levels]
 
 
 def group_examples(cohort: Cohort) -> tuple[np.ndarray, list[str]]:

@@ -81,6 +81,11 @@ class CohortSpec:
         """Attributes, then conditions."""
         return (*self.attributes, *self.conditions)
 
+    @property
+    def prompted(self) -> tuple[Condition, ...]:
+        """The conditions that the prompt names; a generated image can show no other."""
+        return tuple(c for c in self.conditions if f"{{{c.name}}}" in self.template)
+
     def levels(self, name: str) -> tuple[str, ...]:
         """Levels of the attribute or condition called ``name``; another name is refused."""
         known = {field.name: field.levels for field in self.fields}
@@ -88,10 +93,9 @@ class CohortSpec:
         return known[name]
 
     def prompt(self, row: Mapping[str, str]) -> str:
-        """Prompt of a row of level names; no level may be unknown."""
-        words = {
-            f.name: self.phrases.get(f.name, {}).get(row[f.name], row[f.name]) for f in self.fields
-        }
+        """Prompt of a row of level names; no level that it names may be unknown."""
+        named = [field.name for field in self.attributes] + [c.name for c in self.prompted]
+        words = {name: self.phrases.get(name, {}).get(row[name], row[name]) for name in named}
         return self.template.format(**words)
 
 

@@ -307,6 +307,10 @@ def check_settings(settings: Settings) -> None:
         raise InputError("seeds is empty; give at least one")
     if not settings.methods:
         raise InputError("methods is empty; give at least one")
+    for name in ("seeds", "methods"):
+        given = getattr(settings, name)
+        if len(set(given)) < len(given):
+            raise InputError(f"{name}={','.join(map(str, given))}: each may be named once")
 
 
 def check_loop(name: str, loop: LoopConfig) -> None:
@@ -378,7 +382,11 @@ def _reference(dataset: str) -> Settings:
 
 
 def _paper(dataset: str) -> Settings:
-    """The released settings: SD 2.1 at 512 px. Needs GPUs, the hub and the real data."""
+    """The released settings: SD 2.1 at 512 px. Needs GPUs, the hub and the real data.
+
+    Departs from the release in the sampler (DPM-Solver++) and in training on the training split
+    alone: the released generator also saw the classifiers' validation images (E8).
+    """
     return Settings(
         "paper",
         dataset,
@@ -391,9 +399,11 @@ def _paper(dataset: str) -> Settings:
             micro_batch=16,
             learning_rate=1e-5,
             ema_decay=0.9999,
+            warmup=0,
             mixed_precision="fp16",
             checkpoint_every=5000,
         ),
+        mitigation=MitigationConfig(window_count="as_released"),
         generation=GenerationConfig(steps=75, guidance=7.5, batch=16),
     )
 

@@ -448,6 +448,20 @@ def sample(
     return to_images(output.images * 2.0 - 1.0)
 
 
+def load_run(layout: Layout, method: str, seed: int) -> Any:
+    """The pipeline of a finished run, on the accelerator where there is one.
+
+    Raises
+    ------
+    InputError
+        The run isn't finished.
+    """
+    folder = layout.run(method, seed)
+    if not (folder / "run.json").is_file():
+        raise InputError(f"{folder}: no finished run of {method}, seed {seed}; run 03_train first")
+    return load_pipeline(folder / "pipeline").to("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def generate(
     settings: Settings,
     layout: Layout,
@@ -485,8 +499,7 @@ def generate(
     todo = [row for row, name in enumerate(names) if not (folder / f"{name}.png").is_file()]
     if not todo:
         return 0
-    pipeline = load_pipeline(layout.run(method, seed) / "pipeline")
-    pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
+    pipeline = load_run(layout, method, seed)
     label = f"{method}, seed {seed}, {split} prompts"
     with tqdm(total=len(todo), desc=label, disable=None, mininterval=2.0) as bar:
         for start in range(0, len(todo), config.batch):

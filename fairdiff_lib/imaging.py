@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from fairdiff_lib import diffusion
-from fairdiff_lib.assets import condition_levels, gallery_rows, usual_profile
+from fairdiff_lib.assets import gallery_rows, usual_profile
 from fairdiff_lib.classify import Classifier, fit_classifier
 from fairdiff_lib.cohorts import Cohort
 from fairdiff_lib.config import Settings
@@ -31,7 +31,7 @@ def load_encoder(settings: Settings, layout: Layout, cohort: Cohort) -> Classifi
     One and the same for every method and seed. It never sees test images.
     """
     folder, notes = layout.features / "encoder", layout.features / "encoder-data.json"
-    heads = condition_levels(cohort)
+    heads = {c.name: c.levels for c in cohort.spec.conditions}
     trained = notes.is_file() and read_json(notes)["data_hash"] == cohort.data_hash
     if trained and (folder / "config.json").is_file():
         return Classifier.load(folder, settings.encoder, heads)
@@ -86,7 +86,7 @@ def gallery_images(
     seeds = [
         diffusion.sample_seed(settings.generation.seed, f"gallery-{j}") for j in range(SAMPLES)
     ]
-    pipeline = diffusion.load_pipeline(layout.run(method, seed) / "pipeline")
+    pipeline = diffusion.load_run(layout, method, seed)
     images = np.stack([sample_row(pipeline, prompt, seeds, settings) for prompt in prompts])
     with atomic_file(path) as temporary, temporary.open("wb") as stream:
         np.save(stream, images, allow_pickle=False)

@@ -299,6 +299,9 @@ def clean(notebook: Any) -> None:
     for number, cell in enumerate(notebook.cells):
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.id = "injected-parameters"
+            cell.source = re.sub(
+                r"(?m)^(\w+_root) = ([\"'])(/|~|\.\.).*$", r'\1 = ""  # elsewhere', cell.source
+            )
         elif cell.metadata.get("tags") and "papermill-error-cell-tag" in cell.metadata.tags:
             cell.id = f"papermill-error-{number}"
         cell.source = without_paths(cell.source)

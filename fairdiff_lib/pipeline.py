@@ -349,10 +349,10 @@ def predict_downstream(
     )
     classifier = fit_classifier(
         images,
-        train.condition_codes(),
+        assets.prompted_codes(train),
         assets.condition_levels(cohort),
         val.load_images(size),
-        val.condition_codes(),
+        assets.prompted_codes(val),
         settings.classifier,
         seed=seed,
         folder=folder / "work",
@@ -363,7 +363,7 @@ def predict_downstream(
         classifier.levels,
         test.table["image"].tolist(),
         test.table["subject"].tolist(),
-        test.condition_codes(),
+        assets.prompted_codes(test),
     )
     write_table(predictions, folder / "predictions.csv", None)
     cuts = {k: None if np.isnan(v) else v for k, v in classifier.thresholds.items()}

@@ -319,14 +319,15 @@ class Layout:
     def _digest(self, *sections: str) -> str:
         data = ("simulator",) if is_simulated(self.settings.dataset) else ()
         inner = self.settings.digest("dataset", *data, *sections)
-        place = "" if is_simulated(self.settings.dataset) else self.data_root
+        usual = self.data == PROJECT_ROOT / f"data/real/{self.settings.dataset}"
+        place = "" if is_simulated(self.settings.dataset) or usual else str(self.data)
         return hashlib.sha256(f"{inner}{place}".encode()).hexdigest()[:10]
 
     @property
     def data(self) -> Path:
         """The dataset, in its original layout."""
         if is_simulated(self.settings.dataset):
-            return self._runs() / f"data-{self._digest()}"
+            return self._runs() / f"data-{self.settings.digest('dataset', 'simulator')}"
         return PROJECT_ROOT / (self.data_root or f"data/real/{self.settings.dataset}")
 
     @property

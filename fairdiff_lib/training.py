@@ -11,6 +11,7 @@ import dataclasses
 import math
 import resource
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -638,8 +639,10 @@ def train_method(settings: Settings, layout: Layout, cohort: Any, method: str, s
     pipeline = load_base(layout, cohort.data_hash)
     attributes = {a.name: a.levels for a in cohort.spec.attributes}
     loop, folder = settings.training, layout.run(method, seed)
+    for stale in folder.glob("generated-*"):  # images of an earlier training of this run
+        shutil.rmtree(stale)
     mitigation = make_mitigation(
-        method, settings.mitigation, attributes, seed, len(train) // loop.batch
+        method, settings.mitigation, attributes, seed, math.ceil(len(train) / loop.batch)
     )
     mitigation.prepare(pipeline, train)
     cached = load_file(layout.base / "latents.safetensors")
@@ -703,7 +706,8 @@ def _finish(
 ) -> Path:
     """Write run.json, which marks a finished run, and drop its checkpoints."""
     loop = settings.base if method == "base" else settings.training
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB => GiB on Linux
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes on macOS, KiB elsewhere
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     gpu = torch.cuda.max_memory_allocated() / 2**30 if _has_gpu() else None
     share = result.optimiser_seconds / max(result.seconds, 1e-9) if result else 0.0
     write_json(
