@@ -89,8 +89,9 @@ def family(dataset: str) -> str:
 
 def read_tables(layout: Layout, names: tuple[str, ...]) -> pd.DataFrame:
     """Tables of this study, one under the other, without rows that occur twice."""
+    columns = ("method", "seeds", "metric")
     parts = [
-        read_table(layout.figures / f"{name}.csv", ("seeds", "metric"), dtype={"seeds": str})
+        tables.as_read(read_table(layout.figures / f"{name}.csv", columns, dtype={"seeds": str}))
         for name in names
     ]
     both: pd.DataFrame = pd.concat(parts, ignore_index=True).drop_duplicates(ignore_index=True)
@@ -107,7 +108,7 @@ def write_quality(result: QualityResult, cohort: Cohort, layout: Layout, stamp: 
         parts = [tables.pick(result.table, groups), tables.pick(result.table, conditions)]
     todo = dict(zip(names, parts, strict=True))
     todo |= {"tab_gates": result.gates, "tab_contrasts": result.contrasts}
-    return [write_table(t, layout.figures / f"{n}.csv", stamp) for n, t in todo.items()]
+    return _write(todo, layout, stamp)
 
 
 def write_downstream(table: pd.DataFrame, cohort: Cohort, layout: Layout, stamp: Any) -> list[Path]:
@@ -116,8 +117,56 @@ def write_downstream(table: pd.DataFrame, cohort: Cohort, layout: Layout, stamp:
     parts = [table]
     if len(names) > 1:
         parts = [tables.pick(table, [c], "condition") for c in assets.condition_levels(cohort)]
-    todo = zip(names, parts, strict=True)
-    return [write_table(t, layout.figures / f"{n}.csv", stamp) for n, t in todo]
+    return _write(dict(zip(names, parts, strict=True)), layout, stamp)
+
+
+def _write(todo: Mapping[str, pd.DataFrame], layout: Layout, stamp: Any) -> list[Path]:
+    folder = layout.figures
+    return [write_table(tables.as_written(t), folder / f"{n}.csv", stamp) for n, t in todo.items()]
+
+
+def spanning_stamp(
+    table: pd.DataFrame, path: Path, dataset: str, stamp: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Stamp of a file whose rows come from runs of several datasets.
+
+    Parameters
+    ----------
+    table : DataFrame
+        What is about to be written, with a column dataset.
+    path : Path
+        The file so far; its stamp's entries for datasets that stay in the table are kept.
+    dataset : str
+        Of this run.
+    stamp : mapping
+        This run's, from ``store.make_stamp``.
+
+    Returns
+    -------
+    dict
+        datasets (name to the stamp of its run), simulated and dirty (true if any is),
+        commit (this run's).
+    """
+    beside = path.with_suffix(".json")
+    old = read_json(beside).get("datasets", {}) if beside.is_file() else {}
+    kept = {name: own for name, own in old.items() if name in set(table["dataset"])}
+    datasets = {**kept, dataset: dict(stamp)}
+    return {
+        "datasets": dict(sorted(datasets.items())),
+        "simulated": any(own["simulated"] for own in datasets.values()),
+        "commit": stamp["commit"],
+        "dirty": any(own["dirty"] for own in datasets.values()) or stamp["dirty"],
+    }
+
+
+def write_spanning(
+    table: pd.DataFrame, name: str, layout: Layout, stamp: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write a table that spans datasets; returns its stamp, for a figure of the same rows."""
+    path = layout.figures_all / f"{name}.csv"
+    whole = spanning_stamp(table, path, layout.settings.dataset, stamp)
+    write_table(table, path, whole)
+    return whole
 
 
 def collect_ablations(settings: Settings, layout: Layout) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -135,13 +184,14 @@ def collect_ablations(settings: Settings, layout: Layout) -> tuple[pd.DataFrame,
 
 def collect_verdict(settings: Settings, layout: Layout, cohort: Cohort) -> pd.DataFrame:
     """T14 with this dataset's rows put in beside those of other datasets."""
-    kind, columns = family(settings.dataset), ("method", "seed", "p_adjusted", "role")
+    kind, columns = family(settings.dataset), ("method", "seeds", "p_adjusted", "role")
+    gaps = read_table(layout.figures / "tab_contrasts.csv", columns, dtype={"seeds": str})
     evidence = Evidence(
         dataset=settings.dataset,
         attributes=list(assets.attribute_levels(cohort)),
         condition=cohort.spec.primary_condition,
         quality=read_tables(layout, QUALITY_TABLES[kind]),
-        contrasts=read_table(layout.figures / "tab_contrasts.csv", columns),
+        contrasts=tables.as_read(gaps),
         downstream=read_tables(layout, DOWNSTREAM_TABLES[kind]),
         failed=tables.gate_notes(layout),
     )
@@ -182,6 +232,7 @@ def collect_index(layout: Layout) -> pd.DataFrame:
     """Every table and figure that exists: id, what it holds, file, notebook, commit, dirty.
 
     Files and notebooks are named relative to ``layout.executed``, where the index is read.
+    Of a file that spans datasets, the commit is its last run's; dirty if any of its runs was.
     """
     rows = []
     for name, (content, notebook) in CONTENTS.items():

@@ -108,6 +108,40 @@ def split_table(cohort: Cohort) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+# -- names of columns on disk ----------------------------------------------------------------
+
+DOWNSTREAM_COLUMNS = (
+    *("dataset", "method", "seeds", "classifier", "condition", "attribute", "level", "metric"),
+    *("features", "n", "value", "low", "high", "note"),
+)
+
+
+def as_written(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the column names of every file: method for source, seeds for seed.
+
+    Tables of classifiers get an empty ``features``, and their further columns go last.
+    """
+    if "seed" in table.columns:
+        table = table.rename(columns={"seed": "seeds"}).astype({"seeds": str})
+    if "source" not in table.columns:
+        return table
+    table = table.rename(columns={"source": "method"}).assign(features="")
+    further = [name for name in table.columns if name not in DOWNSTREAM_COLUMNS]
+    return table[[*DOWNSTREAM_COLUMNS, *further]]
+
+
+def as_read(table: pd.DataFrame) -> pd.DataFrame:
+    """Undo :func:`as_written`: the names that are used in memory.
+
+    Tables of classifiers name a ``source``; tables without means over seeds, a ``seed``.
+    """
+    if "classifier" in table.columns:
+        return table.rename(columns={"method": "source"}).drop(columns="features")
+    if "n_seeds" not in table.columns:
+        return table.rename(columns={"seeds": "seed"})
+    return table
+
+
 # -- seeds and notes -------------------------------------------------------------------------
 
 
@@ -147,7 +181,7 @@ def failed_gates(gates: pd.DataFrame) -> list[str]:
     return lines
 
 
-GATE_COLUMNS = ("dataset", "gate", "passed", "method", "seed", "value", "comparison", "threshold")
+GATE_COLUMNS = ("dataset", "gate", "passed", "method", "seeds", "value", "comparison", "threshold")
 
 
 def gate_notes(layout: Layout) -> list[str]:
@@ -155,14 +189,15 @@ def gate_notes(layout: Layout) -> list[str]:
     path = layout.figures / "tab_gates.csv"
     if not path.is_file():
         return ["gates were not run"]
-    return failed_gates(read_table(path, GATE_COLUMNS))
+    return failed_gates(as_read(read_table(path, GATE_COLUMNS, dtype={"seeds": str})))
 
 
 def gate_notes_of_all(layout: Layout) -> list[str]:
     """The same for every dataset of the preset, each line with its dataset."""
     found = []
     for path in sorted(layout.figures.parent.glob("*/tab_gates.csv")):
-        for dataset, own in read_table(path, GATE_COLUMNS).groupby("dataset"):
+        gates = as_read(read_table(path, GATE_COLUMNS, dtype={"seeds": str}))
+        for dataset, own in gates.groupby("dataset"):
             found += [f"{dataset}: {line}" for line in failed_gates(own)]
     return found
 

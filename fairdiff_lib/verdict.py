@@ -68,10 +68,10 @@ class Evidence:
     quality : DataFrame
         T2 or T8: dataset, method, seeds, attribute, level, metric, n, value, low, high.
     contrasts : DataFrame
-        tab_contrasts: method, seed, attribute, level, metric, value, low, high,
-        p_adjusted, role ("primary" or "secondary").
+        tab_contrasts, by ``tables.as_read``: method, seed, attribute, level, metric, value,
+        low, high, p_adjusted, role ("primary" or "secondary").
     downstream : DataFrame
-        T4 or T9: source, seeds, condition, attribute, level, metric, value.
+        T4 or T9, by ``tables.as_read``: source, seeds, condition, attribute, level, metric, value.
     failed : sequence of str
         Gates that failed, a line each.
     """

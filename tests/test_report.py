@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from fairdiff_lib import report
 from fairdiff_lib.config import InputError, load_settings
-from fairdiff_lib.store import Layout, write_json, write_table
+from fairdiff_lib.store import Layout, read_json, write_json, write_table
 
 SIMULATED = "fairgenmed_simulated"
 
@@ -30,6 +31,34 @@ def test_the_index_links_files_and_notebooks_that_exist(tmp_path: Path) -> None:
         assert (layout.executed / str(row.file)).resolve().is_file()
     links = report.as_links(index)
     assert "[tab14](../../all/tab14.csv)" in links and "[09_verdict.ipynb]" in links
+
+
+def test_a_file_that_spans_datasets_keeps_the_stamps_of_the_rows_it_keeps(tmp_path: Path) -> None:
+    places = {
+        name: Layout(load_settings("smoke", name), figures_root=str(tmp_path))
+        for name in (SIMULATED, "ham10000")
+    }
+
+    def write(dataset: str, kept: list[str], commit: str, dirty: bool | None) -> dict[str, Any]:
+        stamp = {"commit": commit, "dirty": dirty, "simulated": dataset == SIMULATED}
+        table = pd.DataFrame({"dataset": kept})
+        report.write_spanning(table, "tab14", places[dataset], stamp)
+        found: dict[str, Any] = read_json(places[dataset].figures_all / "tab14.json")
+        return found
+
+    first = write(SIMULATED, [SIMULATED], "a", True)
+    assert first["simulated"] is True and list(first["datasets"]) == [SIMULATED]
+    both = write("ham10000", [SIMULATED, "ham10000"], "b", False)
+    assert {name: own["commit"] for name, own in both["datasets"].items()} == {
+        SIMULATED: "a",
+        "ham10000": "b",
+    }
+    assert (both["commit"], both["dirty"], both["simulated"]) == ("b", True, True)
+    row = report.collect_index(places["ham10000"]).iloc[0]
+    assert row["commit"] == "b" and row["dirty"]
+    alone = write("ham10000", ["ham10000"], "c", None)
+    assert list(alone["datasets"]) == ["ham10000"]
+    assert alone["dirty"] is None and alone["simulated"] is False
 
 
 def test_every_listed_notebook_is_there() -> None:

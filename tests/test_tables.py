@@ -130,13 +130,25 @@ def test_a_failed_gate_is_one_line_that_reaches_every_row() -> None:
 def test_gate_notes_are_read_back_and_missing_gates_are_said(tmp_path: Path) -> None:
     layout = Layout(load_settings("smoke", SIMULATED), figures_root=str(tmp_path))
     assert tables.gate_notes(layout) == ["gates were not run"]
-    write_table(gates(), layout.figures / "tab_gates.csv", None)
+    own = tables.as_written(gates())
+    write_table(own, layout.figures / "tab_gates.csv", None)
     assert tables.gate_notes(layout) == tables.failed_gates(gates())
     other = Layout(load_settings("smoke", "ham10000"), figures_root=str(tmp_path))
-    write_table(
-        gates().assign(dataset="ham10000", passed=True), other.figures / "tab_gates.csv", None
-    )
+    write_table(own.assign(dataset="ham10000", passed=True), other.figures / "tab_gates.csv", None)
     assert tables.gate_notes_of_all(other) == [f"{SIMULATED}: {tables.failed_gates(gates())[0]}"]
+
+
+def test_files_name_methods_and_seeds_and_memory_gets_its_own_names_back() -> None:
+    written = tables.as_written(gates())
+    assert "seed" not in written.columns and written["seeds"].tolist() == ["0", "0", "0"]
+    assert list(tables.as_read(written).columns) == list(gates().columns)
+    row = {name: "x" for name in tables.DOWNSTREAM_COLUMNS if name not in ("method", "features")}
+    table = pd.DataFrame([{"source": "real", "sd": 0.0, "n_seeds": 1, **row}])
+    written = tables.as_written(table)
+    assert tuple(written.columns) == (*tables.DOWNSTREAM_COLUMNS, "sd", "n_seeds")
+    assert written.loc[0, "method"] == "real" and written.loc[0, "features"] == ""
+    back = tables.as_read(written)
+    assert set(back.columns) == set(table.columns) and back.loc[0, "source"] == "real"
 
 
 def ablation(dataset: str, study: str, window: int, value: float) -> pd.DataFrame:
