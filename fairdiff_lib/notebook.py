@@ -35,6 +35,10 @@ OURS = "fairdiff: "  # begins each line that a job writes for people
 VOLATILE = ("papermill", "execution", "widgets")  # metadata that differ from run to run
 
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
+PROGRESS = re.compile(r"\d+%\|.*\|")  # a line of tqdm's
+
+
 class NotebookFailed(RuntimeError):
     """A cell raised something other than :class:`InputError`; one line says which."""
 
@@ -307,12 +311,22 @@ def clean(notebook: Any) -> None:
         cell.source = without_paths(cell.source)
         for output in cell.get("outputs", []):
             _clean_output(output)
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if not _is_dead(output)]
     for holder in (notebook, *notebook.cells):
         for name in VOLATILE:
             holder.metadata.pop(name, None)
 
 
+def _is_dead(output: Any) -> bool:
+    """Whether nothing is left to read: an emptied stream, or a progress bar's widget."""
+    return output.get("text") == "" or WIDGET in output.get("data", {})
+
+
 def _clean_output(output: Any) -> None:
+    if output.get("output_type") == "stream":  # a bar that was drawn once stays at 0% for ever
+        lines = re.split(r"(?<=[\n\r])", output["text"])
+        output["text"] = "".join(line for line in lines if not PROGRESS.search(line))
     for name in ("text", "evalue"):
         if name in output:
             output[name] = without_paths(output[name])

@@ -176,6 +176,25 @@ def test_cleaning_keeps_what_people_read() -> None:
     assert cell.outputs[0].text == "fairdiff_lib/store.py:3: note"
 
 
+def test_dead_progress_bars_and_places_of_this_machine_are_cut() -> None:
+    cell = nbformat.v4.new_code_cell('data_root = "/mnt/scans"\nseed = 1')
+    cell.metadata["tags"] = ["injected-parameters"]
+    bar = "load images:   0%|          | 0/49 [00:00<?, ?it/s]"
+    widget = {"text/plain": bar, "application/vnd.jupyter.widget-view+json": {"model_id": "1"}}
+    cell.outputs = [
+        nbformat.v4.new_output("stream", name="stderr", text=f"{bar}\r"),
+        nbformat.v4.new_output("stream", name="stderr", text=f"{bar}\nkept: 5% of subjects\n"),
+        nbformat.v4.new_output("display_data", data=widget),
+        nbformat.v4.new_output("display_data", data={"text/plain": "a table"}),
+    ]
+    clean(nbformat.v4.new_notebook(cells=[cell]))
+    assert [output.get("text", "table") for output in cell.outputs] == [
+        "kept: 5% of subjects\n",
+        "table",
+    ]
+    assert "scans" not in cell.source and "seed = 1" in cell.source
+
+
 def test_paths_of_this_machine_are_cut() -> None:
     assert without_paths("/opt/x/lib/python3.11/site-packages/a/b.py") == "site-packages/a/b.py"
     assert without_paths(f"in {Path.home()}/cache") == "in ~/cache"
