@@ -16,16 +16,16 @@ import pandas as pd
 import torch
 from numpy.typing import ArrayLike
 from scipy import stats
-from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.mifid import MemorizationInformedFrechetInceptionDistance
 
 from fairdiff_lib.config import InputError
-from fairdiff_lib.estimators import block_jackknife, mean_of_rows
+from fairdiff_lib.estimators import mean_of_rows
+from fairdiff_lib.frechet import BLOCKS, UNITS_PER_FEATURE, Passing, estimable, fid, fid_as_released
 from fairdiff_lib.inference import (
     MIN_UNITS,
     Bools,
+    Estimate,
     Floats,
     Groups,
     Ints,
@@ -34,69 +34,10 @@ from fairdiff_lib.inference import (
 )
 from fairdiff_lib.kernels import Kernel, as_features, kid, real_floor, squared_distances
 
-BLOCKS = 20  # of units, for the jackknife
-UNITS_PER_FEATURE = 3  # FID needs that many subjects per feature, or its covariance is noise
 FLOOR_SPLITS = 100  # random halves of the reals
 NEIGHBOURS = 5  # of the manifolds of precision, recall, density and coverage
 COLUMNS = ("attribute", "level", "metric", "features", "n", "value", "low", "high", "note")
 Row = dict[str, Any]
-
-
-class _Passing(nn.Module):
-    """Stands where torchmetrics wants a network; the features are there already."""
-
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.num_features = num_features
-
-    def forward(self, features: Tensor) -> Tensor:  # [N, D] => [N, D]
-        return features
-
-
-def fid_as_released(real: Floats, generated: Floats) -> float:
-    """Frechet distance at the group's own n by torchmetrics: biased by n and by covariance."""
-    metric = FrechetInceptionDistance(_Passing(real.shape[1]))
-    metric.set_dtype(torch.float64)
-    metric.update(torch.from_numpy(real), real=True)
-    metric.update(torch.from_numpy(generated), real=False)
-    return float(metric.compute())
-
-
-def frechet_distance(real: Floats, generated: Floats) -> float:
-    """|mean difference|^2 + tr(S + T - 2 (S T)^(1/2)) of two feature arrays.
-
-    Parameters
-    ----------
-    real, generated : float64 [N, D], [P, D]
-    """
-    first = np.atleast_2d(np.cov(real, rowvar=False))
-    second = np.atleast_2d(np.cov(generated, rowvar=False))
-    values, vectors = np.linalg.eigh(first)
-    root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
-    cross = np.sqrt(np.clip(np.linalg.eigvalsh(root @ second @ root), 0, None)).sum()
-    shift = np.sum((real.mean(axis=0) - generated.mean(axis=0)) ** 2)
-    return float(shift + np.trace(first) + np.trace(second) - 2 * cross)
-
-
-def fid(real: Floats, generated: Floats, unit: Ints) -> tuple[float, float]:
-    """Block-jackknife-corrected Frechet distance and its standard error over units.
-
-    Parameters
-    ----------
-    real, generated : float64 [N, D]
-    unit : int64 [N]
-
-    Returns
-    -------
-    tuple of float
-        NaN, NaN below ``UNITS_PER_FEATURE`` units per feature.
-    """
-    if len(np.unique(unit)) < UNITS_PER_FEATURE * real.shape[1]:
-        return float("nan"), float("nan")
-    corrected, error, _ = block_jackknife(
-        lambda rows: frechet_distance(real[rows], generated[rows]), unit, BLOCKS
-    )
-    return corrected, error
 
 
 def inception_score(probabilities: Floats) -> float:
@@ -112,7 +53,7 @@ def inception_score(probabilities: Floats) -> float:
     logits = torch.log(torch.from_numpy(np.clip(probabilities, 1e-12, None)))
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore", UserWarning)  # memory hint; sd over a single split
-        metric = InceptionScore(_Passing(probabilities.shape[1]), splits=1)
+        metric = InceptionScore(Passing(probabilities.shape[1]), splits=1)
         metric.update(logits)
         return float(metric.compute()[0])
 
@@ -133,7 +74,7 @@ def mifid(train_real: Floats, generated: Floats) -> float:
     """
     if not train_real.any() or not generated.any():
         return float("nan")
-    metric = MemorizationInformedFrechetInceptionDistance(_Passing(train_real.shape[1]))
+    metric = MemorizationInformedFrechetInceptionDistance(Passing(train_real.shape[1]))
     metric.set_dtype(torch.float64)
     metric.update(torch.from_numpy(train_real), real=True)
     metric.update(torch.from_numpy(generated), real=False)
@@ -185,6 +126,7 @@ def quality_table(
     probabilities: ArrayLike | None = None,
     unit: str = "subject",
     confidence: float = 0.95,
+    known: Mapping[tuple[str, str], Estimate] | None = None,
 ) -> pd.DataFrame:
     """Every metric, overall and by level, with n beside it.
 
@@ -209,6 +151,8 @@ def quality_table(
     unit : str
         Column that names the independent unit.
     confidence : float
+    known : mapping of (attribute, level) to Estimate, optional
+        The KID of these groups, where it was computed before.
 
     Returns
     -------
@@ -222,7 +166,10 @@ def quality_table(
     seen = None if train is None else _training(train, levels, unit, x.shape[1])
     scores = None if probabilities is None else as_features(probabilities, "probabilities", len(x))
     rows: list[Row] = []
-    for m, (key, estimate) in enumerate(zip(groups.keys, kid(kernel, x, y, groups), strict=True)):
+    if known is None:
+        known = dict(zip(groups.keys, kid(kernel, x, y, groups), strict=True))
+    for m, key in enumerate(groups.keys):
+        estimate = known[key]
         member = groups.members[:, m]
         chosen = member[groups.unit]
         found = [_row("kid", estimate.value, *estimate.interval(confidence), estimate.note)]
@@ -275,7 +222,11 @@ def _frechet_rows(x: Floats, y: Floats, unit: Ints, confidence: float) -> list[R
     value, error = fid(x, y, unit)
     reach = float(stats.t.ppf((1 + confidence) / 2, BLOCKS - 1)) * error
     wanted = UNITS_PER_FEATURE * x.shape[1]
-    note = "" if n >= wanted else f"not estimable: needs {wanted} subjects (3 per feature)"
+    note = (
+        ""
+        if estimable(x.shape[1], n)
+        else f"not estimable: needs {wanted} subjects (3 per feature)"
+    )
     released = fid_as_released(x, y) if len(x) > 1 else float("nan")
     warned = "as released, at the group's own n: biased by n and spread; no comparison of levels"
     return [
