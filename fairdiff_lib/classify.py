@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -34,9 +35,11 @@ from fairdiff_lib.networks import (
     to_pixels,
 )
 from fairdiff_lib.predictions import (
+    LOOK_COLUMNS,
     Heads,
     Levels,
     Probabilities,
+    Watch,
     as_levels,
     check_every_level,
     check_images,
@@ -80,6 +83,9 @@ class Classifier:
     selected_step : int
     curve : dict of int to float
         Step to mean validation loss, nats.
+    watched : DataFrame
+        Of images that were looked at beside validation and decided nothing: step, condition,
+        metric ("auc"), n (images), value, selected (true at ``selected_step``). Not saved.
     """
 
     module: ResidualNetwork
@@ -88,6 +94,12 @@ class Classifier:
     thresholds: dict[str, float] = field(default_factory=dict)
     selected_step: int = 0
     curve: dict[int, float] = field(default_factory=dict)
+    watched: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=LOOK_COLUMNS))
+
+    @property
+    def name(self) -> str:
+        """Name of the configuration, for tables."""
+        return self.config.name
 
     def predict(self, images: Images, batch: int = PREDICTION_BATCH) -> Probabilities:
         """Probabilities per condition, float64 [N, K], rows summing to 1."""
@@ -252,6 +264,7 @@ def fit_classifier(
     config: ClassifierConfig,
     seed: int,
     folder: Path | str | None = None,
+    watch: tuple[Images, Labels] | None = None,
 ) -> Classifier:
     """Fit a multi-task classifier; the step and the thresholds are chosen on validation.
 
@@ -268,6 +281,9 @@ def fit_classifier(
         Of the initial weights, the order and the augmentation.
     folder : path, optional
         For checkpoints; a killed fit goes on from there to the same result.
+    watch : (images, labels), optional
+        Looked at whenever validation is, into :attr:`Classifier.watched`: test images, to
+        show what choosing by them would have claimed (fault E4). They change nothing.
 
     Returns
     -------
@@ -284,6 +300,8 @@ def fit_classifier(
     check_labels("training", images, labels, levels)
     check_every_level(labels, levels)
     check_labels("validation", val_images, val_labels, levels)
+    if watch is not None:
+        check_labels("watched", *watch, levels)
     if val_images.shape[1:] != images.shape[1:]:
         raise InputError(
             f"validation images: shape {val_images.shape[1:]}; expected the training images' "
@@ -298,17 +316,51 @@ def fit_classifier(
     key = _fingerprint(config, seed, levels, *arrays) if place else ""
     path = place / "selected.safetensors" if place else None
     selection = Selection(config, val_images, val_labels, path, key)
+    watching = _watching(config, seed, levels, arrays, watch, place) if watch else None
+
+    def look(step: int, trained: nn.Module) -> None:
+        selection(step, trained)
+        if watching is not None and step in selection.curve:
+            watching(step, getattr(trained, "module", trained))  # bare, where it is wrapped
+
     fit(
         ClassificationObjective(module, images, labels),
         config.loop,
         count=len(images),
         seed=seed,
         folder=place,
-        after_step=selection,
+        after_step=look,
         identity={"data": key},
         label="classifier",
     )
-    return _finish(module, config, levels, selection)
+    fitted = _finish(module, config, levels, selection)
+    if watching is not None:
+        fitted.watched = watching.table(fitted.selected_step)
+    return fitted
+
+
+def _watching(
+    config: ClassifierConfig,
+    seed: int,
+    levels: Levels,
+    arrays: tuple[Any, ...],
+    watch: tuple[Images, Labels],
+    folder: Path | None,
+) -> Watch:
+    """Record of looks at images that decide nothing; its file is named by all it depends on."""
+    images, labels = watch
+
+    def predict(network: ResidualNetwork) -> Probabilities:
+        training = network.training
+        found = Classifier(network, config, levels).predict(images)
+        network.train(training)
+        return found
+
+    path = None
+    if folder is not None:
+        key = _fingerprint(config, seed, levels, *arrays, images, labels)
+        path = folder / f"watched-{key[:10]}.csv"
+    return Watch(predict, labels.astype(np.int64), levels, path)
 
 
 def _finish(

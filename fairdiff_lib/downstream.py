@@ -6,150 +6,27 @@ Input are tidy predictions (a row per image, condition and level); output are ti
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from fairdiff_lib import parity
-from fairdiff_lib.config import InputError
-from fairdiff_lib.estimators import multiplicities
-from fairdiff_lib.fairness import (
-    GAP_NOTE,
-    Audit,
-    auc_metric,
-    audit,
-    contrast_table,
-    labelled,
-    mean_metric,
-)
-from fairdiff_lib.inference import MIN_UNITS, Bools, Floats, Groups, Ints, Levels, group_units
+from fairdiff_lib import parity, released, reliability
+from fairdiff_lib.classification import Scored, classification_audits, es_estimate, scored
+from fairdiff_lib.contrasts import GAP_NOTE, PRIMARY, control_discoveries
+from fairdiff_lib.equity import equity_rows
+from fairdiff_lib.fairness import Audit, contrast_table, labelled
+from fairdiff_lib.inference import MIN_UNITS, Levels
 
-UNKNOWN = "unknown"  # truth of a row that is left out
-NEEDED = ("image", "subject", "condition", "truth", "level", "probability")
 COLUMNS = (
     "condition", "attribute", "level", "metric", "n", "value", "low", "high", "note",
 )  # fmt: skip
-SE_NOTE = "interval from the standard error of a cluster bootstrap; description, biased by n"
+ES_NOTE = "description: too low where levels are equal, as chance alone moves them apart"
+CONTRASTED = ("auc", "accuracy", "brier", "fnr", "selection_rate", "false_positive_rate")
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Scored:
-    """One condition's predictions, rows with a known truth only.
-
-    Attributes
-    ----------
-    truth, predicted : int64 [N]
-        Class index.
-    scores : float64 [N, K]
-    groups : Groups
-    """
-
-    truth: Ints
-    predicted: Ints
-    scores: Floats
-    groups: Groups
-
-    def codes(self, attribute: str, levels: Sequence[str]) -> Ints:
-        """Level index of each row, int64 [N]."""
-        columns = [self.groups.column(attribute, level) for level in levels]
-        return np.asarray(np.argmax(np.stack(columns, 1), axis=1)[self.groups.unit], np.int64)
-
-
-def scored(
-    predictions: pd.DataFrame,
-    table: pd.DataFrame,
-    condition: str,
-    attributes: Levels,
-    threshold: float = 0.5,
-) -> Scored:
-    """Arrays of one condition, joined with the attributes by image name.
-
-    Parameters
-    ----------
-    predictions : DataFrame
-        image, subject, condition, truth, level, probability; truth and level are names.
-    table : DataFrame
-        image and a column of level names per attribute.
-    condition : str
-    attributes : mapping
-    threshold : float
-        On the probability of the second level, for two levels.
-
-    Raises
-    ------
-    InputError
-        A missing column, an image without attributes, a level without a probability, a
-        probability outside [0, 1].
-    """
-    missing = [c for c in NEEDED if c not in predictions] + ["image"] * ("image" not in table)
-    if missing:
-        raise InputError(f"predictions or table of images: column {missing[0]!r} is missing")
-    part = predictions[predictions["condition"] == condition]
-    twice = part[["image", "level"]].duplicated()
-    if twice.any():
-        name = part["image"].iloc[int(np.argmax(twice))]
-        raise InputError(f"predictions of {condition}: image {name!r} repeats a level")
-    names = list(dict.fromkeys(part["level"]))
-    wide = part.pivot(index="image", columns="level", values="probability")[names]
-    scores = wide.to_numpy(dtype=np.float64)
-    if not ((scores >= 0) & (scores <= 1)).all():
-        row = int(np.argmin(((scores >= 0) & (scores <= 1)).all(axis=1)))
-        raise InputError(
-            f"predictions of {condition}: image {wide.index[row]!r} lacks a probability in "
-            "[0, 1] for every level"
-        )
-    first = part.drop_duplicates("image").set_index("image").loc[wide.index]
-    absent = wide.index.difference(pd.Index(table["image"]))
-    if len(absent):
-        raise InputError(f"predictions of {condition}: image {absent[0]!r} is not in the cohort")
-    known = (first["truth"] != UNKNOWN).to_numpy(dtype=bool)
-    index = {name: code for code, name in enumerate(names)}
-    strange = sorted(set(first["truth"][known]) - set(names))
-    if strange:
-        raise InputError(f"predictions of {condition}: truth {strange[0]!r} is no level of it")
-    truth = np.array([index[name] for name in first["truth"][known]], dtype=np.int64)
-    people = table.set_index("image").loc[wide.index[known], list(attributes)]
-    people = people.assign(subject=first["subject"][known])
-    predicted = parity.predicted_class(scores[known], threshold)
-    return Scored(truth, predicted, scores[known], group_units(people, attributes))
-
-
-def classification_audits(
-    data: Scored, attributes: Levels, confidence: float = 0.95, secondary_below: int = 80
-) -> list[Audit]:
-    """Accuracy and AUC of one condition; with two levels also the rates behind DPD and EOD.
-
-    AUC is DeLong's; the rates make DPD and EOD testable as signed contrasts.
-    """
-    correct = (data.truth == data.predicted).astype(np.float64)
-    metrics = {
-        "accuracy": mean_metric(correct, bounded=True),
-        "auc": auc_metric(data.truth, data.scores),
-    }
-    if data.scores.shape[1] == 2:
-        called = (data.predicted == 1).astype(np.float64)
-        for name, rows in (
-            ("selection_rate", np.ones(len(called), dtype=bool)),
-            ("true_positive_rate", data.truth == 1),
-            ("false_positive_rate", data.truth == 0),
-        ):
-            metrics[name] = mean_metric(np.where(rows, called, np.nan), bounded=True)
-    return [
-        audit(
-            estimator,
-            data.groups,
-            attributes,
-            metric=name,
-            better="low" if name == "false_positive_rate" else "high",
-            confidence=confidence,
-            secondary_below=secondary_below,
-        )
-        for name, estimator in metrics.items()
-    ]
+# -- tables ----------------------------------------------------------------------------------
 
 
 def classification_table(
@@ -159,6 +36,7 @@ def classification_table(
     *,
     labels: Mapping[str, Any],
     thresholds: Mapping[str, float] | None = None,
+    watched: pd.DataFrame | None = None,
     confidence: float = 0.95,
     bootstrap: int = 400,
     seed: int = 0,
@@ -180,24 +58,38 @@ def classification_table(
     thresholds : mapping, optional
         Condition to the threshold for its second level, for conditions of two levels;
         0.5 where absent or NaN.
+    watched : DataFrame, optional
+        ``classify.Classifier.watched`` of the test images, for what choosing the step by
+        them would have claimed.
     confidence : float
     bootstrap : int
-        Replicates (of subjects) behind the standard error of es_accuracy and es_auc.
+        Replicates (of subjects) behind the intervals of ece, and of auc for several levels.
     seed : int
 
     Returns
     -------
     DataFrame
         The labels, then condition, attribute, level, metric, n (subjects), value, low, high,
-        note. Metrics: accuracy, auc, with two levels selection_rate, true_positive_rate and
-        false_positive_rate; and per attribute (level "all") es_accuracy, es_auc, dpd, eod,
-        dpd_as_released, eod_as_released, psd_mean and psd_max (of the AUC).
+        note. Metrics: accuracy, auc, brier, ece; with two levels calibration_slope,
+        calibration_intercept, fnr, selection_rate, true_positive_rate, false_positive_rate;
+        per attribute (level "all") es_accuracy, es_auc, dpd, eod, dpd_as_released,
+        eod_as_released, psd_mean and psd_max (of the AUC), fnr_gap, fnr_gap_by_chance, and
+        fnr_worst at its level; with ``watched`` the two of
+        ``released.best_test_epoch_as_released``.
     """
     frames = []
     for condition in dict.fromkeys(predictions["condition"]):
         data = scored(predictions, table, condition, attributes, _cut(thresholds, condition))
-        audits = classification_audits(data, attributes, confidence)
-        frames.append(_rows_of(data, audits, attributes, confidence, bootstrap, seed, condition))
+        audits = classification_audits(data, attributes, confidence, bootstrap=bootstrap, seed=seed)
+        parts = [one.by_group for one in audits.values()]
+        parts += [_es_rows(audits[name]) for name in ("accuracy", "auc")]
+        parts += [_spread_rows(audits["auc"]), _gap_rows(data, attributes)]
+        if "fnr" in audits:
+            parts.append(_missed_rows(audits["fnr"]))
+        if watched is not None:
+            own = watched[watched["condition"] == condition]
+            parts.append(_watched_rows(own, len(data.groups.members)))
+        frames.append(pd.concat(parts, ignore_index=True).assign(condition=condition))
     found = pd.concat(frames, ignore_index=True)[list(COLUMNS)]
     return labelled(found, labels)
 
@@ -209,21 +101,77 @@ def classification_contrasts(
     *,
     labels: Mapping[str, Any],
     thresholds: Mapping[str, float] | None = None,
+    primary: tuple[str, str] | None = None,
     confidence: float = 0.95,
     secondary_below: int = 80,
 ) -> pd.DataFrame:
-    """Signed contrasts between levels of the same metrics, with p and adjusted p.
+    """Signed contrasts of ``CONTRASTED`` metrics between levels, with p and adjusted p.
 
-    Parameters are those of :func:`classification_table`. The columns are those of
-    :func:`fairness.contrast_table` after the labels and ``condition``.
+    Parameters
+    ----------
+    predictions, table, attributes, labels, thresholds, confidence
+        As for :func:`classification_table`.
+    primary : (condition, metric), optional
+        The endpoint that was declared beforehand, if one was; everything else is exploratory.
+    secondary_below : int
+        Levels with fewer subjects are not primary.
+
+    Returns
+    -------
+    DataFrame
+        The labels and condition, then the columns of ``fairness.contrast_table``. The adjusted
+        p of the primary endpoint is that of max-|t|; of all that is exploratory, over all
+        conditions, attributes and metrics of these predictions, it controls the false
+        discovery rate.
     """
     audits = []
     for condition in dict.fromkeys(predictions["condition"]):
         data = scored(predictions, table, condition, attributes, _cut(thresholds, condition))
-        own = {**labels, "condition": condition}
-        for one in classification_audits(data, attributes, confidence, secondary_below):
-            audits.append((own, one))
-    return contrast_table(audits)
+        roles = {primary[1]: PRIMARY} if primary and primary[0] == condition else None
+        found = classification_audits(
+            data, attributes, confidence, secondary_below, names=CONTRASTED, roles=roles,
+            bootstrap=0,  # contrasts rest on influence values
+        )  # fmt: skip
+        audits += [({**labels, "condition": condition}, one) for one in found.values()]
+    return control_discoveries(contrast_table(audits))
+
+
+def encoder_fairness(
+    predictions: pd.DataFrame,
+    table: pd.DataFrame,
+    attributes: Levels,
+    *,
+    labels: Mapping[str, Any],
+    confidence: float = 0.95,
+    bootstrap: int = 400,
+) -> pd.DataFrame:
+    """How well the audit's own encoder reads real test images, by group.
+
+    An encoder that sees less in one group's images sees less of what is wrong with them too:
+    this stands beside every table of feature distances.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        ``predictions.predictions_table`` of the encoder on the real test images.
+    table, attributes, labels, confidence, bootstrap
+        As for :func:`classification_table`.
+
+    Returns
+    -------
+    DataFrame
+        The labels, then condition, attribute, level, metric (encoder_accuracy, encoder_auc),
+        n, value, low, high, note.
+    """
+    frames = []
+    for condition in dict.fromkeys(predictions["condition"]):
+        data = scored(predictions, table, condition, attributes)
+        audits = classification_audits(
+            data, attributes, confidence, names=("accuracy", "auc"), bootstrap=bootstrap
+        )
+        frames += [one.by_group.assign(condition=condition) for one in audits.values()]
+    found = pd.concat(frames, ignore_index=True)[list(COLUMNS)]
+    return labelled(found.assign(metric="encoder_" + found["metric"]), labels)
 
 
 def _cut(thresholds: Mapping[str, float] | None, condition: str) -> float:
@@ -231,75 +179,67 @@ def _cut(thresholds: Mapping[str, float] | None, condition: str) -> float:
     return cut if np.isfinite(cut) else 0.5
 
 
-def _rows_of(
-    data: Scored,
-    audits: Sequence[Audit],
-    attributes: Levels,
-    confidence: float,
-    bootstrap: int,
-    seed: int,
-    condition: str,
-) -> pd.DataFrame:
-    """All rows of one condition."""
-    weights = multiplicities(data.groups.unit, bootstrap, seed)
-    frames = [one.by_group for one in audits]
-    for one in audits[:2]:  # accuracy and AUC
-        scaled = one.summary[one.summary["metric"] == f"es_{one.metric}"].copy()
-        errors = [es_error(data, one, a, attributes[a], weights)
-                  for a in scaled["attribute"]]  # fmt: skip
-        reach = np.array(errors) * stats.t.ppf((1 + confidence) / 2, max(one.overall.n - 1, 1))
-        scaled["low"], scaled["high"] = scaled["value"] - reach, scaled["value"] + reach
-        scaled["note"] = scaled["note"].str.replace(GAP_NOTE, SE_NOTE)
-        frames.append(scaled)
-    spread = audits[1].summary
-    spread = spread[spread["metric"].isin(["auc_psd_mean", "auc_psd_max"])]
-    frames.append(spread.assign(metric=spread["metric"].str.removeprefix("auc_")))
-    n = audits[0].overall.n
-    gaps = [row for name, levels in attributes.items() for row in _gaps(data, name, levels, n)]
-    frames.append(pd.DataFrame(gaps))
-    return pd.concat(frames, ignore_index=True).assign(condition=condition)
+# -- summaries by attribute ------------------------------------------------------------------
 
 
-def es_error(
-    data: Scored, one: Audit, attribute: str, levels: Sequence[str], weights: Floats
-) -> float:
-    """Standard error over replicates of an equity-scaled accuracy or AUC.
-
-    Parameters
-    ----------
-    data : Scored
-    one : Audit
-        Of the accuracy or the AUC; levels that it could not estimate stay out.
-    attribute : str
-    levels : sequence of str
-    weights : float64 [R, N]
-        From :func:`estimators.multiplicities`.
-    """
-    usable = [lv for lv in levels if np.isfinite(one.estimates[(attribute, lv)].value)]
-    if len(usable) < 2:
-        return float("nan")
-    everyone = np.ones(len(data.truth), dtype=bool)
-    rows = [data.groups.column(attribute, level)[data.groups.unit] for level in usable]
-    overall, *by_group = [
-        _resampled(data, one.metric, chosen, weights) for chosen in (everyone, *rows)
-    ]
-    values = parity.equity_scaled(overall, np.stack(by_group, axis=1), "high")
-    values = values[np.isfinite(np.stack(by_group, axis=1)).all(axis=1) & np.isfinite(overall)]
-    return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+def _summary(one: Audit) -> pd.DataFrame:
+    return equity_rows(one.by_group, one.attributes, {one.metric: one.design.better})
 
 
-def _resampled(data: Scored, metric: str, chosen: Bools, weights: Floats) -> Floats:  # [R]
-    """Accuracy or AUC of some rows, per replicate."""
-    if metric == "auc":
-        return parity.weighted_auc(data.truth[chosen], data.scores[chosen], weights[:, chosen])
-    correct = (data.truth == data.predicted)[chosen].astype(np.float64)
-    return parity.weighted_mean(correct, weights[:, chosen])
+def _es_rows(one: Audit) -> pd.DataFrame:
+    """Equity-scaled accuracy or AUC of each attribute, with its interval."""
+    rows = _records(_summary(one), f"es_{one.metric}")
+    for row in rows:
+        found = es_estimate(one, row["attribute"])
+        row["low"], row["high"] = found.interval(one.design.confidence)
+        notes = [row["note"].replace(GAP_NOTE, ES_NOTE), found.note]
+        if np.isfinite(found.value):
+            row["note"] = "; ".join(note for note in notes if note)
+    return pd.DataFrame(rows)
 
 
-def _gaps(data: Scored, attribute: str, levels: Sequence[str], n: int) -> list[Row]:
+def _records(table: pd.DataFrame, *metrics: str) -> list[Row]:
+    """Rows of the named metrics."""
+    records = table[table["metric"].isin(metrics)].to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in records]
+
+
+def _spread_rows(auc: Audit) -> pd.DataFrame:
+    """PSD of the AUC, under the names of the released code."""
+    rows = _summary(auc)
+    rows = rows[rows["metric"].isin(["auc_psd_mean", "auc_psd_max"])]
+    return rows.assign(metric=rows["metric"].str.removeprefix("auc_"))
+
+
+def _missed_rows(fnr: Audit) -> pd.DataFrame:
+    """Underdiagnosis gap, what chance alone gives, and the worst level; tests: the contrasts."""
+    rows = _records(_summary(fnr), "fnr_gap", "fnr_worst")
+    for row in [row for row in rows if row["metric"] == "fnr_gap"]:
+        levels = [fnr.estimates[row["attribute"], one] for one in fnr.attributes[row["attribute"]]]
+        known = [level for level in levels if np.isfinite(level.value)]
+        share, most = fnr.design.confidence, float("nan")
+        if np.isfinite(row["value"]) and fnr.overall.standard_error > 0:
+            most = reliability.chance_gap(fnr.overall, known, share, fnr.design.seed)
+        note = f"{share:.0%} of cohorts with equal levels of these sizes have a smaller gap"
+        rows.append({**row, "metric": "fnr_gap_by_chance", "value": most, "note": note})
+    return pd.DataFrame(rows)
+
+
+def _watched_rows(watched: pd.DataFrame, n: int) -> pd.DataFrame:
+    """Rows of the epoch that is best on the test images, overall."""
+    found = released.best_test_epoch_as_released(watched)
+    return found.assign(attribute="overall", level="all", n=n, low=np.nan, high=np.nan)
+
+
+def _gap_rows(data: Scored, attributes: Levels) -> pd.DataFrame:
+    """DPD and EOD of every attribute."""
+    return pd.DataFrame([row for name in attributes for row in _gaps(data, name, attributes[name])])
+
+
+def _gaps(data: Scored, attribute: str, levels: Sequence[str]) -> list[Row]:
     """DPD and EOD in the right form without tiny levels, and as released with all of them."""
     truth, predicted, classes = data.truth, data.predicted, data.scores.shape[1]
-    codes = data.codes(attribute, levels)
+    codes, n = data.codes(attribute, levels), len(data.groups.members)
     sizes = np.array([data.groups.column(attribute, level).sum() for level in levels])
     left_out = [level for level, size in zip(levels, sizes, strict=True) if size < MIN_UNITS]
     kept = sizes[codes] >= MIN_UNITS
@@ -311,8 +251,8 @@ def _gaps(data: Scored, attribute: str, levels: Sequence[str], n: int) -> list[R
     rows = (
         ("dpd", parity.dpd(predicted[kept], codes[kept], classes), own),
         ("eod", parity.eod(truth[kept], predicted[kept], codes[kept], classes), own),
-        ("dpd_as_released", parity.dpd_as_released(truth, predicted, codes, classes), old),
-        ("eod_as_released", parity.eod_as_released(truth, predicted, codes, classes), old),
+        ("dpd_as_released", released.dpd_as_released(truth, predicted, codes, classes), old),
+        ("eod_as_released", released.eod_as_released(truth, predicted, codes, classes), old),
     )
     blank = {"attribute": attribute, "level": "all", "n": n, "low": np.nan, "high": np.nan}
     missing = "not estimable: fewer than two levels with a rate"

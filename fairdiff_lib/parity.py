@@ -1,7 +1,7 @@
 """Disparity summaries of a classifier or of any metric by group: pure functions of arrays.
 
-Parity differences (DPD, EOD) in the right form and as released, equity scaling, and the
-spread of a metric over groups (PSD); each resample is a vector of multiplicities.
+Parity differences (DPD, EOD), equity scaling, and the spread of a metric over groups (PSD);
+each resample is a vector of multiplicities. What was released instead is in ``released``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
 from numpy.typing import NDArray
 
 from fairdiff_lib.config import refuse_unknown
@@ -72,29 +71,6 @@ def _gap(event: Bools, codes: Ints) -> float:
         return float("nan")
     rates = np.bincount(codes, weights=event)[present] / counts[present]
     return float(np.ptp(rates))
-
-
-def dpd_as_released(truth: Ints, predicted: Ints, codes: Ints, classes: int) -> float:
-    """What the released code calls DPD: with more than two classes, truth and prediction swap.
-
-    It then is the gap in the labels' prevalence, whatever is predicted (fault E2).
-    """
-    return _released(demographic_parity_difference, truth, predicted, codes, classes)
-
-
-def eod_as_released(truth: Ints, predicted: Ints, codes: Ints, classes: int) -> float:
-    """What the released code calls EOD: with more than two classes, truth and prediction swap.
-
-    It then is a gap in the probability of the truth given the prediction (fault E2).
-    """
-    return _released(equalized_odds_difference, truth, predicted, codes, classes)
-
-
-def _released(measure: Any, truth: Ints, predicted: Ints, codes: Ints, classes: int) -> float:
-    if classes == 2:
-        return float(measure(truth, predicted, sensitive_features=codes))
-    each = [measure(predicted == k, truth == k, sensitive_features=codes) for k in range(classes)]
-    return float(np.mean(each))
 
 
 def equity_scaled(overall: Floats, by_group: Floats, better: str) -> Floats:

@@ -7,17 +7,21 @@ to recompute a metric.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 
 from fairdiff_lib.config import InputError
+from fairdiff_lib.store import read_table, write_table
 
 UNKNOWN = "unknown"  # name of label -1 in a table
 PREDICTION_COLUMNS = ("image", "subject", "condition", "truth", "level", "probability")
+LOOK_COLUMNS = ("step", "condition", "metric", "n", "value", "selected")
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -198,3 +202,72 @@ def condition_accuracy(probabilities: Probabilities, labels: Labels, levels: Hea
             }
         )
     return pd.DataFrame(rows)
+
+
+def condition_auc(probabilities: Probabilities, labels: Labels, levels: Heads) -> pd.DataFrame:
+    """Macro one-against-rest AUC per condition over images (two levels: of the second).
+
+    Parameters
+    ----------
+    probabilities : dict of str to float64 [N, K]
+    labels : int64 [N, C]
+        In the order of ``levels``; rows of -1 are left out.
+    levels : mapping of str to int or sequence of str
+
+    Returns
+    -------
+    DataFrame
+        condition, metric ("auc"), n (images), value (NaN where a level doesn't occur).
+    """
+    rows = []
+    for column, (condition, names) in zip(labels.T, as_levels(levels).items(), strict=True):
+        known, value = column >= 0, math.nan
+        codes, scores = column[known], probabilities[condition][known]
+        if len(np.unique(codes)) == len(names):
+            chosen = [1] if len(names) == 2 else range(len(names))
+            value = float(np.mean([roc_auc_score(codes == k, scores[:, k]) for k in chosen]))
+        rows.append({"condition": condition, "metric": "auc", "n": len(codes), "value": value})
+    return pd.DataFrame(rows)
+
+
+class Watch:
+    """Records the AUC of given images whenever it is called with a network; decides nothing.
+
+    Parameters
+    ----------
+    predict : callable
+        A network to its probabilities of the images; it leaves the network as it was.
+    labels : int64 [N, C]
+    levels : mapping of str to int or sequence of str
+    path : Path, optional
+        Where looks are kept, so that a fit that was killed goes on with those before.
+    """
+
+    def __init__(
+        self,
+        predict: Callable[[Any], Probabilities],
+        labels: Labels,
+        levels: Heads,
+        path: Path | None = None,
+    ) -> None:
+        self.predict, self.labels, self.levels, self.path = predict, labels, levels, path
+        self.looks: dict[int, pd.DataFrame] = {}  # step: condition, metric, n, value, step
+        if path is not None and path.is_file():
+            found = read_table(path, LOOK_COLUMNS[:-1])
+            self.looks = {int(own["step"].iloc[0]): own for _, own in found.groupby("step")}
+
+    def __call__(self, step: int, network: Any) -> None:
+        found = condition_auc(self.predict(network), self.labels, self.levels)
+        self.looks[step] = found.assign(step=step)
+        if self.path is not None:
+            write_table(pd.concat(self.looks.values()), self.path, None)
+
+    def table(self, selected: int) -> pd.DataFrame:
+        """All looks by step: ``LOOK_COLUMNS``, selected is true at the given step.
+
+        Empty without a look at that step, as where a fit was finished before it was watched.
+        """
+        if selected not in self.looks:
+            return pd.DataFrame(columns=list(LOOK_COLUMNS))
+        found = pd.concat([self.looks[step] for step in sorted(self.looks)], ignore_index=True)
+        return found.assign(selected=found["step"] == selected)[list(LOOK_COLUMNS)]

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from fairdiff_lib import networks
 from fairdiff_lib.classify import (
@@ -23,7 +24,7 @@ from fairdiff_lib.classify import (
 )
 from fairdiff_lib.config import ClassifierConfig, InputError, LoopConfig
 from fairdiff_lib.networks import ClassificationObjective, ResidualNetwork, augment, multitask_loss
-from fairdiff_lib.predictions import UNKNOWN
+from fairdiff_lib.predictions import LOOK_COLUMNS, UNKNOWN, condition_auc
 
 SIDE = 16
 HEADS = {"stripe": ("none", "wide"), "colour": ("red", "green", "blue")}  # not in sorted order
@@ -122,6 +123,75 @@ def test_killed_and_resumed_equals_uninterrupted(
     assert resumed.curve == whole.curve
     assert resumed.selected_step == whole.selected_step
     np.testing.assert_array_equal(resumed.features(TEST[0]), whole.features(TEST[0]))
+
+
+# -- what is only watched --------------------------------------------------------------------
+
+
+def test_watching_the_test_images_changes_no_weight_and_no_choice() -> None:
+    plain = fit_classifier(*TRAIN, HEADS, *VAL, CONFIG, seed=0)
+    watched = fit_classifier(*TRAIN, HEADS, *VAL, CONFIG, seed=0, watch=TEST)
+    for name, value in plain.module.state_dict().items():
+        torch.testing.assert_close(watched.module.state_dict()[name], value, rtol=0, atol=0)
+    assert (watched.curve, watched.selected_step) == (plain.curve, plain.selected_step)
+    assert watched.thresholds == plain.thresholds
+    assert len(plain.watched) == 0
+
+
+def test_what_was_watched_is_the_auc_of_every_look() -> None:
+    net = fit_classifier(*TRAIN, HEADS, *VAL, CONFIG, seed=0, watch=TEST)
+    looks = net.watched
+    assert list(looks.columns) == list(LOOK_COLUMNS)
+    assert looks.groupby("condition")["step"].apply(list).to_dict() == {
+        name: [20, 40, 60] for name in HEADS
+    }
+    at_end = looks[looks["selected"]].set_index("condition")
+    assert at_end["step"].unique().tolist() == [net.selected_step]
+    expected = condition_auc(net.predict(TEST[0]), TEST[1], HEADS).set_index("condition")
+    for name in HEADS:
+        assert at_end.loc[name, "value"] == pytest.approx(expected.loc[name, "value"], abs=1e-12)
+    score = net.predict(TEST[0])["stripe"][:, 1]
+    assert expected.loc["stripe", "value"] == pytest.approx(roc_auc_score(TEST[1][:, 0], score))
+    assert at_end.loc["stripe", "value"] > looks.set_index("step").loc[20, "value"].min() - 1e-12
+
+
+def test_a_resumed_fit_still_knows_what_was_watched_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = fit_classifier(*TRAIN, HEADS, *VAL, short(), seed=0, watch=TEST)
+    select = networks.Selection.__call__
+
+    def die(self: networks.Selection, step: int, module: torch.nn.Module) -> None:
+        select(self, step, module)
+        if step == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(networks.Selection, "__call__", die)
+        fit_classifier(*TRAIN, HEADS, *VAL, short(), seed=0, folder=tmp_path, watch=TEST)
+    resumed = fit_classifier(*TRAIN, HEADS, *VAL, short(), seed=0, folder=tmp_path, watch=TEST)
+    pd.testing.assert_frame_equal(resumed.watched, whole.watched)
+    other = fit_classifier(*TRAIN, HEADS, *VAL, short(), seed=0, folder=tmp_path, watch=VAL)
+    assert len(other.watched) == 0  # finished before these images were looked at
+
+
+def test_a_class_that_the_watched_images_lack_is_a_visible_nan() -> None:
+    labels = TEST[1].copy()
+    labels[:, 0] = 1
+    looks = fit_classifier(*TRAIN, HEADS, *VAL, short(), seed=0, watch=(TEST[0], labels)).watched
+    values = looks.set_index("condition")["value"]
+    assert values["stripe"].isna().all()
+    assert values["colour"].notna().all()
+
+
+def test_watched_labels_must_fit_the_images() -> None:
+    with pytest.raises(InputError, match="watched labels: shape"):
+        fit_classifier(*TRAIN, HEADS, *VAL, short(), seed=0, watch=(TEST[0], TEST[1][:5]))
+
+
+def test_a_classifier_names_its_configuration(fitted: Classifier) -> None:
+    assert fitted.name == CONFIG.name == "residual"
+    assert "name" not in dataclasses.asdict(CONFIG)  # or finished runs would change their digest
 
 
 # -- what is chosen --------------------------------------------------------------------------

@@ -11,11 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
+from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from fairdiff_lib import downstream, parity
+from fairdiff_lib import classification, downstream, parity, released
 from fairdiff_lib.config import InputError
-from fairdiff_lib.estimators import multiplicities
+from fairdiff_lib.contrasts import EXPLORATORY, PRIMARY, SPREAD
+from fairdiff_lib.estimators import jackknife_units
 
 SHARED = Path(os.environ.get("FAIRDIFF_SHARED", Path(__file__).parents[2] / "shared"))
 ORACLE = SHARED / "oracles" / "classification_metrics.json"
@@ -50,7 +52,7 @@ def people(codes: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame({"image": [f"i{i:04d}" for i in range(n)], **table})
 
 
-def released() -> list[dict[str, Any]]:
+def oracle() -> list[dict[str, Any]]:
     if not ORACLE.exists():
         pytest.skip(f"no oracle at {ORACLE.name}: the shared folder is not beside the repository")
     cases: list[dict[str, Any]] = json.loads(ORACLE.read_text())
@@ -60,7 +62,7 @@ def released() -> list[dict[str, Any]]:
 def test_equal_to_the_released_functions() -> None:
     """To 1e-9, through the whole table."""
     compared = 0
-    for case in released():
+    for case in oracle():
         truth, scores = np.array(case["y_true"]), np.array(case["y_score"])
         if scores.ndim == 1:
             scores = np.column_stack([1 - scores, scores])
@@ -107,9 +109,8 @@ def test_released_dpd_does_not_see_the_predictions() -> None:
     truth, codes = rng.integers(3, size=300), rng.integers(2, size=300)
     biased = np.where(codes == 1, 0, truth)
     assert parity.dpd(biased, codes, 3) > 0.3
-    assert parity.dpd_as_released(truth, biased, codes, 3) == parity.dpd_as_released(
-        truth, truth, codes, 3
-    )
+    as_released = released.dpd_as_released
+    assert as_released(truth, biased, codes, 3) == as_released(truth, truth, codes, 3)
 
 
 def test_group_without_cases_does_not_count_as_a_rate_of_zero() -> None:
@@ -147,12 +148,30 @@ ATTRIBUTES = {name: NAMES[name] for name in ("race", "sex")}
 
 def test_contrasts_find_the_group_the_classifier_fails() -> None:
     found = downstream.classification_contrasts(*simple(), ATTRIBUTES, labels=LABELS)
-    rows = found.set_index(["metric", "level"])
-    assert rows.loc[("auc", "Black"), "value"] < -0.2
-    assert rows.loc[("auc", "Black"), "p_adjusted"] < 0.001
-    assert rows.loc[("true_positive_rate", "Black"), "value"] < -0.2
-    assert (rows.loc["auc"].drop(index="Black")["p"] > 0.01).all()
+    rows = found[found["level"] != SPREAD].set_index(["metric", "level"])
+    for metric, sign in (("auc", -1), ("accuracy", -1), ("fnr", 1), ("brier", 1)):
+        assert sign * rows.loc[(metric, "Black"), "value"] > 0.1
+        assert rows.loc[(metric, "Black"), "p_adjusted"] < 0.01
+        assert (rows.loc[metric].drop(index="Black")["p"] > 0.01).all()
     assert set(found["condition"]) == {"c"}
+    assert set(rows["role"]) == {EXPLORATORY}
+
+
+def test_only_the_declared_endpoint_is_primary_and_the_rest_is_one_family() -> None:
+    """Two conditions: max-|t| for the declared one, one false discovery rate for all others."""
+    first, table = simple()
+    both = pd.concat([first, simple(seed=4)[0].assign(condition="d")])
+    found = downstream.classification_contrasts(
+        both, table, ATTRIBUTES, labels=LABELS, primary=("c", "auc")
+    )
+    found = found[found["level"] != SPREAD]
+    declared = (found["condition"] == "c") & (found["metric"] == "auc") & (found["n"] >= 80)
+    assert declared.any()
+    assert (found.loc[declared, "role"] == PRIMARY).all()
+    assert (found.loc[~declared, "role"] != PRIMARY).all()
+    rest = found[~declared & found["p"].notna()]
+    expected = stats.false_discovery_control(rest["p"])
+    np.testing.assert_allclose(rest["p_adjusted"], expected, rtol=1e-9)
 
 
 def test_table_has_n_everywhere_and_intervals_where_they_are_valid() -> None:
@@ -167,16 +186,104 @@ def test_table_has_n_everywhere_and_intervals_where_they_are_valid() -> None:
         assert "description" in rows.loc[[("race", metric)]]["note"].iloc[0]
 
 
-def test_es_error_agrees_with_fresh_samples() -> None:
-    """The bootstrap's standard error is the spread over new cohorts."""
-    values, errors, sex = [], [], {"sex": NAMES["sex"]}
-    for seed in range(60):
-        data = downstream.scored(*simple(seed=seed), "c", sex)
-        auc = downstream.classification_audits(data, sex)[1]
-        weights = multiplicities(data.groups.unit, 60, seed=0)
-        values.append(auc.summary.set_index("metric").loc["es_auc", "value"])
-        errors.append(downstream.es_error(data, auc, "sex", NAMES["sex"], weights))
-    assert np.mean(errors) == pytest.approx(np.std(values), rel=0.35)  # sd of 60: 9%
+def test_equity_scaled_error_is_the_spread_over_fresh_cohorts() -> None:
+    values, errors, race = [], [], {"race": NAMES["race"]}
+    for seed in range(100):
+        data = classification.scored(*simple(seed=seed), "c", race)
+        auc = classification.classification_audits(data, race, names=("auc",))["auc"]
+        found = classification.es_estimate(auc, "race")
+        if seed == 0:
+            scaled = auc.summary.set_index("metric").loc["es_auc", "value"]
+            assert found.value == pytest.approx(scaled, abs=1e-12)
+        values.append(found.value)
+        errors.append(found.standard_error)
+    assert np.nanmean(errors) == pytest.approx(np.std(values), rel=0.2)  # sd of 100: 7%
+
+
+def test_equity_scaled_error_is_the_jackknifes() -> None:
+    race = {"race": NAMES["race"]}
+    data = classification.scored(*simple(480), "c", race)
+    accuracy = classification.classification_audits(data, race, names=("accuracy",))["accuracy"]
+    correct = (data.truth == data.predicted).astype(float)
+    codes = data.codes("race", NAMES["race"])
+
+    def scaled(rows: np.ndarray) -> float:
+        levels = [correct[rows][codes[rows] == k].mean() for k in range(3)]
+        return float(parity.equity_scaled(correct[rows].mean(), np.array(levels), "high"))
+
+    slow = jackknife_units(scaled, data.groups.unit, data.groups.members[:, 0])
+    fast = classification.es_estimate(accuracy, "race")
+    assert fast.value == pytest.approx(slow.value, abs=1e-12)
+    assert fast.standard_error == pytest.approx(slow.standard_error, rel=0.02)
+
+
+def test_calibration_and_harm_stand_in_the_table_of_two_levels() -> None:
+    table = downstream.classification_table(*simple(900), ATTRIBUTES, labels=LABELS, bootstrap=50)
+    rows = table.set_index(["metric", "level"]).sort_index()
+    for metric in ("brier", "ece", "fnr", "calibration_slope", "calibration_intercept"):
+        assert np.isfinite(rows.loc[(metric, "Black"), "value"])
+        assert rows.loc[(metric, "Black"), "low"] <= rows.loc[(metric, "Black"), "high"]
+    # Black subjects' scores carry no signal: too extreme, and many are missed
+    assert rows.loc[("calibration_slope", "Black"), "high"] < 0.5
+    assert rows.loc[("calibration_slope", "White"), "low"] > 0.5
+    missed = table[table["attribute"] == "race"].set_index("metric")
+    assert missed.loc["fnr_worst", "level"] == "Black"
+    assert missed.loc["fnr_gap", "value"] > 0.2
+    assert 0 < missed.loc["fnr_gap_by_chance", "value"] < missed.loc["fnr_gap", "value"]
+    assert np.isnan(missed.loc["fnr_gap", "low"])
+
+
+def several(n: int = 300, seed: int = 5) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Predictions of three classes."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(3, size=n)
+    odds = np.exp(rng.normal(size=(n, 3)) + 1.2 * np.eye(3)[truth])
+    codes = {"race": rng.choice(3, n), "sex": rng.integers(2, size=n)}
+    return tidy(odds / odds.sum(axis=1, keepdims=True), truth), people(codes)
+
+
+def test_several_classes_have_an_interval_by_bootstrap_and_contrasts_by_influence() -> None:
+    predictions, cohort = several()
+    data = classification.scored(predictions, cohort, "c", ATTRIBUTES)
+    auc = classification.classification_audits(data, ATTRIBUTES, names=("auc",))["auc"]
+    overall = auc.overall
+    assert overall.limits is not None
+    wider, narrower = (np.ptp(overall.interval(share)) for share in (0.99, 0.8))
+    assert wider > narrower  # at any confidence that is asked for
+    assert auc.contrasts["p"].notna().all()
+    table = downstream.classification_table(
+        predictions, cohort, ATTRIBUTES, labels={}, bootstrap=50
+    )
+    assert {"brier", "ece"} <= set(table["metric"])
+    assert not {"fnr", "calibration_slope"} & set(table["metric"])
+
+
+def test_best_test_epoch_stands_beside_the_auc_it_flatters() -> None:
+    predictions, cohort = simple()
+    table = downstream.classification_table(
+        predictions, cohort, ATTRIBUTES, labels={}, bootstrap=5
+    ).set_index(["attribute", "metric"])
+    auc = table.loc[("overall", "auc"), "value"]
+    watched = pd.DataFrame(
+        {"step": [1, 2, 3], "condition": "c", "metric": "auc", "n": 300,
+         "value": [0.5, auc, auc + 0.03], "selected": [False, True, False]}
+    )  # fmt: skip
+    table = downstream.classification_table(
+        predictions, cohort, ATTRIBUTES, labels={}, bootstrap=5, watched=watched
+    ).set_index("metric")
+    assert table.loc[released.BEST_TEST_EPOCH, "value"] == pytest.approx(auc + 0.03)
+    assert table.loc[released.GAIN, "value"] == pytest.approx(0.03)
+    assert table.loc[released.GAIN, "attribute"] == "overall"
+    assert "too high" in table.loc[released.BEST_TEST_EPOCH, "note"]
+
+
+def test_encoder_reads_one_group_worse_and_the_table_says_so() -> None:
+    found = downstream.encoder_fairness(*simple(), ATTRIBUTES, labels={"dataset": "toy"})
+    assert list(found.columns) == ["dataset", *downstream.COLUMNS]
+    assert set(found["metric"]) == {"encoder_accuracy", "encoder_auc"}
+    rows = found.set_index(["metric", "level"])
+    assert rows.loc[("encoder_auc", "Black"), "high"] < rows.loc[("encoder_auc", "White"), "low"]
+    assert rows["n"].min() > 0
 
 
 def test_threshold_is_used_and_unknown_truth_left_out() -> None:
@@ -251,4 +358,4 @@ def broken(kind: str) -> tuple[pd.DataFrame, pd.DataFrame]:
 )
 def test_bad_predictions_are_named_in_one_line(kind: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        downstream.scored(*broken(kind), "c", ATTRIBUTES)
+        classification.scored(*broken(kind), "c", ATTRIBUTES)
