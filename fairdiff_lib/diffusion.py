@@ -25,11 +25,12 @@ from diffusers import (
 from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
+from fairdiff_lib.adapters import AdaptedUNet, Adapter, load_adapter, save_adapter
 from fairdiff_lib.config import InputError, ModelConfig, Settings, refuse_unknown
 from fairdiff_lib.store import Layout, atomic_file, atomic_folder, read_table, write_table
 
@@ -41,6 +42,7 @@ SCHEDULERS: dict[str, Any] = {
     "ddim": DDIMScheduler,
     "ddpm": DDPMScheduler,
 }
+PIPELINES = {"ema": "pipeline", "raw": "pipeline_raw"}  # of a run, by generation.weights
 WORD_END = "</w>"  # CLIP's mark of a word's last piece
 
 
@@ -203,7 +205,7 @@ def load_pipeline(name: str | Path, revision: str = "") -> Any:
     Returns
     -------
     StableDiffusionPipeline
-        float32, on the CPU, evaluation mode.
+        float32, on the CPU, evaluation mode; with its ``adapter`` where the folder has one.
 
     Raises
     ------
@@ -228,7 +230,15 @@ def load_pipeline(name: str | Path, revision: str = "") -> Any:
         reason = str(error).splitlines()[0]
         raise InputError(f"model {str(name)!r}: not loadable as a pipeline ({reason})") from error
     loaded.set_progress_bar_config(disable=True)
+    if local and (Path(name) / "adapter").is_dir():
+        loaded.adapter = load_adapter(Path(name) / "adapter", loaded.unet)
     return loaded
+
+
+def adapter_of(pipeline: Any) -> Adapter | None:
+    """The pipeline's adapter, or None where its U-Net is all there is."""
+    found: Adapter | None = getattr(pipeline, "adapter", None)
+    return found
 
 
 def set_image_size(pipeline: Any, size: int) -> None:
@@ -249,6 +259,9 @@ def save_pipeline(pipeline: Any, folder: Path) -> None:
     """Write the standard pipeline folder, safetensors only, atomically."""
     with atomic_folder(folder) as temporary:
         pipeline.save_pretrained(temporary, safe_serialization=True)
+        adapter = adapter_of(pipeline)
+        if adapter is not None:
+            save_adapter(adapter, temporary / "adapter")
 
 
 # -- images, latents, prompts ----------------------------------------------------------------
@@ -329,8 +342,32 @@ def embed_prompts(pipeline: Any, prompts: Sequence[str]) -> tuple[Tensor, Tensor
     parts = []
     for start in range(0, len(distinct), 256):
         ids = tokenize(pipeline.tokenizer, distinct[start : start + 256])
-        parts.append(pipeline.text_encoder(ids.to(pipeline.device))[0].float().cpu())
+        parts.append(pipeline.text_encoder(ids.to(pipeline.text_encoder.device))[0].float().cpu())
     return torch.cat(parts), torch.tensor([position[prompt] for prompt in prompts])
+
+
+def conditioning(pipeline: Any, prompts: Sequence[str]) -> tuple[nn.Module, Tensor, Tensor]:
+    """The module to train or measure, and how it is told of prompts.
+
+    Returns
+    -------
+    module : nn.Module
+        The U-Net, or it and its adapter as one.
+    text : float32 [P, L, D] or int64 [P, 1 + A]
+        What the module takes for each distinct prompt; row 0 is the empty one.
+    index : int64 [N]
+        Row of ``text`` for each prompt given.
+    """
+    adapter = adapter_of(pipeline)
+    if adapter is None:
+        return pipeline.unet, *embed_prompts(pipeline, prompts)
+    distinct = ["", *sorted(set(prompts) - {""})]
+    position = {prompt: row for row, prompt in enumerate(distinct)}
+    shown, codes = adapter.look_up(distinct)
+    features, row = embed_prompts(pipeline, shown)
+    text = torch.cat([row[:, None], codes], dim=1)
+    module = AdaptedUNet(pipeline.unet, adapter, features)
+    return module, text, torch.tensor([position[prompt] for prompt in prompts])
 
 
 # -- loss ------------------------------------------------------------------------------------
@@ -377,12 +414,91 @@ def denoising_loss(
     Returns
     -------
     float32 [N]
+        An adapter's auxiliary loss adds to the gradient, not to the value.
     """
     noisy = scheduler.add_noise(latents, noise, timesteps)
     target = denoising_target(scheduler, latents, noise, timesteps)
-    predicted = unet(noisy, timesteps, encoder_hidden_states=text).sample
-    error: Tensor = predicted.float() - target.float()
-    return error.square().flatten(1).mean(dim=1)
+    output = unet(noisy, timesteps, encoder_hidden_states=text)
+    error: Tensor = output.sample.float() - target.float()
+    loss = error.square().flatten(1).mean(dim=1)
+    auxiliary: Tensor | None = getattr(output, "auxiliary", None)
+    return loss if auxiliary is None else loss + (auxiliary - auxiliary.detach())
+
+
+@torch.no_grad()
+def denoising_losses_at(
+    pipeline: Any,
+    latents: Tensor,
+    prompts: Sequence[str],
+    names: Sequence[str],
+    timesteps: Sequence[int],
+    seed: int,
+    batch: int = 64,
+) -> Tensor:
+    """Denoising loss of each row at fixed timesteps, with noise that belongs to the row.
+
+    A row's noise at a timestep depends on seed, name and timestep alone, so that rows can be
+    compared between checkpoints, and a value depends neither on the batch size (but for
+    rounding) nor on the other rows.
+
+    Parameters
+    ----------
+    pipeline : StableDiffusionPipeline
+    latents : float32 [N, C, h, w]
+        Scaled, as of :func:`mean_latents`.
+    prompts, names : sequences of str, length N
+        What a row is conditioned on, and what its noise is drawn from.
+    timesteps : sequence of int, length T
+        Within the noise schedule, [0, 1000).
+    seed : int
+        Of the noise.
+    batch : int
+        Rows per pass.
+
+    Returns
+    -------
+    float64 [N, T]
+        Unweighted; see :func:`denoising_loss`.
+
+    Raises
+    ------
+    InputError
+        A timestep outside the schedule, or lengths that differ.
+    """
+    scheduler = training_scheduler(pipeline)
+    last = scheduler.config.num_train_timesteps - 1
+    if not all(0 <= t <= last for t in timesteps):
+        raise InputError(f"timesteps {list(timesteps)}: expected whole numbers from 0 to {last}")
+    if not len(latents) == len(prompts) == len(names):
+        raise InputError(
+            f"{len(latents)} latents, {len(prompts)} prompts and {len(names)} names: expected as "
+            "many of each"
+        )
+    module, text, index = conditioning(pipeline, prompts)
+    device, training = pipeline.unet.device, pipeline.unet.training
+    losses = torch.empty(len(names), len(timesteps), dtype=torch.float64)
+    module.to(device).eval()
+    for column, t in enumerate(timesteps):
+        for start in range(0, len(names), batch):
+            rows = slice(start, start + batch)
+            noise = torch.stack([row_noise(latents, seed, f"{n}/{t}") for n in names[rows]])
+            steps = torch.full((len(noise),), t)
+            own = (p.to(device) for p in (latents[rows], noise, steps, text[index[rows]]))
+            losses[rows, column] = denoising_loss(module, scheduler, *own).double().cpu()
+    module.train(training)
+    return losses
+
+
+def row_noise(latents: Tensor, seed: int, name: str) -> Tensor:
+    """Standard normal float32 [C, h, w] of a named row."""
+    generator = torch.Generator("cpu").manual_seed(sample_seed(seed, name))
+    return torch.randn(latents.shape[1:], generator=generator)
+
+
+def mean_latents(pipeline: Any, images: np.ndarray, batch: int = 64) -> Tensor:
+    """Scaled posterior means of uint8 images, float32 [N, C, h, w]."""
+    scaling: float = pipeline.vae.config.scaling_factor
+    return encode_images(pipeline.vae, images, batch)[0] * scaling
 
 
 # -- sampling --------------------------------------------------------------------------------
@@ -437,7 +553,7 @@ def sample(
     generators = [torch.Generator("cpu").manual_seed(s) for s in seeds]
     size = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
     output = pipeline(
-        list(prompts),
+        **_asked(pipeline, prompts, guidance),
         num_inference_steps=steps,
         guidance_scale=guidance,
         generator=generators,
@@ -448,18 +564,41 @@ def sample(
     return to_images(output.images * 2.0 - 1.0)
 
 
+def _asked(pipeline: Any, prompts: Sequence[str], guidance: float) -> dict[str, Any]:
+    """The pipeline's arguments for prompts: themselves, or what an adapter makes of them."""
+    adapter = adapter_of(pipeline)
+    if adapter is None:
+        return {"prompt": list(prompts)}
+    device = pipeline.unet.device
+    adapter.to(device)
+    shown, codes = adapter.look_up(prompts)
+    features, row = (part.to(device) for part in embed_prompts(pipeline, shown))
+    codes, nobody = codes.to(device), torch.full_like(codes, -1, device=device)
+    # with guidance, diffusers puts the unconditional half of the batch first
+    adapter.select(torch.cat([nobody, codes]) if guidance > 1.0 else codes)
+    return {
+        "prompt_embeds": adapter.text(features[row], codes),
+        "negative_prompt_embeds": adapter.text(features[torch.zeros_like(row)], nobody),
+    }
+
+
 def load_run(layout: Layout, method: str, seed: int) -> Any:
     """The pipeline of a finished run, on the accelerator where there is one.
+
+    Its U-Net holds the weights that ``generation.weights`` names (P7).
 
     Raises
     ------
     InputError
-        The run isn't finished.
+        The run isn't finished, or has not kept the weights that are asked for.
     """
-    folder = layout.run(method, seed)
+    folder, weights = layout.run(method, seed), layout.settings.generation.weights
     if not (folder / "run.json").is_file():
         raise InputError(f"{folder}: no finished run of {method}, seed {seed}; run 03_train first")
-    return load_pipeline(folder / "pipeline").to("cuda" if torch.cuda.is_available() else "cpu")
+    place = folder / PIPELINES[weights]
+    if not place.is_dir():
+        raise InputError(f"{place}: this run kept no {weights} weights; remove it and train again")
+    return load_pipeline(place).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def generate(

@@ -61,6 +61,24 @@ METHODS: dict[str, Look] = {
     "none": Look("Stable Diffusion", "#0072b2", "o"),
     "random": Look("random perturbation", "#009e73", "^"),
     "fairdiffusion": Look("FairDiffusion", "#d55e00", "D"),
+    # relatives share a hue and differ by marker
+    "fairdiffusion_as_released": Look("FairDiffusion, all as released", "#a04600", "D"),
+    "fairdiffusion_corrected": Look("FairDiffusion, corrected", "#cc79a7", "P"),
+    "fairdiffusion_noise": Look("corrected, but noise only", "#a35f87", "p"),
+    "none_matched_lr": Look("matched learning rate", "#5b9bc8", "o"),
+    "group_blind_noise": Look("group-blind noise", "#7cc9ae", "^"),
+    "random_sigma": Look("random sigma, dose-matched", "#00664a", "<"),
+    "shuffled_y": Look("shuffled scores", "#8c8c8c", "X"),
+    "shuffled_y_corrected": Look("corrected, shuffled scores", "#5f5f5f", "X"),
+    "replay": Look("replayed sigmas", "#b3b3b3", ">"),
+    "inverse_frequency": Look("inverse frequency", "#e69f00", "s"),
+    "group_balanced": Look("group-balanced sampling", "#b37b00", "s"),
+    "group_dro": Look("GroupDRO", "#f0c75e", "v"),
+    "fis": Look("FIS", "#c9b800", "h"),
+    "febs": Look("FEBS", "#8f8300", "h"),
+    "adaptive_sampling": Look("adaptive sampling", "#805800", "d"),
+    "demographic_tokens": Look("demographic tokens", "#6a51a3", "*"),
+    "fair_lora": Look("FairLoRA", "#9e8cc9", "*"),
 }
 LEVEL_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#000000")
 SPLITS: dict[str, Look] = {

@@ -1,59 +1,32 @@
-"""Mitigation methods behind one interface; Fair Bayesian Perturbation as released.
-
-A method turns the unreduced losses of a batch into weights; the training loop multiplies and
-averages. What a method returns is the same on every process, because it always sees the gathered
-batch and draws from generators seeded by (seed, step).
-"""
+"""Fair Bayesian Perturbation, as released and corrected, and the released control."""
 
 from __future__ import annotations
 
-import hashlib
 import math
-import time
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from fairdiff_lib.config import InputError, MitigationConfig, refuse_unknown
+from fairdiff_lib import diffusion
+from fairdiff_lib.config import MitigationConfig
+from fairdiff_lib.groups import (
+    Attributes,
+    RunningMeans,
+    balanced_rows,
+    generator_for,
+    group_means,
+    loss_gap,
+    positions,
+    summed_gap,
+)
+from fairdiff_lib.methods import CORRECTED
+from fairdiff_lib.methods import METHODS as METHODS
+from fairdiff_lib.mitigation import Mitigation
+from fairdiff_lib.optimiser import SigmaPath
 
-Attributes = Mapping[str, tuple[str, ...]]  # attribute name -> level names, in the cohort's order
-
-
-def generator_for(seed: int, *names: object) -> torch.Generator:
-    """Fresh CPU generator whose state depends on the seed and the names alone."""
-    text = "/".join(str(part) for part in (seed, *names))
-    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-    return torch.Generator("cpu").manual_seed(number)
-
-
-def group_means(losses: Tensor, levels: Tensor, attributes: Attributes) -> list[Tensor]:
-    """Mean loss of each level, per attribute.
-
-    Parameters
-    ----------
-    losses : float [N]
-    levels : int64 [N, A]
-        Level index per attribute.
-    attributes : mapping
-        A names with their levels.
-
-    Returns
-    -------
-    list of A float64 tensors, [number of levels]
-        NaN where no sample has the level.
-    """
-    means = []
-    for column, names in enumerate(attributes.values()):
-        sums = torch.zeros(len(names), dtype=torch.float64)
-        counts = torch.zeros(len(names), dtype=torch.float64)
-        sums.index_add_(0, levels[:, column], losses.double())
-        counts.index_add_(0, levels[:, column], torch.ones(len(losses), dtype=torch.float64))
-        means.append(sums / counts)
-    return means
+# -- weights ---------------------------------------------------------------------------------
 
 
 def perturbation_weights(sigma: Tensor, noise: Tensor, levels: Tensor, sizes: list[int]) -> Tensor:
@@ -82,8 +55,7 @@ def perturbation_weights(sigma: Tensor, noise: Tensor, levels: Tensor, sizes: li
 
 def sample_scales(sigma: Tensor, levels: Tensor, sizes: list[int]) -> Tensor:
     """Noise scale of each sample and attribute, float64 [N, A]."""
-    starts = torch.tensor([0, *np.cumsum(sizes)[:-1]])
-    return sigma[levels + starts]
+    return sigma[positions(levels, sizes)]
 
 
 def clamp_with_unit_mean(weights: Tensor, scales: Tensor) -> Tensor:
@@ -108,140 +80,44 @@ def clamp_with_unit_mean(weights: Tensor, scales: Tensor) -> Tensor:
     return clamped
 
 
-def loss_gap(
-    losses: Tensor, levels: Tensor, attributes: Attributes, missing_group: str = "as_released"
-) -> float:
-    """Objective ``y = - sum_a (max_level - min_level)`` of the group-mean losses.
-
-    Parameters
-    ----------
-    losses, levels, attributes
-        As in :func:`group_means`.
-    missing_group : str
-        What an attribute with an absent level contributes: 0 ("as_released", P1: the best value
-        there is), or the mean of the attributes that have all levels ("corrected").
-
-    Returns
-    -------
-    float
-        NaN if corrected and every attribute lacks a level.
-    """
-    gaps = [float(m.max() - m.min()) for m in group_means(losses, levels, attributes)]
-    seen = [gap for gap in gaps if gap == gap]
-    if missing_group == "as_released":
-        return -sum(seen)
-    return -len(gaps) * sum(seen) / len(seen) if seen else float("nan")
+def multipliers(sigma: Tensor, levels: Tensor, sizes: list[int], range_: float) -> Tensor:
+    """Unnormalised mean weights ``prod_a range^(2 sigma[a, level_a(i)] - 1)``, float64 [N] (P2)."""
+    powers = (2.0 * sample_scales(sigma, levels, sizes) - 1.0).sum(dim=1)
+    return torch.exp(math.log(range_) * powers)
 
 
-class Mitigation:
-    """A training method; this one, ``none``, changes nothing.
-
-    Parameters
-    ----------
-    config : MitigationConfig
-    attributes : mapping
-        Attribute name to level names.
-    seed : int
-        Of the method's own draws.
-    steps_per_epoch : int
-        Optimiser steps in one pass over the training split.
-    """
-
-    name = "none"
-
-    def __init__(
-        self, config: MitigationConfig, attributes: Attributes, seed: int, steps_per_epoch: int = 1
-    ) -> None:
-        for attribute, names in attributes.items():
-            if len(names) < 2:
-                raise InputError(
-                    f"attribute {attribute!r} has the one level {list(names)}; a method that "
-                    "compares groups needs at least two"
-                )
-        self.config = config
-        self.attributes = dict(attributes)
-        self.sizes = [len(names) for names in attributes.values()]
-        self.seed = seed
-        self.steps_per_epoch = max(1, steps_per_epoch)
-
-    def prepare(self, pipeline: Any, cohort: Any) -> None:
-        """Change the pipeline or look at the training cohort before training; nothing here."""
-
-    def sampling_weights(self, cohort: Any) -> np.ndarray | None:
-        """Sampling weight of each training row, float64 [N]; None = each row once per epoch."""
-        return None
-
-    def weights(self, losses: Tensor, levels: Tensor, step: int) -> Tensor:
-        """Loss weights of a gathered (micro-)batch.
-
-        Parameters
-        ----------
-        losses : float [N]
-            Detached, over all processes.
-        levels : int64 [N, A]
-        step : int
-            Optimiser step, from 0 over the whole run.
-
-        Returns
-        -------
-        float64 [N]
-        """
-        return torch.ones(len(losses), dtype=torch.float64)
-
-    def observe(self, losses: Tensor, levels: Tensor, step: int) -> dict[str, float]:
-        """See the unweighted losses of the whole batch after its update.
-
-        Returns
-        -------
-        dict
-            Scalars for the history, as ``objective`` or ``acquisition``.
-        """
-        return {"objective": loss_gap(losses, levels, self.attributes)}
-
-    def scales(self) -> Tensor | None:
-        """Current noise scale per level, float64 [G], or None where there is none."""
-        return None
-
-    def state_dict(self) -> dict[str, Any]:
-        """State for a checkpoint; JSON-ready."""
-        return {"name": self.name}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a checkpoint.
-
-        Raises
-        ------
-        InputError
-            The checkpoint is another method's.
-        """
-        if state.get("name") != self.name:
-            raise InputError(
-                f"checkpoint is of method {state.get('name')!r}, this run is {self.name!r}"
-            )
+# -- perturbations ---------------------------------------------------------------------------
 
 
 class RandomPerturbation(Mitigation):
     """The released control: ``w = 1 + sum_a eps_a``, sigma = 1 everywhere and no optimiser."""
 
-    name = "random"
-
     def __init__(
-        self, config: MitigationConfig, attributes: Attributes, seed: int, steps_per_epoch: int = 1
+        self,
+        config: MitigationConfig,
+        attributes: Attributes,
+        seed: int,
+        steps_per_epoch: int = 1,
+        rank: int = 0,
     ) -> None:
-        super().__init__(config, attributes, seed, steps_per_epoch)
+        super().__init__(config, attributes, seed, steps_per_epoch, rank)
         self.sigma = torch.full((sum(self.sizes),), 1.0, dtype=torch.float64)
         self._draws = (-1, 0)  # step, number of draws made in it
 
     def weights(self, losses: Tensor, levels: Tensor, step: int) -> Tensor:
         """See :meth:`Mitigation.weights`; the noise is fresh per sample and attribute."""
+        noise = self.noise(levels, step)
+        weights = perturbation_weights(self.sigma, noise, levels, self.sizes)
+        if self.config.clamp == CORRECTED:
+            weights = clamp_with_unit_mean(weights, sample_scales(self.sigma, levels, self.sizes))
+        return weights
+
+    def noise(self, levels: Tensor, step: int) -> Tensor:
+        """Standard normal float64 [N, A], new for each micro-batch of a step."""
         count = self._draws[1] + 1 if self._draws[0] == step else 0
         self._draws = (step, count)
         generator = generator_for(self.seed, "perturbation", step, count)
-        noise = torch.randn(levels.shape, generator=generator, dtype=torch.float64)
-        weights = perturbation_weights(self.sigma, noise, levels, self.sizes)
-        if self.config.clamp == "corrected":
-            weights = clamp_with_unit_mean(weights, sample_scales(self.sigma, levels, self.sizes))
-        return weights
+        return torch.randn(levels.shape, generator=generator, dtype=torch.float64)
 
     def scales(self) -> Tensor:
         """Current noise scale per level, float64 [G]."""
@@ -249,145 +125,126 @@ class RandomPerturbation(Mitigation):
 
 
 class FairBayesianPerturbation(RandomPerturbation):
-    """Fair Bayesian Perturbation (Luo et al. 2025) as released, with named departures.
+    """Fair Bayesian Perturbation (Luo et al. 2025), its options P1-P6, P8 and P9 by name.
 
-    Each step stores (sigma, y); each ``time_window`` steps a Gaussian process is fitted to the
-    window and sigma becomes the maximiser of its upper confidence bound; after every step sigma
-    drifts towards uniform noise.
+    Sigma follows an ``optimiser.SigmaPath``; :class:`~fairdiff_lib.methods.MitigationConfig` says
+    what each option means.
     """
 
-    name = "fairdiffusion"
+    path_class: type[SigmaPath] = SigmaPath
 
     def __init__(
-        self, config: MitigationConfig, attributes: Attributes, seed: int, steps_per_epoch: int = 1
+        self,
+        config: MitigationConfig,
+        attributes: Attributes,
+        seed: int,
+        steps_per_epoch: int = 1,
+        rank: int = 0,
     ) -> None:
-        super().__init__(config, attributes, seed, steps_per_epoch)
-        self.sigma = torch.full_like(self.sigma, config.sigma_initial)
-        self.tried: list[list[float]] = []
-        self.scores: list[float] = []
-        self._drift(-1)  # once before the first use, as released
+        super().__init__(config, attributes, seed, steps_per_epoch, rank)
+        self.path = self.path_class(sum(self.sizes), config, seed, steps_per_epoch, rank)
+        self.sigma = self.path.sigma
+        self.running = RunningMeans(
+            attributes, config.timestep_bins, decay=1.0 - 1.0 / config.time_window
+        )
+        self.held_out: HeldOut | None = None
+        self.train_levels: Tensor | None = None
 
-    def observe(self, losses: Tensor, levels: Tensor, step: int) -> dict[str, float]:
+    def prepare(self, pipeline: Any, cohort: Any) -> None:
+        """Keep the training split's composition and, for held_out, some validation rows."""
+        self.train_levels = torch.as_tensor(cohort.split("train").codes())
+        if self.config.objective == "held_out":
+            self.held_out = HeldOut(pipeline, cohort, self.attributes, self.config, self.seed)
+
+    def weights(self, losses: Tensor, levels: Tensor, step: int) -> Tensor:
+        """See :meth:`Mitigation.weights`; without noise where sigma sets the mean (P2)."""
+        if self.config.reweighting == "noise":
+            return super().weights(losses, levels, step)
+        if self.train_levels is None:
+            raise RuntimeError("reweighting=mean needs prepare(pipeline, cohort) first")
+        own = (self.sizes, self.config.mean_range)
+        mean = multipliers(self.sigma, self.train_levels, *own).mean()
+        return multipliers(self.sigma, levels, *own) / mean
+
+    def observe(
+        self, losses: Tensor, levels: Tensor, step: int, timesteps: Tensor | None = None
+    ) -> dict[str, float]:
         """See :meth:`Mitigation.observe`; fits the optimiser when its window is full."""
+        measure = None
+        if self.config.objective == "running_bins":
+            self.running.add(losses, levels, timesteps)
+            measure = self._running_gap
+        elif self.config.objective == "held_out":
+            measure = self._held_out_gap
         score = loss_gap(losses, levels, self.attributes, self.config.missing_group)
-        seen = {"objective": score}
-        if np.isfinite(score):
-            self.tried.append(self.sigma.tolist())
-            self.scores.append(score)
-        count = step if self.config.window_count == "corrected" else step % self.steps_per_epoch
-        if (count + 1) % self.config.time_window == 0:
-            seen |= self._choose(step)
-            self.tried, self.scores = [], []
-        self._drift(step)
+        self.path.agree = self.agree
+        seen = self.path.advance(score, step, measure)
+        self.sigma = self.path.sigma
         return seen
 
-    def _choose(self, step: int) -> dict[str, float]:
-        """Set sigma to the optimiser's candidate; an unusable window leaves it as it is."""
-        started = time.perf_counter()
-        if len(self.scores) < 2:
-            return {"optimiser_seconds": 0.0, "acquisition": float("nan")}
-        seed = int(torch.randint(2**31, (1,), generator=generator_for(self.seed, "botorch", step)))
-        candidate, value = next_sigma(
-            torch.tensor(self.tried, dtype=torch.float64),
-            torch.tensor(self.scores, dtype=torch.float64),
-            self.config,
-            seed,
-        )
-        if candidate is not None:
-            self.sigma = candidate
-        return {"optimiser_seconds": time.perf_counter() - started, "acquisition": value}
+    def _running_gap(self) -> float:
+        return summed_gap(self.running.means(), self.config.missing_group)
 
-    def _drift(self, step: int) -> None:
-        """``sigma <- rate sigma + (1 - rate) U(low, high)`` (P4)."""
-        if self.config.drift == "corrected":
-            return
-        low, high = self.config.sigma_low, self.config.sigma_high
-        generator = generator_for(self.seed, "drift", step)
-        uniform = torch.rand(len(self.sigma), generator=generator, dtype=torch.float64)
-        rate = self.config.exploitation_rate
-        self.sigma = rate * self.sigma + (1.0 - rate) * (low + (high - low) * uniform)
+    def _held_out_gap(self) -> float:
+        if self.held_out is None:
+            raise RuntimeError("objective=held_out needs prepare(pipeline, cohort) first")
+        return self.held_out.gap(self.config.missing_group)
 
     def state_dict(self) -> dict[str, Any]:
         """State for a checkpoint; JSON-ready, floats kept exactly."""
-        state = {"sigma": self.sigma.tolist(), "tried": self.tried, "scores": self.scores}
+        state = {"path": self.path.state_dict(), "running": self.running.state_dict()}
         return super().state_dict() | state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See :meth:`Mitigation.load_state_dict`."""
         super().load_state_dict(state)
-        self.sigma = torch.tensor(state["sigma"], dtype=torch.float64)
-        self.tried, self.scores = list(state["tried"]), list(state["scores"])
+        self.path.load_state_dict(state["path"])
+        self.running.load_state_dict(state["running"])
+        self.sigma = self.path.sigma
 
 
-def next_sigma(
-    tried: Tensor, scores: Tensor, config: MitigationConfig, seed: int
-) -> tuple[Tensor | None, float]:
-    """One step of Bayesian optimisation with botorch, as released.
-
-    SingleTaskGP, upper confidence bound, one candidate.
+class HeldOut:
+    """The loss gap on validation rows at fixed timesteps and noise (P6 and P8 corrected).
 
     Parameters
     ----------
-    tried : float64 [n, G]
-        Sigmas of the window.
-    scores : float64 [n]
-        Their objective; larger is better.
+    pipeline : StableDiffusionPipeline
+        Its U-Net is measured as it is when :meth:`gap` is called.
+    cohort : Cohort
+        With a validation split; the rows are drawn from it alone, rare levels first.
+    attributes : mapping
     config : MitigationConfig
-        Bounds, beta, restarts, raw samples.
+        How many rows, and which timesteps.
     seed : int
-        Of the acquisition optimiser's start points.
-
-    Returns
-    -------
-    sigma : float64 [G] or None
-        None where the process could not be fitted.
-    value : float
-        Acquisition at sigma, in the units of the objective; NaN with None.
+        Of the choice of rows and of the noise.
     """
-    from botorch.acquisition import UpperConfidenceBound
-    from botorch.exceptions import BotorchError, BotorchWarning
-    from botorch.fit import fit_gpytorch_mll
-    from botorch.models import SingleTaskGP
-    from botorch.optim import optimize_acqf
-    from gpytorch.mlls import ExactMarginalLogLikelihood
-    from linear_operator.utils.errors import NotPSDError
 
-    bounds = torch.tensor([[config.sigma_low], [config.sigma_high]], dtype=torch.float64)
-    bounds = bounds.repeat(1, tried.shape[1])
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        # constant or duplicated windows make botorch and scipy warn; both are expected here
-        warnings.simplefilter("ignore", BotorchWarning)
-        warnings.simplefilter("ignore", RuntimeWarning)
-        torch.manual_seed(seed)
-        try:
-            process = SingleTaskGP(tried, scores[:, None])
-            fit_gpytorch_mll(ExactMarginalLogLikelihood(process.likelihood, process))
-            candidate, value = optimize_acqf(
-                UpperConfidenceBound(process, beta=config.ucb_beta),
-                bounds=bounds,
-                q=1,
-                num_restarts=config.restarts,
-                raw_samples=config.raw_samples,
-            )
-        except (BotorchError, NotPSDError, ValueError):
-            return None, float("nan")
-    return candidate[0].detach(), float(value)
+    def __init__(
+        self,
+        pipeline: Any,
+        cohort: Any,
+        attributes: Attributes,
+        config: MitigationConfig,
+        seed: int,
+    ) -> None:
+        val = cohort.split("val")
+        sizes = [len(names) for names in attributes.values()]
+        codes = torch.as_tensor(val.codes())
+        self.rows = balanced_rows(codes, sizes, config.held_out_rows, seed).numpy()
+        size = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+        self.names = val.take(self.rows).table["image"].tolist()
+        self.prompts = val.take(self.rows).table["prompt"].tolist()
+        self.levels = codes[self.rows]
+        self.latents = diffusion.mean_latents(pipeline, val.load_images(size, self.rows))
+        self.pipeline, self.attributes, self.seed = pipeline, attributes, seed
+        self.timesteps = config.held_out_timesteps
 
+    def losses(self) -> Tensor:
+        """Mean loss of each row over the timesteps, float64 [n]."""
+        return diffusion.denoising_losses_at(
+            self.pipeline, self.latents, self.prompts, self.names, self.timesteps, self.seed
+        ).mean(dim=1)
 
-METHODS: dict[str, type[Mitigation]] = {
-    cls.name: cls for cls in (Mitigation, RandomPerturbation, FairBayesianPerturbation)
-}
-
-
-def make_mitigation(
-    name: str, config: MitigationConfig, attributes: Attributes, seed: int, steps_per_epoch: int
-) -> Mitigation:
-    """A method by name.
-
-    Raises
-    ------
-    InputError
-        The method does not exist, or an attribute has fewer than two levels.
-    """
-    refuse_unknown("method", name, METHODS)
-    return METHODS[name](config, attributes, seed, steps_per_epoch)
+    def gap(self, missing_group: str) -> float:
+        """``- sum_a (max_level - min_level)`` of the group means, larger is fairer."""
+        return summed_gap(group_means(self.losses(), self.levels, self.attributes), missing_group)

@@ -175,3 +175,51 @@ def test_a_folder_that_is_no_pipeline_is_refused(tmp_path: Path) -> None:
 def test_unknown_sampler_is_refused(pipeline: Any) -> None:
     with pytest.raises(InputError, match="known: ddim, ddpm"):
         draw(pipeline, range(1), scheduler="euler")
+
+
+def fixed_losses(pipeline: Any, rows: slice = slice(None), **options: Any) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(len(PROMPTS), 4, 8, 8, generator=generator)
+    chosen: dict[str, Any] = {"timesteps": (50, 500), "seed": 0} | options
+    return diffusion.denoising_losses_at(
+        pipeline, latents[rows], PROMPTS[rows], NAMES[rows], **chosen
+    )
+
+
+NAMES = [f"image-{row}" for row in range(len(PROMPTS))]
+
+
+def test_a_fixed_loss_belongs_to_its_row(pipeline: Any) -> None:
+    whole = fixed_losses(pipeline)
+    assert whole.dtype == torch.float64 and whole.shape == (len(PROMPTS), 2)
+    torch.testing.assert_close(fixed_losses(pipeline, batch=5), whole, rtol=1e-5, atol=0)
+    torch.testing.assert_close(fixed_losses(pipeline, slice(3, 7)), whole[3:7], rtol=1e-5, atol=0)
+    later = fixed_losses(pipeline, timesteps=(500,))
+    torch.testing.assert_close(later[:, 0], whole[:, 1], rtol=1e-5, atol=0)
+    other = fixed_losses(pipeline, seed=1)
+    assert float((other / whole - 1).abs().median()) > 1e-3  # other noise, other losses
+    assert not pipeline.unet.training and not whole.requires_grad
+
+
+def test_a_fixed_loss_is_the_training_loss_at_that_noise(pipeline: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(len(PROMPTS), 4, 8, 8, generator=generator)
+    noise = diffusion.row_noise(latents, 0, f"{NAMES[2]}/500")
+    features, index = diffusion.embed_prompts(pipeline, PROMPTS[2:3])
+    with torch.no_grad():
+        expected = diffusion.denoising_loss(
+            pipeline.unet,
+            diffusion.training_scheduler(pipeline),
+            latents[2:3],
+            noise[None],
+            torch.tensor([500]),
+            features[index],
+        )
+    assert float(fixed_losses(pipeline)[2, 1]) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_fixed_losses_refuse_what_cannot_be(pipeline: Any) -> None:
+    with pytest.raises(InputError, match="from 0 to 999"):
+        fixed_losses(pipeline, timesteps=(1000,))
+    with pytest.raises(InputError, match="as many of each"):
+        diffusion.denoising_losses_at(pipeline, torch.zeros(2, 4, 8, 8), ["a"], ["b"], (1,), 0)

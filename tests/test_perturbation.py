@@ -13,14 +13,13 @@ import pytest
 import torch
 
 from fairdiff_lib.config import InputError, MitigationConfig
+from fairdiff_lib.groups import balanced_rows, group_means, loss_gap
+from fairdiff_lib.methods import config_of
+from fairdiff_lib.mitigation import make_mitigation
 from fairdiff_lib.perturbation import (
-    METHODS,
     FairBayesianPerturbation,
     clamp_with_unit_mean,
-    group_means,
-    loss_gap,
-    make_mitigation,
-    next_sigma,
+    multipliers,
     perturbation_weights,
     sample_scales,
 )
@@ -132,11 +131,11 @@ def test_drift_forgets_as_released() -> None:
     """After 30 drifts a sigma keeps 0.95^30 = 21% of itself; the rest is uniform noise."""
     finals = []
     for start in (0.0, 1.0):
-        method = fair(time_window=10_000)
-        method.sigma = torch.full((7,), start, dtype=torch.float64)
+        path = fair(time_window=10_000).path
+        path.sigma = torch.full((7,), start, dtype=torch.float64)
         for step in range(30):
-            method._drift(step)
-        finals.append(method.sigma)
+            path.drift(step)
+        finals.append(path.sigma)
     kept = finals[1] - finals[0]
     np.testing.assert_allclose(kept.numpy(), 0.95**30, atol=1e-12)
 
@@ -155,38 +154,10 @@ def test_state_continues_exactly() -> None:
     assert second.sigma.tolist() == whole.sigma.tolist()
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
-def test_every_method_answers_the_interface(name: str) -> None:
-    method = make_mitigation(name, MitigationConfig(time_window=3), ATTRIBUTES, 0, 10)
-    losses = torch.rand(12)
-    levels = torch.stack([torch.arange(12) % size for size in SIZES], dim=1)
-    weights = method.weights(losses, levels, 0)
-    assert weights.shape == (12,) and bool(weights.isfinite().all())
-    again = make_mitigation(name, MitigationConfig(time_window=3), ATTRIBUTES, 0, 10)
-    assert again.weights(losses, levels, 0).tolist() == weights.tolist()  # same on every process
-    assert method.observe(losses, levels, 0)["objective"] <= 0.0
-    json.dumps(method.state_dict())
-
-
-def test_surrogate_finds_the_better_half_of_a_known_surface() -> None:
-    """On y = -sum(sigma), told without noise, the candidate beats the mean of the window."""
-    generator = torch.Generator().manual_seed(0)
-    tried = torch.rand(30, 7, generator=generator, dtype=torch.float64)
-    best, value = next_sigma(tried, -tried.sum(dim=1), MitigationConfig(), seed=0)
-    assert best is not None and math.isfinite(value)
-    assert float(best.sum()) < float(tried.sum(dim=1).min())
-
-
-def test_constant_and_duplicated_windows_survive() -> None:
-    tried = torch.full((6, 7), 0.5, dtype=torch.float64)
-    sigma, _ = next_sigma(tried, torch.zeros(6, dtype=torch.float64), MitigationConfig(), seed=0)
-    assert sigma is None or bool(((sigma >= 0) & (sigma <= 1)).all())
-
-
 @pytest.mark.parametrize(
     ("name", "attributes", "words"),
     [
-        ("fairdifusion", ATTRIBUTES, "known: fairdiffusion, none, random"),
+        ("fairdifusion", ATTRIBUTES, "known: adaptive_sampling, .*fairdiffusion, .*none, "),
         ("random", {"sex": ("Female",)}, "at least two"),
     ],
 )
@@ -199,3 +170,86 @@ def test_bad_input_is_one_clear_line(name: str, attributes: Any, words: str) -> 
 def test_another_methods_state_is_refused() -> None:
     with pytest.raises(InputError, match=r"'none'.*'fairdiffusion'"):
         fair().load_state_dict({"name": "none"})
+
+
+# -- options ---------------------------------------------------------------------------------
+
+
+def train_levels() -> torch.Tensor:
+    """A split of 200 rows with rare levels, [N, A]."""
+    row = torch.arange(200)
+    return torch.stack([(row % 11).clamp(max=2), row % 2, (row % 23 == 0).long()], dim=1)
+
+
+class Rows:
+    """A cohort that is nothing but its training codes."""
+
+    def split(self, name: str) -> Rows:
+        assert name == "train"
+        return self
+
+    def codes(self) -> np.ndarray:
+        return train_levels().numpy()
+
+
+def test_mean_weights_have_mean_one_over_the_split_and_follow_sigma() -> None:
+    """P2 corrected: a larger sigma is a larger expected weight; released, it is none."""
+    method = fair(reweighting="mean")
+    method.prepare(None, Rows())
+    levels = train_levels()
+    equal = method.weights(torch.zeros(200), levels, 0)
+    method.sigma = torch.full((7,), 0.3, dtype=torch.float64)
+    np.testing.assert_allclose(method.weights(torch.zeros(200), levels, 0).numpy(), 1.0)
+    method.sigma = torch.tensor([1.0, 0.5, 0.2, 0.5, 0.5, 0.0, 1.0], dtype=torch.float64)
+    weights = method.weights(torch.zeros(200), levels, 0)
+    assert float(weights.mean()) == pytest.approx(1.0)
+    assert float(equal.mean()) == pytest.approx(1.0)
+    hispanic = levels[:, 2] == 1
+    assert float(weights[hispanic].mean()) > 3 * float(weights[~hispanic].mean())
+    ratio = multipliers(method.sigma, torch.tensor([[0, 0, 0], [1, 0, 0]]), SIZES, 2.0)
+    assert float(ratio[0] / ratio[1]) == pytest.approx(2.0)  # sigma 1 against 0.5: one doubling
+
+
+def test_noise_weights_leave_every_group_at_one_on_average() -> None:
+    method = fair(drift="corrected")
+    method.path.sigma = method.sigma = torch.tensor([1.0, 0, 0, 0.5, 0.5, 0, 1]).double()
+    levels = train_levels()
+    mean = torch.stack([method.weights(torch.zeros(200), levels, s) for s in range(4000)]).mean(0)
+    for level in (0, 1):
+        assert float(mean[levels[:, 2] == level].mean()) == pytest.approx(1.0, abs=0.02)
+
+
+def test_running_bins_see_the_group_where_the_batch_gap_sees_the_timestep() -> None:
+    """P6: losses that depend on t alone have no gap at fixed bins; a batch's own is large."""
+    generator = torch.Generator().manual_seed(0)
+    method = fair(objective="running_bins", history="all", time_window=60, timestep_bins=10)
+    batch_gaps = []
+    for step in range(59):
+        levels = train_levels()[torch.randperm(200, generator=generator)[:32]]
+        timesteps = torch.randint(1000, (32,), generator=generator)
+        losses = (timesteps // 100).double() / 10
+        batch_gaps.append(method.observe(losses, levels, step, timesteps)["objective"])
+    assert float(np.mean(batch_gaps)) < -0.2
+    assert method._running_gap() == pytest.approx(0.0, abs=1e-9)
+    method.running.add(losses + (levels[:, 1] == 1), levels, timesteps)
+    assert method._running_gap() < -0.001
+
+
+def test_corrected_asks_for_every_correction() -> None:
+    own = config_of("fairdiffusion_corrected", MitigationConfig())
+    options = ("missing_group", "clamp", "drift", "window_count", "ranks")
+    assert {getattr(own, name) for name in options} == {"corrected"}
+    assert (own.reweighting, own.objective, own.history) == ("mean", "held_out", "all")
+    released = config_of("fairdiffusion_as_released", own)
+    assert {getattr(released, name) for name in options} == {"as_released"}
+    assert (released.reweighting, released.objective) == ("noise", "batch_gap")
+
+
+def test_held_out_rows_hold_the_rare_levels() -> None:
+    levels = train_levels()
+    rows = balanced_rows(levels, SIZES, 40, seed=0)
+    assert len(rows) == 40 == len(set(rows.tolist()))
+    rare = (levels[:, 2] == 1).sum()  # 9 of 200: chance would choose two
+    assert int(rare) == 9 and int((levels[rows][:, 2] == 1).sum()) >= 5
+    assert len(balanced_rows(levels, SIZES, 999, seed=0)) == 200
+    assert rows.tolist() != balanced_rows(levels, SIZES, 40, seed=1).tolist()

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from fairdiff_lib.config import InputError, LoopConfig, MitigationConfig
-from fairdiff_lib.perturbation import Mitigation, make_mitigation
-from fairdiff_lib.training import HISTORY_COLUMNS, batch_rows, fit, learning_rate
+from fairdiff_lib.loop import HISTORY_COLUMNS, batch_rows, fit, learning_rate
+from fairdiff_lib.mitigation import Mitigation, make_mitigation
 
 ATTRIBUTES = {"race": ("Asian", "Black", "White"), "sex": ("Female", "Male")}
 LOOP = LoopConfig(steps=12, batch=8, warmup=2, checkpoint_every=4, log_every=1, ema_decay=0.9)
@@ -141,7 +141,10 @@ def test_history_is_tidy_and_its_level_means_average_to_the_loss() -> None:
     )
     history = result.history
     assert list(history.columns) == list(HISTORY_COLUMNS)
-    assert set(history.quantity) == {"loss", "sigma", "objective", "seconds", "acquisition"}
+    assert set(history.quantity) == {
+        *("loss", "objective", "seconds", "acquisition", "sigma", "weight", "negative_weights"),
+        *("gradient_norm", "clip_factor", "second_moment"),
+    }
     assert history[history.quantity == "acquisition"].step.tolist() == [5, 10]
     step = history[(history.step == 3) & (history.quantity == "loss")]
     rows = batch_rows(COUNT, LOOP.batch, 1, 2).numpy()
