@@ -14,12 +14,15 @@ not in git: a fresh clone runs everything.
 import shlex
 import sys
 
+from fairdiff_lib.assets import load_cohort
 from fairdiff_lib.config import load_settings, parse_overrides
+from fairdiff_lib.protocol import protocol_path, write_protocol
 from fairdiff_lib.store import PROJECT_ROOT, Layout, is_simulated
 
 # the scalars that all notebooks share; `fairdiff run` gives them (an empty one arrives as None)
 PRESET = str(config.get("preset") or "quick")
 DATASET = str(config.get("dataset") or "fairgenmed_simulated")
+STUDY = str(config.get("study") or "main")
 OVERRIDES = str(config.get("overrides") or "")
 DATA_ROOT = str(config.get("data_root") or "")
 RUNS_ROOT = str(config.get("runs_root") or "data/runs")
@@ -49,6 +52,7 @@ RUNS_AT_ONCE = min(CORES, len(METHODS) * len(SEEDS))  # trained side by side, as
 SHARE = max(1, CORES // RUNS_AT_ONCE)
 
 FAMILY = DATASET.removesuffix("_simulated")
+AUDIT = ["tab_gates", "tab_contrasts", "tab_differences", "tab_intersections", "tab_encoder"]
 QUALITY = {"fairgenmed": ["tab02", "tab03"], "ham10000": ["tab08"], "chexpert": ["tab10"]}
 DOWNSTREAM = {
     "fairgenmed": ["tab04", "tab05", "tab06", "tab07"],
@@ -93,12 +97,19 @@ wildcard_constraints:
 
 localrules:
     all,
+    protocol,
+
+
+# what each study of graph.STUDIES is done with
+TARGETS = {
+    "main": [record("00_index"), record("06_perturbation")],
+    "proof": [record("10_proof")],
+}
 
 
 rule all:
     input:
-        record("00_index"),
-        record("06_perturbation"),
+        TARGETS[STUDY],
 
 
 # 02 -> the simulated dataset, in the original layout. Real data are the user's own.
@@ -132,6 +143,20 @@ rule cohort:
         made=LAYOUT.cohort,
     shell:
         FAIRDIFF + "01_cohorts --made {params.made:q}" + COMMON
+
+
+# what will be tested, and by which rule: written before there is a test image. A protocol of the
+# same words stays as it was (so Snakemake mustn't remove it) and undoes no run (ancient); other
+# words come with other settings, which do.
+rule protocol:
+    input:
+        cohort=record("01_cohorts"),
+    output:
+        written=update(protocol_path(LAYOUT)),
+    params:
+        settings=LAYOUT.records.name,
+    run:
+        write_protocol(SETTINGS, LAYOUT, load_cohort(SETTINGS, LAYOUT))
 
 
 # 03 base -> VAE, text encoder and base U-Net: the pipeline that every method starts from
@@ -172,6 +197,7 @@ rule train:
 # 04 method, seed -> an image per test prompt, and one per training prompt
 rule generate:
     input:
+        protocol=ancient(protocol_path(LAYOUT)),
         run=record("03_train_{method}_seed{seed}"),
         source=source("04_generate"),
     output:
@@ -190,11 +216,12 @@ rule generate:
 # 05 -> quality by group (T2 and T3, T8 or T10), the gates, F2, F3, F6
 rule quality:
     input:
+        protocol=ancient(protocol_path(LAYOUT)),
         images=every_run("04_generate"),
         source=source("05_quality"),
     output:
         record=record("05_quality"),
-        read=tables("tab_gates", "tab_contrasts", *QUALITY[FAMILY]) + figures("fig02", "fig03", "fig06"),
+        read=tables(*AUDIT, *QUALITY[FAMILY]) + figures("fig02", "fig03", "fig06"),
     log:
         notebook=executed("05_quality"),
     params:
@@ -230,7 +257,7 @@ rule downstream:
         source=source("07_downstream"),
     output:
         record=record("07_downstream"),
-        read=tables(*DOWNSTREAM[FAMILY]) + figures("fig05"),
+        read=tables(*DOWNSTREAM[FAMILY], "tab_contrasts_downstream") + figures("fig05"),
     log:
         notebook=executed("07_downstream"),
     params:
@@ -261,6 +288,7 @@ rule ablations:
 # 09 -> a verdict per claim: T14
 rule verdict:
     input:
+        protocol=ancient(protocol_path(LAYOUT)),
         ablations=record("08_ablations"),
         source=source("09_verdict"),
     output:
@@ -288,3 +316,22 @@ rule index:
         settings=LAYOUT.records.name,
     shell:
         FAIRDIFF + "00_index" + COMMON
+
+
+# 10 -> is the audit valid? Simulated audits of known truth. Its trained generator is this study's.
+rule proof:
+    input:
+        run=record("03_train_none_seed0"),
+        source=source("10_proof"),
+    output:
+        record=record("10_proof"),
+        read=tables("tab_calibration", "tab_truth", folder=LAYOUT.calibration)
+        + figures("fig_calibration", "fig_power", folder=LAYOUT.calibration),
+    log:
+        notebook=f"{LAYOUT.calibration}/executed/10_proof.ipynb",
+    params:
+        settings=LAYOUT.proof.name,
+        made=LAYOUT.pools,
+    threads: CORES
+    shell:
+        FAIRDIFF + "10_proof --made {params.made:q}" + COMMON

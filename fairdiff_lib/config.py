@@ -13,6 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from fairdiff_lib.methods import METHODS, config_of, fields_of, later
+from fairdiff_lib.methods import MitigationConfig as MitigationConfig
+
 T = TypeVar("T")
 
 
@@ -84,25 +87,6 @@ class LoopConfig:
 
 
 @dataclass(frozen=True)
-class MitigationConfig:
-    """Fair Bayesian Perturbation: the released settings, and the named departures from them."""
-
-    time_window: int = 30  # steps between two fits of the optimiser, as released
-    exploitation_rate: float = 0.95  # sigma <- rate * sigma + (1 - rate) * U(0,1), as released
-    ucb_beta: float = 0.1  # of the upper confidence bound, as released
-    restarts: int = 5  # of the acquisition optimiser, as released
-    raw_samples: int = 20  # initial points of it, as released
-    sigma_initial: float = 1.0  # as released
-    sigma_low: float = 0.0  # lower bound, as released
-    sigma_high: float = 1.0  # upper bound, as released
-    missing_group: str = "as_released"  # P1: "as_released" (gap 0) or "corrected" (left out)
-    clamp: str = "as_released"  # P3: "as_released" (none) or "corrected" (w >= 0 with E[w] = 1)
-    drift: str = "as_released"  # P4: "as_released" (each step) or "corrected" (none)
-    window_count: str = "corrected"  # P9: "as_released" (restarts each epoch) or "corrected" (whole
-    # run). The default departs: the released epochs are longer than the window, ours are not.
-
-
-@dataclass(frozen=True)
 class GenerationConfig:
     """Sampling from a pipeline."""
 
@@ -111,6 +95,9 @@ class GenerationConfig:
     scheduler: str = "dpmsolver++"  # or "ddim", "ddpm"
     batch: int = 128  # images per pass; does not change an image
     seed: int = 0  # of the initial noise, combined with the row's name
+    # P7. raw (as released): the U-Net as the last step left it. The default departs: an average
+    # is kept to be used, and a short run's last step is noisy.
+    weights: str = later("ema", "ema", "raw")
 
 
 @dataclass(frozen=True)
@@ -127,6 +114,11 @@ class ClassifierConfig:
     )
     evaluate_every: int = 50  # steps between two looks at the validation images
 
+    @property
+    def name(self) -> str:
+        """What tables call this configuration; no field, so that no digest depends on it."""
+        return "residual"
+
 
 @dataclass(frozen=True)
 class AuditConfig:
@@ -134,12 +126,44 @@ class AuditConfig:
 
     features: str = "encoder"  # "encoder" (trained here), or a transformers hub id / folder
     features_revision: str = ""  # commit of that hub id
+    sensitivity: str = "random"  # a second feature space, that no label has shaped; named as above
+    sensitivity_revision: str = ""  # commit of that hub id
+    loss_timesteps: tuple[int, ...] = (200, 500, 800)  # of 1,000; empty = no denoising loss
     confidence: float = 0.95  # of every interval
     bootstrap: int = 400  # replicates for metrics without a closed form
     secondary_below: int = 80  # subjects; smaller levels are shown, not tested as primary
     smallest_effect: float = 0.2  # x the baseline's KID: the smallest change of interest
     gate_vae_r2: float = 0.6  # least R^2 of the cup-disc ratio on VAE reconstructions
     gate_prompt_auc: float = 0.8  # least AUC, normal against abnormal cup-disc prompts
+
+
+@dataclass(frozen=True)
+class ProofConfig:
+    """Simulated audits of known truth, which the audit itself is judged by.
+
+    Fixed before the proof is run. Sizes are FairGenMed's: its sister test set has 36, 78 and 132
+    subjects in its smaller groups and about 800 in its largest.
+    """
+
+    simulations: int = 2000  # audits per cell of the KID: 8,000 per null over the sizes
+    other_simulations: int = 1000  # audits per cell of other metrics, several contrasts or images
+    power_simulations: int = 400  # audits per cell with a planted disparity
+    naive_simulations: int = 200  # audits per cell of a naive test, which costs more
+    pool_simulations: int = 1000  # audits per cell that subsamples a pool of images
+    sizes: tuple[int, ...] = (36, 78, 132, 300)  # subjects of the smaller group
+    naive_sizes: tuple[int, ...] = (36, 132)  # of them, those that naive tests are shown at
+    family_sizes: tuple[int, ...] = (78, 132)  # subjects of the two smaller of three levels
+    reference: int = 800  # subjects of the largest group
+    width: int = 64  # features
+    kid: float = 0.04  # of every group under a null; the study's own are 0.03 to 0.06
+    ratios: tuple[float, ...] = (1.5, 2.0, 3.0)  # planted KID ratios
+    pairing: float = 0.5  # correlation of an image with the one generated for its prompt
+    alike: float = 0.5  # correlation of a subject's images, where it has several
+    permutations: int = 99  # of a naive permutation test
+    replicates: int = 50  # of the released t-test; its alarms grow with them
+    bootstrap: int = 400  # replicates of the naive KID bootstrap
+    pool: int = 20_000  # images per group whose KID is the truth of the layers with images
+    seed: int = 20250618  # of everything
 
 
 @dataclass(frozen=True)
@@ -160,6 +184,7 @@ class Settings:
     encoder: ClassifierConfig = field(default_factory=ClassifierConfig)
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     audit: AuditConfig = field(default_factory=AuditConfig)
+    proof: ProofConfig = field(default_factory=ProofConfig)
 
     def digest(self, *sections: str) -> str:
         """First 10 hex digits of the SHA-256 of the named sections (all without a name).
@@ -172,9 +197,10 @@ class Settings:
         Returns
         -------
         str
-            The same for equal settings on every machine and Python version.
+            The same for equal settings on every machine and Python version; fields that were
+            added later count only where they differ from their default.
         """
-        values = as_dict(self)
+        values = _for_digest(self)
         chosen = {name: values[name] for name in sections} if sections else values
         text = json.dumps(chosen, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:10]
@@ -191,6 +217,17 @@ def as_dict(settings: Any) -> dict[str, Any]:
     """Plain JSON-ready form of a settings dataclass (tuples become lists)."""
     values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings)))
     return values
+
+
+def _for_digest(value: Any) -> Any:
+    """Nested mapping of a settings dataclass without later fields that are at their default."""
+    if not dataclasses.is_dataclass(value):
+        return value
+    return {
+        f.name: _for_digest(getattr(value, f.name))
+        for f in dataclasses.fields(value)
+        if not (f.metadata.get("later") and getattr(value, f.name) == f.default)
+    }
 
 
 def refuse_unknown(kind: str, name: str, known: Mapping[str, Any] | tuple[str, ...]) -> None:
@@ -264,7 +301,7 @@ def replace_field(settings: T, name: str, value: Any, within: str = "") -> T:
 def _convert(name: str, value: Any, kind: Any) -> Any:
     """``value`` as ``kind`` (int, float, bool, str, or a tuple of one of them)."""
     if get_origin(kind) is tuple:
-        parts = value.split(",") if isinstance(value, str) else list(value)
+        parts = (value.split(",") if value else []) if isinstance(value, str) else list(value)
         return tuple(_convert(name, part, get_args(kind)[0]) for part in parts)
     if kind is bool:
         known = {"true": True, "false": False, True: True, False: False}
@@ -283,22 +320,15 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
 
 def check_settings(settings: Settings) -> None:
     """Refuse settings that contradict themselves, naming the field."""
-    m, sim, model = settings.mitigation, settings.simulator, settings.model
-    if not m.sigma_low < m.sigma_high:
-        raise InputError(
-            f"mitigation.sigma_low={m.sigma_low} must be below sigma_high={m.sigma_high}"
-        )
-    for option in ("missing_group", "clamp", "drift", "window_count"):
-        refuse_unknown(f"mitigation.{option}", getattr(m, option), ("as_released", "corrected"))
+    sim, model = settings.simulator, settings.model
+    check_mitigation(settings.mitigation, "mitigation")
+    _refuse_unnamed("generation", settings.generation)
     for name in ("vae", "base", "training"):
         check_loop(name, getattr(settings, name))
     check_loop("encoder.loop", settings.encoder.loop)
     check_loop("classifier.loop", settings.classifier.loop)
-    if "fairdiffusion" in settings.methods and m.time_window > settings.training.steps:
-        raise InputError(
-            f"mitigation.time_window={m.time_window} is longer than the run "
-            f"(training.steps={settings.training.steps})"
-        )
+    for method in settings.methods:
+        check_method(method, settings)
     if min(sim.train, sim.val, sim.test) < 1:
         raise InputError("simulator.train, val and test must each be at least 1")
     if len(model.unet_channels) != len(model.unet_attention):
@@ -311,6 +341,54 @@ def check_settings(settings: Settings) -> None:
         given = getattr(settings, name)
         if len(set(given)) < len(given):
             raise InputError(f"{name}={','.join(map(str, given))}: each may be named once")
+
+
+def _refuse_unnamed(section: str, values: Any) -> None:
+    """Refuse a named option's value that is not one of its names."""
+    for f in dataclasses.fields(values):
+        if f.metadata.get("known"):
+            refuse_unknown(f"{section}.{f.name}", getattr(values, f.name), f.metadata["known"])
+
+
+def check_mitigation(m: MitigationConfig, where: str) -> None:
+    """Refuse a mitigation that contradicts itself, naming the field; ``where`` begins the line."""
+    _refuse_unnamed(where, m)
+    if not m.sigma_low < m.sigma_high:
+        raise InputError(f"{where}.sigma_low={m.sigma_low} must be below sigma_high={m.sigma_high}")
+    if not m.sigma_low <= m.sigma_initial <= m.sigma_high:
+        raise InputError(
+            f"{where}.sigma_initial={m.sigma_initial}: expected a value from "
+            f"sigma_low={m.sigma_low} to sigma_high={m.sigma_high}"
+        )
+    if m.objective != "batch_gap" and m.history == "window":
+        raise InputError(
+            f"{where}.objective={m.objective} gives one score per window, and history=window "
+            "forgets it; expected history=all"
+        )
+    counts = ("time_window", "timestep_bins", "held_out_rows", "initial_points", "lora_rank")
+    for name in (*counts, "restarts", "raw_samples"):
+        if getattr(m, name) < 1:
+            raise InputError(f"{where}.{name}={getattr(m, name)}: expected at least 1")
+    for name in ("exploitation_rate", "fis_weight", "sampling_floor", "lora_own"):
+        if not 0.0 <= getattr(m, name) <= 1.0:
+            raise InputError(f"{where}.{name}={getattr(m, name)}: expected a value from 0 to 1")
+    for name in ("fis_temperature", "febs_gamma", "dro_rate", "adapter_rate"):
+        if not getattr(m, name) > 0.0:
+            raise InputError(f"{where}.{name}={getattr(m, name)}: expected a value above 0")
+    if not m.mean_range > 1.0:
+        raise InputError(f"{where}.mean_range={m.mean_range}: expected a value above 1")
+
+
+def check_method(method: str, settings: Settings) -> None:
+    """Refuse a method that does not exist, or that these settings leave nothing to do."""
+    refuse_unknown("method", method, METHODS)
+    own = config_of(method, settings.mitigation)
+    check_mitigation(own, f"method {method}: mitigation")
+    if "time_window" in fields_of(method) and own.time_window > settings.training.steps:
+        raise InputError(
+            f"mitigation.time_window={own.time_window} is longer than the run "
+            f"(training.steps={settings.training.steps})"
+        )
 
 
 def check_loop(name: str, loop: LoopConfig) -> None:
@@ -351,6 +429,23 @@ def _smoke(dataset: str) -> Settings:
         encoder=net,
         classifier=net,
         audit=AuditConfig(bootstrap=50),
+        proof=ProofConfig(
+            simulations=20,
+            other_simulations=10,
+            power_simulations=10,
+            naive_simulations=4,
+            pool_simulations=10,
+            sizes=(12, 24),
+            naive_sizes=(12,),
+            family_sizes=(24, 24),
+            reference=60,
+            width=8,
+            kid=0.01,
+            permutations=19,
+            replicates=10,
+            bootstrap=50,
+            pool=400,
+        ),
     )
 
 

@@ -8,19 +8,28 @@ alone, whatever the metric is.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
-from statsmodels.stats.multitest import multipletests
+from numpy.typing import ArrayLike
 
 from fairdiff_lib.config import InputError, refuse_unknown
+from fairdiff_lib.contrasts import (
+    Design,
+    contrast_rows,
+    control_discoveries,
+    disparity,
+    omnibus_rows,
+)
+from fairdiff_lib.equity import GROUP_COLUMNS, equity_rows
 from fairdiff_lib.estimators import jackknife_units, macro_auc, mean_of_rows
 from fairdiff_lib.inference import (
+    MIN_UNITS,
     OVERALL,
+    Bools,
     Estimate,
     Floats,
     Groups,
@@ -28,25 +37,16 @@ from fairdiff_lib.inference import (
     Levels,
     difference,
     group_units,
-    max_t,
+    mean_estimate,
+    not_estimable,
 )
-from fairdiff_lib.kernels import Kernel, kid
-from fairdiff_lib.parity import equity_scaled, psd
+from fairdiff_lib.kernels import Kernel, as_features, kid
+from fairdiff_lib.quality import manifold_scores
 
 Estimator = Callable[[Groups], list[Estimate]]
 Key = tuple[str, str]
-CONTRAST_COLUMNS = (
-    "attribute", "level", "reference", "metric", "n", "n_reference",
-    "value", "low", "high", "p", "p_adjusted", "role", "note",
-)  # fmt: skip
-GROUP_COLUMNS = ("attribute", "level", "metric", "n", "value", "low", "high", "note")
-DIRECTIONS = {  # of the metrics that equity summaries are made for
-    "kid": "low", "fid": "low", "mifid": "low", "denoising_loss": "low",
-    "auc": "high", "accuracy": "high",
-}  # fmt: skip
-SECONDARY_NOTE = "secondary: p_adjusted controls the false discovery rate only"
 MODEL_NOTE = "two trained models, interval over subjects; methods need several seeds"
-GAP_NOTE = "description only: positive even without disparity; tests are in the contrasts"
+MANIFOLD_NOTE = "depends on n: levels of unequal size do not compare"
 
 
 def kid_metric(kernel: Kernel, real: ArrayLike, generated: ArrayLike) -> Estimator:
@@ -75,6 +75,32 @@ def rows_metric(function: Callable[[Ints], float]) -> Estimator:
     ]
 
 
+def manifold_metric(real: ArrayLike, generated: ArrayLike, score: str) -> Estimator:
+    """Precision, recall, density or coverage of features [N, D], within each group.
+
+    Parameters
+    ----------
+    real, generated : [N, D]
+    score : str
+        A key of :func:`quality.manifold_scores`. Intervals hold for the reference images given.
+    """
+    refuse_unknown("manifold score", score, ("precision", "recall", "density", "coverage"))
+    x, y = as_features(real, "real features"), as_features(generated, "generated features")
+    return lambda groups: [
+        _manifold_estimate(x, y, groups.unit, member, score) for member in groups.members.T
+    ]
+
+
+def _manifold_estimate(x: Floats, y: Floats, unit: Ints, member: Bools, score: str) -> Estimate:
+    chosen, n = member[unit], int(member.sum())
+    if n < MIN_UNITS:
+        return not_estimable(len(member), n, f"fewer than {MIN_UNITS} subjects")
+    values = np.full(len(unit), np.nan)
+    values[chosen] = manifold_scores(x[chosen], y[chosen])[score]
+    mean = mean_of_rows(values, unit, member, bounded=score != "density")
+    return replace(mean, note="; ".join(part for part in (mean.note, MANIFOLD_NOTE) if part))
+
+
 @dataclass(frozen=True)
 class Audit:
     """What is known about one metric, overall and by group.
@@ -82,70 +108,89 @@ class Audit:
     Attributes
     ----------
     metric : str
-    better : str
-        ``"high"`` or ``"low"``.
-    attributes : mapping
-        Attribute to level names: those that contrasts are made for.
     estimates : dict of (attribute, level) to Estimate
         A group that cannot be estimated stays, as NaN with n and the reason.
-    confidence : float
-        Of each interval by itself; the family is kept by ``p_adjusted``.
-    secondary_below : int
-        Levels with fewer units are secondary.
-    declared : bool
-        False where the metric is no primary endpoint: all its contrasts are secondary.
-    seed : int
-        Of the Monte Carlo behind the adjusted p.
+    design : Design
+        Attributes and levels that are compared, direction, confidence, role, smallest effect.
+    features : str
+        Name of the feature space, where the metric rests on one.
     """
 
     metric: str
-    better: str
-    attributes: Levels
     estimates: dict[Key, Estimate]
-    confidence: float = 0.95
-    secondary_below: int = 80
-    declared: bool = True
-    seed: int = 0
+    design: Design
+    features: str = ""
+
+    @property
+    def attributes(self) -> Levels:
+        """Attribute to level names: those that contrasts are made for."""
+        return self.design.attributes
 
     @property
     def overall(self) -> Estimate:
         """The estimate over all units."""
         return self.estimates[OVERALL]
 
+    @property
+    def n(self) -> dict[Key, int]:
+        """Units of each group."""
+        return {key: estimate.n for key, estimate in self.estimates.items()}
+
     @cached_property
     def by_group(self) -> pd.DataFrame:
         """attribute, level, metric, n, value, low, high, note; the first row is overall."""
         rows = [
-            (*key, self.metric, e.n, e.value, *e.interval(self.confidence), e.note)
+            (*key, self.metric, e.n, e.value, *e.interval(self.design.confidence), e.note)
             for key, e in self.estimates.items()
         ]
         return pd.DataFrame(rows, columns=list(GROUP_COLUMNS))
 
     @cached_property
     def contrasts(self) -> pd.DataFrame:
-        """Signed differences from the largest level, in ``CONTRAST_COLUMNS``.
+        """Signed differences from the largest level: see :func:`contrasts.contrast_rows`."""
+        return contrast_rows(self.estimates, self.design, self.metric, self.features)
 
-        Adjusted p: max-|t| over the primary contrasts of all attributes, false discovery
-        rate for the secondary ones.
+    @cached_property
+    def omnibus(self) -> pd.DataFrame:
+        """Largest minus smallest level of each attribute, with the test that all are equal."""
+        return omnibus_rows(self.estimates, self.design, self.metric, self.features)
+
+    @cached_property
+    def disparity(self) -> pd.DataFrame:
+        """Mean squared difference between levels, less its sampling variance, by attribute.
+
+        In the columns of ``by_group``; metric ``<metric>_disparity``, level "all".
         """
-        found = self.estimates
-        pairs = [p for name, levels in self.attributes.items() for p in _pairs(found, name, levels)]
-        gaps = [difference(found[key], found[reference]) for key, reference in pairs]
-        rows = [
-            (*key, reference[1], self.metric, found[key].n, found[reference].n, gap.value,
-             *gap.interval(self.confidence), gap.p_value(), gap.note)
-            for (key, reference), gap in zip(pairs, gaps, strict=True)
-        ]  # fmt: skip
-        columns = [c for c in CONTRAST_COLUMNS if c not in ("p_adjusted", "role")]
-        table = pd.DataFrame(rows, columns=columns)
-        smaller = table[["n", "n_reference"]].min(axis=1)
-        primary = (smaller >= self.secondary_below).to_numpy(dtype=bool) & self.declared
-        return _adjusted(table, gaps, primary, self.seed)
+        rows = []
+        for name in self.attributes:
+            value, n, note = disparity(self.estimates, self.design, name)
+            metric = f"{self.metric}_disparity"
+            rows.append((name, "all", metric, n, value, np.nan, np.nan, note))
+        return pd.DataFrame(rows, columns=list(GROUP_COLUMNS))
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        """Equity-scaled value, gap, ratio, worst level and PSD: see :func:`equity_rows`."""
-        return equity_rows(self.by_group, self.attributes, {self.metric: self.better})
+        """Equity-scaled value, gap, ratio, worst level, PSD and disparity, by attribute.
+
+        The gap's note carries the p of its test (:attr:`omnibus`); see :func:`equity_rows`.
+        """
+        rows = equity_rows(self.by_group, self.attributes, {self.metric: self.design.better})
+        p = self.omnibus.set_index("attribute")["p"]
+        tested = (rows["metric"] == f"{self.metric}_gap") & np.isfinite(rows["value"])
+        notes = [
+            f"{note}; p = {p[name]:.2g}" if yes and np.isfinite(p[name]) else note
+            for note, name, yes in zip(rows["note"], rows["attribute"], tested, strict=True)
+        ]
+        return pd.concat([rows.assign(note=notes), self.disparity], ignore_index=True)
+
+    def with_smallest_effect(self, size: float) -> Audit:
+        """The audit with another smallest difference of interest; NaN unless it is positive."""
+        size = size if size > 0 else float("nan")
+        return replace(self, design=replace(self.design, smallest_effect=size))
+
+    def with_role(self, role: str) -> Audit:
+        """The audit as a primary endpoint, or in the role that all its contrasts have."""
+        return replace(self, design=replace(self.design, role=role))
 
 
 def audit(
@@ -157,7 +202,9 @@ def audit(
     better: str = "low",
     confidence: float = 0.95,
     secondary_below: int = 80,
-    declared: bool = True,
+    role: str = "primary",
+    smallest_effect: float = float("nan"),
+    features: str = "",
     seed: int = 0,
 ) -> Audit:
     """Audit any metric.
@@ -168,52 +215,53 @@ def audit(
         Groups to one estimate per group, as :func:`kid_metric` makes.
     groups : Groups
         From :func:`inference.group_units`, with at least the attributes' levels.
-    attributes, metric, better, confidence, secondary_below, declared, seed
+    metric, features
         As in :class:`Audit`.
+    attributes, better, confidence, secondary_below, role, smallest_effect, seed
+        As in :class:`contrasts.Design`.
 
     Raises
     ------
     InputError
-        An attribute with fewer than two levels, or with one that ``groups`` lacks.
+        No attribute, one with fewer than two levels or with fewer than two that have a unit,
+        or with a level that ``groups`` lacks.
     """
     refuse_unknown("direction", better, ("high", "low"))
+    if not attributes:
+        raise InputError(f"audit of {metric}: no attribute to compare levels of")
     for name, levels in attributes.items():
         if len(levels) < 2:
             raise InputError(f"audit of {metric}: {name} has fewer than two levels")
         for level in levels:
             if (name, level) not in groups.keys:
                 raise InputError(f"audit of {metric}: the groups lack {name} {level!r}")
+        if sum(groups.column(name, level).any() for level in levels) < 2:
+            raise InputError(f"audit of {metric}: fewer than two levels of {name} have a subject")
     found = dict(zip(groups.keys, estimator(groups), strict=True))
-    return Audit(metric, better, attributes, found, confidence, secondary_below, declared, seed)
+    design = Design(attributes, better, confidence, secondary_below, role, smallest_effect, seed)
+    return Audit(metric, found, design, features)
 
 
-def _pairs(found: Mapping[Key, Estimate], name: str, levels: Sequence[str]) -> list[Any]:
-    """Each level of an attribute with the largest one."""
-    keys = [(name, level) for level in levels]
-    reference = max(keys, key=lambda key: found[key].n)  # the first of equals
-    return [(key, reference) for key in keys if key != reference]
+def mean_audit(audits: Sequence[Audit]) -> Audit:
+    """The mean over several models, as those of several seeds, on the same units.
 
-
-def _adjusted(
-    contrasts: pd.DataFrame, gaps: Sequence[Estimate], primary: NDArray[np.bool_], seed: int
-) -> pd.DataFrame:
-    """Roles and adjusted p: max-|t| over the primary ones, false discovery rate for the rest."""
-    adjusted = np.full(len(contrasts), np.nan)
-    adjusted[primary] = max_t([gap for gap, yes in zip(gaps, primary, strict=True) if yes], seed)
-    raw = contrasts["p"].to_numpy(dtype=np.float64)
-    rest = ~primary & np.isfinite(raw)
-    if rest.any():
-        adjusted[rest] = multipletests(raw[rest], method="fdr_bh")[1]
-    notes = [
-        "; ".join(part for part in (note, SECONDARY_NOTE if other else "") if part)
-        for note, other in zip(contrasts["note"], rest, strict=True)
-    ]
-    roles = np.where(primary, "primary", "secondary")
-    return contrasts.assign(p_adjusted=adjusted, role=roles, note=notes)[list(CONTRAST_COLUMNS)]
+    Each group's estimate is the mean of the models' estimates, its influence values the mean of
+    theirs. So the intervals and tests are about the mean of *these* models on new patients; the
+    patients that the models share count once, as they must: combining the models' p-values would
+    count them S times.
+    """
+    first = audits[0]
+    for other in audits[1:]:
+        if (other.metric, other.features) != (first.metric, first.features):
+            raise InputError("mean of audits: they differ in metric or features")
+        if list(other.estimates) != list(first.estimates):
+            raise InputError("mean of audits: they differ in groups")
+    found = {key: mean_estimate([one.estimates[key] for one in audits]) for key in first.estimates}
+    return replace(first, estimates=found)
 
 
 def contrast_table(audits: Sequence[tuple[Mapping[str, Any], Audit]]) -> pd.DataFrame:
-    """Contrasts of several audits below each other.
+    """Contrasts of several audits below each other, each followed by its omnibus tests.
 
     Parameters
     ----------
@@ -223,81 +271,25 @@ def contrast_table(audits: Sequence[tuple[Mapping[str, Any], Audit]]) -> pd.Data
     Returns
     -------
     DataFrame
-        The labels, then attribute, level, reference, metric, n, n_reference, value (level
-        minus reference), low, high, p, p_adjusted (within one audit), role, note.
+        The labels, then ``contrasts.CONTRAST_COLUMNS``: value is level minus reference. The
+        adjusted p of what is not primary controls the false discovery rate over all such rows
+        of the same labels.
     """
-    frames = [labelled(one.contrasts, labels) for labels, one in audits]
-    return pd.concat(frames, ignore_index=True)
+    frames = [
+        labelled(pd.concat([one.contrasts, one.omnibus], ignore_index=True), labels)
+        for labels, one in audits
+    ]
+    table = pd.concat(frames, ignore_index=True)
+    names = list(audits[0][0])
+    runs = table.groupby(names, sort=False, dropna=False)
+    parts = [control_discoveries(run) for _, run in runs]
+    joined: pd.DataFrame = pd.concat(parts).sort_index()
+    return joined
 
 
 def labelled(frame: pd.DataFrame, labels: Mapping[str, Any]) -> pd.DataFrame:
     """The frame with constant columns before its own."""
     return frame.assign(**labels)[[*labels, *(c for c in frame.columns if c not in labels)]]
-
-
-def equity_rows(
-    table: pd.DataFrame, attributes: Levels, directions: Mapping[str, str] = DIRECTIONS
-) -> pd.DataFrame:
-    """Equity summaries of every metric of a tidy table, in the columns of that table.
-
-    For metric M and attribute A: ``es_M`` (equity-scaled), ``M_gap`` (largest minus
-    smallest), ``M_ratio`` (worst over best), ``M_psd_mean``, ``M_psd_max`` with level
-    ``all``, and ``M_worst`` with the worst level's name and value. Levels that cannot be
-    estimated are left out and named in the note. No intervals: see the contrasts.
-
-    Parameters
-    ----------
-    table : DataFrame
-        attribute, level, metric, n, value, note and any labels (dataset, method, seed ...).
-    attributes : mapping
-    directions : mapping
-        Metric to ``"high"`` or ``"low"``; others have no summary.
-    """
-    own = ("attribute", "level", "metric", "n", "value", "low", "high", "note")
-    labels = [column for column in table.columns if column not in own]
-    rows: list[dict[str, Any]] = []
-    known = table[table["metric"].isin(list(directions))]
-    for values, part in known.groupby([*labels, "metric"], sort=False, dropna=False):
-        head: dict[str, Any] = dict(zip([*labels, "metric"], values, strict=True))
-        by_level = part.set_index(["attribute", "level"])
-        for name, levels in attributes.items():
-            wanted = [(name, level) for level in levels if (name, level) in by_level.index]
-            if wanted and OVERALL in by_level.index:
-                found = _equity(by_level, wanted, head["metric"], directions[head["metric"]])
-                rows += [{**head, "attribute": name, **row} for row in found]
-    return pd.DataFrame(rows, columns=list(table.columns))
-
-
-def _equity(
-    by_level: pd.DataFrame, keys: Sequence[Key], metric: str, better: str
-) -> list[dict[str, Any]]:
-    """The summaries of one metric over one attribute's levels."""
-    value = by_level["value"].astype(np.float64)
-    overall, each = float(value.loc[OVERALL]), np.array(value.loc[list(keys)])
-    n, usable = int(by_level["n"].loc[OVERALL]), np.isfinite(each)
-    left_out = [level for (_, level), yes in zip(keys, usable, strict=True) if not yes]
-    notes = [GAP_NOTE] + [f"without {', '.join(left_out)} (not estimable)"] * bool(left_out)
-    blank = {"level": "all", "n": n, "low": np.nan, "high": np.nan, "note": "; ".join(notes)}
-    if usable.sum() < 2 or not np.isfinite(overall):
-        note = "not estimable: fewer than two levels with a value"
-        names = (f"es_{metric}", f"{metric}_gap", f"{metric}_ratio", f"{metric}_worst",
-                 f"{metric}_psd_mean", f"{metric}_psd_max")  # fmt: skip
-        return [{**blank, "metric": name, "value": np.nan, "note": note} for name in names]
-    worst = int(np.nanargmax(each) if better == "low" else np.nanargmin(each))
-    best = float(np.nanmin(each) if better == "low" else np.nanmax(each))
-    positive = bool(np.all(each[usable] > 0))
-    mean, largest = psd(overall, each)
-    scaled = float(equity_scaled(np.array(overall), each, better))
-    numbers = {
-        f"es_{metric}": scaled,
-        f"{metric}_gap": float(np.ptp(each[usable])),
-        f"{metric}_ratio": float(each[worst] / best) if positive else np.nan,
-        f"{metric}_psd_mean": mean,
-        f"{metric}_psd_max": largest,
-    }
-    rows = [{**blank, "metric": name, "value": number} for name, number in numbers.items()]
-    at_worst = {"level": keys[worst][1], "n": int(by_level["n"].loc[keys[worst]])}
-    return [*rows, {**blank, **at_worst, "metric": f"{metric}_worst", "value": each[worst]}]
 
 
 def kid_audit(
@@ -310,6 +302,8 @@ def kid_audit(
     unit: str = "subject",
     confidence: float = 0.95,
     secondary_below: int = 80,
+    smallest_share: float = 0.2,
+    features: str = "",
     seed: int = 0,
 ) -> Audit:
     """Audit of the primary metric: KID of each group against its own reals.
@@ -322,16 +316,21 @@ def kid_audit(
     table : DataFrame [N]
         A row per image: ``unit`` and a column of level names per attribute.
     attributes : mapping
+    smallest_share : float
+        Smallest difference of interest, x the overall KID; of a study's own baseline,
+        where there is one, by :meth:`Audit.with_smallest_effect`.
     """
-    return audit(
+    found = audit(
         kid_metric(kernel, real, generated),
         group_units(table, attributes, unit),
         attributes,
         metric="kid",
         confidence=confidence,
         secondary_below=secondary_below,
+        features=features,
         seed=seed,
     )
+    return found.with_smallest_effect(smallest_share * found.overall.value)
 
 
 def method_difference(first: Audit, second: Audit, confidence: float = 0.95) -> pd.DataFrame:
@@ -345,13 +344,18 @@ def method_difference(first: Audit, second: Audit, confidence: float = 0.95) -> 
     DataFrame
         attribute, level, metric, n, value, low, high, p, note.
     """
-    if first.metric != second.metric or list(first.estimates) != list(second.estimates):
-        raise InputError("method_difference: the audits differ in metric or groups")
     rows = []
-    for (attribute, level), own in first.estimates.items():
-        gap = difference(own, second.estimates[(attribute, level)])
+    for (attribute, level), gap in differences(first, second).items():
+        own = first.estimates[attribute, level]
         low, high = gap.interval(confidence)
         note = "; ".join(part for part in (gap.note, MODEL_NOTE) if part)
         rows.append((attribute, level, first.metric, own.n, gap.value, low, high,
                      gap.p_value(), note))  # fmt: skip
     return pd.DataFrame(rows, columns=[*GROUP_COLUMNS[:-1], "p", "note"])
+
+
+def differences(first: Audit, second: Audit) -> dict[Key, Estimate]:
+    """Paired difference of two models by group, first minus second, with influence values."""
+    if first.metric != second.metric or list(first.estimates) != list(second.estimates):
+        raise InputError("differences of two models: the audits differ in metric or groups")
+    return {key: difference(own, second.estimates[key]) for key, own in first.estimates.items()}

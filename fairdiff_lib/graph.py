@@ -23,7 +23,13 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, NoReturn
 
-from fairdiff_lib.config import InputError, Settings, load_settings, parse_overrides
+from fairdiff_lib.config import (
+    InputError,
+    Settings,
+    load_settings,
+    parse_overrides,
+    refuse_unknown,
+)
 from fairdiff_lib.notebook import OURS, Job, check_methods, plan_job, read_failures
 from fairdiff_lib.store import PROJECT_ROOT, Layout, is_simulated
 from fairdiff_lib.timings import expected, start_timings
@@ -32,6 +38,10 @@ SNAKEFILE = PROJECT_ROOT / "Snakefile"
 PROFILES = PROJECT_ROOT / "profiles"
 LOG = "snakemake.log"  # in the runs folder: all that Snakemake said in the last run
 JOB_COMMAND = "-m fairdiff_lib.study notebook "  # how the Snakefile's rules call us
+STUDIES = {  # what a run can be for; the Snakefile says which jobs each needs
+    "main": "the study: train, generate, audit, compare",
+    "proof": "is the audit itself valid? simulated audits of known truth",
+}
 STEPS_DONE = re.compile(r"^(\d+) of (\d+) steps \(\d+%\) done")
 
 
@@ -48,6 +58,7 @@ class Study:
     data_root: str = ""  # empty = data/real/<dataset>
     runs_root: str = "data/runs"
     figures_root: str = "figures"
+    study: str = "main"  # a key of STUDIES
 
     @property
     def settings(self) -> Settings:
@@ -64,9 +75,22 @@ class Study:
         """The runs folder; Snakemake keeps its own notes there too."""
         return PROJECT_ROOT / self.runs_root
 
+    @property
+    def shown(self) -> tuple[Path, Path]:
+        """Folders of what people read: tables and figures, executed notebooks."""
+        if self.study == "proof":
+            return self.layout.calibration, self.layout.calibration / "executed"
+        return self.layout.figures, self.layout.executed
+
     def check(self) -> None:
         """Refuse what cannot run before anything is started."""
+        refuse_unknown("study", self.study, STUDIES)
         settings = self.settings
+        if self.study == "proof" and self.dataset != "fairgenmed_simulated":
+            raise InputError(
+                f"study proof: dataset {self.dataset!r}; expected fairgenmed_simulated, "
+                "whose images can be redrawn"
+            )
         check_methods(settings.methods)
         if min(settings.seeds) < 0:
             raise InputError(f"seeds={settings.seeds}: expected 0 or more each")
@@ -144,7 +168,8 @@ def print_plan(study: Study, cores: int, profile: str = "local") -> None:
         size = "?" if known.made_mb is None else f"{known.made_mb:.0f}"
         print(f"{job.title:44} {minutes:>8} {size:>7}  {_shown(Path(output))}")
     free = shutil.disk_usage(study.runs).free / 1e6
-    print(f"\n{len(jobs)} jobs of preset {study.preset} on {study.dataset}, {cores} cores")
+    what = f"study {study.study}, preset {study.preset}, on {study.dataset}"
+    print(f"\n{len(jobs)} jobs of {what}, {cores} cores")
     print(
         f"one after the other {seconds / 60:.1f} minutes, {megabytes:.0f} MB ({free:.0f} MB free)"
     )
@@ -183,7 +208,8 @@ def run_graph(study: Study, cores: int, profile: str = "local") -> int:
         start_timings(study.runs)
         _remove_stale_lock(study, cores, profile)
         started = time.time()
-        print(f"fairdiff run: preset {study.preset}, dataset {study.dataset}, {cores} cores")
+        what = f"study {study.study}, preset {study.preset}, dataset {study.dataset}"
+        print(f"fairdiff run: {what}, {cores} cores")
         command = _command(study, cores, profile)
         code = _follow(command, study.runs / LOG, started, lock, profile == "local")
     return _report(study, code, started)
@@ -272,10 +298,8 @@ def _report(study: Study, code: int, started: float) -> int:
     if code == 0:
         nothing = "Nothing to be done" in log
         print("nothing to do: all is there" if nothing else f"done in {minutes:.1f} minutes")
-        for what, place in (
-            ("tables and figures", study.layout.figures),
-            ("executed notebooks", study.layout.executed),
-        ):
+        titles = ("tables and figures", "executed notebooks")
+        for what, place in zip(titles, study.shown, strict=True):
             print(f"  {what}: {_shown(place)}")
         return 0
     failures = read_failures(study.runs, since=started)

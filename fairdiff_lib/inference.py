@@ -8,8 +8,8 @@ comparison over shared units knows their correlation without further work.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -123,6 +123,9 @@ class Estimate:
     note : str
     bounded : bool
         A rate in [0, 1]: its interval is made on the logit scale.
+    limits : callable, optional
+        Confidence to (low, high), where the interval isn't the t-interval: a bootstrap's.
+        Combinations don't inherit it.
     """
 
     value: float
@@ -131,6 +134,7 @@ class Estimate:
     df: float
     note: str = ""
     bounded: bool = False
+    limits: Callable[[float], tuple[float, float]] | None = None
 
     @property
     def standard_error(self) -> float:
@@ -138,7 +142,9 @@ class Estimate:
         return float(np.sqrt(np.sum(self.influence**2)))
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Two-sided t-interval; NaN where the estimate has no variance."""
+        """Two-sided t-interval, or the estimate's own; NaN where it has no variance."""
+        if self.limits is not None:
+            return self.limits(confidence)
         error = self.standard_error
         if not np.isfinite(self.value) or not error > 0:
             return float("nan"), float("nan")
@@ -156,6 +162,28 @@ class Estimate:
         if not np.isfinite(self.value) or not error > 0:
             return float("nan")
         return float(2 * stats.t.sf(abs(self.value) / error, self.df))
+
+    def p_equivalence(self, margin: float) -> float:
+        """P of two one-sided tests (Schuirmann 1987) against a true size of ``margin`` or more.
+
+        Below 5% exactly where the 90% interval lies inside (-margin, margin). NaN without a
+        variance or a positive margin.
+        """
+        error = self.standard_error
+        if not np.isfinite(self.value) or not error > 0 or not margin > 0:
+            return float("nan")
+        return float(stats.t.sf((margin - abs(self.value)) / error, self.df))
+
+    def detectable(self, confidence: float = 0.95, power: float = 0.8) -> float:
+        """Smallest true size that a two-sided test of zero finds with ``power``; NaN without one.
+
+        (t_{1 - a/2} + t_{power}) x standard error, a = 1 - confidence; of one test by itself.
+        """
+        error = self.standard_error
+        if not np.isfinite(self.value) or not error > 0:
+            return float("nan")
+        reach = stats.t.ppf((1 + confidence) / 2, self.df) + stats.t.ppf(power, self.df)
+        return float(reach * error)
 
 
 def not_estimable(units: int, n: int, reason: str) -> Estimate:
@@ -197,6 +225,15 @@ def combine(estimates: Sequence[Estimate], weights: Sequence[float]) -> Estimate
 def difference(first: Estimate, second: Estimate) -> Estimate:
     """``first`` minus ``second``: Welch for separate groups, paired for shared units."""
     return combine([first, second], [1.0, -1.0])
+
+
+def mean_estimate(estimates: Sequence[Estimate]) -> Estimate:
+    """Mean of several estimates of one group on the same units, as those of several models.
+
+    Its variance is that over units of the mean, so it speaks of these models on new units.
+    """
+    mean = combine(estimates, [1 / len(estimates)] * len(estimates))
+    return replace(mean, n=max(e.n for e in estimates))
 
 
 def max_t(contrasts: Sequence[Estimate], seed: int = 0, draws: int = 200_000) -> Floats:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,15 @@ import numpy as np
 import pandas as pd
 
 from fairdiff_lib import assets, diffusion, imaging, tables, training
-from fairdiff_lib.classify import Classifier, fit_classifier, predictions_table
+from fairdiff_lib.classification import classification_audits, scored
+from fairdiff_lib.classify import fit_classifier, predictions_table
 from fairdiff_lib.cohorts import Cohort
 from fairdiff_lib.config import Settings
-from fairdiff_lib.downstream import classification_table
-from fairdiff_lib.fairness import contrast_table, equity_rows, kid_audit
-from fairdiff_lib.features import Scale, extract
-from fairdiff_lib.gates import gates
-from fairdiff_lib.kernels import Kernel, fit_kernel
-from fairdiff_lib.quality import quality_table
-from fairdiff_lib.simulate import measure_cup_disc_ratio, read_truth
-from fairdiff_lib.store import Layout, is_simulated, read_json, read_table, write_json, write_table
+from fairdiff_lib.downstream import classification_contrasts, classification_table
+from fairdiff_lib.fairness import Audit
+from fairdiff_lib.protocol import write_protocol
+from fairdiff_lib.seeds import compare_audits
+from fairdiff_lib.store import Layout, read_json, read_table, write_json, write_table
 
 # -- 03 and 04: training and generation ------------------------------------------------------
 
@@ -61,11 +58,14 @@ def generate(
 ) -> pd.DataFrame:
     """Images for the test and the training prompts, and the prompt gallery.
 
+    The protocol is written first, if it isn't there.
+
     Returns
     -------
     DataFrame
         split, images, seconds, images_per_second (NaN where they were there already).
     """
+    write_protocol(settings, layout, cohort)
     rows = []
     for split in ("test", "train"):
         own, started = cohort.included().split(split), time.perf_counter()
@@ -79,161 +79,7 @@ def generate(
     return pd.DataFrame(rows)
 
 
-# -- 05: quality -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class QualityResult:
-    """Quality by group, and whether the numbers may be believed.
-
-    Attributes
-    ----------
-    table : DataFrame
-        dataset, method, seeds, attribute, level, metric, features, n, value, low, high, note.
-    contrasts : DataFrame
-        dataset, method, seed, attribute, level, reference, metric, ..., p_adjusted, role, note.
-    gates : DataFrame
-        dataset, method, seed, gate, n, value, threshold, comparison, passed, note.
-    notes : list of str
-        A line for each gate that failed.
-    """
-
-    table: pd.DataFrame
-    contrasts: pd.DataFrame
-    gates: pd.DataFrame
-    notes: list[str]
-
-
-@dataclass(frozen=True)
-class _Space:
-    """Real features, fixed before any generated image is looked at."""
-
-    encoder: Classifier
-    extractor: Any
-    cache: Path
-    scale: Scale
-    kernel: Kernel
-    train: Any  # [T, D]
-    test: Any  # [N, D]
-    blurred: Any  # [N, D]
-
-
-def _space(settings: Settings, layout: Layout, cohort: Cohort) -> _Space:
-    encoder = imaging.load_encoder(settings, layout, cohort)
-    extractor, cache = imaging.load_extractor(settings, encoder), layout.features / "cache"
-    size, kept = settings.model.image_size, cohort.included()
-    test_images = kept.split("test").load_images(size)
-    train = extract(extractor, kept.split("train").load_images(size), cache=cache)
-    scale = Scale.fit(train)
-    test = scale(extract(extractor, test_images, cache=cache))
-    blur = scale(extract(extractor, imaging.blurred(test_images), cache=cache))
-    kernel = fit_kernel(scale(train))
-    return _Space(encoder, extractor, cache, scale, kernel, scale(train), test, blur)
-
-
-def collect_quality(settings: Settings, layout: Layout, cohort: Cohort) -> QualityResult:
-    """Quality of every method and seed by attribute and condition, after the gates.
-
-    Parameters
-    ----------
-    settings, layout, cohort
-        Of a study whose test images are generated.
-    """
-    space = _space(settings, layout, cohort)
-    reconstruction = _reconstruction(settings, layout, cohort)
-    parts: list[pd.DataFrame] = []
-    contrasts: list[pd.DataFrame] = []
-    checks: list[pd.DataFrame] = []
-    for method, seed in assets.runs_of(settings):
-        labels = {"dataset": settings.dataset, "method": method, "seed": seed}
-        images = diffusion.load_generated(layout.generated(method, seed), "test")
-        generated = space.scale(extract(space.extractor, images, cache=space.cache))
-        checks.append(_gates(settings, cohort, space, images, generated, labels, reconstruction))
-        table, gaps = _quality_of_run(settings, cohort, space, images, generated, labels)
-        parts.append(table)
-        contrasts.append(gaps)
-    found = pd.concat(checks, ignore_index=True)
-    notes = tables.failed_gates(found)
-    table = tables.over_seeds(pd.concat(parts, ignore_index=True), settings.audit.confidence)
-    gaps = pd.concat(contrasts, ignore_index=True)
-    return QualityResult(
-        tables.with_notes(table, notes), tables.with_notes(gaps, notes), found, notes
-    )
-
-
-def _quality_of_run(
-    settings: Settings, cohort: Cohort, space: _Space, images: Any, generated: Any, labels: Any
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Every metric of one run, with equity summaries, and the KID's contrasts."""
-    kept, own = cohort.included(), settings.audit
-    test, levels = kept.split("test").table, assets.all_levels(cohort)
-    attributes = assets.attribute_levels(cohort)
-    table = quality_table(
-        space.test,
-        generated,
-        test,
-        levels,
-        space.kernel,
-        features=space.extractor.name,
-        labels=labels,
-        train=(space.train, kept.split("train").table),
-        probabilities=space.encoder.predict(images)[cohort.spec.primary_condition],
-        confidence=own.confidence,
-    )
-    found = kid_audit(
-        space.kernel,
-        space.test,
-        generated,
-        test,
-        attributes,
-        confidence=own.confidence,
-        secondary_below=own.secondary_below,
-    )
-    both = pd.concat([table, equity_rows(table, attributes)], ignore_index=True)
-    return both, contrast_table([(labels, found)])
-
-
-def _reconstruction(settings: Settings, layout: Layout, cohort: Cohort) -> Any:
-    """(measured, true) cup-disc ratio of the test images after the VAE; None for real data."""
-    if not is_simulated(settings.dataset):
-        return None
-    test = cohort.included().split("test")
-    base = diffusion.load_pipeline(layout.base / "pipeline")
-    seen = diffusion.reconstruct(base.vae, test.load_images(settings.model.image_size))
-    truth = read_truth(cohort.root).loc[test.table["image"], "cup_disc_ratio"]
-    return measure_cup_disc_ratio(seen), truth.to_numpy(dtype=np.float64)
-
-
-def _gates(
-    settings: Settings,
-    cohort: Cohort,
-    space: _Space,
-    images: Any,
-    generated: Any,
-    labels: Any,
-    reconstruction: Any,
-) -> pd.DataFrame:
-    """All gates of one run."""
-    test, own, prompt = cohort.included().split("test").table, settings.audit, None
-    if is_simulated(settings.dataset):
-        asked = test["cdr_status"].isin(["normal", "abnormal"]).to_numpy()
-        abnormal = (test["cdr_status"] == "abnormal").to_numpy()[asked]
-        prompt = (measure_cup_disc_ratio(images[asked]), abnormal)
-    name = cohort.spec.primary_condition
-    return gates(
-        space.kernel,
-        space.test,
-        generated,
-        space.blurred,
-        test,
-        (name, cohort.spec.levels(name)),
-        labels=labels,
-        reconstruction=reconstruction,
-        prompt=prompt,
-        least_r2=own.gate_vae_r2,
-        least_auc=own.gate_prompt_auc,
-        confidence=own.confidence,
-    )
+# -- 04 and 05: what people look at ----------------------------------------------------------
 
 
 def collect_examples(
@@ -309,9 +155,8 @@ def collect_downstream(settings: Settings, layout: Layout, cohort: Cohort) -> pd
         level, metric, n, value, low, high, note.
     """
     parts = []
-    for source, seed in [("real", seed) for seed in settings.seeds] + assets.runs_of(settings):
-        predictions = predict_downstream(settings, layout, cohort, source, seed)
-        run = read_json(layout.classifier(source, seed) / "run.json")
+    for source, seed in sources(settings):
+        predictions, cuts = _predicted(settings, layout, cohort, source, seed)
         labels = {"dataset": settings.dataset, "source": source, "seed": seed}
         parts.append(
             classification_table(
@@ -319,13 +164,78 @@ def collect_downstream(settings: Settings, layout: Layout, cohort: Cohort) -> pd
                 cohort.included().split("test").table,
                 assets.attribute_levels(cohort),
                 labels={**labels, "classifier": "residual"},
-                thresholds={k: v for k, v in run["thresholds"].items() if v is not None},
+                thresholds=cuts,
                 confidence=settings.audit.confidence,
                 bootstrap=settings.audit.bootstrap,
             )
         )
     table = tables.over_seeds(pd.concat(parts, ignore_index=True), settings.audit.confidence)
     return tables.with_notes(table, tables.gate_notes(layout))
+
+
+def sources(settings: Settings) -> list[tuple[str, int]]:
+    """Every (source of training images, seed): real images, then the methods'."""
+    return [("real", seed) for seed in settings.seeds] + assets.runs_of(settings)
+
+
+def _predicted(
+    settings: Settings, layout: Layout, cohort: Cohort, source: str, seed: int
+) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Predictions of a source's classifier, and the thresholds that it was given."""
+    predictions = predict_downstream(settings, layout, cohort, source, seed)
+    cuts = read_json(layout.classifier(source, seed) / "run.json")["thresholds"]
+    return predictions, {name: cut for name, cut in cuts.items() if cut is not None}
+
+
+def downstream_contrasts(settings: Settings, layout: Layout, cohort: Cohort) -> pd.DataFrame:
+    """Differences between levels in what the classifiers do, per run; all exploratory.
+
+    Returns
+    -------
+    DataFrame
+        dataset, source, seed, condition, then ``contrasts.CONTRAST_COLUMNS``.
+    """
+    parts = []
+    for source, seed in sources(settings):
+        predictions, cuts = _predicted(settings, layout, cohort, source, seed)
+        parts.append(
+            classification_contrasts(
+                predictions,
+                cohort.included().split("test").table,
+                assets.attribute_levels(cohort),
+                labels={"dataset": settings.dataset, "source": source, "seed": seed},
+                thresholds=cuts,
+                confidence=settings.audit.confidence,
+                secondary_below=settings.audit.secondary_below,
+            )
+        )
+    table = pd.concat(parts, ignore_index=True)
+    return tables.with_notes(table, tables.gate_notes(layout))
+
+
+def downstream_changes(settings: Settings, layout: Layout, cohort: Cohort) -> pd.DataFrame:
+    """AUC and accuracy of every method's classifiers against the baseline's, paired by seed.
+
+    Returns
+    -------
+    DataFrame
+        dataset, condition, then ``seeds.CHANGE_COLUMNS``.
+    """
+    test, attributes = cohort.included().split("test").table, assets.attribute_levels(cohort)
+    audits: dict[tuple[str, str], dict[tuple[str, int], Audit]] = {}
+    for method, seed in assets.runs_of(settings):
+        predictions, cuts = _predicted(settings, layout, cohort, method, seed)
+        for condition in dict.fromkeys(predictions["condition"]):
+            data = scored(predictions, test, condition, attributes, cuts.get(condition, 0.5))
+            found = classification_audits(data, attributes, names=("auc", "accuracy"))
+            for metric, own in found.items():
+                audits.setdefault((condition, metric), {})[method, seed] = own
+    confidence = settings.audit.confidence
+    parts = [
+        compare_audits(own, confidence=confidence).assign(condition=condition)
+        for (condition, _), own in audits.items()
+    ]
+    return pd.concat(parts, ignore_index=True).assign(dataset=settings.dataset)
 
 
 def predict_downstream(

@@ -10,12 +10,14 @@ import pandas as pd
 
 from fairdiff_lib import assets, tables
 from fairdiff_lib.cohorts import Cohort
-from fairdiff_lib.config import InputError, Settings
-from fairdiff_lib.store import Layout, read_json, read_table, write_table
+from fairdiff_lib.config import InputError, Settings, SimulatorConfig
+from fairdiff_lib.pipeline import downstream_changes
+from fairdiff_lib.protocol import Registered, space_name
+from fairdiff_lib.store import Layout, is_simulated, read_json, read_table, write_table
 from fairdiff_lib.verdict import Evidence, verdicts
 
 if TYPE_CHECKING:
-    from fairdiff_lib.pipeline import QualityResult
+    from fairdiff_lib.auditing import QualityResult
 
 # -- 03 to 07: short tables and scalars for the notebooks ------------------------------------
 
@@ -45,13 +47,14 @@ def training_scalars(history: pd.DataFrame, run: Mapping[str, Any]) -> dict[str,
     return losses | {name: run[name] for name in COSTS}
 
 
-def quality_scalars(result: QualityResult) -> dict[str, Any]:
-    """What 05 records: gates passed, and each method's overall KID."""
-    table = result.table
+def quality_scalars(result: QualityResult, protocol: Registered) -> dict[str, Any]:
+    """What 05 records: gates passed, each method's overall KID, and the protocol."""
+    table = result.main(protocol.rule.features)
     kid = table[(table["attribute"] == "overall") & (table["metric"] == "kid")]
     scalars = {f"kid_{row.method}_seeds{row.seeds}": row.value for row in kid.itertuples()}
     passed = int(result.gates["passed"].sum())
-    return {**scalars, "gates": len(result.gates), "gates_passed": passed}
+    scalars |= {"gates": len(result.gates), "gates_passed": passed}
+    return {**scalars, "protocol": protocol.rule.sha256, "protocol_first": protocol.before}
 
 
 def downstream_scalars(table: pd.DataFrame, condition: str) -> dict[str, Any]:
@@ -99,7 +102,7 @@ def read_tables(layout: Layout, names: tuple[str, ...]) -> pd.DataFrame:
 
 
 def write_quality(result: QualityResult, cohort: Cohort, layout: Layout, stamp: Any) -> list[Path]:
-    """Write tab_gates, tab_contrasts, and T2 and T3 (FairGenMed) or the dataset's one table."""
+    """Write T2 and T3 (FairGenMed) or the dataset's one table, and the audit's other tables."""
     names = QUALITY_TABLES[family(layout.settings.dataset)]
     groups = ["overall", *assets.attribute_levels(cohort)]
     parts = [result.table]
@@ -107,7 +110,13 @@ def write_quality(result: QualityResult, cohort: Cohort, layout: Layout, stamp: 
         conditions = ["overall", *assets.condition_levels(cohort)]
         parts = [tables.pick(result.table, groups), tables.pick(result.table, conditions)]
     todo = dict(zip(names, parts, strict=True))
-    todo |= {"tab_gates": result.gates, "tab_contrasts": result.contrasts}
+    todo |= {
+        "tab_gates": result.gates,
+        "tab_contrasts": result.contrasts,
+        "tab_differences": result.differences,
+        "tab_intersections": result.intersections,
+        "tab_encoder": result.encoder,
+    }
     return _write(todo, layout, stamp)
 
 
@@ -118,6 +127,12 @@ def write_downstream(table: pd.DataFrame, cohort: Cohort, layout: Layout, stamp:
     if len(names) > 1:
         parts = [tables.pick(table, [c], "condition") for c in assets.condition_levels(cohort)]
     return _write(dict(zip(names, parts, strict=True)), layout, stamp)
+
+
+def write_downstream_contrasts(table: pd.DataFrame, layout: Layout, stamp: Any) -> list[Path]:
+    """Write tab_contrasts_downstream."""
+    return _write({"tab_contrasts_downstream": table.rename(columns={"source": "method"})},
+                  layout, stamp)  # fmt: skip
 
 
 def _write(todo: Mapping[str, pd.DataFrame], layout: Layout, stamp: Any) -> list[Path]:
@@ -169,35 +184,83 @@ def write_spanning(
     return whole
 
 
+def data_version(layout: Layout, names: tuple[str, ...]) -> str:
+    """Hash of the data that tables of this study were made from; they must agree."""
+    stamps = {name: read_json(layout.figures / f"{name}.json") for name in names}
+    found = {name: str(stamp.get("data_hash", "")) for name, stamp in stamps.items()}
+    if len(set(found.values())) > 1:
+        said = ", ".join(f"{name} {value[:10]}" for name, value in found.items())
+        raise InputError(f"{layout.figures}: tables of different data ({said}); run them again")
+    return found[names[0]]
+
+
+def main_rows(table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Rows in the primary feature space, or that rest on none."""
+    return table[table["features"].isin([space_name(settings.audit.features), ""])]
+
+
 def collect_ablations(settings: Settings, layout: Layout) -> tuple[pd.DataFrame, pd.DataFrame]:
     """T12 and T13 with this study's rows put in beside those of other datasets and settings."""
     kind, folder = family(settings.dataset), layout.figures_all
-    quality = read_tables(layout, QUALITY_TABLES[kind])
+    version = data_version(layout, QUALITY_TABLES[kind] + DOWNSTREAM_TABLES[kind])
+    quality = main_rows(read_tables(layout, QUALITY_TABLES[kind]), settings)
     downstream = read_tables(layout, DOWNSTREAM_TABLES[kind])
     settings_of_run = ("time_window", "exploitation_rate")
-    own = tables.ablation_table(quality, settings)
+    own = tables.ablation_table(quality, settings, version)
     t12 = tables.add_rows(folder / "tab12.csv", own, settings_of_run, settings.dataset)
-    methods = tables.method_table(quality, downstream, settings)
+    changes = _changes(settings, layout)
+    methods = tables.method_table(quality, downstream, settings, version, changes)
     t13 = tables.add_rows(folder / "tab13.csv", methods, ("method",), settings.dataset)
     return t12, t13
 
 
-def collect_verdict(settings: Settings, layout: Layout, cohort: Cohort) -> pd.DataFrame:
+def _changes(settings: Settings, layout: Layout) -> pd.DataFrame:
+    """Paired changes with an interval for new patients: quality, and AUC and accuracy."""
+    columns = ("method", "baseline", "level", "low_new", "high_new")
+    quality = read_table(layout.figures / "tab_differences.csv", columns, dtype={"seeds": str})
+    quality = main_rows(tables.with_text(quality), settings).assign(condition="")
+    cohort = assets.load_cohort(settings, layout)
+    downstream = downstream_changes(settings, layout, cohort)
+    return pd.concat([quality, downstream], ignore_index=True)
+
+
+def collect_verdict(
+    settings: Settings, layout: Layout, cohort: Cohort, protocol: Registered
+) -> pd.DataFrame:
     """T14 with this dataset's rows put in beside those of other datasets."""
     kind, columns = family(settings.dataset), ("method", "seeds", "p_adjusted", "role")
     gaps = read_table(layout.figures / "tab_contrasts.csv", columns, dtype={"seeds": str})
     evidence = Evidence(
         dataset=settings.dataset,
         attributes=list(assets.attribute_levels(cohort)),
-        condition=cohort.spec.primary_condition,
-        quality=read_tables(layout, QUALITY_TABLES[kind]),
-        contrasts=tables.as_read(gaps),
+        quality=main_rows(read_tables(layout, QUALITY_TABLES[kind]), settings),
+        contrasts=tables.with_text(gaps),
         downstream=read_tables(layout, DOWNSTREAM_TABLES[kind]),
         failed=tables.gate_notes(layout),
+        planted=planted(settings.simulator) if is_simulated(settings.dataset) else None,
+        before=protocol.before,
     )
-    own = verdicts(evidence).assign(study=tables.study_digest(settings))
+    study = tables.study_digest(settings, cohort.data_hash)
+    own = verdicts(evidence, protocol.rule).assign(study=study)
     path = layout.figures_all / "tab14.csv"
     return tables.add_rows(path, own, ("claim",), settings.dataset)
+
+
+def planted(config: SimulatorConfig) -> dict[tuple[str, str], str]:
+    """What the simulator was told to do to which level, in words."""
+    knobs = {
+        ("race", "Asian"): (config.difficulty_asian, config.heterogeneity_asian),
+        ("race", "Black"): (config.difficulty_black, config.heterogeneity_black),
+        ("ethnicity", "Hispanic"): (config.difficulty_hispanic, 1.0),
+    }
+    words = ("camera noise", "spread of appearance")
+    found = {
+        key: " and ".join(
+            f"{word} x {value:g}" for word, value in zip(words, values, strict=True) if value != 1
+        )
+        for key, values in knobs.items()
+    }
+    return {key: text for key, text in found.items() if text}
 
 
 # -- 00: what was made -----------------------------------------------------------------------
@@ -207,6 +270,9 @@ CONTENTS: dict[str, tuple[str, str]] = {  # id: (what it holds, notebook)
     "fig01": ("cohort: counts and prevalence", "01_cohorts"),
     "tab_gates": ("gates before any fairness table", "05_quality"),
     "tab_contrasts": ("differences between levels, with tests", "05_quality"),
+    "tab_differences": ("methods against the baseline, by level", "05_quality"),
+    "tab_intersections": ("KID of intersections, raw and shrunken", "05_quality"),
+    "tab_encoder": ("how well the encoder reads each group", "05_quality"),
     "tab02": ("quality by demographic level", "05_quality"),
     "tab03": ("quality by condition level", "05_quality"),
     "tab08": ("quality by demographic and condition level", "05_quality"),
@@ -220,6 +286,7 @@ CONTENTS: dict[str, tuple[str, str]] = {  # id: (what it holds, notebook)
     "tab06": ("downstream: cup-disc ratio", "07_downstream"),
     "tab07": ("downstream: refraction", "07_downstream"),
     "tab09": ("downstream: all conditions", "07_downstream"),
+    "tab_contrasts_downstream": ("downstream: differences between levels", "07_downstream"),
     "fig05": ("equity-scaled metrics", "07_downstream"),
     "tab12": ("ablation: time window and exploitation rate", "08_ablations"),
     "tab13": ("methods side by side", "08_ablations"),

@@ -9,6 +9,7 @@ import pandas as pd
 
 from fairdiff_lib.figures import means_and_seeds
 from fairdiff_lib.looks import look_of, name_of, ordered_methods
+from fairdiff_lib.protocol import Protocol
 
 
 def _number(row: pd.Series) -> str:
@@ -58,7 +59,7 @@ def about_gates(gates: pd.DataFrame) -> str:
 
 
 def about_quality(table: pd.DataFrame, attributes: Sequence[str], metric: str = "kid") -> str:
-    """Per method, the levels with the lowest and the highest value."""
+    """Per method, the levels with the lowest and the highest value (one feature space's rows)."""
     rows, _ = means_and_seeds(table[table["metric"] == metric], ["method"])
     rows = rows[np.isfinite(rows["value"])]
     parts = []
@@ -73,6 +74,55 @@ def about_quality(table: pd.DataFrame, attributes: Sequence[str], metric: str = 
         )
     warning = "" if table["seeds"].astype(str).str.contains(",").any() else one_seed()
     return f"{name_of(metric)} by level. {'; '.join(parts)}.{warning}"
+
+
+def about_contrast(row: pd.Series, share: float = 0.2, confidence: float = 0.95) -> str:
+    """What a contrast says: a difference, an equivalence, or how much could have been missed.
+
+    Parameters
+    ----------
+    row : Series
+        A row of ``contrasts.CONTRAST_COLUMNS``.
+    share : float
+        Smallest effect of interest, x the baseline's value.
+    confidence : float
+    """
+    name = f"{row['attribute']} {row['level']} against {row['reference']}"
+    if not np.isfinite(row["p_adjusted"]):
+        return f"{name}: {row['note'] or 'no test'}."
+    level, number = 1 - confidence, _number(row)
+    same = row["p_equivalence"] < level
+    if row["p_adjusted"] < level:
+        small = f", though by less than {share:.0%} of the baseline" if same else ""
+        return f"{name}: differs by {number}, adjusted p {row['p_adjusted']:.2g}{small}."
+    if same:
+        return f"{name}: equivalent within {share:.0%} of the baseline, {number}."
+    ratio = f" (ratio {row['mde_ratio']:.3g})" if np.isfinite(row["mde_ratio"]) else ""
+    return (
+        f"{name}: no difference seen, {number}; could have missed up to {row['mde']:.3g}{ratio}, "
+        f"where {row['smallest_effect']:.3g} is of interest."
+    )
+
+
+def about_contrasts(table: pd.DataFrame, share: float = 0.2, confidence: float = 0.95) -> str:
+    """A Markdown list: a sentence for every declared contrast."""
+    own = table[table["role"] == "primary"]
+    if own.empty:
+        return "No contrast was declared: no level has enough subjects."
+    lines = [f"- {about_contrast(row, share, confidence)}" for _, row in own.iterrows()]
+    return "\n".join(lines)
+
+
+def about_protocol(rule: Protocol, before: bool) -> str:
+    """The protocol's hash, when it was written, and what it declares."""
+    when = "before" if before else "**after**"
+    small = [c.level for c in rule.contrasts if c.role == "secondary"]
+    primary = len(rule.contrasts) - len(small)
+    left_out = f"; too small to be primary: {', '.join(small)}" if small else ""
+    return (
+        f"Protocol {rule.digest}, written {when} any test image existed: {primary} declared "
+        f"contrast(s) of {name_of(rule.metric)}{left_out}."
+    )
 
 
 def one_seed() -> str:

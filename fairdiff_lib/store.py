@@ -16,7 +16,7 @@ import subprocess
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from fairdiff_lib.config import InputError, Settings, as_dict
+from fairdiff_lib.methods import METHODS, config_of, fields_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -273,13 +274,20 @@ def make_stamp(
         parameters, settings, data_hash, simulated, versions, hardware, commit, dirty.
         ``dirty``: the code differs from the commit. ``commit`` is None outside git.
     """
-    status = _git("status", "--porcelain", "--", *CODE_PATHS)
     plain = {k: v for k, v in (parameters or {}).items() if not k.endswith("_root")}
     return {
         "parameters": plain,
         "settings": as_dict(settings),
         "data_hash": data_hash,
         "simulated": is_simulated(settings.dataset),
+        **make_provenance(),
+    }
+
+
+def make_provenance() -> dict[str, Any]:
+    """The part of a stamp that any result has: versions, hardware, commit, dirty."""
+    status = _git("status", "--porcelain", "--", *CODE_PATHS)
+    return {
         "versions": versions(),
         "hardware": hardware(),
         "commit": _git("rev-parse", "HEAD"),
@@ -342,8 +350,12 @@ class Layout:
 
     def run(self, method: str, seed: int) -> Path:
         """The fine-tuned pipeline of a method and seed, and its training."""
-        parts = ["model", "vae", "base", "training"] + (["mitigation"] if method != "none" else [])
-        return self._runs() / f"{method}-seed{seed}-{self._digest(*parts)}"
+        parts = ["model", "vae", "base", "training"]
+        if method not in METHODS or not fields_of(method):
+            return self._runs() / f"{method}-seed{seed}-{self._digest(*parts)}"
+        own = replace(self.settings, mitigation=config_of(method, self.settings.mitigation))
+        digest = replace(self, settings=own)._digest(*parts, "mitigation")
+        return self._runs() / f"{method}-seed{seed}-{digest}"
 
     def generated(self, method: str, seed: int) -> Path:
         """Images of a method and seed: a folder per split, and a manifest."""
@@ -376,6 +388,25 @@ class Layout:
     def figures_all(self) -> Path:
         """Tables and figures of this preset that span datasets."""
         return PROJECT_ROOT / self.figures_root / self.settings.preset / "all"
+
+    @property
+    def pools(self) -> Path:
+        """Pools of images whose KID is the proof's truth; a larger one begins with the same."""
+        parts = ("model", "vae", "base", "training", "generation", "encoder")
+        return self._runs() / f"pools-seed{self.settings.proof.seed}-{self._digest(*parts)}"
+
+    @property
+    def proof(self) -> Path:
+        """Simulated audits of the proof."""
+        parts = ("model", "vae", "base", "training", "generation", "encoder", "proof")
+        return self._runs() / f"proof-{self._digest(*parts)}"
+
+    @property
+    def calibration(self) -> Path:
+        """The proof's tables and figures: those of the quick preset stand for all."""
+        folder = PROJECT_ROOT / self.figures_root
+        own = folder if self.settings.preset == "quick" else folder / self.settings.preset
+        return own / "calibration"
 
     @property
     def executed(self) -> Path:

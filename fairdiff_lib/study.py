@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from fairdiff_lib.config import DATASETS, PRESETS, InputError, as_dict
 from fairdiff_lib.graph import (
+    STUDIES,
     Study,
     default_cores,
     print_plan,
@@ -77,6 +78,7 @@ def _parser() -> _Parser:
 
     run = actions.add_parser("run", help="run the graph of notebooks, or what is left of it")
     _add_choice(run)
+    run.add_argument("--study", default="main", metavar="S", help=", ".join(STUDIES))
     run.add_argument("--methods", nargs="+", metavar="M", help="instead of the preset's")
     run.add_argument("--seeds", nargs="+", metavar="N", help="instead of the preset's")
     run.add_argument(
@@ -100,6 +102,8 @@ def _parser() -> _Parser:
     notebook.add_argument("--made", metavar="DIR", help="folder whose size the record notes")
     notebook.set_defaults(action=_notebook)
 
+    _add_audit(actions.add_parser("audit", help="audit your own generator: two CSV files in"))
+
     simulate = actions.add_parser("simulate", help="write a simulated FairGenMed")
     _add_choice(simulate)
     simulate.add_argument("--output", required=True, metavar="DIR", help="made or replaced")
@@ -113,11 +117,41 @@ def _parser() -> _Parser:
         action=_list
     )
 
-    bench = actions.add_parser("bench", help="print what jobs took; --write it for --dry-run")
-    bench.add_argument("--runs-root", default="data/runs", metavar="DIR")
-    bench.add_argument("--write", action="store_true", help="into expected_seconds.json")
+    bench = actions.add_parser("bench", help="print what jobs took, or what the audit takes")
+    bench.add_argument(
+        "what", nargs="?", default="jobs", choices=("jobs", "audit"),
+        help="jobs: as noted in --runs-root; audit: measured now, in some minutes",
+    )  # fmt: skip
+    bench.add_argument("--runs-root", default="data/runs", metavar="DIR", help="of jobs")
+    bench.add_argument("--write", action="store_true", help="jobs: into expected_seconds.json")
+    bench.add_argument("--images", type=int, default=10_000, metavar="N", help="audit: of KID")
+    bench.add_argument("--features", type=int, default=2048, metavar="D", help="audit: their width")
+    bench.add_argument("--resamples", type=int, default=1000, metavar="R", help="audit: of FID")
+    bench.add_argument("--output", default="", metavar="CSV", help="audit: the table and its stamp")
     bench.set_defaults(action=_bench)
     return parser
+
+
+def _add_audit(audit: argparse.ArgumentParser) -> None:
+    audit.description = (
+        "Compare a generator's images with real ones, overall and by group. Each CSV has a row per "
+        "image: path (from the CSV's folder), subject, the attributes, the condition."
+    )
+    audit.add_argument("--real", required=True, metavar="CSV")
+    audit.add_argument("--generated", required=True, metavar="CSV")
+    audit.add_argument("--attributes", required=True, metavar="A,B", help="columns, as sex,age")
+    audit.add_argument("--condition", default="", metavar="C", help="column; corrects for case mix")
+    audit.add_argument("--train", default="", metavar="CSV", help="real images of other subjects")
+    audit.add_argument(
+        "--features", default="texture", metavar="F",
+        help="texture or random-conv (no download), encoder, inception, a hub id or a folder",
+    )  # fmt: skip
+    audit.add_argument("--revision", default="", metavar="R", help="commit of the hub id")
+    audit.add_argument("--unit", default="subject", metavar="U", help="column of what is sampled")
+    audit.add_argument("--image-size", type=int, default=0, metavar="N", help="pixels")
+    audit.add_argument("--output", default="audit", metavar="DIR", help="card, tables, stamp")
+    audit.add_argument("--force", action="store_true", help="replace an earlier audit there")
+    audit.set_defaults(action=_audit)
 
 
 def _add_choice(parser: argparse.ArgumentParser) -> None:
@@ -141,6 +175,7 @@ def _run(chosen: argparse.Namespace) -> int:
         chosen.data_root,
         chosen.runs_root,
         chosen.figures_root,
+        chosen.study,
     )
     if chosen.cores < 0:
         raise InputError(f"--cores {chosen.cores}: expected 1 or more")
@@ -186,6 +221,28 @@ def _notebook(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def _audit(chosen: argparse.Namespace) -> int:
+    from fairdiff_lib.card import finding
+    from fairdiff_lib.own_images import audit_own, refuse_taken, write_audit
+
+    refuse_taken(chosen.output, chosen.force)
+    result = audit_own(
+        chosen.real,
+        chosen.generated,
+        [name.strip() for name in chosen.attributes.split(",")],
+        condition=chosen.condition,
+        train=chosen.train,
+        features=chosen.features,
+        revision=chosen.revision,
+        unit=chosen.unit,
+        image_size=chosen.image_size,
+    )
+    folder = write_audit(result, chosen.output, force=chosen.force)
+    print(finding(result.audit))
+    print(f"card: {folder / 'card.html'} and card.png; tables and stamp beside them")
+    return 0
+
+
 def _simulate(chosen: argparse.Namespace) -> int:
     from fairdiff_lib.simulate import simulate_fairgenmed
 
@@ -207,12 +264,36 @@ def _list(chosen: argparse.Namespace) -> int:
 
     print("datasets: ", ", ".join(DATASETS))
     print("presets:  ", ", ".join(PRESETS))
+    print("studies:  ", ", ".join(STUDIES))
     print("methods:  ", ", ".join(METHODS))
     print("notebooks:", ", ".join(all_notebooks()))
     return 0
 
 
 def _bench(chosen: argparse.Namespace) -> int:
+    return _bench_audit(chosen) if chosen.what == "audit" else _bench_jobs(chosen)
+
+
+def _bench_audit(chosen: argparse.Namespace) -> int:
+    from fairdiff_lib.benchmarks import Sizes, check_output, run_benchmarks, write_benchmarks
+
+    sizes = Sizes(chosen.images, chosen.features, resamples=chosen.resamples)
+    if chosen.output:
+        check_output(chosen.output)
+    table = run_benchmarks(sizes)
+    print("simulated features; seconds of this machine; naive: straight from the definition")
+    for row in table.itertuples():
+        print(
+            f"{row.task}: {row.size}\n"
+            f"  {row.seconds:.1f} s, naive {row.naive_seconds:.0f} s ({row.naive}), "
+            f"peak {row.peak_mib:.0f} MiB, largest difference {row.difference:.1e}"
+        )
+    if chosen.output:
+        print(f"written to {write_benchmarks(table, sizes, chosen.output)}")
+    return 0
+
+
+def _bench_jobs(chosen: argparse.Namespace) -> int:
     runs = PROJECT_ROOT / chosen.runs_root
     timings = read_timings(runs)
     titles = ("threads", "seconds", "peak MB", "MB")

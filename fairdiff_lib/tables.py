@@ -5,6 +5,7 @@ Every table has one row per number, with its n and, where there is one, its inte
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -223,7 +224,9 @@ def with_text(table: pd.DataFrame) -> pd.DataFrame:
 
 def brief(table: pd.DataFrame) -> pd.DataFrame:
     """The columns that a reader of a notebook needs; all of them are in the CSV."""
-    left_out = ("dataset", "condition", "classifier", "features", "n_seeds", "sd", "note", "study")
+    left_out = ["dataset", "condition", "classifier", "n_seeds", "sd", "note", "study"]
+    left_out += ["smallest_effect", "p_equivalence", "p_new"]
+    left_out += [name for name in ("features",) if name in table and table[name].nunique() < 2]
     return table[[name for name in table.columns if name not in left_out]]
 
 
@@ -235,20 +238,28 @@ def pick(table: pd.DataFrame, attributes: Iterable[str], column: str = "attribut
 # -- ablations (T12, T13) --------------------------------------------------------------------
 
 
-def study_digest(settings: Settings) -> str:
-    """Digest of all settings but the mitigation's: ablations of one study share it."""
+def study_digest(settings: Settings, data_hash: str) -> str:
+    """Digest of the data and of all settings but the mitigation's: ablations of one study share it.
+
+    Parameters
+    ----------
+    data_hash : str
+        Of the data that the rows were measured on.
+    """
     names = [name for name in as_dict(settings) if name not in ("mitigation", "methods")]
-    return settings.digest(*names)
+    text = f"{settings.digest(*names)}|{data_hash}"
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
-def ablation_table(quality: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+def ablation_table(quality: pd.DataFrame, settings: Settings, data_hash: str) -> pd.DataFrame:
     """T12: overall and group KID of Fair Bayesian Perturbation at this study's settings.
 
     Parameters
     ----------
     quality : DataFrame
-        The study's own T2 or T8, with seeds.
+        The study's own T2 or T8, with seeds; the primary feature space.
     settings : Settings
+    data_hash : str
 
     Returns
     -------
@@ -258,7 +269,7 @@ def ablation_table(quality: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     own = quality[(quality["method"] == "fairdiffusion") & (quality["metric"] == "kid")]
     m = settings.mitigation
     front = {
-        "study": study_digest(settings),
+        "study": study_digest(settings, data_hash),
         "time_window": m.time_window,
         "exploitation_rate": m.exploitation_rate,
     }
@@ -269,21 +280,29 @@ COMPARED = ("kid", "es_kid", "auc", "es_auc", "accuracy", "es_accuracy")
 
 
 def method_table(
-    quality: pd.DataFrame, downstream: pd.DataFrame, settings: Settings
+    quality: pd.DataFrame,
+    downstream: pd.DataFrame,
+    settings: Settings,
+    data_hash: str,
+    changes: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """T13: every method's overall and equity-scaled metrics, and paired differences.
 
     Parameters
     ----------
     quality, downstream : DataFrame
-        The study's T2 (or T8) and T4 to T7 (or T9), with seeds.
+        The study's T2 (or T8), primary feature space, and T4 to T7 (or T9), with seeds.
     settings : Settings
+    data_hash : str
+    changes : DataFrame, optional
+        As of ``seeds.compare_audits``, with a column condition: adds the intervals for new
+        patients, which only metrics with influence values have.
 
     Returns
     -------
     DataFrame
         study, dataset, method, baseline (empty for a method's own value), seeds,
-        condition, attribute, metric, features, n, value, low, high, p, note.
+        condition, attribute, metric, features, n, value, low, high, p, low_new, high_new, note.
     """
     renamed = downstream.rename(columns={"source": "method"})
     both = pd.concat([quality, renamed], ignore_index=True)
@@ -297,7 +316,20 @@ def method_table(
     columns = ["dataset", "method", "baseline", "seeds", "condition", "attribute", "metric"]
     columns += ["features", "n", "value", "low", "high", "p", "note"]
     table = pd.concat(found, ignore_index=True).reindex(columns=columns)
-    return _in_front(table, {"study": study_digest(settings)})
+    table = _for_new_patients(with_text(table), changes)
+    return _in_front(table, {"study": study_digest(settings, data_hash)})
+
+
+def _for_new_patients(table: pd.DataFrame, changes: pd.DataFrame | None) -> pd.DataFrame:
+    """The table with low_new and high_new before its note."""
+    new = ["low_new", "high_new"]
+    if changes is None:
+        joined = table.assign(**dict.fromkeys(new, np.nan))
+    else:
+        keys = ["method", "baseline", "condition", "attribute", "metric", "features"]
+        known = changes.loc[changes["level"] == "all", [*keys, *new]]
+        joined = table.merge(known, on=keys, how="left", validate="many_to_one")
+    return joined[[*(c for c in table.columns if c != "note"), *new, "note"]]
 
 
 def _in_front(table: pd.DataFrame, columns: dict[str, Any]) -> pd.DataFrame:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +12,17 @@ from sklearn.metrics import roc_auc_score
 
 from fairdiff_lib import estimators, fairness
 from fairdiff_lib.config import InputError
-from fairdiff_lib.inference import Estimate, Groups, combine, difference, group_units, max_t
+from fairdiff_lib.contrasts import CONTRAST_COLUMNS, EXPLORATORY_NOTE
+from fairdiff_lib.equity import equity_rows
+from fairdiff_lib.inference import (
+    Estimate,
+    Groups,
+    combine,
+    difference,
+    group_units,
+    max_t,
+    mean_estimate,
+)
 from fairdiff_lib.kernels import Kernel
 
 KERNEL = Kernel(2.0)
@@ -190,7 +202,7 @@ def test_small_levels_are_secondary_and_stay_out_of_the_family() -> None:
     contrasts = planted().contrasts.set_index("level")
     assert contrasts.loc["Asian", "n"] < 80
     assert contrasts.loc["Asian", "role"] == "secondary"
-    assert contrasts.loc["Asian", "note"] == fairness.SECONDARY_NOTE
+    assert contrasts.loc["Asian", "note"] == EXPLORATORY_NOTE
     family = contrasts[contrasts["role"] == "primary"]
     assert len(family) == 2
     assert (family["p_adjusted"] >= family["p"]).all()
@@ -231,7 +243,7 @@ def test_equity_rows_follow_their_formulas() -> None:
 def test_equity_rows_keep_methods_and_seeds_apart() -> None:
     one = planted().by_group.assign(method="a", seed=0)
     two = planted(extra=0.0).by_group.assign(method="b", seed=0)
-    rows = fairness.equity_rows(pd.concat([one, two]), LEVELS)
+    rows = equity_rows(pd.concat([one, two]), LEVELS)
     gaps = rows[(rows["metric"] == "kid_gap") & (rows["attribute"] == "race")]
     assert gaps.set_index("method")["value"]["a"] > gaps.set_index("method")["value"]["b"]
 
@@ -239,8 +251,9 @@ def test_equity_rows_keep_methods_and_seeds_apart() -> None:
 def test_contrast_table_has_its_columns() -> None:
     labels = {"dataset": "toy", "method": "none", "seed": 0}
     table = fairness.contrast_table([(labels, planted())])
-    assert list(table.columns) == [*labels, *fairness.CONTRAST_COLUMNS]
-    assert len(table) == 3
+    assert list(table.columns) == [*labels, *CONTRAST_COLUMNS]
+    assert list(table["role"]).count("description") == len(LEVELS)  # an omnibus row per attribute
+    assert len(table) == 3 + len(LEVELS)
 
 
 def test_two_models_are_compared_on_their_shared_subjects() -> None:
@@ -271,3 +284,137 @@ def test_attribute_with_one_level_is_refused() -> None:
     groups = group_units(table, levels)
     with pytest.raises(InputError, match="sex has fewer than two levels"):
         fairness.audit(fairness.mean_metric(np.ones(50)), groups, {"sex": ["Male"]}, metric="loss")
+
+
+def test_a_level_may_be_declared_but_have_nobody() -> None:
+    table = cohort(100).assign(sex="Male")
+    with pytest.raises(InputError, match="fewer than two levels of sex have a subject"):
+        fairness.audit(
+            fairness.mean_metric(np.ones(100)), group_units(table, LEVELS), LEVELS, metric="loss"
+        )
+
+
+# -- what a missing difference means ---------------------------------------------------------
+
+
+def test_a_detectable_difference_is_found_in_four_of_five_studies() -> None:
+    rng, found = np.random.default_rng(12), []
+    unit = np.arange(120)
+    size = 0.5  # true difference; sd 1
+    planned = []
+    for _ in range(800):
+        values = rng.normal(size=120) + size * (unit < 60)
+        gap = difference(
+            *(estimators.mean_of_rows(values, unit, m) for m in (unit < 60, unit >= 60))
+        )
+        planned.append(gap.detectable())
+        found.append(gap.p_value() < 0.05)
+    power = np.mean(found)
+    z = size / np.mean(planned) * (1.98 + 0.845) - 1.98  # what the planned size says of this one
+    assert power == pytest.approx(stats.norm.cdf(z), abs=0.04)  # Monte Carlo sd 0.015
+
+
+def test_equivalence_is_claimed_exactly_where_the_90_percent_interval_lies_inside() -> None:
+    gap = estimate(0.4, [0.3, 0.4], df=30)  # standard error 0.5
+    low, high = gap.interval(0.90)
+    for margin in (0.9, high - 1e-6, high + 1e-6, 2.0):
+        assert (gap.p_equivalence(margin) < 0.05) == (-margin < low and high < margin)
+    assert np.isnan(gap.p_equivalence(float("nan"))) and np.isnan(gap.p_equivalence(0.0))
+
+
+def test_every_contrast_says_what_it_could_have_missed() -> None:
+    found = planted(extra=0.0)
+    for row in found.contrasts.itertuples():
+        reference = found.estimates[row.attribute, row.reference].value
+        assert row.mde > 2.5 * (row.high - row.low) / 4  # (2 + 0.84) / 2 x half the interval
+        assert row.mde_ratio == pytest.approx((reference + row.mde) / reference)
+        assert row.smallest_effect == pytest.approx(0.2 * found.overall.value)
+
+
+# -- all levels at once ----------------------------------------------------------------------
+
+
+def test_the_range_has_a_test_and_no_interval() -> None:
+    rows = planted().omnibus.set_index("attribute")
+    estimates = planted().estimates
+    kids = [estimates["race", level].value for level in ("Black", "White")]  # Asian: too small
+    assert rows.loc["race", "value"] == pytest.approx(np.ptp(kids))
+    assert "without Asian" in rows.loc["race", "note"]
+    assert rows.loc["race", "p"] < 0.001 < 0.05 < rows.loc["sex", "p"]
+    assert rows[["low", "high"]].isna().all(axis=None)
+
+
+def test_the_omnibus_test_alarms_in_one_null_family_of_twenty() -> None:
+    rng, alarms, unit = np.random.default_rng(13), [], np.arange(240)
+    table = pd.DataFrame({"subject": unit, "g": np.repeat(list("abcd"), 60)})
+    levels = {"g": tuple("abcd")}
+    groups = group_units(table, levels)
+    for _ in range(120):
+        metric = fairness.mean_metric(rng.normal(size=240))
+        found = fairness.audit(metric, groups, levels, metric="x", secondary_below=20)
+        alarms.append(found.omnibus["p"].iloc[0] < 0.05)
+    assert np.mean(alarms) <= 0.11  # Monte Carlo sd 0.02; the smallest unadjusted p: 0.20
+
+
+def test_squared_disparity_is_unbiased_where_the_raw_one_is_not() -> None:
+    rng, unit, owned, raw = np.random.default_rng(14), np.arange(90), [], []
+    table = pd.DataFrame({"subject": unit, "g": np.repeat(list("ab"), 45)})
+    groups, levels = group_units(table, {"g": ("a", "b")}), {"g": ("a", "b")}
+    for _ in range(1500):
+        values = rng.normal(size=90) + 0.3 * (unit < 45)
+        metric = fairness.mean_metric(values)
+        found = fairness.audit(metric, groups, levels, metric="x", secondary_below=20)
+        owned.append(found.disparity["value"].iloc[0])
+        raw.append(found.contrasts["value"].iloc[0] ** 2)
+    assert np.mean(owned) == pytest.approx(0.09, abs=0.012)  # Monte Carlo sd 0.004
+    assert np.mean(raw) > 0.12  # 0.09 plus the variance of a difference, 2 / 45
+
+
+# -- over several models ---------------------------------------------------------------------
+
+
+def test_the_mean_over_models_counts_shared_patients_once() -> None:
+    rng, table = np.random.default_rng(15), cohort(300)
+    real, noise = rng.normal(size=(300, 4)), rng.normal(size=(300, 4))
+    one = fairness.kid_audit(KERNEL, real, noise + 0.3, table, LEVELS)
+    mean = fairness.mean_audit([one, one, one])
+    pd.testing.assert_frame_equal(
+        mean.contrasts.drop(columns=["p_adjusted"]), one.contrasts.drop(columns=["p_adjusted"])
+    )
+    assert mean.overall.n == one.overall.n
+    other = fairness.kid_audit(KERNEL, real, rng.normal(size=(300, 4)) + 0.3, table, LEVELS)
+    both = fairness.mean_audit([one, other]).overall
+    assert both.value == pytest.approx((one.overall.value + other.overall.value) / 2)
+    assert both.standard_error < one.overall.standard_error
+    with pytest.raises(InputError, match="differ in metric"):
+        fairness.mean_audit([one, dataclasses.replace(other, metric="fid")])
+    small = estimators.mean_of_rows(np.ones(9), np.arange(9), np.ones(9, dtype=bool))
+    assert mean_estimate([small, small]).n == 9
+
+
+def test_what_was_not_declared_is_exploratory_and_shares_one_family() -> None:
+    own, labels = planted(), {"method": "none", "seed": 0}
+    other = planted(seed=9).with_role("exploratory")
+    table = fairness.contrast_table([(labels, own), (labels, other)])
+    rest = table[table["role"].isin(["secondary", "exploratory"])]
+    order = rest.sort_values("p")
+    expected = np.minimum.accumulate((order["p"] * len(order) / np.arange(1, len(order) + 1))[::-1])
+    np.testing.assert_allclose(order["p_adjusted"], expected[::-1])
+    assert set(other.contrasts["role"]) == {"exploratory"}
+
+
+# -- further metrics -------------------------------------------------------------------------
+
+
+def test_lost_variety_shows_as_low_recall_within_its_group() -> None:
+    rng, table = np.random.default_rng(16), cohort(400)
+    real = rng.normal(size=(400, 3))
+    black = (table["race"] == "Black").to_numpy()[:, None]
+    generated = np.where(black, 0.05, 1.0) * rng.normal(size=(400, 3))
+    found = fairness.audit(
+        fairness.manifold_metric(real, generated, "recall"), group_units(table, LEVELS), LEVELS,
+        metric="recall", better="high", role="exploratory",
+    )  # fmt: skip
+    value = {key: estimate.value for key, estimate in found.estimates.items()}
+    assert value["race", "Black"] < 0.3 < 0.7 < value["race", "White"]
+    assert fairness.MANIFOLD_NOTE in found.by_group["note"].iloc[0]

@@ -218,7 +218,7 @@ def test_extractors_by_name() -> None:
     assert make_extractor("random").name == "random"
     with pytest.raises(InputError, match="needs the fitted encoder"):
         make_extractor("encoder")
-    with pytest.raises(InputError, match=r"known: encoder, random, inception"):
+    with pytest.raises(InputError, match=r"known: encoder, texture, random, inception"):
         make_extractor("dino")
 
 

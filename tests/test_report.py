@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from fairdiff_lib import report
-from fairdiff_lib.config import InputError, load_settings
+from fairdiff_lib.cohorts import spec_for
+from fairdiff_lib.config import InputError, SimulatorConfig, load_settings
 from fairdiff_lib.store import Layout, read_json, write_json, write_table
 
 SIMULATED = "fairgenmed_simulated"
@@ -89,3 +90,24 @@ def test_training_scalars_take_the_first_and_the_last_loss() -> None:
     scalars = report.training_scalars(history(), run)
     assert (scalars["first_loss"], scalars["last_loss"]) == (1.0, 20.0)
     assert scalars["seconds"] == 1.0
+
+
+def test_tables_of_different_data_are_not_mixed(tmp_path: Path) -> None:
+    layout = Layout(load_settings("smoke", SIMULATED), figures_root=str(tmp_path))
+    for name, version in (("tab02", "a" * 64), ("tab04", "a" * 64), ("tab05", "b" * 64)):
+        write_json(layout.figures / f"{name}.json", {"data_hash": version})
+    assert report.data_version(layout, ("tab02", "tab04")) == "a" * 64
+    with pytest.raises(InputError, match=r"tables of different data .tab02 aaaaaaaaaa, tab05 bbb"):
+        report.data_version(layout, ("tab02", "tab05"))
+
+
+def test_what_was_planted_is_named_by_level() -> None:
+    plain = SimulatorConfig(difficulty_black=1.0)
+    assert report.planted(plain) == {}
+    both = SimulatorConfig(difficulty_black=3.0, heterogeneity_black=2.0, difficulty_hispanic=0.5)
+    assert report.planted(both) == {
+        ("race", "Black"): "camera noise x 3 and spread of appearance x 2",
+        ("ethnicity", "Hispanic"): "camera noise x 0.5",
+    }
+    spec = spec_for(SIMULATED)
+    assert all(level in spec.levels(name) for name, level in report.planted(both))

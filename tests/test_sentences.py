@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from fairdiff_lib import sentences
+from fairdiff_lib.protocol import Declared, Protocol
 
 
 def quality(seeds: str) -> pd.DataFrame:
@@ -38,3 +39,41 @@ def test_one_setting_compares_nothing() -> None:
     assert "nothing can be compared" in sentences.about_ablations(table)
     more = pd.concat([table, table.assign(time_window=10)])
     assert sentences.about_ablations(more).startswith("2 settings")
+
+
+def contrast(**values: object) -> pd.Series:
+    row = {"attribute": "race", "level": "Black", "reference": "White", "value": 0.01,
+           "low": -0.02, "high": 0.04, "p_adjusted": 0.5, "p_equivalence": 0.3,
+           "smallest_effect": 0.02, "mde": 0.043, "mde_ratio": 1.43, "role": "primary",
+           "note": ""}  # fmt: skip
+    return pd.Series({**row, **values})
+
+
+def test_no_difference_seen_is_not_no_difference() -> None:
+    text = sentences.about_contrast(contrast())
+    assert "no difference seen" in text and "could have missed up to 0.043 (ratio 1.43)" in text
+    assert "equivalent" not in text
+    same = sentences.about_contrast(contrast(p_equivalence=0.01))
+    assert "equivalent within 20%" in same and "no difference seen" not in same
+    clear = sentences.about_contrast(contrast(p_adjusted=0.001))
+    assert "differs by 0.01 (-0.02 to 0.04), adjusted p 0.001" in clear
+    small = sentences.about_contrast(contrast(p_adjusted=0.001, p_equivalence=0.01))
+    assert "differs" in small and "less than 20%" in small
+    missing = contrast(p_adjusted=np.nan, note="not estimable: fewer than 10 subjects")
+    assert sentences.about_contrast(missing).endswith("not estimable: fewer than 10 subjects.")
+    near_zero = sentences.about_contrast(contrast(mde_ratio=np.nan))
+    assert "up to 0.043, where" in near_zero
+
+
+def test_only_declared_contrasts_get_a_line() -> None:
+    table = pd.DataFrame([contrast(), contrast(role="exploratory", level="Asian")])
+    assert "Asian" not in sentences.about_contrasts(table)
+    none = sentences.about_contrasts(table[table["role"] == "exploratory"])
+    assert none.startswith("No contrast was declared")
+
+
+def test_the_protocol_says_when_it_was_written() -> None:
+    rule = Protocol(contrasts=(Declared("race", "Asian", "White", 30, 300, "secondary"),))
+    text = sentences.about_protocol(rule, before=True)
+    assert rule.digest in text and "written before" in text and "primary: Asian" in text
+    assert "**after**" in sentences.about_protocol(rule, before=False)

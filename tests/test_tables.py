@@ -180,8 +180,9 @@ def test_ablations_of_one_study_share_its_digest() -> None:
     base = load_settings("smoke", SIMULATED)
     other = load_settings("smoke", SIMULATED, {"mitigation.time_window": "2"})
     longer = load_settings("smoke", SIMULATED, {"training.steps": "9"})
-    assert tables.study_digest(base) == tables.study_digest(other)
-    assert tables.study_digest(base) != tables.study_digest(longer)
+    assert tables.study_digest(base, "data") == tables.study_digest(other, "data")
+    assert tables.study_digest(base, "data") != tables.study_digest(longer, "data")
+    assert tables.study_digest(base, "data") != tables.study_digest(base, "other data")
 
 
 def test_methods_are_compared_with_the_baseline_by_seed() -> None:
@@ -196,6 +197,18 @@ def test_methods_are_compared_with_the_baseline_by_seed() -> None:
     )  # fmt: skip
     downstream = quality.head(0).rename(columns={"method": "source"}).assign(condition="")
     settings = load_settings("smoke", SIMULATED)
-    table = tables.method_table(quality, downstream, settings)
+    changes = pd.DataFrame(
+        [
+            {"method": "fairdiffusion", "baseline": "none", "condition": "", "attribute": name,
+             "level": level, "metric": "kid", "features": "encoder", "low_new": -0.4,
+             "high_new": 0.2}
+            for name, level in (("overall", "all"), ("sex", "Male"))
+        ]
+    )  # fmt: skip
+    table = tables.method_table(quality, downstream, settings, "data", changes)
     row = cell(table, method="fairdiffusion", baseline="none")
     assert row["value"] == pytest.approx(-0.1) and row["seeds"] == "0,1"
+    assert (row["low_new"], row["high_new"]) == (-0.4, 0.2)  # new patients as well
+    assert table.loc[table["baseline"] == "", "low_new"].isna().all()
+    plain = tables.method_table(quality, downstream, settings, "data")
+    assert plain["low_new"].isna().all() and list(plain.columns) == list(table.columns)
