@@ -16,6 +16,7 @@ import sys
 
 from fairdiff_lib.assets import load_cohort
 from fairdiff_lib.config import load_settings, parse_overrides
+from fairdiff_lib.methods import source_runs
 from fairdiff_lib.protocol import protocol_path, write_protocol
 from fairdiff_lib.store import PROJECT_ROOT, Layout, is_simulated
 
@@ -73,6 +74,12 @@ def executed(job):
 
 def record(job):
     return f"{LAYOUT.records}/jobs/{job}.json"
+
+
+def sources(wildcards):
+    """Records of the runs whose histories a method reads, as the random sigma's dose."""
+    runs = source_runs(wildcards.method, int(wildcards.seed), tuple(SEEDS))
+    return [record(f"03_train_{method}_seed{seed}") for method, seed in runs]
 
 
 def every_run(job):
@@ -180,6 +187,7 @@ rule train_base:
 rule train:
     input:
         base=record("03_train_base"),
+        read=sources,
         source=source("03_train"),
     output:
         record=record("03_train_{method}_seed{seed}"),

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fairdiff_lib.config import ClassifierConfig, InputError, LoopConfig
+from fairdiff_lib.loop import fit
 from fairdiff_lib.networks import (
     ClassificationObjective,
     Images,
@@ -50,7 +51,6 @@ from fairdiff_lib.predictions import (
     youden_threshold,
 )
 from fairdiff_lib.store import atomic_folder, read_json, write_json
-from fairdiff_lib.training import fit
 
 __all__ = [
     "Classifier",

@@ -126,7 +126,7 @@ class AuditConfig:
 
     features: str = "encoder"  # "encoder" (trained here), or a transformers hub id / folder
     features_revision: str = ""  # commit of that hub id
-    sensitivity: str = "random"  # a second feature space, that no label has shaped; named as above
+    sensitivity: str = "texture"  # a second feature space, that no label has shaped; named as above
     sensitivity_revision: str = ""  # commit of that hub id
     loss_timesteps: tuple[int, ...] = (200, 500, 800)  # of 1,000; empty = no denoising loss
     confidence: float = 0.95  # of every interval
@@ -145,11 +145,11 @@ class ProofConfig:
     subjects in its smaller groups and about 800 in its largest.
     """
 
-    simulations: int = 2000  # audits per cell of the KID: 8,000 per null over the sizes
-    other_simulations: int = 1000  # audits per cell of other metrics, several contrasts or images
-    power_simulations: int = 400  # audits per cell with a planted disparity
-    naive_simulations: int = 200  # audits per cell of a naive test, which costs more
-    pool_simulations: int = 1000  # audits per cell that subsamples a pool of images
+    simulations: int = 1000  # audits per cell of the KID: 4,000 per null over the sizes
+    other_simulations: int = 600  # audits per cell of other metrics, several contrasts or images
+    power_simulations: int = 200  # audits per cell with a planted disparity
+    naive_simulations: int = 100  # audits per cell of a naive test, which costs more
+    pool_simulations: int = 600  # audits per cell that subsamples a pool of images
     sizes: tuple[int, ...] = (36, 78, 132, 300)  # subjects of the smaller group
     naive_sizes: tuple[int, ...] = (36, 132)  # of them, those that naive tests are shown at
     family_sizes: tuple[int, ...] = (78, 132)  # subjects of the two smaller of three levels
@@ -388,6 +388,18 @@ def check_method(method: str, settings: Settings) -> None:
         raise InputError(
             f"mitigation.time_window={own.time_window} is longer than the run "
             f"(training.steps={settings.training.steps})"
+        )
+    entry = METHODS[method]
+    missing = [source for source in entry.sources if source not in settings.methods]
+    if missing:
+        raise InputError(
+            f"method {method} reads finished runs of {', '.join(entry.sources)}; methods lacks "
+            f"{', '.join(missing)}"
+        )
+    if entry.other_seed and len(settings.seeds) < 2:
+        raise InputError(
+            f"method {method} reads the run of another seed; seeds="
+            f"{','.join(map(str, settings.seeds))}, expected at least two"
         )
 
 

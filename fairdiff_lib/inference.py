@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
+from scipy.optimize import brentq
 
 from fairdiff_lib.config import InputError
 
@@ -25,6 +27,7 @@ Levels = Mapping[str, Sequence[str]]  # attribute or condition: its level names,
 
 MIN_UNITS = 10  # a variance from fewer units says nothing; such groups are "not estimable"
 OVERALL = ("overall", "all")
+LEAST_POWER = -14.0  # of 10: a smaller p is not told from this one
 
 
 @dataclass(frozen=True)
@@ -124,8 +127,8 @@ class Estimate:
     bounded : bool
         A rate in [0, 1]: its interval is made on the logit scale.
     limits : callable, optional
-        Confidence to (low, high), where the interval isn't the t-interval: a bootstrap's.
-        Combinations don't inherit it.
+        Confidence to (low, high), where the interval isn't the t-interval: a bootstrap's, or
+        that of a difference of two rates. Combinations don't inherit it.
     """
 
     value: float
@@ -148,7 +151,7 @@ class Estimate:
         error = self.standard_error
         if not np.isfinite(self.value) or not error > 0:
             return float("nan"), float("nan")
-        reach = float(stats.t.ppf((1 + confidence) / 2, self.df)) * error
+        reach = -float(special.stdtrit(self.df, (1 - confidence) / 2)) * error
         if not self.bounded:
             return self.value - reach, self.value + reach
         centre = np.log(self.value / (1 - self.value))
@@ -161,7 +164,25 @@ class Estimate:
         error = self.standard_error
         if not np.isfinite(self.value) or not error > 0:
             return float("nan")
+        if self.limits is not None:
+            return min(1.0, 2 * self._p_beyond(0.0))
         return float(2 * stats.t.sf(abs(self.value) / error, self.df))
+
+    def _p_beyond(self, target: float) -> float:
+        """One-sided p at which the estimate's own interval just reaches ``target``."""
+        assert self.limits is not None
+        side = 0 if self.value > target else 1
+        away = 1.0 if side == 0 else -1.0
+        interval = self.limits
+
+        def room(power: float) -> float:  # of p = 10 ** power, between target and interval
+            return away * (interval(1 - 2 * 10**power)[side] - target)
+
+        most = float(np.log10(0.499))
+        if room(most) <= 0:
+            return 0.5
+        found = brentq(room, LEAST_POWER, most) if room(LEAST_POWER) < 0 else LEAST_POWER
+        return float(10**found)
 
     def p_equivalence(self, margin: float) -> float:
         """P of two one-sided tests (Schuirmann 1987) against a true size of ``margin`` or more.
@@ -172,6 +193,9 @@ class Estimate:
         error = self.standard_error
         if not np.isfinite(self.value) or not error > 0 or not margin > 0:
             return float("nan")
+        if self.limits is not None:
+            inside = abs(self.value) < margin
+            return max(self._p_beyond(end) for end in (-margin, margin)) if inside else 1.0
         return float(stats.t.sf((margin - abs(self.value)) / error, self.df))
 
     def detectable(self, confidence: float = 0.95, power: float = 0.8) -> float:
@@ -223,8 +247,27 @@ def combine(estimates: Sequence[Estimate], weights: Sequence[float]) -> Estimate
 
 
 def difference(first: Estimate, second: Estimate) -> Estimate:
-    """``first`` minus ``second``: Welch for separate groups, paired for shared units."""
-    return combine([first, second], [1.0, -1.0])
+    """``first`` minus ``second``: Welch for separate groups, paired for shared units.
+
+    Two rates of separate groups get the interval that their own ones imply (MOVER: Zou and
+    Donner 2008; for rates Newcombe 1998). Welch's is too short for them: the AUC of 36
+    subjects, a third of them ill, alarms in 11% of audits at 5%.
+    """
+    gap = combine([first, second], [1.0, -1.0])
+    shared = np.any((first.influence != 0) & (second.influence != 0))
+    if not (first.bounded and second.bounded) or shared or not gap.standard_error > 0:
+        return gap
+    return replace(gap, limits=partial(_rate_difference, first, second))
+
+
+def _rate_difference(first: Estimate, second: Estimate, confidence: float) -> tuple[float, float]:
+    """Limits of a difference from the limits of its two parts."""
+    (low, high), (below, above) = first.interval(confidence), second.interval(confidence)
+    gap = first.value - second.value
+    return (
+        float(gap - np.hypot(first.value - low, above - second.value)),
+        float(gap + np.hypot(high - first.value, second.value - below)),
+    )
 
 
 def mean_estimate(estimates: Sequence[Estimate]) -> Estimate:
@@ -233,7 +276,7 @@ def mean_estimate(estimates: Sequence[Estimate]) -> Estimate:
     Its variance is that over units of the mean, so it speaks of these models on new units.
     """
     mean = combine(estimates, [1 / len(estimates)] * len(estimates))
-    return replace(mean, n=max(e.n for e in estimates))
+    return replace(mean, n=max(e.n for e in estimates), bounded=all(e.bounded for e in estimates))
 
 
 def max_t(contrasts: Sequence[Estimate], seed: int = 0, draws: int = 200_000) -> Floats:

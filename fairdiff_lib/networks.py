@@ -159,7 +159,7 @@ def augment(images: Tensor, flip: Tensor, shift: Tensor) -> Tensor:
 
 @dataclass
 class ClassificationObjective:
-    """What ``training.fit`` optimises: images and labels in memory, one network.
+    """What ``loop.fit`` optimises: images and labels in memory, one network.
 
     Parameters
     ----------

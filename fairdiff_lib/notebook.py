@@ -132,7 +132,7 @@ def check_methods(methods: tuple[str, ...]) -> None:
     """Refuse a method that does not exist, with the list of those that do."""
     if set(methods) <= {"none"}:
         return  # spares the two seconds that torch takes to import
-    from fairdiff_lib.perturbation import METHODS
+    from fairdiff_lib.methods import METHODS
 
     for method in methods:
         refuse_unknown("method", method, tuple(METHODS))

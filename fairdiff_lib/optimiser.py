@@ -115,11 +115,13 @@ def _quiet(seed: int) -> Iterator[None]:
 
     The matrices are 30 x 30: more threads cost more than they do, most of all on busy cores.
     """
+    import gpytorch
     from botorch.exceptions import BotorchWarning
     from linear_operator.utils.warnings import NumericalWarning
 
     threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    checks_off = gpytorch.settings.debug(False)  # a tenth of the time; inputs are checked above
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), checks_off:
         # constant or duplicated windows make botorch, gpytorch and scipy warn
         for kind in (BotorchWarning, NumericalWarning, RuntimeWarning):
             warnings.simplefilter("ignore", kind)

@@ -22,7 +22,6 @@ from fairdiff_lib.groups import (
     summed_gap,
 )
 from fairdiff_lib.methods import CORRECTED
-from fairdiff_lib.methods import METHODS as METHODS
 from fairdiff_lib.mitigation import Mitigation
 from fairdiff_lib.optimiser import SigmaPath
 

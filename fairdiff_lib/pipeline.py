@@ -163,7 +163,8 @@ def collect_downstream(settings: Settings, layout: Layout, cohort: Cohort) -> pd
                 predictions,
                 cohort.included().split("test").table,
                 assets.attribute_levels(cohort),
-                labels={**labels, "classifier": "residual"},
+                labels={**labels, "classifier": settings.classifier.name},
+                watched=_watched(layout, source, seed),
                 thresholds=cuts,
                 confidence=settings.audit.confidence,
                 bootstrap=settings.audit.bootstrap,
@@ -185,6 +186,12 @@ def _predicted(
     predictions = predict_downstream(settings, layout, cohort, source, seed)
     cuts = read_json(layout.classifier(source, seed) / "run.json")["thresholds"]
     return predictions, {name: cut for name, cut in cuts.items() if cut is not None}
+
+
+def _watched(layout: Layout, source: str, seed: int) -> pd.DataFrame | None:
+    """What a classifier did on the test images at each look; None for one fitted without."""
+    path = layout.classifier(source, seed) / "watched.csv"
+    return read_table(path) if path.is_file() else None
 
 
 def downstream_contrasts(settings: Settings, layout: Layout, cohort: Cohort) -> pd.DataFrame:
@@ -227,7 +234,7 @@ def downstream_changes(settings: Settings, layout: Layout, cohort: Cohort) -> pd
         predictions, cuts = _predicted(settings, layout, cohort, method, seed)
         for condition in dict.fromkeys(predictions["condition"]):
             data = scored(predictions, test, condition, attributes, cuts.get(condition, 0.5))
-            found = classification_audits(data, attributes, names=("auc", "accuracy"))
+            found = classification_audits(data, attributes, names=("auc", "accuracy"), bootstrap=0)
             for metric, own in found.items():
                 audits.setdefault((condition, metric), {})[method, seed] = own
     confidence = settings.audit.confidence
@@ -244,7 +251,8 @@ def predict_downstream(
     """Predictions of the real test images by a classifier trained on a source's images.
 
     The classifier's step and thresholds are chosen on real validation images, which no
-    generator saw. Found again where they were made before.
+    generator saw; the test images are only watched, for the as-released choice of the best test
+    epoch. Found again where they were made before.
     """
     folder = layout.classifier(source, seed)
     notes = folder / "run.json"
@@ -252,6 +260,7 @@ def predict_downstream(
         return read_table(folder / "predictions.csv", dtype={"image": str, "subject": str})
     kept, size = cohort.included(), settings.model.image_size
     train, val, test = (kept.split(name) for name in ("train", "val", "test"))
+    test_images = test.load_images(size)
     images = (
         train.load_images(size)
         if source == "real"
@@ -266,10 +275,12 @@ def predict_downstream(
         settings.classifier,
         seed=seed,
         folder=folder / "work",
+        watch=(test_images, assets.prompted_codes(test)),
     )
     classifier.save(folder / "classifier")
+    write_table(classifier.watched, folder / "watched.csv", None)
     predictions = predictions_table(
-        classifier.predict(test.load_images(size)),
+        classifier.predict(test_images),
         classifier.levels,
         test.table["image"].tolist(),
         test.table["subject"].tolist(),

@@ -61,7 +61,7 @@ class Protocol:
     metric: str = "kid"  # the primary quality metric: unbiased at any n
     features: str = "encoder"  # the primary feature space
     features_digest: str = ""  # of all settings that make it
-    sensitivity: str = "random"  # a second one, that no label has shaped
+    sensitivity: str = "texture"  # a second one, that no label has shaped
     condition: str = ""  # the primary one: of C3, and of the case mix
     contrasts: tuple[Declared, ...] = ()
     secondary_below: int = 80  # subjects

@@ -260,7 +260,7 @@ def _settings(chosen: argparse.Namespace) -> int:
 
 
 def _list(chosen: argparse.Namespace) -> int:
-    from fairdiff_lib.perturbation import METHODS
+    from fairdiff_lib.methods import METHODS
 
     print("datasets: ", ", ".join(DATASETS))
     print("presets:  ", ", ".join(PRESETS))

@@ -26,10 +26,10 @@ from fairdiff_lib.loop import (
     HISTORY_COLUMNS,
     FitResult,
     first_only,
+    fit,
     has_gpu,
     process_rank,
 )
-from fairdiff_lib.loop import fit as fit
 from fairdiff_lib.methods import METHODS, source_runs
 from fairdiff_lib.mitigation import Mitigation, make_mitigation
 from fairdiff_lib.store import (

@@ -233,6 +233,8 @@ def test_options_that_cannot_be_are_refused(options: Any, words: str) -> None:
         ({"methods": "none,fairdifusion"}, "unknown method 'fairdifusion'; known: .*fairdiffusion"),
         ({"methods": "none,febs", "mitigation.time_window": 99}, "longer than the run"),
         ({"generation.weights": "best"}, "known: ema, raw"),
+        ({"methods": "none,none_matched_lr"}, "methods lacks fairdiffusion"),
+        ({"methods": "fairdiffusion,replay"}, "seeds=0, expected at least two"),
     ],
 )
 def test_studies_that_cannot_be_are_refused(overrides: Any, words: str) -> None:
