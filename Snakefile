@@ -221,7 +221,7 @@ rule generate:
         " --made {params.made:q}" + COMMON
 
 
-# 05 -> quality by group (T2 and T3, T8 or T10), the gates, F2, F3, F6
+# 05 -> quality by group (T2 and T3, T8 or T10), the gates, F2, F3, F6, the audit card
 rule quality:
     input:
         protocol=ancient(protocol_path(LAYOUT)),
@@ -229,7 +229,9 @@ rule quality:
         source=source("05_quality"),
     output:
         record=record("05_quality"),
-        read=tables(*AUDIT, *QUALITY[FAMILY]) + figures("fig02", "fig03", "fig06"),
+        read=tables(*AUDIT, *QUALITY[FAMILY])
+        + figures("fig02", "fig03", "fig06")
+        + expand("{folder}/card.{kind}", folder=LAYOUT.figures, kind=["html", "png", "json"]),
     log:
         notebook=executed("05_quality"),
     params:
@@ -334,7 +336,7 @@ rule proof:
     output:
         record=record("10_proof"),
         read=tables("tab_calibration", "tab_truth", folder=LAYOUT.calibration)
-        + figures("fig_calibration", "fig_power", folder=LAYOUT.calibration),
+        + figures("fig_calibration", "fig_power", "fig_fid_bias", folder=LAYOUT.calibration),
     log:
         notebook=f"{LAYOUT.calibration}/executed/10_proof.ipynb",
     params:

@@ -71,6 +71,7 @@ LAYERS: tuple[str, ...] = (
     "own_example",
     "audit_tables",
     "auditing",
+    "study_card",
     "pipeline",
     "distributed",
     "report",

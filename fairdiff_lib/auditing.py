@@ -12,6 +12,7 @@ import pandas as pd
 
 from fairdiff_lib import assets, diffusion, imaging, tables
 from fairdiff_lib.audit_tables import (
+    Named,
     Run,
     encoder_table,
     study_contrasts,
@@ -64,6 +65,8 @@ class QualityResult:
         dataset, method, seed, gate, n, value, threshold, comparison, passed, note.
     notes : list of str
         A line for each gate that failed.
+    audits : dict of (method, seeds) to list of Audit
+        Of every run and of each method's mean over seeds, the primary metric first.
     """
 
     table: pd.DataFrame
@@ -73,6 +76,7 @@ class QualityResult:
     encoder: pd.DataFrame
     gates: pd.DataFrame
     notes: list[str]
+    audits: Named
 
     def main(self, features: str) -> pd.DataFrame:
         """Rows of the table in the primary feature space, or that rest on none."""
@@ -341,4 +345,5 @@ def collect_quality(
         encoder_table(fixed.reading, cohort, table, rule),
         found,
         notes,
+        named,
     )

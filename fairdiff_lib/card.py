@@ -33,6 +33,10 @@ MARGIN = 0.35  # inches around the PNG's page
 LEADING = 1.35  # line height, x the size of the letters
 LETTER = 0.56  # mean width of a letter, x its size
 BAR = "#0072b2"  # beside the finding
+ENDPOINT = (
+    "the differences in KID between each level and the attribute's largest level, p adjusted over "
+    "all levels of at least {below} {unit}s by the largest |t|"
+)
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class Facts:
         Contrasts at a common case mix, in the audit's contrast columns.
     mix : str
         The condition that they are standardised for.
+    table : str
+        The file that holds all contrasts.
     """
 
     title: str
@@ -66,6 +72,7 @@ class Facts:
     floor: pd.DataFrame | None = None
     standardised: pd.DataFrame | None = None
     mix: str = ""
+    table: str = "contrasts.csv"
 
 
 @dataclass(frozen=True)
@@ -237,7 +244,7 @@ def _content(audit: Audit, facts: Facts, stamp: Mapping[str, Any]) -> _Content:
         dots_foot(dots, facts.unit, audit.design.confidence),
         header,
         shown_contrasts(audit.contrasts, facts.standardised),
-        f"{hidden} more in contrasts.csv." if hidden > 0 else "",
+        f"{hidden} more in {facts.table}." if hidden > 0 else "",
         facts.caveats,
         stamp_line(stamp),
     )
@@ -267,6 +274,7 @@ table { border-collapse: collapse; width: 100%; font-size: .92em }
 th, td { text-align: left; vertical-align: top; padding: .25rem .5rem .25rem 0;
   border-bottom: 1px solid #ddd }
 th { font-weight: 600 } ul { margin: 0; padding-left: 1.2rem }
+ul + .small { margin-top: .8rem }
 .small { font-size: .82em; color: #444; margin: .3rem 0 0; overflow-wrap: anywhere }
 @media (max-width: 30rem) {
   dl { grid-template-columns: 1fr } dd { margin-bottom: .35rem }
@@ -395,7 +403,7 @@ def _panel(figure: Figure, y: float, dots: pd.DataFrame) -> float:
 def _grid(figure: Figure, y: float, content: _Content) -> float:
     """The contrasts as columns of text."""
     end = WIDTH - 2 * MARGIN
-    edges = (0.0, 2.3, 4.0, 4.7, end) if len(content.header) > 3 else (0.0, 3.2, 5.2, end)
+    edges = (0.0, 2.2, 3.85, 4.55, end) if len(content.header) > 3 else (0.0, 3.2, 5.2, end)
     for row, weight in [(content.header, "bold"), *((row, "normal") for row in content.rows)]:
         ends = [
             _write(figure, y, cell, 7, left=left, right=right - 0.05, weight=weight)

@@ -131,7 +131,9 @@ def narrow_dots(table: pd.DataFrame, width: float) -> Figure:
     """The dot plot alone, ``width`` inches wide, for a card that brings its own words."""
     with matplotlib.rc_context(STYLE):
         fig = Figure(figsize=(width, 0.55 + ROW * len(dot_rows(table))), layout="constrained")
-        draw_dots(fig.subplots(), table)
+        ax = fig.subplots()
+        draw_dots(ax, table)
+        ax.locator_params(axis="x", nbins=5)  # numbers that don't touch
     return fig
 
 
@@ -140,6 +142,7 @@ def fid_against_n_figure(
     *,
     limits: Mapping[str, float] | None = None,
     title: str = "FID of the same images, by how many of them are used",
+    limit: str = "FID at n without end, from a line through FID against 1/n",
     notes: Sequence[str] = (),
 ) -> Figure:
     """Plain FID falls as n grows: two levels of unequal n differ in it without any disparity.
@@ -150,9 +153,12 @@ def fid_against_n_figure(
         n, draw, value, as ``frechet.fid_against_n`` makes; a column ``level`` where there are
         several.
     limits : mapping of str to float, optional
-        Level (the empty name without levels) to its FID at n without end: a dashed line.
+        Level to its FID at n without end: a dashed line. The empty name without levels, or where
+        all levels have the same.
     title : str
         Says "simulated" where the images are.
+    limit : str
+        What the dashed lines are.
     notes : sequence of str
         Warnings to print on the page.
 
@@ -170,7 +176,7 @@ def fid_against_n_figure(
         f"Lines: mean of {table['draw'].nunique()} random subset(s) of n images a side; dots: each."
     )
     if limits:
-        foot += " Dashed: FID at n without end, from a line through FID against 1/n."
+        foot += f" Dashed: {limit}."
     fig = page(3.0, title, foot, notes, [look for look in looks if look.label])
     with matplotlib.rc_context(STYLE):
         ax = fig.subplots()
@@ -179,8 +185,10 @@ def fid_against_n_figure(
             mean = own.groupby("n")["value"].mean()
             ax.plot(own["n"], own["value"], ".", color=look.colour, ms=3, alpha=0.4)
             ax.plot(mean.index, mean, f"{look.marker}-", color=look.colour, ms=4.2, mec="white")
-            if limits and np.isfinite(limits.get(look.label, np.nan)):
-                ax.axhline(limits[look.label], color=look.colour, lw=0.9, ls=(0, (4, 3)))
+        for level, value in (limits or {}).items():
+            if np.isfinite(value):
+                colour = dict(zip(levels, colours, strict=True)).get(level, MUTED)
+                ax.axhline(value, color=colour, lw=0.9, ls=(0, (4, 3)))
         _size_axis(ax, sorted(set(table["n"])))
     return fig
 

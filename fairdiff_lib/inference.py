@@ -156,7 +156,7 @@ class Estimate:
             return self.value - reach, self.value + reach
         centre = np.log(self.value / (1 - self.value))
         reach /= self.value * (1 - self.value)
-        low, high = 1 / (1 + np.exp(-(centre + reach * np.array([-1.0, 1.0]))))
+        low, high = special.expit(centre + reach * np.array([-1.0, 1.0]))
         return float(low), float(high)
 
     def p_value(self) -> float:

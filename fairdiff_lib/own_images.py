@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fairdiff_lib.card import Facts, with_floor, write_card
+from fairdiff_lib.card import ENDPOINT, Facts, with_floor, write_card
 from fairdiff_lib.config import InputError
 from fairdiff_lib.fairness import Audit, Estimator, audit
 from fairdiff_lib.inference import Estimate, Floats, Groups, Ints, group_units
@@ -30,6 +30,7 @@ from fairdiff_lib.kernels import (
 )
 from fairdiff_lib.own_features import DEFAULT_FEATURES, LABEL_FREE, Measured, measure
 from fairdiff_lib.own_tables import OwnImages, OwnSet, read_own
+from fairdiff_lib.sentences import about_small_levels, one_at_a_time
 from fairdiff_lib.shrinkage import crossed, intersection_rows
 from fairdiff_lib.store import (
     atomic_folder,
@@ -41,10 +42,6 @@ from fairdiff_lib.store import (
 
 SMALLEST_SHARE = 0.2  # smallest difference of interest, x the overall KID
 FLOOR_SPLITS = 100
-ENDPOINT = (
-    "the differences in KID between each level and the attribute's largest level, p adjusted over "
-    "all levels of at least {below} {unit}s by the largest |t|"
-)
 STAMP = "stamp.json"
 
 
@@ -302,7 +299,7 @@ def _caveats(
     images: OwnImages, measured: Measured, found: Audit, condition: str, standardised: bool
 ) -> list[str]:
     """What limits this audit, the most important first."""
-    unit, by_group = images.unit, found.by_group
+    unit = images.unit
     said = ["Exploratory: no protocol was registered before these images were compared."]
     if not condition:
         said.append("Case mix: not standardised; a group with harder cases looks worse.")
@@ -311,10 +308,7 @@ def _caveats(
             f"Case mix: not standardised for {condition}; that takes the same {unit}s in both sets."
         )
     if len(images.attributes) > 1:
-        said.append(
-            "Attributes are compared one at a time: a difference in one may come from another that "
-            "goes with it (see intersections.csv)."
-        )
+        said.append(one_at_a_time("intersections.csv"))
     if not images.paired:
         said.append(f"Unpaired: the sets share no {unit}, which makes intervals wider.")
     if measured.name in LABEL_FREE:
@@ -327,11 +321,11 @@ def _caveats(
             "Feature scale and kernel bandwidth were fixed on the real images compared here, as no "
             "training images were given."
         )
-    attributes = by_group[by_group["attribute"].isin(list(images.attributes))]
-    small = attributes[attributes["n"] < found.design.secondary_below]
-    if len(small):
-        names = ", ".join(f"{row.level} (n={row.n})" for row in small.itertuples())
-        said.append(f"Small levels, shown but not primary: {names}.")
+    small = about_small_levels(
+        found.by_group, list(images.attributes), found.design.secondary_below
+    )
+    if small:
+        said.append(small)
     if images.left_out:
         said.append(f"{images.left_out}.")
     return said

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+import pandas as pd
 
 from fairdiff_lib.config import ProofConfig
+from fairdiff_lib.frechet import fid_against_n
 from fairdiff_lib.kernels import Kernel, fit_kernel
 from fairdiff_lib.laws import (
     Pair,
@@ -32,6 +34,9 @@ from fairdiff_lib.proof_scenes import (
 )
 
 TRAINING = 2000  # reals that the bandwidth is fixed on
+FID_SIZES = (100, 200, 400, 800, 1600, 3200)  # images a side
+FID_DRAWS = 5
+VARIETY = {"small": "group of more varied images", "large": "group of less varied images"}
 SHARE_ILL = (0.7, 0.2)  # of the small group, of the large one
 
 
@@ -186,3 +191,35 @@ def power_cells(design: Planted) -> list[Cell]:
         for n in config.sizes
         for ratio in config.ratios
     ]  # fmt: skip
+
+
+def fid_bias(
+    config: ProofConfig, sizes: Sequence[int] = FID_SIZES, draws: int = FID_DRAWS
+) -> tuple[pd.DataFrame, float]:
+    """Plain FID against n of the two groups of equal population FID, and that population FID.
+
+    Real and generated images are drawn independently of each other, anew for each draw.
+
+    Parameters
+    ----------
+    config : ProofConfig
+    sizes : sequence of int
+        Numbers of images a side.
+    draws : int
+
+    Returns
+    -------
+    rows : DataFrame
+        level (which group), n, draw, value.
+    limit : float
+        The FID of both groups at n without end, in closed form.
+    """
+    design, rng = Planted.of(replace(config, pairing=0.0)), np.random.default_rng(config.seed)
+    laws = {level: design.law_of_fid(group) for group, level in VARIETY.items()}
+    parts = [
+        fid_against_n(*law.draw(rng, max(sizes)), sizes).assign(level=level, draw=draw)
+        for level, law in laws.items()
+        for draw in range(draws)
+    ]
+    rows = pd.concat(parts, ignore_index=True)[["level", "n", "draw", "value"]]
+    return rows, population_fid(design.law_of_fid("large").pair)

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from statsmodels.stats.proportion import proportion_confint
 
 from fairdiff_lib.config import ProofConfig, Settings
+from fairdiff_lib.figures_audit import fid_against_n_figure
 from fairdiff_lib.looks import LEVEL_COLOURS, MUTED, STYLE, Look, page, panel_legend, whisker
 from fairdiff_lib.naive import LEVEL
 from fairdiff_lib.proof import LAYERS, Cell, findings
@@ -107,6 +108,20 @@ def about_naive(table: pd.DataFrame) -> str:
         names = METRICS[str(metric)], PROCEDURES[str(procedure)]
         lines.append(f"- {', '.join(names)}: {', '.join(rates)}")
     return "Alarms where the truth is equal:\n" + "\n".join(lines)
+
+
+def about_fid_bias(rows: pd.DataFrame, limit: float) -> str:
+    """What plain FID makes of groups whose population FID is the same, at the fewest and most."""
+    means = rows.groupby(["n", "level"], sort=False)["value"].mean().unstack("level")
+    few, many = (
+        " and ".join(f"{value:.3g} ({level})" for level, value in means.loc[n].items())
+        for n in (means.index.min(), means.index.max())
+    )
+    return (
+        f"Both groups have a population FID of {limit:.3g}. With n = {means.index.min():,}, plain "
+        f"FID is on average {few}; with n = {means.index.max():,}, {many}. "
+        "As the truth is the same, what differs is bias, or chance."
+    )
 
 
 def half_widths(cells: Sequence[Cell], folder: Path) -> pd.Series[Any]:
@@ -250,6 +265,22 @@ def fig_power(table: pd.DataFrame, config: ProofConfig) -> Figure:
             ax.set_title(title, loc="left")
             panel_legend(ax, looks)
     return fig
+
+
+def fig_fid_bias(rows: pd.DataFrame, limit: float) -> Figure:
+    """Plain FID against n of two groups of equal population FID.
+
+    Parameters
+    ----------
+    rows, limit
+        From ``proof_features.fid_bias``.
+    """
+    return fid_against_n_figure(
+        rows,
+        limits={"": limit},
+        title="FID of two equally good groups, by n (simulated features)",
+        limit="the population FID of both groups, in closed form",
+    )
 
 
 def criteria(settings: Settings) -> str:

@@ -276,6 +276,7 @@ CONTENTS: dict[str, tuple[str, str]] = {  # id: (what it holds, notebook)
     "tab02": ("quality by demographic level", "05_quality"),
     "tab03": ("quality by condition level", "05_quality"),
     "tab08": ("quality by demographic and condition level", "05_quality"),
+    "card": ("the audit card: the primary endpoint on one page", "05_quality"),
     "fig02": ("images by group, same prompts", "05_quality"),
     "fig03": ("quality by group, with intervals", "05_quality"),
     "fig06": ("prompt gallery", "05_quality"),
@@ -304,7 +305,7 @@ def collect_index(layout: Layout) -> pd.DataFrame:
     rows = []
     for name, (content, notebook) in CONTENTS.items():
         for folder, way in ((layout.figures, ".."), (layout.figures_all, "../../all")):
-            kind = "csv" if name.startswith("tab") else "png"
+            kind = {"tab": "csv", "fig": "png"}.get(name[:3], "html")
             if not (folder / f"{name}.{kind}").is_file():
                 continue
             stamp = read_json(folder / f"{name}.json")

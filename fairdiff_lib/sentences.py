@@ -113,6 +113,21 @@ def about_contrasts(table: pd.DataFrame, share: float = 0.2, confidence: float =
     return "\n".join(lines)
 
 
+def about_small_levels(by_group: pd.DataFrame, attributes: Sequence[str], below: int) -> str:
+    """Names the levels with fewer than ``below`` units; empty where there is none."""
+    own = by_group[by_group["attribute"].isin(list(attributes)) & (by_group["n"] < below)]
+    names = ", ".join(f"{row.level} (n={row.n})" for row in own.itertuples())
+    return f"Small levels, shown but not primary: {names}." if names else ""
+
+
+def one_at_a_time(file: str) -> str:
+    """What comparing one attribute at a time leaves open."""
+    return (
+        "Attributes are compared one at a time: a difference in one may come from another that "
+        f"goes with it (see {file})."
+    )
+
+
 def about_protocol(rule: Protocol, before: bool) -> str:
     """The protocol's hash, when it was written, and what it declares."""
     when = "before" if before else "**after**"

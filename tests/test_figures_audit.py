@@ -90,3 +90,11 @@ def test_fid_against_n_names_its_sizes_levels_and_limits() -> None:
     dashed = [line for line in fig.axes[0].lines if len(set(np.asarray(line.get_ydata()))) == 1]
     heights = sorted(float(np.asarray(line.get_ydata())[0]) for line in dashed)
     assert heights == pytest.approx(sorted(limits.values()))
+
+
+def test_a_limit_that_all_levels_share_is_one_line() -> None:
+    rows = pd.DataFrame({"level": ["a", "b"] * 2, "n": [10, 10, 20, 20], "draw": 0, "value": 3.0})
+    fig = fid_against_n_figure(rows, limits={"": 2.0}, limit="the truth")
+    dashed = [line for line in fig.axes[0].lines if line.get_linestyle() == "--"]
+    assert [float(np.asarray(line.get_ydata())[0]) for line in dashed] == [2.0]
+    assert any("Dashed: the truth." in text for text in texts(fig))

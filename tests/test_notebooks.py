@@ -195,6 +195,7 @@ def test_every_table_and_figure_is_there_with_its_stamp(smoke: Smoke) -> None:
     expected |= {layout.figures_all / f"{name}.csv" for name in ("tab12", "tab13", "tab14")}
     for folder, names in ((layout.figures, drawn), (layout.figures_all, ["fig07"])):
         expected |= {folder / f"{name}.{kind}" for name in names for kind in ("png", "pdf")}
+    expected |= {layout.figures / f"card.{kind}" for kind in ("html", "png")}
     assert not [path for path in expected if not path.is_file()]
     for path in expected:
         stamp = json.loads(path.with_suffix(".json").read_text())
@@ -281,4 +282,5 @@ def test_the_proof_runs_on_what_the_study_left(smoke: Smoke) -> None:
     assert found["cells"] == len(lines) - 1
     assert found["audits"] == sum(int(line.split(",")[6]) for line in lines[1:])
     assert {line.split(",")[1] for line in lines[1:]} == {"F", "I", "T"}
-    assert all((place / f"fig_{name}.png").is_file() for name in ("calibration", "power"))
+    drawn = ("calibration", "power", "fid_bias")
+    assert all((place / f"fig_{name}.png").is_file() for name in drawn)

@@ -17,7 +17,7 @@ from fairdiff_lib.config import InputError, ProofConfig, load_settings
 from fairdiff_lib.inference import group_units
 from fairdiff_lib.kernels import Kernel, kid, standardised_kid
 from fairdiff_lib.proof import COLUMNS, Cell, Finding, OurAudit, TwoGroups, count, simulate
-from fairdiff_lib.proof_features import Planted, feature_cells
+from fairdiff_lib.proof_features import VARIETY, Planted, feature_cells, fid_bias
 from fairdiff_lib.proof_scenes import CASE
 from fairdiff_lib.simulate import draw_subject
 from fairdiff_lib.store import Layout
@@ -40,6 +40,24 @@ def cells() -> dict[str, Cell]:
 
 def chosen(cells: dict[str, Cell], *names: str) -> list[Cell]:
     return [cells[name] for name in names]
+
+
+# -- why not FID -------------------------------------------------------------------------------
+
+
+def test_plain_fid_falls_to_one_limit_from_two_heights() -> None:
+    """Equal population FID: at few images the varied group looks worse, at many both are right."""
+    rows, limit = fid_bias(SMALL, sizes=(40, 4000), draws=4)
+    means = rows.groupby(["n", "level"])["value"].mean().unstack("level")[list(VARIETY.values())]
+    varied, uniform = means.loc[40]
+    assert varied > 1.2 * uniform > 1.2 * limit
+    np.testing.assert_allclose(means.loc[4000], limit, rtol=0.05)
+    spread = rows[rows["n"] == 4000].groupby("level")["value"].nunique()
+    assert set(spread) == {4}, "each draw has images of its own"
+    said = proof_report.about_fid_bias(rows, limit)
+    assert f"population FID of {limit:.3g}" in said and f"{varied:.3g} ({VARIETY['small']})" in said
+    title = str(proof_report.fig_fid_bias(rows, limit).get_suptitle())
+    assert "simulated" in title
 
 
 # -- the truth ---------------------------------------------------------------------------------

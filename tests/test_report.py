@@ -26,8 +26,10 @@ def test_the_index_links_files_and_notebooks_that_exist(tmp_path: Path) -> None:
     write_table(frame, layout.figures_all / "tab14.csv", stamp)
     write_json(layout.figures / "fig03.json", stamp)
     (layout.figures / "fig03.png").write_bytes(b"png")
+    write_json(layout.figures / "card.json", stamp)
+    (layout.figures / "card.html").write_text("page")
     index = report.collect_index(layout)
-    assert list(index["id"]) == ["tab02", "fig03", "tab14"]
+    assert list(index["id"]) == ["tab02", "card", "fig03", "tab14"]
     for row in index.itertuples():
         assert (layout.executed / str(row.file)).resolve().is_file()
     links = report.as_links(index)

@@ -39,7 +39,10 @@ BAD_INPUT = {
     "option": (["run", "--sede", "1"], "--sede"),
     "preset": (["run", "--preset", "fast"], "unknown preset 'fast'; known: paper, quick"),
     "dataset": (["run", "--dataset", "mnist"], "unknown dataset 'mnist'; known: fairgenmed"),
-    "method": (["run", "--methods", "none", "magic"], "unknown method 'magic'; known: fairdiff"),
+    "method": (
+        ["run", "--methods", "none", "magic"],
+        "unknown method 'magic'; known: adaptive_sampling",
+    ),
     "seed": (["run", "--seeds", "one"], "setting seeds='one': expected int"),
     "negative seed": (["run", "--seeds", "0", "-1"], "expected 0 or more"),
     "setting": (["run", "--set", "training.stepz=3"], "unknown setting 'stepz'; known: batch"),
