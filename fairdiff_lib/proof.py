@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, parallel_config
 from tqdm.auto import tqdm
 
 from fairdiff_lib import naive
@@ -303,6 +303,18 @@ def workers() -> int:
     return int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
 
 
+def side_by_side(jobs: Iterable[Any], total: int, title: str, processes: int = 0) -> None:
+    """Run delayed calls in processes of one thread each; ``processes`` as in :func:`simulate`.
+
+    A job's own OMP_NUM_THREADS would give each process that many threads, which then wait for
+    each other: on two cores that made audits ten times slower.
+    """
+    with parallel_config("loky", n_jobs=processes or workers(), inner_max_num_threads=1):
+        done = Parallel(return_as="generator_unordered")(jobs)
+        for _ in tqdm(done, total=total, desc=title, disable=None):
+            pass
+
+
 def simulate(cells: Sequence[Cell], folder: Path, seed: int, processes: int = 0) -> pd.DataFrame:
     """Simulate what is missing of every cell, and count.
 
@@ -328,9 +340,7 @@ def simulate(cells: Sequence[Cell], folder: Path, seed: int, processes: int = 0)
         if not _path(folder, cell, numbers.start).is_file()
     ]
     jobs = (delayed(_simulate_block)(cell, numbers, folder, seed) for cell, numbers in missing)
-    done = Parallel(n_jobs=processes or workers(), return_as="generator_unordered")(jobs)
-    for _ in tqdm(done, total=len(missing), desc="simulated audits", disable=None):
-        pass
+    side_by_side(jobs, len(missing), "simulated audits", processes)
     return pd.DataFrame([count(cell, findings(cell, folder)) for cell in cells])[list(COLUMNS)]
 
 

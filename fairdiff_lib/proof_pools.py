@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
-from tqdm.auto import tqdm
+from joblib import delayed
 
 from fairdiff_lib import imaging
 from fairdiff_lib.cohorts import Cohort
@@ -22,7 +21,7 @@ from fairdiff_lib.config import Settings
 from fairdiff_lib.features import Extractor, Scale, extract
 from fairdiff_lib.inference import Bools, Estimate, Floats, Groups, group_units
 from fairdiff_lib.kernels import Kernel, fit_kernel, kid
-from fairdiff_lib.proof import workers
+from fairdiff_lib.proof import side_by_side
 from fairdiff_lib.store import Layout, atomic_file, read_json, write_json
 
 CHUNK = 250  # images between two files: what a kill can cost
@@ -63,9 +62,7 @@ def fill_pool(folder: Path, maker: Maker, size: int, title: str) -> dict[str, An
     starts = range(0, size, CHUNK)
     todo = [start for start in starts if not (folder / f"{start:06d}.npz").is_file()]
     jobs = (delayed(_make_chunk)(folder, maker, start) for start in todo)
-    done = Parallel(n_jobs=workers(), return_as="generator_unordered")(jobs)
-    for _ in tqdm(done, total=len(todo), desc=f"{title}, chunks of {CHUNK}", disable=None):
-        pass
+    side_by_side(jobs, len(todo), f"{title}, chunks of {CHUNK}")
     parts = []
     for start in starts:
         with np.load(folder / f"{start:06d}.npz", allow_pickle=False) as found:
