@@ -62,7 +62,14 @@ def mean_metric(values: Floats, bounded: bool = False) -> Estimator:
 
 
 def auc_metric(truth: Ints, scores: Floats) -> Estimator:
-    """AUC of class indices [N] and scores [N, K]; macro one-against-rest for K > 2."""
+    """AUC of class indices [N] and scores [N, K]; macro one-against-rest for K > 2.
+
+    Raises
+    ------
+    InputError
+        Scores of another shape, or one that is not finite.
+    """
+    scores = as_features(scores, "scores", len(truth))
     return lambda groups: [
         macro_auc(truth, scores, groups.unit, member) for member in groups.members.T
     ]

@@ -322,6 +322,13 @@ def test_equivalence_is_claimed_exactly_where_the_90_percent_interval_lies_insid
     assert np.isnan(gap.p_equivalence(float("nan"))) and np.isnan(gap.p_equivalence(0.0))
 
 
+def test_a_score_that_is_no_number_is_refused_by_its_row() -> None:
+    scores = np.full((6, 2), 0.5)
+    scores[4, 1] = np.nan
+    with pytest.raises(InputError, match="scores: row 4 has a value that is not finite"):
+        fairness.auc_metric(np.arange(6) % 2, scores)
+
+
 @pytest.mark.parametrize(("base", "has_ratio"), [(0.1, False), (0.6, True)])
 def test_every_contrast_says_what_it_could_have_missed(base: float, has_ratio: bool) -> None:
     found = planted(extra=0.0, base=base)
