@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from fairdiff_lib import laws, naive, proof_oracle, proof_pools, proof_report, proof_trained
+from fairdiff_lib import laws, naive, proof, proof_oracle, proof_pools, proof_report, proof_trained
 from fairdiff_lib.cohorts import spec_for
 from fairdiff_lib.config import InputError, ProofConfig, load_settings
 from fairdiff_lib.inference import group_units
@@ -268,7 +268,7 @@ def test_a_pool_is_made_once_and_grows(tmp_path: Path) -> None:
         return {"real": np.array(numbers, dtype=float)[:, None]}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(proof_pools, "workers", lambda: 1)
+        patch.setattr(proof, "workers", lambda: 1)
         first = proof_pools.fill_pool(tmp_path, maker, 300, "test")["real"]
         again = proof_pools.fill_pool(tmp_path, maker, 600, "test")["real"]
     assert asked == [0, 250, 500]
