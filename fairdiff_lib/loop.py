@@ -340,7 +340,8 @@ class _Run:
     ) -> None:
         """Let the mitigation see the batch; add rows to the history each ``log_every`` steps.
 
-        Sigma gets a row per level for every step, so that another run can replay it.
+        Sigma gets a row per level for every step, so that another run can replay it, and so does
+        each score that the optimiser was given, so that its surrogate can be fitted again.
         """
         self.note("loss", float(losses.mean()))
         sigma = self.mitigation.scales() if self.mitigation else None
@@ -353,8 +354,9 @@ class _Run:
         self.optimiser_seconds += seen.pop("optimiser_seconds", 0.0)
         self.measure_seconds += seen.pop("measure_seconds", 0.0)
         done = step + 1
-        if "acquisition" in seen:
-            self._add(done, "acquisition", seen["acquisition"])
+        for quantity in ("score", "acquisition"):
+            if quantity in seen:
+                self._add(done, quantity, seen[quantity])
         if done % loop.log_every and done != loop.steps and "acquisition" not in seen:
             return
         if "objective" in seen:

@@ -194,12 +194,14 @@ class SigmaPath:
         Returns
         -------
         dict
-            objective; when a window ended also acquisition, optimiser_seconds, measure_seconds.
+            objective; score, where the optimiser was given one; when a window ended also
+            acquisition, optimiser_seconds, measure_seconds.
         """
         seen = {"objective": score}
         self.window.append(self.sigma.tolist())
         if measure is None:
             self._tell(self.sigma, score)
+            seen["score"] = score
         count = step if self.config.window_count == CORRECTED else step % self.steps_per_epoch
         if (count + 1) % self.config.time_window == 0:
             if measure is not None:
@@ -215,7 +217,8 @@ class SigmaPath:
         started = time.perf_counter()
         score = self._agreed([measure()])[0]
         self._tell(torch.tensor(self.window, dtype=torch.float64).mean(dim=0), score)
-        return {"objective": score, "measure_seconds": time.perf_counter() - started}
+        seconds = time.perf_counter() - started
+        return {"objective": score, "score": score, "measure_seconds": seconds}
 
     def _tell(self, sigma: Tensor, score: float) -> None:
         if score == score:

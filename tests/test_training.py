@@ -143,7 +143,7 @@ def test_history_is_tidy_and_its_level_means_average_to_the_loss() -> None:
     assert list(history.columns) == list(HISTORY_COLUMNS)
     assert set(history.quantity) == {
         *("loss", "objective", "seconds", "acquisition", "sigma", "weight", "negative_weights"),
-        *("gradient_norm", "clip_factor", "second_moment"),
+        *("gradient_norm", "clip_factor", "second_moment", "score"),
     }
     assert history[history.quantity == "acquisition"].step.tolist() == [5, 10]
     step = history[(history.step == 3) & (history.quantity == "loss")]
