@@ -102,6 +102,18 @@ def _parser() -> _Parser:
     notebook.add_argument("--made", metavar="DIR", help="folder whose size the record notes")
     notebook.set_defaults(action=_notebook)
 
+    arm = actions.add_parser("arm", help="train, draw and measure one run of the ablation study")
+    arm.add_argument("name", metavar="ARM", help="as fairdiffusion; see fairdiff list")
+    arm.add_argument("--seed", type=int, required=True, metavar="N")
+    arm.add_argument("--preset", default="quick")
+    arm.add_argument("--dataset", default="fairgenmed_simulated")
+    arm.add_argument("--overrides", default="", metavar="TEXT", help="of the whole study")
+    for name, default in (("data", ""), ("runs", "data/runs"), ("figures", "figures")):
+        arm.add_argument(f"--{name}-root", default=default, metavar="DIR")
+    arm.add_argument("--threads", type=int, default=1, metavar="N")
+    arm.add_argument("--record", metavar="FILE", help="where a failure leaves its line")
+    arm.set_defaults(action=_arm)
+
     _add_audit(actions.add_parser("audit", help="audit your own generator: two CSV files in"))
 
     simulate = actions.add_parser("simulate", help="write a simulated FairGenMed")
@@ -219,6 +231,45 @@ def _notebook(chosen: argparse.Namespace) -> int:
         note_timing(runs, job, chosen.threads, measured)
         write_record(record, job, measured)
     return 0
+
+
+def _arm(chosen: argparse.Namespace) -> int:
+    title = f"arm {chosen.name} seed={chosen.seed}"
+    print(f"{OURS}{title}: started", file=sys.stderr, flush=True)
+    started = time.monotonic()
+    record = Path(chosen.record) if chosen.record else None
+    try:
+        path = _make_arm(chosen)
+    except InputError as error:
+        if record:
+            note = {"title": title, "message": str(error), "output": "", "bad_input": True}
+            write_json(failure_of(record), note)
+        raise InputError(f"{title}: {error}") from error
+    if record:
+        failure_of(record).unlink(missing_ok=True)
+    seconds = time.monotonic() - started
+    print(f"{OURS}{title}: {path.name} in {seconds:.0f} s", file=sys.stderr, flush=True)
+    return 0
+
+
+def _make_arm(chosen: argparse.Namespace) -> Path:
+    roots = chosen.data_root, chosen.runs_root, chosen.figures_root
+    study = Study(chosen.preset, chosen.dataset, chosen.overrides, *roots, study="ablation")
+    study.check()
+    from fairdiff_lib.arms import find_arm, seeds_of
+
+    arm = find_arm(study.settings, chosen.name)
+    if chosen.seed not in seeds_of(study.settings, arm):
+        known = ", ".join(map(str, seeds_of(study.settings, arm)))
+        raise InputError(f"--seed {chosen.seed}: expected one of {known}")
+    import torch
+
+    from fairdiff_lib.ablation import make_run
+    from fairdiff_lib.assets import load_cohort
+
+    torch.set_num_threads(max(1, chosen.threads))
+    cohort = load_cohort(study.settings, study.layout)
+    return make_run(study.settings, study.layout, cohort, arm, chosen.seed)
 
 
 def _audit(chosen: argparse.Namespace) -> int:
