@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 
 from fairdiff_lib import arms, diffusion, pipeline
-from fairdiff_lib.arms import Arm
-from fairdiff_lib.auditing import denoising_losses, fix, run_audits, run_gates
+from fairdiff_lib.arms import Arm, is_recorded, names_of, path_of
+from fairdiff_lib.auditing import Fixed, denoising_losses, fix, run_audits, run_gates
 from fairdiff_lib.cohorts import Cohort
 from fairdiff_lib.config import InputError, Settings
 from fairdiff_lib.protocol import protocol_of
-from fairdiff_lib.recorded import RecordedRun, read_run, refuse_mixed, run_path, write_run
+from fairdiff_lib.recorded import RecordedRun, read_run, refuse_mixed, write_run
 from fairdiff_lib.store import (
     Layout,
     hash_folder,
@@ -107,32 +107,6 @@ def write_declaration(settings: Settings, layout: Layout, cohort: Cohort) -> Pat
 # -- one run ---------------------------------------------------------------------------------
 
 
-def path_of(layout: Layout, arm: Arm, seed: int) -> Path:
-    """Where a run is recorded; its JSON is written last."""
-    return run_path(layout.ablation / "runs", arm.name, seed)
-
-
-def is_recorded(settings: Settings, layout: Layout, arm: Arm, seed: int) -> bool:
-    """Whether the run is there, made under these very settings."""
-    path = path_of(layout, arm, seed)
-    if not path.is_file():
-        return False
-    found, wanted = read_json(path)["identity"], _names(settings, layout, arm, seed)
-    return all(found.get(key) == value for key, value in wanted.items())
-
-
-def _names(settings: Settings, layout: Layout, arm: Arm, seed: int) -> dict[str, str]:
-    """What a run's numbers depend on, as far as settings say it."""
-    own = arms.settings_of(settings, arm)
-    place = replace(layout, settings=own)
-    usual = replace(own, generation=replace(own.generation, weights="ema"))  # an arm's own choice
-    return {
-        "run": place.run(arm.method, seed).name,
-        "generated": place.generated(arm.method, seed).name,
-        "audit": usual.digest("model", "generation", "encoder", "audit"),
-    }
-
-
 def make_run(settings: Settings, layout: Layout, cohort: Cohort, arm: Arm, seed: int) -> Path:
     """Train, draw, measure and record a run, or find it again.
 
@@ -157,36 +131,58 @@ def make_run(settings: Settings, layout: Layout, cohort: Cohort, arm: Arm, seed:
         if not (layout.base / "run.json").is_file():
             pipeline.train(settings, layout, cohort, "base", 0)
         fixed = fix(settings, layout, cohort, protocol_of(settings, cohort))
-    own = arms.settings_of(settings, arm)
+    return measure_run(settings, layout, fixed, arm, seed)
+
+
+def measure_run(settings: Settings, layout: Layout, fixed: Fixed, arm: Arm, seed: int) -> Path:
+    """Train and draw what is missing of a run, measure it, and record it.
+
+    Parameters
+    ----------
+    fixed : Fixed
+        The real side, the same for all runs: from ``auditing.fix``.
+    settings, layout, arm, seed
+        As for :func:`make_run`.
+    """
+    cohort, own = fixed.cohort, arms.settings_of(settings, arm)
     place = replace(layout, settings=own)
-    history, cost = pipeline.train(own, place, cohort, arm.method, seed)
+    for source, other in arms.sources_of(settings, arm, seed):
+        _train_once(own, place, cohort, source, other)
+    history, cost = _train_once(own, place, cohort, arm.method, seed)
     test = cohort.included().split("test").table
-    diffusion.generate(
-        own, place, test["image"].tolist(), test["prompt"].tolist(), arm.method, seed, "test"
-    )
+    names, prompts = test["image"].tolist(), test["prompt"].tolist()
+    diffusion.generate(own, place, names, prompts, arm.method, seed, "test")
     images = diffusion.load_generated(place.generated(arm.method, seed), "test")
     made = [space.of(images) for space in fixed.spaces]
     labels = {"dataset": settings.dataset, "method": arm.name, "seed": seed}
     gates = run_gates(fixed, images, made[0], labels)
-    audits = run_audits(fixed, made, denoising_losses(fixed, place, arm.method, seed))
+    stamp = make_stamp(own, cohort.data_hash, {"arm": arm.name, "seed": seed})
     run = RecordedRun(
         arm.name,
         seed,
         _identity(settings, layout, cohort, arm, seed),
-        audits,
+        run_audits(fixed, made, denoising_losses(fixed, place, arm.method, seed)),
         {name: cost.get(name) for name in COST} | _dose(history, cohort) | _timing(history),
         json.loads(gates.to_json(orient="records")),
-        make_stamp(own, cohort.data_hash, {"arm": arm.name, "seed": seed})
-        | {"trained": cost["stamp"]["commit"]},
+        stamp | {"trained_at": cost["stamp"]["commit"]},
     )
-    return write_run(layout.ablation / "runs", run, is_simulated(settings.dataset))
+    return write_run(path_of(layout, arm, seed), run, is_simulated(settings.dataset))
+
+
+def _train_once(
+    settings: Settings, layout: Layout, cohort: Cohort, method: str, seed: int
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Train a run that another arm, in another process, may want at the same time."""
+    folder = layout.run(method, seed)
+    with locked(folder.with_name(f"{folder.name}.lock")):
+        return pipeline.train(settings, layout, cohort, method, seed)
 
 
 def _identity(
     settings: Settings, layout: Layout, cohort: Cohort, arm: Arm, seed: int
 ) -> dict[str, str]:
     """The names, and hashes of what has no settings: data, base, encoder."""
-    return _names(settings, layout, arm, seed) | {
+    return names_of(settings, layout, arm, seed) | {
         "data_hash": cohort.data_hash,
         "base": _hash_weights(layout.base / "pipeline"),
         "encoder": _hash_weights(layout.features / "encoder"),

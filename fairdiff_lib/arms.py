@@ -8,7 +8,8 @@ study's would (``store.Layout.run``), and a run that two arms share is made once
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -21,6 +22,7 @@ from fairdiff_lib.config import (
     replace_field,
 )
 from fairdiff_lib.methods import CORRECTED, source_runs
+from fairdiff_lib.store import Layout, read_json
 
 CORE, CONTROL, RIVAL = "core", "control", "rival"
 WINDOW, OPTION = "window", "option"  # T12's cells; one correction at a time
@@ -200,3 +202,32 @@ def declared_comparisons(settings: Settings) -> list[tuple[str, str]]:
         for other in arm.against
         if arm.name.startswith("fairdiffusion") and other in core
     ]
+
+
+# -- where a run is recorded -----------------------------------------------------------------
+
+
+def path_of(layout: Layout, arm: Arm, seed: int) -> Path:
+    """JSON of a run, written last; its CSV and npz lie beside it."""
+    return layout.ablation / "runs" / f"{arm.name.replace(' ', '-')}-seed{seed}.json"
+
+
+def is_recorded(settings: Settings, layout: Layout, arm: Arm, seed: int) -> bool:
+    """Whether the run is there, made under these very settings."""
+    path = path_of(layout, arm, seed)
+    if not path.is_file():
+        return False
+    found, wanted = read_json(path)["identity"], names_of(settings, layout, arm, seed)
+    return all(found.get(key) == value for key, value in wanted.items())
+
+
+def names_of(settings: Settings, layout: Layout, arm: Arm, seed: int) -> dict[str, str]:
+    """What a run's numbers depend on, as far as settings say it."""
+    own = settings_of(settings, arm)
+    place = replace(layout, settings=own)
+    usual = replace(own, generation=replace(own.generation, weights="ema"))  # an arm's own choice
+    return {
+        "run": place.run(arm.method, seed).name,
+        "generated": place.generated(arm.method, seed).name,
+        "audit": usual.digest("model", "generation", "encoder", "audit"),
+    }

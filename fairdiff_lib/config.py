@@ -478,8 +478,8 @@ def _smoke(dataset: str) -> Settings:
             pool=400,
         ),
         ablation=AblationConfig(
-            seeds=(0, 1),
-            other_seeds=(0, 1),
+            seeds=(0,),
+            other_seeds=(0,),
             roles=("core",),
             windows=(2,),
             rates=(1.0,),

@@ -83,7 +83,7 @@ class Study:
         if self.study == "proof":
             return self.layout.calibration, self.layout.calibration / "executed"
         if self.study == "ablation":
-            return self.layout.figures_all, self.layout.ablation / "executed"
+            return self.layout.figures, self.layout.ablation / "executed"
         return self.layout.figures, self.layout.executed
 
     def check(self) -> None:

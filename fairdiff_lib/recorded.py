@@ -59,14 +59,8 @@ class RecordedRun:
         return self.arm, self.seed
 
 
-def run_path(folder: Path, arm: str, seed: int) -> Path:
-    """The JSON of a run; its CSV and npz lie beside it."""
-    return folder / f"{arm.replace(' ', '-')}-seed{seed}.json"
-
-
-def write_run(folder: Path, run: RecordedRun, simulated: bool) -> Path:
-    """Write a run's three files, the JSON last."""
-    path = run_path(folder, run.arm, run.seed)
+def write_run(path: Path, run: RecordedRun, simulated: bool) -> Path:
+    """Write a run's three files, the JSON (``path``) last."""
     kept = [by_attribute(own) for own in run.audits]
     rows = [_rows(own) for own in kept]
     labels = {"arm": run.arm, "seed": run.seed}
