@@ -131,15 +131,17 @@ def _parser() -> _Parser:
 
     bench = actions.add_parser("bench", help="print what jobs took, or what the audit takes")
     bench.add_argument(
-        "what", nargs="?", default="jobs", choices=("jobs", "audit"),
-        help="jobs: as noted in --runs-root; audit: measured now, in some minutes",
+        "what", nargs="?", default="jobs", choices=("jobs", "audit", "optimiser"),
+        help="jobs: as noted in --runs-root; audit, optimiser: measured now, in some minutes",
     )  # fmt: skip
     bench.add_argument("--runs-root", default="data/runs", metavar="DIR", help="of jobs")
     bench.add_argument("--write", action="store_true", help="jobs: into expected_seconds.json")
     bench.add_argument("--images", type=int, default=10_000, metavar="N", help="audit: of KID")
     bench.add_argument("--features", type=int, default=2048, metavar="D", help="audit: their width")
     bench.add_argument("--resamples", type=int, default=1000, metavar="R", help="audit: of FID")
-    bench.add_argument("--output", default="", metavar="CSV", help="audit: the table and its stamp")
+    bench.add_argument("--output", default="", metavar="CSV", help="the table and its stamp")
+    bench.add_argument("--surfaces", type=int, default=20, metavar="N", help="optimiser: simulated")
+    bench.add_argument("--windows", type=int, default=30, metavar="N", help="optimiser: of each")
     bench.set_defaults(action=_bench)
     return parser
 
@@ -322,7 +324,22 @@ def _list(chosen: argparse.Namespace) -> int:
 
 
 def _bench(chosen: argparse.Namespace) -> int:
-    return _bench_audit(chosen) if chosen.what == "audit" else _bench_jobs(chosen)
+    known = {"jobs": _bench_jobs, "audit": _bench_audit, "optimiser": _bench_optimiser}
+    return known[chosen.what](chosen)
+
+
+def _bench_optimiser(chosen: argparse.Namespace) -> int:
+    from fairdiff_lib.benchmarks import bench_optimiser, check_output
+
+    for name in ("surfaces", "windows"):
+        if getattr(chosen, name) < 2:
+            raise InputError(f"--{name} {getattr(chosen, name)}: expected 2 or more")
+    if chosen.output:
+        check_output(chosen.output)
+    table = bench_optimiser(chosen.surfaces, chosen.windows, chosen.output)
+    print("simulated surfaces; regret, 0 is the best sigma")
+    print(table.to_string(index=False, float_format=lambda value: f"{value:.4g}"))
+    return 0
 
 
 def _bench_audit(chosen: argparse.Namespace) -> int:
