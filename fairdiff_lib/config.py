@@ -514,7 +514,7 @@ def _reference(dataset: str) -> Settings:
         training=dataclasses.replace(quick.training, steps=300),
         # no guidance: samples of the learnt distribution itself, at half the time
         generation=dataclasses.replace(quick.generation, guidance=1.0),
-        ablation=AblationConfig(seeds=(0, 1, 2), roles=("core",)),
+        ablation=AblationConfig(seeds=(0, 1, 2, 3, 4), roles=("core",)),
     )
 
 
