@@ -99,6 +99,10 @@ class FixedSigma(FairBayesianPerturbation):
         self.sigma = sigma.double()
         return self
 
+    def prepare(self, pipeline: object, cohort: object) -> None:
+        """Keep the training split's composition; nothing is held out."""
+        self.train_levels = torch.as_tensor(cohort.split("train").codes())  # type: ignore[attr-defined]
+
     def observe(
         self, losses: Tensor, levels: Tensor, step: int, timesteps: Tensor | None = None
     ) -> dict[str, float]:

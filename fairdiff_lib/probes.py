@@ -17,7 +17,7 @@ from scipy import stats
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from fairdiff_lib.diffusion import loss_at
+from fairdiff_lib.diffusion import loss_at, row_noise
 from fairdiff_lib.groups import (
     Attributes,
     generator_for,
@@ -40,11 +40,11 @@ OVERALL: Place = ("overall", "all")
 class ProbeSizes:
     """How much is measured; the defaults take about 25 seconds of one core on the quick preset."""
 
-    batches: int = 240  # whose gap is explained
+    batches: int = 200  # whose gap is explained
     folds: int = 4  # each fold's gaps are explained by what the others' samples say
     bins: int = 20  # of the timestep
-    rows_per_level: int = 32  # behind a level's gradient, half of them in each half
-    timesteps: tuple[int, ...] = (200, 500, 800)  # of the levels' gradients
+    rows_per_level: int = 24  # behind a level's gradient, half of them in each half
+    timesteps: tuple[int, ...] = (100, 300, 500, 700, 900)  # of the levels' gradients
     gradient_batches: int = 8  # of the perturbed gradient
     memory_gib: float = 4.0  # no gradients by level where they would need more
     seed: int = 0
@@ -255,8 +255,9 @@ def squared_correlation(
 def level_gradients(probe: Probe) -> dict[Place, Tensor]:
     """Gradient of each level's mean loss, and of all rows', in two halves of other rows.
 
-    At the timesteps of ``sizes``, with noise that belongs to the row; "overall" takes rows as
-    they come, twice as many.
+    At the timesteps of ``sizes``, with a latent and noise that belong to the row; "overall" takes
+    rows as they come, twice as many. A few timesteps don't weigh as all of them do in training,
+    so the gradients needn't vanish where training has converged.
 
     Returns
     -------
@@ -295,9 +296,13 @@ def _has(probe: Probe, rows: Tensor, place: Place) -> Tensor:
 def _gradient_at(probe: Probe, rows: Tensor) -> Tensor:
     """Gradient of the rows' mean loss over the fixed timesteps, float32 [parameters]."""
     objective, sizes = probe.objective, probe.sizes
-    latents = objective.mean[rows] * objective.scaling
-    text = objective.text[objective.prompt[rows]]
     names = [probe.names[row] for row in rows.tolist()]
+    # drawn as in training, each row's own draw: at the posterior's mean the gradient is another
+    posterior = torch.stack(
+        [row_noise(objective.mean, sizes.seed, f"{name}/posterior") for name in names]
+    )
+    latents = (objective.mean[rows] + objective.std[rows] * posterior) * objective.scaling
+    text = objective.text[objective.prompt[rows]]
     objective.module.zero_grad(set_to_none=True)
     for t in sizes.timesteps:
         loss = loss_at(objective.module, objective.scheduler, latents, text, names, t, sizes.seed)
