@@ -110,7 +110,8 @@ def test_what_a_perturbation_leaves_of_the_gradient(probe: probes.Probe) -> None
     arms = {"still": held(0.0), "loud": held(1.0), "mean": held(0.5, reweighting="mean")}
     probe.objective.module.train()
     found = probe.measure("made_simulated", "base", arms)
-    rows = found.rows.set_index(["method", "quantity"])["value"]
+    whole = found.rows[found.rows["attribute"] == ""]
+    rows = whole.set_index(["method", "quantity"])["value"].to_dict()
     for arm in ("still", "mean"):  # sigma 0.5 of the mean's range is a multiplier of 1
         assert rows[arm, "perturbed_cosine"] == pytest.approx(1.0, abs=1e-5)
         assert rows[arm, "perturbed_norm"] == pytest.approx(1.0, abs=1e-5)
