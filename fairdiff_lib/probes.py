@@ -321,7 +321,8 @@ def _flat_gradient(module: nn.Module) -> Tensor:
 
 
 def cosine(a: Tensor, b: Tensor) -> float:
-    """Of two vectors; NaN where one is 0."""
+    """Of two vectors, in float64 (a million float32 products add up to 1.00001); NaN for 0."""
+    a, b = a.double(), b.double()
     size = float(a.norm() * b.norm())
     return float(a @ b) / size if size else float("nan")
 
