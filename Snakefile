@@ -272,14 +272,14 @@ rule quality:
         FAIRDIFF + "05_quality --made {params.made:q}" + COMMON
 
 
-# 06 -> what the optimiser did: F4
+# 06 -> what the optimiser did: F4; the mechanism, measured at the base and in the histories
 rule perturbation:
     input:
         runs=every_run("03_train"),
         source=source("06_perturbation"),
     output:
         record=record("06_perturbation"),
-        read=tables("tab_optimiser") + figures("fig04"),
+        read=tables("tab_optimiser", "tab_mechanism") + figures("fig04", "fig_mechanism"),
     log:
         notebook=executed("06_perturbation"),
     params:
