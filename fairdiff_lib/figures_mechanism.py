@@ -133,12 +133,12 @@ def _fit_panel(ax: Axes, table: pd.DataFrame, looks: dict[str, Look]) -> None:
     """R^2 of each run with a surrogate, the span of its shuffles in grey."""
     own = table[table["quantity"] == "surrogate_r2"].reset_index(drop=True)
     chance = table[table["quantity"] == "surrogate_r2_shuffled"].set_index(["method", "seed"])
-    for at, row in own.iterrows():
+    for at, (_, row) in enumerate(own.iterrows()):
         key = (row["method"], row["seed"])
         if key in chance.index:
             ends = [float(chance.loc[key, side]) for side in ("low", "high")]
             ax.plot(ends, [at, at], color="#c8c8c8", lw=6, solid_capstyle="butt", zorder=1)
-        whisker(ax, row, float(str(at)), looks[row["method"]], across=True)
+        whisker(ax, row, at, looks[row["method"]], across=True)
     ax.axvline(0, color="#bbbbbb", lw=0.6, zorder=0)
     ax.set_yticks(range(len(own)), [f"seed {seed}" for seed in own["seed"]])
     ax.set_ylim(max(len(own), 1) - 0.3, -0.7)

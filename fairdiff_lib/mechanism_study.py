@@ -170,9 +170,8 @@ def about_weights(table: pd.DataFrame) -> pd.DataFrame:
 def mechanism_scalars(table: pd.DataFrame) -> dict[str, float]:
     """What 06 records of it: surrogates by run, and what explains the batch gap."""
     wanted = ("surrogate_r2", "surrogate_p", "drift_ratio")
-    scalars = {
-        f"{row.method}_seed{row.seed}_{row.quantity}": row.value
-        for row in table[table["quantity"].isin(wanted)].itertuples()
-    }
+    own = table[table["quantity"].isin(wanted)]
+    names = own["method"].astype(str) + "_seed" + own["seed"].astype(str) + "_" + own["quantity"]
     gap = table[table["quantity"].isin(GAP_QUANTITIES)]
-    return scalars | dict(zip(gap["quantity"], gap["value"], strict=True))
+    keys = [*names.tolist(), *gap["quantity"].tolist()]
+    return dict(zip(keys, [*own["value"].tolist(), *gap["value"].tolist()], strict=True))

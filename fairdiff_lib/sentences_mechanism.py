@@ -57,7 +57,7 @@ def about_weights(table: pd.DataFrame) -> str:
     for method in _methods_of(table, "weight"):
         own = _values(table, "weight", method)
         off = own[(own["low"] > 1.0) | (own["high"] < 1.0)]
-        far = own.loc[(own["value"] - 1.0).abs().idxmax()]
+        far = own.iloc[int((own["value"] - 1.0).abs().argmax())]
         text = (
             f"- {label_of(method)}: mean weight furthest from 1 is {far['value']:.2f} "
             f"({far['level']}, {far['low']:.2f} to {far['high']:.2f}); {len(off)} of {len(own)} "
@@ -94,22 +94,19 @@ def about_steps(table: pd.DataFrame) -> str:
 
 def about_gap(table: pd.DataFrame) -> str:
     """What the batch gap is made of, at the checkpoint."""
-    own = table.set_index("quantity")
+    own = table.drop_duplicates("quantity").set_index("quantity")
     if "explained_timesteps" not in own.index:
         return "The batch gap was not measured."
+    value, low, high = (own[side].astype(np.float64) for side in ("value", "low", "high"))
 
     def share(name: str) -> str:
-        row = own.loc[f"explained_{name}"]
-        if not np.isfinite(row["value"]):
+        key = f"explained_{name}"
+        if not np.isfinite(value[key]):
             return "not estimable"
-        return f"{row['value']:.0%} ({row['low']:.0%} to {row['high']:.0%})"
+        return f"{value[key]:.0%} ({low[key]:.0%} to {high[key]:.0%})"
 
-    gap, pooled, alone = (
-        float(own.loc[name, "value"]) for name in ("gap_mean", "gap_pooled", "gap_from_timesteps")
-    )
-    first, second = (
-        float(own.loc[f"explained_{name}", "value"]) for name in ("timesteps", "groups")
-    )
+    gap, pooled, alone = (value[key] for key in ("gap_mean", "gap_pooled", "gap_from_timesteps"))
+    first, second = (value[f"explained_{name}"] for name in ("timesteps", "groups"))
     ahead = "timesteps" if first > second else "groups"
     return (
         f"A batch's gap is {gap:.3f} on average; the same samples pooled have a gap of "
@@ -146,8 +143,9 @@ def about_gradients(table: pd.DataFrame, cosines: pd.DataFrame) -> str:
 
 def pulling_apart(cosines: pd.DataFrame) -> tuple[int, int]:
     """Pairs of one attribute's levels whose cosine is below both own ones, and number of pairs."""
-    keys = ["attribute", "level", "other_attribute", "other_level"]
-    value = cosines.set_index(keys)["value"].to_dict()
+    keys = ("attribute", "level", "other_attribute", "other_level")
+    columns = [cosines[name].astype(str) for name in keys]
+    value = dict(zip(zip(*columns, strict=True), cosines["value"], strict=True))
     places = list(dict.fromkeys((a, b) for a, b, _, _ in value))
     pairs = [(p, q) for i, p in enumerate(places) for q in places[i + 1 :] if p[0] == q[0]]
     apart = [value[(*p, *q)] < min(value[(*p, *p)], value[(*q, *q)]) for p, q in pairs]
