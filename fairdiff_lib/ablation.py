@@ -83,7 +83,7 @@ def write_declaration(settings: Settings, layout: Layout, cohort: Cohort) -> Pat
         Another one is there and runs were measured under it.
     """
     path, content = layout.ablation / "protocol.json", declaration(settings, cohort)
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    digest = _sha256(content)
     measured = any((layout.ablation / "runs").glob("*.json"))
     if path.is_file():
         found = read_json(path)
@@ -102,6 +102,31 @@ def write_declaration(settings: Settings, layout: Layout, cohort: Cohort) -> Pat
         {"protocol": content, "sha256": digest, "before_any_measurement": not measured, **kept},
     )
     return path
+
+
+def check_declaration(settings: Settings, layout: Layout, cohort: Cohort) -> bool:
+    """Whether the declaration was written before any run was measured.
+
+    Raises
+    ------
+    InputError
+        It is missing, or says something else than these settings.
+    """
+    path, content = layout.ablation / "protocol.json", declaration(settings, cohort)
+    if not path.is_file():
+        raise InputError(f"{path}: missing; it is written before the first run is measured")
+    found = read_json(path)
+    if found["sha256"] != _sha256(content):
+        other = [key for key, value in content.items() if found["protocol"].get(key) != value]
+        raise InputError(
+            f"{path}: says something else than these settings in {', '.join(other)}; expected "
+            "what was declared before the runs were measured"
+        )
+    return bool(found["before_any_measurement"])
+
+
+def _sha256(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 # -- one run ---------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from fairdiff_lib import arms, assets, tables
-from fairdiff_lib.ablation import read_runs
+from fairdiff_lib.ablation import check_declaration, read_runs
 from fairdiff_lib.arms import BASELINE
 from fairdiff_lib.cohorts import Cohort
 from fairdiff_lib.comparisons import (
@@ -22,11 +22,11 @@ from fairdiff_lib.comparisons import (
     dose_table,
     method_table,
 )
-from fairdiff_lib.config import InputError, Settings
+from fairdiff_lib.config import Settings
 from fairdiff_lib.contrasts import PRIMARY
 from fairdiff_lib.looks import name_of
 from fairdiff_lib.protocol import protocol_of
-from fairdiff_lib.store import Layout, read_json
+from fairdiff_lib.store import Layout
 from fairdiff_lib.verdict import Evidence, quality_verdict
 
 JUDGED = ("fairdiffusion", "fairdiffusion_corrected")  # arms that C2 is asked of
@@ -66,9 +66,7 @@ def collect_ablation(settings: Settings, layout: Layout, cohort: Cohort) -> Abla
     InputError
         A run is missing, runs don't compare, or there is no declaration.
     """
-    path = layout.ablation / "protocol.json"
-    if not path.is_file():
-        raise InputError(f"{path}: missing; it is written before the first run is measured")
+    before = check_declaration(settings, layout, cohort)
     found = read_runs(settings, layout, cohort)
     runs = {run.key: run for run in found}
     gates = pd.DataFrame([row for run in found for row in run.gates])
@@ -77,7 +75,6 @@ def collect_ablation(settings: Settings, layout: Layout, cohort: Cohort) -> Abla
     has_cells = arms.WINDOW in settings.ablation.roles
     cells = cell_table(settings, runs, share) if has_cells else pd.DataFrame()
     methods = method_table(settings, runs, share)
-    before = bool(read_json(path)["before_any_measurement"])
     return AblationResult(
         cells if cells.empty else tables.with_notes(cells, notes),
         tables.with_notes(methods, notes),

@@ -75,13 +75,16 @@ def fig07(cells: pd.DataFrame, doses: pd.DataFrame, notes: Sequence[str] = ()) -
         "Right: a mark per run; weights of variance 0 would be Stable Diffusion."
     )
     looks = [arm_look(name) for name in dict.fromkeys(doses["method"].str.split(" ").str[0])]
-    fig = page(3.3, f"Does the optimiser's setting matter? {dataset_name(dataset)}", foot, notes)
+    fig = page(3.7, f"Does the optimiser's setting matter? {dataset_name(dataset)}", foot, notes)
     with matplotlib.rc_context(STYLE):
-        left, middle, right = fig.subplots(1, 3, width_ratios=[1.5, 1, 1])
+        grid = fig.add_gridspec(2, 3, width_ratios=[1.5, 1, 1], height_ratios=[1, 0.13])
+        left, middle, right = (fig.add_subplot(grid[0, at]) for at in range(3))
         _heat_map(left, own)
         for ax, metric in ((middle, "kid"), (right, "kid_disparity")):
             _dose(ax, doses[doses["metric"] == metric], SHOWN[metric])
-        fig.legend(handles=_points(looks), loc="outside lower center", ncols=4, fontsize=6.5)
+        below = fig.add_subplot(grid[1, :])  # a row of its own: the foot stands under it
+        below.axis("off")
+        below.legend(handles=_points(looks), loc="center", ncols=4, fontsize=6.5)
     return fig
 
 
