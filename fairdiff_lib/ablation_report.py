@@ -72,9 +72,9 @@ def collect_ablation(settings: Settings, layout: Layout, cohort: Cohort) -> Abla
     gates = pd.DataFrame([row for run in found for row in run.gates])
     notes = tables.failed_gates(gates)
     share = settings.audit.smallest_effect
-    has_cells = arms.WINDOW in settings.ablation.roles
-    cells = cell_table(settings, runs, share) if has_cells else pd.DataFrame()
     methods = method_table(settings, runs, share)
+    has_cells = arms.WINDOW in settings.ablation.roles
+    cells = cell_table(settings, runs, share) if has_cells else methods.head(0)
     return AblationResult(
         cells if cells.empty else tables.with_notes(cells, notes),
         tables.with_notes(methods, notes),
