@@ -212,9 +212,12 @@ def whisker(ax: Axes, row: pd.Series[Any], at: float, look: Look, *, across: boo
 
 def legend(fig: Figure, looks: Sequence[Look], top: float) -> None:
     """One legend for the whole page, its top at a fraction of the page's height."""
+    own: dict[str, Any] = {}
+    if sum(len(look.label) for look in looks) > 80:  # letters in seven inches at the usual size
+        own = {"fontsize": 6, "handlelength": 1.2, "handletextpad": 0.4, "columnspacing": 0.9}
     with matplotlib.rc_context(STYLE):
         place = (-0.003, top)
-        fig.legend(handles=handles(looks), loc="upper left", bbox_to_anchor=place, ncols=9)
+        fig.legend(handles=handles(looks), loc="upper left", bbox_to_anchor=place, ncols=9, **own)
 
 
 def panel_legend(ax: Axes, looks: Sequence[Look]) -> None:

@@ -149,6 +149,13 @@ def collect_perturbation(
     return pd.concat(parts, ignore_index=True), pd.DataFrame(rows)
 
 
+def path_rows(history: pd.DataFrame) -> pd.DataFrame:
+    """Rows for F4: of several seeds the first; of an ablation's many arms those of a usual study."""
+    usual = history[history["method"].isin(["none", "random", "fairdiffusion"])]
+    own = history if usual.empty else usual
+    return own[own["seed"] == own["seed"].iloc[0]]
+
+
 def method_runs(settings: Settings, layout: Layout) -> list[tuple[str, Path]]:
     """(method, folder) of every run of a study."""
     return [(method, layout.run(method, seed)) for method, seed in assets.runs_of(settings)]
