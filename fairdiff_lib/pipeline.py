@@ -150,7 +150,7 @@ def collect_perturbation(
 
 
 def path_rows(history: pd.DataFrame) -> pd.DataFrame:
-    """Rows for F4: of several seeds the first; of an ablation's many arms those of a usual study."""
+    """Rows for F4: the first of several seeds; of an ablation's arms those of a usual study."""
     usual = history[history["method"].isin(["none", "random", "fairdiffusion"])]
     own = history if usual.empty else usual
     return own[own["seed"] == own["seed"].iloc[0]]
