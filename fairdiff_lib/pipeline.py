@@ -14,14 +14,11 @@ import numpy as np
 import pandas as pd
 
 from fairdiff_lib import assets, diffusion, imaging, tables, training
-from fairdiff_lib.classification import classification_audits, scored
 from fairdiff_lib.classify import fit_classifier, predictions_table
 from fairdiff_lib.cohorts import Cohort
 from fairdiff_lib.config import Settings
 from fairdiff_lib.downstream import classification_contrasts, classification_table
-from fairdiff_lib.fairness import Audit
 from fairdiff_lib.protocol import write_protocol
-from fairdiff_lib.seeds import compare_audits
 from fairdiff_lib.store import Layout, read_json, read_table, write_json, write_table
 
 # -- 03 and 04: training and generation ------------------------------------------------------
@@ -153,7 +150,8 @@ def path_rows(history: pd.DataFrame) -> pd.DataFrame:
     """Rows for F4: the first of several seeds; of an ablation's arms those of a usual study."""
     usual = history[history["method"].isin(["none", "random", "fairdiffusion"])]
     own = history if usual.empty else usual
-    return own[own["seed"] == own["seed"].iloc[0]]
+    first: pd.DataFrame = own[own["seed"] == own["seed"].iloc[0]]
+    return first
 
 
 def method_runs(settings: Settings, layout: Layout) -> list[tuple[str, Path]]:
@@ -237,31 +235,6 @@ def downstream_contrasts(settings: Settings, layout: Layout, cohort: Cohort) -> 
         )
     table = pd.concat(parts, ignore_index=True)
     return tables.with_notes(table, tables.gate_notes(layout))
-
-
-def downstream_changes(settings: Settings, layout: Layout, cohort: Cohort) -> pd.DataFrame:
-    """AUC and accuracy of every method's classifiers against the baseline's, paired by seed.
-
-    Returns
-    -------
-    DataFrame
-        dataset, condition, then ``seeds.CHANGE_COLUMNS``.
-    """
-    test, attributes = cohort.included().split("test").table, assets.attribute_levels(cohort)
-    audits: dict[tuple[str, str], dict[tuple[str, int], Audit]] = {}
-    for method, seed in assets.runs_of(settings):
-        predictions, cuts = _predicted(settings, layout, cohort, method, seed)
-        for condition in dict.fromkeys(predictions["condition"]):
-            data = scored(predictions, test, condition, attributes, cuts.get(condition, 0.5))
-            found = classification_audits(data, attributes, names=("auc", "accuracy"), bootstrap=0)
-            for metric, own in found.items():
-                audits.setdefault((condition, metric), {})[method, seed] = own
-    confidence = settings.audit.confidence
-    parts = [
-        compare_audits(own, confidence=confidence).assign(condition=condition)
-        for (condition, _), own in audits.items()
-    ]
-    return pd.concat(parts, ignore_index=True).assign(dataset=settings.dataset)
 
 
 def predict_downstream(
