@@ -139,7 +139,11 @@ def needed(wildcards):
 # what each study of graph.STUDIES is done with
 TARGETS = {
     "main": [record("00_index"), record("06_perturbation")],
-    "ablation": [record("08_ablations"), record("06_perturbation_ablation")],
+    "ablation": [  # each run by name, or a lost one would not be missed once the tables are there
+        *(f"{ABLATION}/{run}.json" for run in ARM_RUNS),
+        record("08_ablations"),
+        record("06_perturbation_ablation"),
+    ],
     "proof": [record("10_proof")],
 }
 

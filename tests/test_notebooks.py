@@ -311,4 +311,5 @@ def test_the_ablation_study_runs_on_what_the_study_left_and_keeps_what_is_record
     assert [line.split("] ")[1] for line in started] == [
         "arm shuffled_y seed=0: started",
         "08_ablations: started",
+        "06_perturbation: started",
     ]
