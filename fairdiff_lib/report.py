@@ -58,10 +58,12 @@ def quality_scalars(result: QualityResult, protocol: Registered) -> dict[str, An
 
 
 def downstream_scalars(table: pd.DataFrame, condition: str) -> dict[str, Any]:
-    """What 07 records: the primary condition's overall AUC by source."""
+    """What 07 records: the primary condition's overall AUC by source and classifier."""
     chosen = (table["condition"] == condition) & (table["metric"] == "auc")
     own = table[chosen & (table["attribute"] == "overall")]
-    return {f"auc_{row.source}_seeds{row.seeds}": row.value for row in own.itertuples()}
+    return {
+        f"auc_{row.source}_{row.classifier}_seeds{row.seeds}": row.value for row in own.itertuples()
+    }
 
 
 def study_table(settings: Settings, layout: Layout) -> pd.DataFrame:
@@ -218,7 +220,8 @@ def _changes(settings: Settings, layout: Layout) -> pd.DataFrame:
     """Paired changes with an interval for new patients: quality, and AUC and accuracy."""
     columns = ("method", "baseline", "level", "low_new", "high_new")
     quality = read_table(layout.figures / "tab_differences.csv", columns, dtype={"seeds": str})
-    quality = main_rows(tables.with_text(quality), settings).assign(condition="")
+    quality = main_rows(tables.with_text(quality), settings)
+    quality = quality.assign(condition="", classifier="")
     cohort = assets.load_cohort(settings, layout)
     downstream = downstream_changes(settings, layout, cohort)
     return pd.concat([quality, downstream], ignore_index=True)

@@ -224,9 +224,10 @@ def with_text(table: pd.DataFrame) -> pd.DataFrame:
 
 def brief(table: pd.DataFrame) -> pd.DataFrame:
     """The columns that a reader of a notebook needs; all of them are in the CSV."""
-    left_out = ["dataset", "condition", "classifier", "n_seeds", "sd", "note", "study"]
+    left_out = ["dataset", "condition", "n_seeds", "sd", "note", "study"]
     left_out += ["smallest_effect", "p_equivalence", "p_new"]
-    left_out += [name for name in ("features",) if name in table and table[name].nunique() < 2]
+    alike = ("features", "classifier")
+    left_out += [name for name in alike if name in table and table[name].nunique() < 2]
     return table[[name for name in table.columns if name not in left_out]]
 
 
@@ -295,17 +296,18 @@ def method_table(
     settings : Settings
     data_hash : str
     changes : DataFrame, optional
-        As of ``seeds.compare_audits``, with a column condition: adds the intervals for new
-        patients, which only metrics with influence values have.
+        As of ``seeds.compare_audits``, with columns classifier and condition: adds the intervals
+        for new patients, which only metrics with influence values have.
 
     Returns
     -------
     DataFrame
         study, dataset, method, baseline (empty for a method's own value), seeds,
-        condition, attribute, metric, features, n, value, low, high, p, low_new, high_new, note.
+        classifier, condition, attribute, metric, features, n, value, low, high, p, low_new,
+        high_new, note.
     """
     renamed = downstream.rename(columns={"source": "method"})
-    both = pd.concat([quality, renamed], ignore_index=True)
+    both = pd.concat([quality.assign(classifier=""), renamed], ignore_index=True)
     both = both[both["metric"].isin(COMPARED) & (both["level"] == "all")]
     both = with_text(both)
     single = single_seeds(both).rename(columns={"seeds": "seed"})
@@ -313,8 +315,8 @@ def method_table(
     found = [both.assign(baseline="")]
     if "none" in settings.methods and len(settings.methods) > 1:
         found.append(compare_methods(single, "none", settings.audit.confidence))
-    columns = ["dataset", "method", "baseline", "seeds", "condition", "attribute", "metric"]
-    columns += ["features", "n", "value", "low", "high", "p", "note"]
+    columns = ["dataset", "method", "baseline", "seeds", "classifier", "condition"]
+    columns += ["attribute", "metric", "features", "n", "value", "low", "high", "p", "note"]
     table = pd.concat(found, ignore_index=True).reindex(columns=columns)
     table = _for_new_patients(with_text(table), changes)
     return _in_front(table, {"study": study_digest(settings, data_hash)})
@@ -326,7 +328,7 @@ def _for_new_patients(table: pd.DataFrame, changes: pd.DataFrame | None) -> pd.D
     if changes is None:
         joined = table.assign(**dict.fromkeys(new, np.nan))
     else:
-        keys = ["method", "baseline", "condition", "attribute", "metric", "features"]
+        keys = ["method", "baseline", "classifier", "condition", "attribute", "metric", "features"]
         known = changes.loc[changes["level"] == "all", [*keys, *new]]
         joined = table.merge(known, on=keys, how="left", validate="many_to_one")
     return joined[[*(c for c in table.columns if c != "note"), *new, "note"]]

@@ -195,11 +195,13 @@ def test_methods_are_compared_with_the_baseline_by_seed() -> None:
             for seed in (0, 1)
         ]
     )  # fmt: skip
-    downstream = quality.head(0).rename(columns={"method": "source"}).assign(condition="")
+    downstream = quality.head(0).rename(columns={"method": "source"})
+    downstream = downstream.assign(condition="", classifier="")
     settings = load_settings("smoke", SIMULATED)
     changes = pd.DataFrame(
         [
-            {"method": "fairdiffusion", "baseline": "none", "condition": "", "attribute": name,
+            {"method": "fairdiffusion", "baseline": "none", "classifier": "", "condition": "",
+             "attribute": name,
              "level": level, "metric": "kid", "features": "encoder", "low_new": -0.4,
              "high_new": 0.2}
             for name, level in (("overall", "all"), ("sex", "Male"))
