@@ -157,7 +157,7 @@ CLASSIFIERS: tuple[str, ...] = ("residual", "efficientnet", "vit")
 
 def _efficientnet() -> ClassifierConfig:
     """EfficientNet from scratch: under a minute on one core for a thousand images at 64 px."""
-    loop = LoopConfig(steps=280, batch=64, learning_rate=4e-3, schedule="cosine", ema_decay=0.0)
+    loop = LoopConfig(steps=200, batch=64, learning_rate=4e-3, schedule="cosine", ema_decay=0.0)
     return ClassifierConfig(
         loop=loop,
         evaluate_every=40,
