@@ -29,6 +29,7 @@ from fairdiff_lib.config import ClassifierConfig, InputError
 from fairdiff_lib.networks import DropPath, ResidualNetwork
 
 Heads = Sequence[tuple[str, int]]  # condition and its number of levels
+MOMENTUM = 0.1  # share of a new batch in the statistics that predictions use
 TOP_CHANNELS = 1280  # of EfficientNet-B0's last convolution
 
 
@@ -181,6 +182,9 @@ class TransformersNetwork(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
         _put_drop_paths(self.backbone, config.drop_path)
+        for part in self.backbone.modules():
+            if isinstance(part, nn.BatchNorm2d):  # the library's 0.99 would keep the last batch
+                part.momentum = MOMENTUM
         own: Any = self.backbone.config
         self.tokens = config.architecture == "vit"
         if self.tokens:

@@ -142,6 +142,11 @@ class ClassifierConfig:
     @property
     def name(self) -> str:
         """What tables call this configuration; no field, so that no digest depends on it."""
+        faults = [x for x in (self.selection, self.preparation) if x.endswith("as_released")]
+        return ", ".join([self._own_name, *faults])
+
+    @property
+    def _own_name(self) -> str:
         if self.architecture == "residual":
             return "residual"
         if self.pretrained:

@@ -88,12 +88,20 @@ def test_the_row_of_a_table_names_what_ran() -> None:
     assert VIT.name == "vit-2x24-p4 from scratch"
     assert EFFICIENTNET.name == "efficientnet-w0.1-d0.1 from scratch"
     assert dataclasses.replace(VIT, pretrained="owner/vit-b").name == "vit from vit-b"
+    assert dataclasses.replace(VIT, selection="test_as_released").name.endswith("test_as_released")
 
 
 def test_epochs_are_passes_over_the_training_images() -> None:
     config = dataclasses.replace(VIT, epochs=3)
     assert with_steps(config, 100).loop.steps == 10  # 3 x 100 images, 32 a step
     assert with_steps(VIT, 100) is VIT
+
+
+def test_predictions_rest_on_many_batches_of_training() -> None:
+    """The library's own momentum would keep the statistics of the last batch alone."""
+    net = build_network(EFFICIENTNET, COUNTS)
+    momenta = {m.momentum for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)}
+    assert momenta == {0.1}
 
 
 # -- drop path -------------------------------------------------------------------------------
