@@ -50,7 +50,8 @@ class Objective(Protocol):
         Random draws are made for all ``rows`` and then cut to ``part``, so they depend neither on
         the number of processes nor on gradient accumulation. ``module`` is the objective's own,
         wrapped for distributed training. An objective may keep the ``timesteps`` that it drew for
-        all ``rows``.
+        all ``rows``, and offer ``parameter_groups()``: the optimiser's groups, each with its
+        ``rate_share`` of the learning rate (1 without).
         """
         ...
 
