@@ -160,7 +160,9 @@ def test_the_loop_moves_each_layer_by_its_share() -> None:
     )
     objective = ClassificationObjective(net, *TRAIN, parameter_groups(net, 0.1))
     fit(objective, loop, count=160, seed=0)
-    moved = {name: float((p.detach() - before[name]).abs().max()) for name, p in net.named_parameters()}
+    moved = {
+        name: float((p.detach() - before[name]).abs().max()) for name, p in net.named_parameters()
+    }
     assert moved["heads.0.bias"] == pytest.approx(1e-3, rel=1e-2)
     assert moved["backbone.layers.1.mlp.fc2.bias"] == pytest.approx(1e-4, rel=1e-2)
     assert moved["backbone.embeddings.cls_token"] == pytest.approx(1e-6, rel=0.1)
