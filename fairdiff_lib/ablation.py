@@ -217,6 +217,22 @@ def _timing(history: pd.DataFrame) -> dict[str, int]:
     return {"proposals": int(np.isfinite(proposed.astype(np.float64)).sum())}
 
 
+def core_runs(settings: Settings, layout: Layout, cohort: Cohort) -> list[tuple[str, Path]]:
+    """(arm, folder) of the core arms' runs of ``ablation.other_seeds``; a missing one is trained.
+
+    Enough seeds for what is described of their histories, not compared.
+    """
+    core = [arm for arm in arms.arms_of(settings) if arm.role == arms.CORE]
+    named = []
+    for arm in core:
+        own = arms.settings_of(settings, arm)
+        place = replace(layout, settings=own)
+        for seed in settings.ablation.other_seeds:
+            _train_once(own, place, cohort, arm.method, seed)
+            named.append((arm.name, place.run(arm.method, seed)))
+    return named
+
+
 # -- all runs --------------------------------------------------------------------------------
 
 

@@ -403,6 +403,11 @@ class Layout:
         """Tables and figures of this preset that span datasets."""
         return PROJECT_ROOT / self.figures_root / self.settings.preset / "all"
 
+    def dose(self, digest: str) -> Path:
+        """Cells of a dose-response from the base, by a digest of what it depends on besides."""
+        parts = ("model", "vae", "base", "training")
+        return self._runs() / f"dose-{self._digest(*parts)}-{digest}"
+
     @property
     def ablation(self) -> Path:
         """What the audit keeps of every run of the ablation study, and its executed notebooks."""
