@@ -80,7 +80,7 @@ def scored(
     ------
     InputError
         A missing column, an image without attributes, a level without a probability, a
-        probability outside [0, 1].
+        probability outside [0, 1], or the same probabilities for every image.
     """
     missing = [name for name in PREDICTION_COLUMNS if name not in predictions]
     missing += ["image"] * ("image" not in table)
@@ -99,6 +99,11 @@ def scored(
         raise InputError(
             f"predictions of {condition}: image {wide.index[row]!r} lacks a probability in "
             "[0, 1] for every level"
+        )
+    if len(scores) > 1 and (scores == scores[0]).all():
+        raise InputError(
+            f"predictions of {condition}: all {len(scores)} images have the same probabilities; "
+            "expected a classifier that tells images apart (was it trained?)"
         )
     first = part.drop_duplicates("image").set_index("image").loc[wide.index]
     absent = wide.index.difference(pd.Index(table["image"]))

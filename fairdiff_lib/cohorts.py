@@ -244,7 +244,9 @@ class Cohort:
             columns.append([index[cell] for cell in cells])
         return np.array(columns, dtype=np.int64).reshape(len(fields), len(self)).T
 
-    def load_images(self, size: int, rows: Rows | None = None) -> npt.NDArray[np.uint8]:
+    def load_images(
+        self, size: int, rows: Rows | None = None, squash: bool = False
+    ) -> npt.NDArray[np.uint8]:
         """Images of the rows (all by default), decoded now.
 
         The centre square is cut out and reduced with an antialiasing filter, in the
@@ -255,6 +257,8 @@ class Cohort:
         size : int
             Pixels of a side.
         rows : sequence of int or mask, optional
+        squash : bool
+            The whole picture is pressed into a square instead (fault E6), for comparison only.
 
         Returns
         -------
@@ -264,12 +268,12 @@ class Cohort:
         out = np.empty((len(chosen), 3, size, size), dtype=np.uint8)
         paths = chosen.table["path"].tolist()
         for index, path in enumerate(tqdm(paths, desc="load images", disable=None, leave=False)):
-            out[index] = load_image(self.root / path, size)
+            out[index] = load_image(self.root / path, size, squash)
         return out
 
 
-def load_image(path: Path, size: int) -> npt.NDArray[np.uint8]:
-    """Centre square of a picture, reduced to ``size`` pixels.  # -> uint8 [3, size, size]"""
+def load_image(path: Path, size: int, squash: bool = False) -> npt.NDArray[np.uint8]:
+    """Centre square (or all) of a picture, reduced to ``size``.  # -> uint8 [3, size, size]"""
     try:
         with Image.open(path) as file:
             picture = file.convert("RGB")
@@ -277,6 +281,9 @@ def load_image(path: Path, size: int) -> npt.NDArray[np.uint8]:
         raise InputError(f"{path}: image not found") from None
     except (OSError, SyntaxError) as error:
         raise InputError(f"{path}: truncated or not an image ({error})") from None
+    if squash:
+        whole = picture.resize((size, size), Image.Resampling.BICUBIC)
+        return np.asarray(whole).transpose(2, 0, 1)
     return np.asarray(square(picture, size)).transpose(2, 0, 1)
 
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from fairdiff_lib.methods import METHODS, config_of, fields_of, later
@@ -84,6 +85,7 @@ class LoopConfig:
     checkpoint_every: int = 200  # steps between resumable checkpoints
     log_every: int = 10  # steps between rows of the history
     prompt_dropout: float = 0.0  # fraction of prompts emptied; what guidance needs from scratch
+    betas: tuple[float, ...] = later((0.9, 0.999))  # AdamW's decay of its two moments
 
 
 @dataclass(frozen=True)
@@ -102,11 +104,15 @@ class GenerationConfig:
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """A small multi-task residual network: downstream classifier and feature encoder."""
+    """A multi-task classifier: an architecture by name, its sizes, and how it is trained.
 
-    channels: tuple[int, ...] = (16, 32, 64)  # a stage each, halving the size; as an encoder,
-    # their sum is the number of features, and FID needs n >= 3 x that
-    feature_width: int = 64  # penultimate features
+    The residual network also is the feature encoder; EfficientNet and ViT are built from the
+    configurations of transformers. A field that an architecture has no use for is left alone.
+    """
+
+    channels: tuple[int, ...] = (16, 32, 64)  # residual: a stage each, halving the size; as an
+    # encoder, their sum is the number of features, and FID needs n >= 3 x that
+    feature_width: int = 64  # residual: penultimate features
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
             steps=400, batch=64, learning_rate=2e-3, schedule="cosine", ema_decay=0.0
@@ -114,10 +120,64 @@ class ClassifierConfig:
     )
     evaluate_every: int = 50  # steps between two looks at the validation images
 
+    architecture: str = later("residual", "residual", "efficientnet", "vit")
+    pretrained: str = later("")  # hub id or folder of a transformers model; empty = from scratch
+    revision: str = later("")  # commit of the hub id; required with a hub id, never guessed
+    input_size: int = later(64)  # pixels that images are brought to; residual: as they come
+    patch: int = later(8)  # vit: pixels of a patch's side
+    width: int = later(96)  # vit: features of a token
+    layers: int = later(4)  # vit
+    heads: int = later(4)  # vit: of attention
+    width_coefficient: float = later(0.5)  # efficientnet: x the channels of B0
+    depth_coefficient: float = later(0.5)  # efficientnet: x the blocks of B0
+    drop_path: float = later(0.0)  # chance that the last residual branch is left out for a sample
+    layer_decay: float = later(1.0)  # vit: x the learning rate for each layer further from the head
+    epochs: int = later(0)  # passes over the training images; 0 = loop.steps decides
+    # E4. test_as_released: the step with the best mean AUC on the test images is kept.
+    selection: str = later("validation", "validation", "test_as_released")
+    # E6. mismatched_as_released: generated images are turned by -90 degrees, real ones squashed to
+    # a square and stretched to the full range of grey.
+    preparation: str = later("matched", "matched", "mismatched_as_released")
+
     @property
     def name(self) -> str:
         """What tables call this configuration; no field, so that no digest depends on it."""
-        return "residual"
+        faults = [x for x in (self.selection, self.preparation) if x.endswith("as_released")]
+        return ", ".join([self._own_name, *faults])
+
+    @property
+    def _own_name(self) -> str:
+        if self.architecture == "residual":
+            return "residual"
+        if self.pretrained:
+            return f"{self.architecture} from {Path(self.pretrained).name}"
+        if self.architecture == "vit":
+            return f"vit-{self.layers}x{self.width}-p{self.patch} from scratch"
+        w, d = self.width_coefficient, self.depth_coefficient
+        return f"efficientnet-w{w:g}-d{d:g} from scratch"
+
+
+CLASSIFIERS: tuple[str, ...] = ("residual", "efficientnet", "vit")
+
+
+def _efficientnet() -> ClassifierConfig:
+    """EfficientNet from scratch: under a minute on one core for a thousand images at 64 px."""
+    loop = LoopConfig(steps=200, batch=64, learning_rate=4e-3, schedule="cosine", ema_decay=0.0)
+    return ClassifierConfig(
+        loop=loop,
+        evaluate_every=40,
+        architecture="efficientnet",
+        width_coefficient=0.25,
+        depth_coefficient=0.3,
+    )
+
+
+def _vit() -> ClassifierConfig:
+    """ViT from scratch, as quick; eight-pixel patches, as a cup is hardly wider."""
+    loop = LoopConfig(
+        steps=300, batch=64, learning_rate=1.5e-3, warmup=30, schedule="cosine", ema_decay=0.0
+    )
+    return ClassifierConfig(loop=loop, architecture="vit", width=64, layers=3)
 
 
 @dataclass(frozen=True)
@@ -200,10 +260,19 @@ class Settings:
     mitigation: MitigationConfig = field(default_factory=MitigationConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     encoder: ClassifierConfig = field(default_factory=ClassifierConfig)
-    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    classifiers: tuple[str, ...] = ("efficientnet", "vit")  # downstream, of the next three
+    residual: ClassifierConfig = field(default_factory=ClassifierConfig)
+    efficientnet: ClassifierConfig = field(default_factory=_efficientnet)
+    vit: ClassifierConfig = field(default_factory=_vit)
     audit: AuditConfig = field(default_factory=AuditConfig)
     proof: ProofConfig = field(default_factory=ProofConfig)
     ablation: AblationConfig = field(default_factory=AblationConfig)
+
+    def classifier(self, name: str) -> ClassifierConfig:
+        """Settings of a downstream classifier, one of ``CLASSIFIERS``."""
+        refuse_unknown("classifier", name, CLASSIFIERS)
+        config: ClassifierConfig = getattr(self, name)
+        return config
 
     def digest(self, *sections: str) -> str:
         """First 10 hex digits of the SHA-256 of the named sections (all without a name).
@@ -219,7 +288,7 @@ class Settings:
             The same for equal settings on every machine and Python version; fields that were
             added later count only where they differ from their default.
         """
-        values = _for_digest(self)
+        values = without_later(self)
         chosen = {name: values[name] for name in sections} if sections else values
         text = json.dumps(chosen, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:10]
@@ -238,12 +307,15 @@ def as_dict(settings: Any) -> dict[str, Any]:
     return values
 
 
-def _for_digest(value: Any) -> Any:
-    """Nested mapping of a settings dataclass without later fields that are at their default."""
+def without_later(value: Any) -> Any:
+    """Nested mapping of a settings dataclass without later fields that are at their default.
+
+    Runs from before a field existed are known by it.
+    """
     if not dataclasses.is_dataclass(value):
         return value
     return {
-        f.name: _for_digest(getattr(value, f.name))
+        f.name: without_later(getattr(value, f.name))
         for f in dataclasses.fields(value)
         if not (f.metadata.get("later") and getattr(value, f.name) == f.default)
     }
@@ -344,8 +416,11 @@ def check_settings(settings: Settings) -> None:
     _refuse_unnamed("generation", settings.generation)
     for name in ("vae", "base", "training"):
         check_loop(name, getattr(settings, name))
-    check_loop("encoder.loop", settings.encoder.loop)
-    check_loop("classifier.loop", settings.classifier.loop)
+    check_classifier("encoder", settings.encoder, "residual")
+    for name in CLASSIFIERS:
+        check_classifier(name, settings.classifier(name), name)
+    for name in settings.classifiers:
+        refuse_unknown("classifier", name, CLASSIFIERS)
     for method in settings.methods:
         check_method(method, settings)
     if min(sim.train, sim.val, sim.test) < 1:
@@ -356,7 +431,9 @@ def check_settings(settings: Settings) -> None:
         raise InputError("seeds is empty; give at least one")
     if not settings.methods:
         raise InputError("methods is empty; give at least one")
-    for name in ("seeds", "methods"):
+    if not settings.classifiers:
+        raise InputError("classifiers is empty; give at least one")
+    for name in ("seeds", "methods", "classifiers"):
         given = getattr(settings, name)
         if len(set(given)) < len(given):
             raise InputError(f"{name}={','.join(map(str, given))}: each may be named once")
@@ -435,6 +512,61 @@ def check_loop(name: str, loop: LoopConfig) -> None:
     refuse_unknown(f"{name}.mixed_precision", loop.mixed_precision, ("no", "fp16", "bf16"))
 
 
+def check_classifier(where: str, c: ClassifierConfig, architecture: str = "") -> None:
+    """Refuse a classifier that cannot be, naming the field; ``where`` begins the line.
+
+    Parameters
+    ----------
+    where : str
+    c : ClassifierConfig
+    architecture : str
+        The one that is expected here; any without.
+    """
+    refuse_unknown(f"{where}.architecture", c.architecture, CLASSIFIERS)
+    _refuse_unnamed(where, c)
+    if architecture and c.architecture != architecture:
+        raise InputError(f"{where}.architecture={c.architecture}: expected {architecture}")
+    check_loop(f"{where}.loop", c.loop)
+    if c.loop.ema_decay:
+        raise InputError(
+            f"{where}.loop.ema_decay={c.loop.ema_decay}: expected 0; validation selects a "
+            "classifier's step, and no average is kept"
+        )
+    if not c.channels or min(c.channels) < 1:
+        raise InputError(f"{where}.channels={c.channels}: expected positive widths, at least one")
+    counts = ("feature_width", "evaluate_every", "input_size", "patch", "width", "layers", "heads")
+    for name in counts:
+        if getattr(c, name) < 1:
+            raise InputError(f"{where}.{name}={getattr(c, name)}: expected at least 1")
+    for name in ("width_coefficient", "depth_coefficient"):
+        if not getattr(c, name) > 0:
+            raise InputError(f"{where}.{name}={getattr(c, name)}: expected a value above 0")
+    if c.epochs < 0 or not 0 <= c.drop_path < 1 or not 0 < c.layer_decay <= 1:
+        raise InputError(
+            f"{where}.epochs={c.epochs}, drop_path={c.drop_path}, layer_decay={c.layer_decay}: "
+            "expected at least 0, from 0 to below 1, and above 0 to 1"
+        )
+    _check_architecture(where, c)
+
+
+def _check_architecture(where: str, c: ClassifierConfig) -> None:
+    """Refuse what the named architecture has no use for, or can't be cut into."""
+    if c.architecture != "vit" and c.layer_decay != 1:
+        raise InputError(f"{where}.layer_decay={c.layer_decay}: expected 1; only a vit has layers")
+    if c.architecture == "residual" and (c.drop_path or c.pretrained):
+        raise InputError(
+            f"{where}.drop_path={c.drop_path}, pretrained={c.pretrained!r}: expected 0 and none; "
+            "a residual network is trained from scratch, without them"
+        )
+    if c.architecture == "vit" and not c.pretrained:
+        for name, part in (("input_size", "patch"), ("width", "heads")):
+            if getattr(c, name) % getattr(c, part):
+                raise InputError(
+                    f"{where}.{name}={getattr(c, name)}: expected a multiple of "
+                    f"{part}={getattr(c, part)}"
+                )
+
+
 def _smoke(dataset: str) -> Settings:
     """Tests: every part runs, nothing is learnt."""
     tiny = ModelConfig(
@@ -458,7 +590,13 @@ def _smoke(dataset: str) -> Settings:
         mitigation=MitigationConfig(time_window=4),
         generation=GenerationConfig(steps=3, batch=64),
         encoder=net,
-        classifier=net,
+        residual=net,
+        efficientnet=dataclasses.replace(
+            _efficientnet(), loop=head, evaluate_every=6, input_size=32, depth_coefficient=0.1
+        ),
+        vit=dataclasses.replace(
+            _vit(), loop=head, evaluate_every=6, input_size=32, width=16, layers=2
+        ),
         audit=AuditConfig(bootstrap=50),
         proof=ProofConfig(
             simulations=20,
@@ -522,8 +660,38 @@ def _paper(dataset: str) -> Settings:
     """The released settings: SD 2.1 at 512 px. Needs GPUs, the hub and the real data.
 
     Departs from the release in the sampler (DPM-Solver++) and in training on the training split
-    alone: the released generator also saw the classifiers' validation images (E8).
+    alone: the released generator also saw the classifiers' validation images (E8). Which size of
+    EfficientNet, which pretrained weights and how many steps of warm-up the classifiers had is not
+    at hand: B0, none and ours, until ``efficientnet.pretrained`` and ``vit.pretrained`` name some.
     """
+    efficientnet = ClassifierConfig(
+        loop=LoopConfig(batch=16, learning_rate=1e-3, betas=(0.0, 0.1), ema_decay=0.0),
+        evaluate_every=375,  # an epoch of 6,000 images
+        architecture="efficientnet",
+        input_size=200,
+        width_coefficient=1.0,
+        depth_coefficient=1.0,
+        epochs=10,
+    )
+    vit = ClassifierConfig(
+        loop=LoopConfig(
+            batch=64,
+            learning_rate=5e-4 * 64 / 256,  # the base rate is for 256 images a step
+            weight_decay=0.01,
+            schedule="cosine",
+            ema_decay=0.0,
+        ),
+        evaluate_every=94,  # an epoch of 6,000 images
+        architecture="vit",
+        input_size=224,
+        patch=16,
+        width=768,
+        layers=12,
+        heads=12,
+        drop_path=0.1,
+        layer_decay=0.55,
+        epochs=50,
+    )
     return Settings(
         "paper",
         dataset,
@@ -542,6 +710,8 @@ def _paper(dataset: str) -> Settings:
         ),
         mitigation=MitigationConfig(window_count="as_released"),
         generation=GenerationConfig(steps=75, guidance=7.5, batch=16),
+        efficientnet=efficientnet,
+        vit=vit,
     )
 
 

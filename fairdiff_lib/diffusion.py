@@ -690,8 +690,15 @@ def generate(
     return len(todo)
 
 
-def load_generated(folder: Path, split: str) -> np.ndarray:
+def load_generated(folder: Path, split: str, wanted: Sequence[str] = ()) -> np.ndarray:
     """Images of :func:`generate`, in the order in which they were asked for.
+
+    Parameters
+    ----------
+    folder : Path
+    split : str
+    wanted : sequence of str, optional
+        Names that must be there, in this order; those of the manifest without them.
 
     Returns
     -------
@@ -703,11 +710,13 @@ def load_generated(folder: Path, split: str) -> np.ndarray:
         No manifest, or images missing (count and first names) or unreadable.
     """
     names = read_table(folder / split / "manifest.csv", ("image",), dtype=str)["image"].tolist()
-    missing = [name for name in names if not (folder / split / f"{name}.png").is_file()]
+    listed, names = set(names), list(wanted) or names
+    here = folder / split
+    missing = [n for n in names if n not in listed or not (here / f"{n}.png").is_file()]
     if missing:
         shown = ", ".join(missing[:3])
         raise InputError(
-            f"{folder / split}: {len(missing)} of {len(names)} generated images missing "
+            f"{here}: {len(missing)} of {len(names)} generated images missing "
             f"({shown}{', ...' if len(missing) > 3 else ''}); run 04_generate again"
         )
     images = []

@@ -15,7 +15,7 @@ from fairdiff_lib import parity, released, reliability
 from fairdiff_lib.classification import Scored, classification_audits, es_estimate, scored
 from fairdiff_lib.contrasts import GAP_NOTE, PRIMARY, control_discoveries
 from fairdiff_lib.equity import equity_rows
-from fairdiff_lib.fairness import Audit, contrast_table, labelled
+from fairdiff_lib.fairness import Audit, contrast_table, differences, labelled
 from fairdiff_lib.inference import MIN_UNITS, Levels
 
 COLUMNS = (
@@ -37,6 +37,7 @@ def classification_table(
     labels: Mapping[str, Any],
     thresholds: Mapping[str, float] | None = None,
     watched: pd.DataFrame | None = None,
+    mismatched: pd.DataFrame | None = None,
     confidence: float = 0.95,
     bootstrap: int = 400,
     seed: int = 0,
@@ -60,7 +61,9 @@ def classification_table(
         0.5 where absent or NaN.
     watched : DataFrame, optional
         ``classify.Classifier.watched`` of the test images, for what choosing the step by
-        them would have claimed.
+        them would have claimed (fault E4).
+    mismatched : DataFrame, optional
+        Predictions of the same images, prepared otherwise than the training images (fault E6).
     confidence : float
     bootstrap : int
         Replicates (of subjects) behind the intervals of ece, and of auc for several levels.
@@ -75,7 +78,8 @@ def classification_table(
         per attribute (level "all") es_accuracy, es_auc, dpd, eod, dpd_as_released,
         eod_as_released, psd_mean and psd_max (of the AUC), fnr_gap, fnr_gap_by_chance, and
         fnr_worst at its level; with ``watched`` the two of
-        ``released.best_test_epoch_as_released``.
+        ``released.best_test_epoch_as_released``; with ``mismatched`` auc_mismatched_as_released
+        of every level, and auc_lost_by_mismatch_as_released overall.
     """
     frames = []
     for condition in dict.fromkeys(predictions["condition"]):
@@ -89,6 +93,9 @@ def classification_table(
         if watched is not None:
             own = watched[watched["condition"] == condition]
             parts.append(_watched_rows(own, len(data.groups.members)))
+        if mismatched is not None:
+            other = scored(mismatched, table, condition, attributes)
+            parts.append(_mismatch_rows(audits["auc"], other, confidence))
         frames.append(pd.concat(parts, ignore_index=True).assign(condition=condition))
     found = pd.concat(frames, ignore_index=True)[list(COLUMNS)]
     return labelled(found, labels)
@@ -229,6 +236,19 @@ def _watched_rows(watched: pd.DataFrame, n: int) -> pd.DataFrame:
     """Rows of the epoch that is best on the test images, overall."""
     found = released.best_test_epoch_as_released(watched)
     return found.assign(attribute="overall", level="all", n=n, low=np.nan, high=np.nan)
+
+
+def _mismatch_rows(auc: Audit, other: Scored, confidence: float) -> pd.DataFrame:
+    """AUC by level on test images prepared as released, and what is lost against the matched."""
+    names, own = ("auc",), auc.attributes
+    found = classification_audits(other, own, confidence, names=names, bootstrap=0)["auc"]
+    rows = found.by_group.assign(metric=released.MISMATCHED)
+    rows["note"] = [note or released.MISMATCH_NOTE for note in rows["note"]]
+    gap = differences(auc, found)["overall", "all"]
+    low, high = gap.interval(confidence)
+    lost = {**rows.iloc[0].to_dict(), "metric": released.LOST, "note": released.LOST_NOTE}
+    lost |= {"value": gap.value, "low": low, "high": high}
+    return pd.concat([rows, pd.DataFrame([lost])], ignore_index=True)
 
 
 def _gap_rows(data: Scored, attributes: Levels) -> pd.DataFrame:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import warnings
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm.auto import tqdm
 
+from fairdiff_lib.backbones import load_pretrained
 from fairdiff_lib.classify import Classifier
 from fairdiff_lib.config import InputError
 from fairdiff_lib.networks import contiguous, to_pixels
@@ -205,18 +205,15 @@ class TransformersExtractor:
     """
 
     def __init__(self, source: str, revision: str = "") -> None:
-        local = Path(source).is_dir()
-        if not local and not revision:
-            raise InputError(
-                f"features {source!r}: no such folder, and as a hub id it needs a revision "
-                "(audit.features_revision: the commit to take)"
-            )
-        self.processor, model = _load_backbone(source, None if local else revision)
+        field = "audit.features_revision"
+        self.processor, whole = load_pretrained("features", source, revision, field)
+        # of CLIP-like pairs, the image half
+        model: nn.Module = getattr(whole, "vision_model", whole)
         self.device = _best_device()
         self.model = model.to(self.device).eval()
         names = [name.rsplit(".", 1)[-1] for name, _ in model.named_parameters()]
         self.class_token = any(name in ("cls_token", "class_embedding") for name in names)
-        self.name = Path(source).name if local else source
+        self.name = Path(source).name if Path(source).is_dir() else source
         self.identity = f"{Path(source).name}-{_digest(model)}"
         self.width = self(np.zeros((1, 3, 32, 32), np.uint8)).shape[1]
 
@@ -234,29 +231,6 @@ class TransformersExtractor:
         if hidden.ndim == 4:
             return hidden.mean(dim=(2, 3))
         return hidden[:, 0] if self.class_token else hidden.mean(dim=1)
-
-
-def _load_backbone(source: str, revision: str | None) -> tuple[Any, nn.Module]:
-    """Image processor (PIL: torchvision isn't needed) and vision model, or one clear line."""
-    from transformers import AutoImageProcessor, AutoModel
-
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=UserWarning)  # the fall-back to PIL
-            processor = AutoImageProcessor.from_pretrained(source, revision=revision, backend="pil")
-            model, report = AutoModel.from_pretrained(
-                source, revision=revision, use_safetensors=True, output_loading_info=True
-            )
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"features {source!r}: cannot be loaded ({reason})") from error
-    missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
-    if missing:
-        raise InputError(
-            f"features {source!r}: {len(missing)} tensors are missing from its weights, "
-            f"as {missing[0]}; expected a whole model"
-        )
-    return processor, getattr(model, "vision_model", model)  # of CLIP-like pairs, the image half
 
 
 class InceptionExtractor:

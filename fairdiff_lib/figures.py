@@ -397,19 +397,20 @@ def fig05(
     Parameters
     ----------
     table : DataFrame
-        Columns dataset, source, seeds (as in :func:`fig03`), condition, attribute,
+        Columns dataset, source, seeds (as in :func:`fig03`), classifier, condition, attribute,
         level, metric, n, value, low, high.
     metrics : sequence of str
-        A row of panels each; a panel per condition.
+        A row of panels each, and for each classifier; a panel per condition.
     notes : sequence of str
         Warnings to print on the page.
     """
-    columns = ("dataset", "source", "seeds", "condition", "attribute", "metric", "n", "value")
-    dataset = require(table, (*columns, "low", "high"), "fig05")
+    columns = ("dataset", "source", "seeds", "classifier", "condition", "attribute", "metric")
+    dataset = require(table, (*columns, "n", "value", "low", "high"), "fig05")
     chosen = table[table["metric"].isin(metrics)]
     if chosen.empty:
         raise InputError(f"fig05: the table has none of the metrics {', '.join(metrics)}")
-    part, _ = means_and_seeds(chosen, ["source"])
+    part, _ = means_and_seeds(chosen, ["source", "classifier"])
+    rows = [(metric, name) for metric in metrics for name in dict.fromkeys(part["classifier"])]
     conditions = list(dict.fromkeys(part["condition"]))
     sources = ordered_methods(part["source"])
     counts = sorted({int(n) for n in part["n"]})
@@ -420,18 +421,19 @@ def fig05(
         f"{interval_text(part)}"
     )
     attributes = list(dict.fromkeys(part["attribute"]))
-    height = 1.2 + len(metrics) * (0.55 + 0.42 * len(attributes))
+    height = 1.2 + len(rows) * (0.55 + 0.42 * len(attributes))
     title = f"Which images train a fair classifier? {dataset_name(dataset)}"
     fig = page(height, title, foot, notes, [look_of(source) for source in sources])
     with matplotlib.rc_context(STYLE):
-        axes = fig.subplots(len(metrics), len(conditions), squeeze=False, sharex="row", sharey=True)
-        for i, metric in enumerate(metrics):
+        axes = fig.subplots(len(rows), len(conditions), squeeze=False, sharex="row", sharey=True)
+        for i, (metric, classifier) in enumerate(rows):
+            own = part[(part["metric"] == metric) & (part["classifier"] == classifier)]
             for ax, condition in zip(axes[i], conditions, strict=True):
-                chosen = part[(part["metric"] == metric) & (part["condition"] == condition)]
-                _equity_panel(ax, chosen, attributes, sources)
+                _equity_panel(ax, own[own["condition"] == condition], attributes, sources)
                 ax.set_xlabel(name_of(metric))
                 if i == 0:
                     ax.set_title(name_of(condition), loc="left")
+            axes[i, 0].set_ylabel(str(classifier).removesuffix(" from scratch"), fontsize=6.5)
     return fig
 
 

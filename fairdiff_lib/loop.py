@@ -29,7 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from fairdiff_lib.config import InputError, LoopConfig, as_dict
+from fairdiff_lib.config import InputError, LoopConfig, as_dict, without_later
 from fairdiff_lib.groups import generator_for, group_means, level_sums
 from fairdiff_lib.mitigation import Mitigation
 from fairdiff_lib.store import atomic_folder, read_json, read_table, write_json, write_table
@@ -50,7 +50,8 @@ class Objective(Protocol):
         Random draws are made for all ``rows`` and then cut to ``part``, so they depend neither on
         the number of processes nor on gradient accumulation. ``module`` is the objective's own,
         wrapped for distributed training. An objective may keep the ``timesteps`` that it drew for
-        all ``rows``.
+        all ``rows``, and offer ``parameter_groups()``: the optimiser's groups, each with its
+        ``rate_share`` of the learning rate (1 without).
         """
         ...
 
@@ -162,9 +163,11 @@ def fit(
     """
     accelerator = Accelerator(mixed_precision=loop.mixed_precision, cpu=not has_gpu())
     objective.module.train().to(accelerator.device)
+    groups = getattr(objective, "parameter_groups", None)
     optimiser = torch.optim.AdamW(
-        objective.module.parameters(),
+        groups() if groups else objective.module.parameters(),
         lr=loop.learning_rate,
+        betas=(loop.betas[0], loop.betas[1]),
         weight_decay=loop.weight_decay,
         fused=True,  # small modules spend a tenth of a step in the plain one
     )
@@ -182,7 +185,7 @@ def fit(
         batch_levels = codes[rows] if codes is not None else None
         for group in optimiser.param_groups:
             factor = mitigation.learning_rate_factor(step) if mitigation else 1.0
-            group["lr"] = learning_rate(loop, step) * factor
+            group["lr"] = learning_rate(loop, step) * factor * group.get("rate_share", 1.0)
         losses, weights = _backward(
             objective, module, accelerator, loop, rows, batch_levels, mitigation, seed, step
         )
@@ -282,8 +285,9 @@ def _identity(
     extra: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """What two sessions of one run must agree on."""
+    kept = without_later(loop)  # so that a run from before a field existed goes on
     own = {
-        "loop": as_dict(loop),
+        "loop": {name: value for name, value in as_dict(loop).items() if name in kept},
         "count": count,
         "seed": seed,
         "method": mitigation.name if mitigation else None,

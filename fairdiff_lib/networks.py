@@ -1,4 +1,4 @@
-"""The classifier's parts: residual network, augmentation, loss per sample, selection.
+"""The classifier's parts: residual network, drop path, augmentation, loss per sample, selection.
 
 Kept apart from fitting so that another architecture is another class here.
 """
@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,6 +110,48 @@ def to_pixels(images: Tensor) -> Tensor:  # uint8 [B, 3, H, W] => float32 in [-1
     return pixels.contiguous(memory_format=torch.channels_last)
 
 
+# -- drop path -------------------------------------------------------------------------------
+
+
+class DropPath(nn.Module):
+    """Leaves a residual branch out for single samples of a training batch (Huang et al. 2016).
+
+    A branch that stays is divided by the chance of staying, so that its mean is the same. Which
+    samples lose it is drawn beforehand for all rows of a step, so that a resumed run, another
+    micro batch or more processes see the same.
+
+    Parameters
+    ----------
+    rate : float
+        Chance of being left out, in [0, 1).
+    uses : int
+        How often a forward pass comes through here.
+    """
+
+    def __init__(self, rate: float, uses: int) -> None:
+        super().__init__()
+        self.rate, self.uses = rate, uses
+        self.waiting: list[Tensor] = []  # of each use to come, bool [b]
+
+    def draw(self, count: int, part: slice, generator: torch.Generator) -> None:
+        """Decide for ``part`` of a step's ``count`` rows."""
+        chance = torch.rand(self.uses, count, generator=generator, device=generator.device)
+        self.waiting = list((chance >= self.rate)[:, part])
+
+    def forward(self, branch: Tensor) -> Tensor:  # [b, ...] => the same
+        if not self.training or not self.rate:
+            return branch
+        stays = self.waiting.pop(0).to(branch.device, branch.dtype) / (1 - self.rate)
+        return branch * stays.view(-1, *[1] * (branch.ndim - 1))
+
+
+def draw_paths(module: nn.Module, count: int, part: slice, generator: torch.Generator) -> None:
+    """Draw every drop path of a network; one without them leaves the generator alone."""
+    for own in module.modules():
+        if isinstance(own, DropPath) and own.rate:
+            own.draw(count, part, generator)
+
+
 # -- the objective ---------------------------------------------------------------------------
 
 
@@ -163,15 +206,23 @@ class ClassificationObjective:
 
     Parameters
     ----------
-    module : ResidualNetwork
+    module : Module
+        Pixels to logits by condition.
     images : uint8 [N, 3, H, W]
     labels : int64 [N, C]
         Level indices; -1 = not known.
+    groups : list of dict, optional
+        Parameters by their share of the learning rate, as of ``backbones.parameter_groups``.
     """
 
     module: nn.Module
     images: Images
     labels: Labels
+    groups: list[dict[str, Any]] | None = None
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What the optimiser is given."""
+        return self.groups or [{"params": list(self.module.parameters())}]
 
     def loss(
         self, module: nn.Module, rows: Tensor, part: slice, generator: torch.Generator
@@ -182,6 +233,7 @@ class ClassificationObjective:
         flip = torch.rand(len(rows), generator=generator, device=device) < 0.5
         size = (len(rows), 2)
         shift = torch.randint(-reach, reach + 1, size, generator=generator, device=device)
+        draw_paths(module, len(rows), part, generator)
         chosen = rows[part].cpu().numpy()
         images = torch.from_numpy(self.images[chosen])
         place = device_of(module)
@@ -199,7 +251,10 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 class Selection:
-    """Keeps the weights with the least validation loss; its file lets a killed run go on."""
+    """Keeps the weights with the least validation loss; its file lets a killed run go on.
+
+    ``score`` stands in for that loss where another is asked for: network to a number.
+    """
 
     def __init__(
         self,
@@ -208,11 +263,13 @@ class Selection:
         labels: Labels,
         path: Path | None,
         key: str,
+        score: Callable[[nn.Module], float] | None = None,
     ) -> None:
         self.every, self.steps = config.evaluate_every, config.loop.steps
+        self.score = score
         self.images, self.labels = images, labels
         self.path, self.key = path, key
-        self.curve: dict[int, float] = {}  # step: mean loss, nats
+        self.curve: dict[int, float] = {}  # step: mean loss, nats, or the score
         self.best: dict[str, Tensor] | None = None
         self.best_step = 0
         if path is not None and path.is_file():
@@ -233,7 +290,10 @@ class Selection:
         if step % self.every and step != self.steps:
             return
         network = getattr(module, "module", module)  # bare, where several processes wrap it
-        self.curve[step] = mean_loss(network, self.images, self.labels)
+        if self.score is None:
+            self.curve[step] = mean_loss(network, self.images, self.labels)
+        else:
+            self.curve[step] = self.score(network)
         best = self.curve.get(self.best_step, math.inf)
         if self.curve[step] < best:  # never true of a loss that isn't a number
             self.best_step = step

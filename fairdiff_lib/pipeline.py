@@ -14,12 +14,22 @@ import numpy as np
 import pandas as pd
 
 from fairdiff_lib import assets, diffusion, imaging, tables, training
-from fairdiff_lib.classify import fit_classifier, predictions_table
+from fairdiff_lib.classification import classification_audits, scored
 from fairdiff_lib.cohorts import Cohort
 from fairdiff_lib.config import Settings
 from fairdiff_lib.downstream import classification_contrasts, classification_table
+from fairdiff_lib.downstream_runs import (
+    REAL,
+    downstream_runs,
+    read_mismatched,
+    read_predictions,
+    read_thresholds,
+    read_watched,
+)
+from fairdiff_lib.fairness import Audit
 from fairdiff_lib.protocol import write_protocol
-from fairdiff_lib.store import Layout, read_json, read_table, write_json, write_table
+from fairdiff_lib.seeds import compare_audits
+from fairdiff_lib.store import Layout, read_json
 
 # -- 03 and 04: training and generation ------------------------------------------------------
 
@@ -168,21 +178,22 @@ def collect_downstream(settings: Settings, layout: Layout, cohort: Cohort) -> pd
     Returns
     -------
     DataFrame
-        dataset, source ("real" or a method), seeds, classifier, condition, attribute,
-        level, metric, n, value, low, high, note.
+        dataset, source ("real" or a method), seeds, classifier (the configuration that ran),
+        condition, attribute, level, metric, n, value, low, high, note.
     """
+    test, attributes = cohort.included().split("test").table, assets.attribute_levels(cohort)
     parts = []
-    for source, seed in sources(settings):
-        predictions, cuts = _predicted(settings, layout, cohort, source, seed)
-        labels = {"dataset": settings.dataset, "source": source, "seed": seed}
+    for run in downstream_runs(settings):
+        predictions = read_predictions(settings, layout, cohort, *run)
         parts.append(
             classification_table(
                 predictions,
-                cohort.included().split("test").table,
-                assets.attribute_levels(cohort),
-                labels={**labels, "classifier": settings.classifier.name},
-                watched=_watched(layout, source, seed),
-                thresholds=cuts,
+                test,
+                attributes,
+                labels=_labels(settings, *run),
+                watched=read_watched(layout, *run),
+                mismatched=read_mismatched(layout, cohort, *run),
+                thresholds=read_thresholds(layout, *run),
                 confidence=settings.audit.confidence,
                 bootstrap=settings.audit.bootstrap,
             )
@@ -191,24 +202,10 @@ def collect_downstream(settings: Settings, layout: Layout, cohort: Cohort) -> pd
     return tables.with_notes(table, tables.gate_notes(layout))
 
 
-def sources(settings: Settings) -> list[tuple[str, int]]:
-    """Every (source of training images, seed): real images, then the methods'."""
-    return [("real", seed) for seed in settings.seeds] + assets.runs_of(settings)
-
-
-def _predicted(
-    settings: Settings, layout: Layout, cohort: Cohort, source: str, seed: int
-) -> tuple[pd.DataFrame, dict[str, float]]:
-    """Predictions of a source's classifier, and the thresholds that it was given."""
-    predictions = predict_downstream(settings, layout, cohort, source, seed)
-    cuts = read_json(layout.classifier(source, seed) / "run.json")["thresholds"]
-    return predictions, {name: cut for name, cut in cuts.items() if cut is not None}
-
-
-def _watched(layout: Layout, source: str, seed: int) -> pd.DataFrame | None:
-    """What a classifier did on the test images at each look; None for one fitted without."""
-    path = layout.classifier(source, seed) / "watched.csv"
-    return read_table(path) if path.is_file() else None
+def _labels(settings: Settings, source: str, seed: int, name: str) -> dict[str, Any]:
+    """First columns of a classifier's rows."""
+    label = settings.classifier(name).name
+    return {"dataset": settings.dataset, "source": source, "seed": seed, "classifier": label}
 
 
 def downstream_contrasts(settings: Settings, layout: Layout, cohort: Cohort) -> pd.DataFrame:
@@ -217,68 +214,50 @@ def downstream_contrasts(settings: Settings, layout: Layout, cohort: Cohort) -> 
     Returns
     -------
     DataFrame
-        dataset, source, seed, condition, then ``contrasts.CONTRAST_COLUMNS``.
+        dataset, source, seed, classifier, condition, then ``contrasts.CONTRAST_COLUMNS``.
     """
-    parts = []
-    for source, seed in sources(settings):
-        predictions, cuts = _predicted(settings, layout, cohort, source, seed)
-        parts.append(
-            classification_contrasts(
-                predictions,
-                cohort.included().split("test").table,
-                assets.attribute_levels(cohort),
-                labels={"dataset": settings.dataset, "source": source, "seed": seed},
-                thresholds=cuts,
-                confidence=settings.audit.confidence,
-                secondary_below=settings.audit.secondary_below,
-            )
+    test, attributes = cohort.included().split("test").table, assets.attribute_levels(cohort)
+    parts = [
+        classification_contrasts(
+            read_predictions(settings, layout, cohort, *run),
+            test,
+            attributes,
+            labels=_labels(settings, *run),
+            thresholds=read_thresholds(layout, *run),
+            confidence=settings.audit.confidence,
+            secondary_below=settings.audit.secondary_below,
         )
+        for run in downstream_runs(settings)
+    ]
     table = pd.concat(parts, ignore_index=True)
     return tables.with_notes(table, tables.gate_notes(layout))
 
 
-def predict_downstream(
-    settings: Settings, layout: Layout, cohort: Cohort, source: str, seed: int
-) -> pd.DataFrame:
-    """Predictions of the real test images by a classifier trained on a source's images.
+def downstream_changes(settings: Settings, layout: Layout, cohort: Cohort) -> pd.DataFrame:
+    """AUC and accuracy of every method's classifiers against the baseline's, paired by seed.
 
-    The classifier's step and thresholds are chosen on real validation images, which no
-    generator saw; the test images are only watched, for the as-released choice of the best test
-    epoch. Found again where they were made before.
+    Returns
+    -------
+    DataFrame
+        dataset, classifier, condition, then ``seeds.CHANGE_COLUMNS``.
     """
-    folder = layout.classifier(source, seed)
-    notes = folder / "run.json"
-    if notes.is_file() and read_json(notes)["data_hash"] == cohort.data_hash:
-        return read_table(folder / "predictions.csv", dtype={"image": str, "subject": str})
-    kept, size = cohort.included(), settings.model.image_size
-    train, val, test = (kept.split(name) for name in ("train", "val", "test"))
-    test_images = test.load_images(size)
-    images = (
-        train.load_images(size)
-        if source == "real"
-        else diffusion.load_generated(layout.generated(source, seed), "train")
-    )
-    classifier = fit_classifier(
-        images,
-        assets.prompted_codes(train),
-        assets.condition_levels(cohort),
-        val.load_images(size),
-        assets.prompted_codes(val),
-        settings.classifier,
-        seed=seed,
-        folder=folder / "work",
-        watch=(test_images, assets.prompted_codes(test)),
-    )
-    classifier.save(folder / "classifier")
-    write_table(classifier.watched, folder / "watched.csv", None)
-    predictions = predictions_table(
-        classifier.predict(test_images),
-        classifier.levels,
-        test.table["image"].tolist(),
-        test.table["subject"].tolist(),
-        assets.prompted_codes(test),
-    )
-    write_table(predictions, folder / "predictions.csv", None)
-    cuts = {k: None if np.isnan(v) else v for k, v in classifier.thresholds.items()}
-    write_json(notes, {"data_hash": cohort.data_hash, "thresholds": cuts})
-    return predictions
+    test, attributes = cohort.included().split("test").table, assets.attribute_levels(cohort)
+    audits: dict[tuple[str, str, str], dict[tuple[str, int], Audit]] = {}
+    for source, seed, name in downstream_runs(settings):
+        if source == REAL:
+            continue
+        predictions = read_predictions(settings, layout, cohort, source, seed, name)
+        cuts = read_thresholds(layout, source, seed, name)
+        for condition in dict.fromkeys(predictions["condition"]):
+            data = scored(predictions, test, condition, attributes, cuts.get(condition, 0.5))
+            found = classification_audits(data, attributes, names=("auc", "accuracy"), bootstrap=0)
+            for metric, own in found.items():
+                audits.setdefault((name, condition, metric), {})[source, seed] = own
+    confidence = settings.audit.confidence
+    parts = [
+        compare_audits(own, confidence=confidence).assign(
+            condition=condition, classifier=settings.classifier(name).name
+        )
+        for (name, condition, _), own in audits.items()
+    ]
+    return pd.concat(parts, ignore_index=True).assign(dataset=settings.dataset)

@@ -171,6 +171,34 @@ def predictions_table(
     return pd.concat(frames, ignore_index=True)
 
 
+def check_predictions(where: Path | str, found: pd.DataFrame, levels: Heads) -> None:
+    """Refuse saved predictions with a condition, level or truth that the spec doesn't know.
+
+    Raises
+    ------
+    InputError
+        Names the file, the row, the column and what was expected.
+    """
+    named = as_levels(levels)
+    _refuse_strange(where, found, "condition", tuple(named))
+    for condition, names in named.items():
+        own = found[found["condition"] == condition]
+        _refuse_strange(where, own, "level", names)
+        _refuse_strange(where, own, "truth", (*names, UNKNOWN))
+
+
+def _refuse_strange(
+    where: Path | str, part: pd.DataFrame, column: str, known: Sequence[str]
+) -> None:
+    """Name the first row (as the file counts them, after its header) with another value."""
+    strange = part[~part[column].isin(known)]
+    if len(strange):
+        raise InputError(
+            f"{where}: row {int(strange.index[0]) + 1}: {column} {strange[column].iloc[0]!r}; "
+            f"expected one of {', '.join(known)}"
+        )
+
+
 def condition_accuracy(probabilities: Probabilities, labels: Labels, levels: Heads) -> pd.DataFrame:
     """Balanced accuracy per condition: how good an encoder is at what it was trained for.
 

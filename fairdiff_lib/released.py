@@ -13,15 +13,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
+from numpy.typing import NDArray
 from scipy import stats
 
 from fairdiff_lib.config import InputError
 from fairdiff_lib.inference import Floats, Ints
 from fairdiff_lib.parity import psd
 
+Images = NDArray[np.uint8]
+
 BEST_TEST_EPOCH = "auc_best_test_epoch_as_released"
 GAIN = "auc_gain_by_best_test_epoch_as_released"
 BEST_NOTE = "as released: the best of all looks at the test images, so too high"
+MISMATCHED = "auc_mismatched_as_released"
+LOST = "auc_lost_by_mismatch_as_released"
+MISMATCH_NOTE = "as released: test images turned against the generated ones, squashed, stretched"
+LOST_NOTE = "matched minus mismatched: what the other preparation costs"
 GAIN_NOTE = "above the step that validation chose: what choosing on the test images adds"
 
 
@@ -123,6 +130,36 @@ def best_test_epoch_as_released(watched: pd.DataFrame) -> pd.DataFrame:
             for name, (value, note) in values.items()
         ]
     return pd.DataFrame(rows, columns=["condition", "metric", "value", "note"])
+
+
+# -- E6: other preparations of generated and of real images -----------------------------------
+
+
+def turned_as_released(images: Images, quarters: int = -1) -> Images:
+    """Images turned by quarters, -1 = clockwise, as the generator's training images are (E6).
+
+    Parameters
+    ----------
+    images : uint8 [N, 3, S, S]
+    quarters : int
+        Counter-clockwise.
+    """
+    return np.ascontiguousarray(np.rot90(images, quarters, axes=(2, 3)))
+
+
+def stretched_as_released(images: Images) -> Images:
+    """Each image stretched to the full range of grey, as one of the two sides is (E6).
+
+    Which side is not at hand; here the real images, as their files hold other ranges.
+
+    Parameters
+    ----------
+    images : uint8 [N, 3, S, S]
+        An image of one grey becomes black.
+    """
+    low = images.min(axis=(1, 2, 3), keepdims=True).astype(np.float32)
+    reach = images.max(axis=(1, 2, 3), keepdims=True) - low
+    return np.asarray(np.rint((images - low) / np.maximum(reach, 1) * 255), np.uint8)
 
 
 # -- E7: ten splits of any sample, and a failure entered as a value --------------------------

@@ -159,14 +159,15 @@ def about_optimiser(runs: pd.DataFrame) -> str:
 
 
 def about_downstream(table: pd.DataFrame, condition: str, metric: str = "es_auc") -> str:
-    """Equity-scaled AUC of the primary condition for every source of training images."""
+    """Equity-scaled AUC of the primary condition for every source of images and classifier."""
     chosen = table[(table["metric"] == metric) & (table["condition"] == condition)]
-    rows, _ = means_and_seeds(chosen, ["source"])
+    rows, _ = means_and_seeds(chosen, ["source", "classifier"])
     parts = []
-    for source in ordered_methods(rows["source"]):
-        own = rows[rows["source"] == source]
-        values = ", ".join(f"{row['attribute']} {_number(row)}" for _, row in own.iterrows())
-        parts.append(f"{look_of(source).label}: {values}")
+    for classifier, part in rows.groupby("classifier", sort=False):
+        for source in ordered_methods(part["source"]):
+            own = part[part["source"] == source]
+            values = ", ".join(f"{row['attribute']} {_number(row)}" for _, row in own.iterrows())
+            parts.append(f"{look_of(source).label}, {classifier}: {values}")
     warning = "" if table["seeds"].astype(str).str.contains(",").any() else one_seed()
     return f"{name_of(metric)} for {condition}. {'; '.join(parts)}.{warning}"
 

@@ -378,12 +378,15 @@ class Layout:
         parts = self._digest("model", "encoder")
         return self._runs() / f"features-{parts}"
 
-    def classifier(self, source: str, seed: int) -> Path:
-        """A downstream classifier trained on ``real`` or on a method's images."""
-        own = self.settings.digest("classifier")
+    def classifier(self, source: str, seed: int, name: str) -> Path:
+        """A downstream classifier trained on ``real`` or on a method's images.
+
+        ``name`` is one of ``config.CLASSIFIERS``.
+        """
+        own = f"{name}-{self.settings.digest(name)}"
         if source == "real":
-            return self._runs() / f"real-seed{seed}-{self._digest('model')}" / f"classifier-{own}"
-        return self.generated(source, seed) / f"classifier-{own}"
+            return self._runs() / f"real-seed{seed}-{self._digest('model')}" / own
+        return self.generated(source, seed) / own
 
     @property
     def records(self) -> Path:
@@ -445,7 +448,10 @@ _SECTIONS = (
     "mitigation",
     "generation",
     "encoder",
-    "classifier",
+    "classifiers",
+    "residual",
+    "efficientnet",
+    "vit",
     "audit",
 )
 

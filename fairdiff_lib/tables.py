@@ -231,9 +231,10 @@ def with_text(table: pd.DataFrame) -> pd.DataFrame:
 
 def brief(table: pd.DataFrame) -> pd.DataFrame:
     """The columns that a reader of a notebook needs; all of them are in the CSV."""
-    left_out = ["dataset", "condition", "classifier", "n_seeds", "sd", "note", "study"]
+    left_out = ["dataset", "condition", "n_seeds", "sd", "note", "study"]
     left_out += ["smallest_effect", "p_equivalence", "p_new"]
-    left_out += [name for name in ("features",) if name in table and table[name].nunique() < 2]
+    alike = ("features", "classifier")
+    left_out += [name for name in alike if name in table and table[name].nunique() < 2]
     return table[[name for name in table.columns if name not in left_out]]
 
 

@@ -325,6 +325,7 @@ def levelled_down(values: pd.DataFrame, attributes: Sequence[str], rule: Protoco
 def judge_downstream(evidence: Evidence, rule: Protocol) -> Finding:
     """C3: over paired seeds, AUC and mean equity-scaled AUC of the primary condition rise.
 
+    Both are means over the study's classifiers, and the latter over the attributes.
     Both must, so the larger p is the endpoint's (intersection-union); against the claim speaks
     either, so there the smaller one counts twice.
     """

@@ -67,9 +67,9 @@ def history(sigma: bool = True) -> pd.DataFrame:
 
 def downstream() -> pd.DataFrame:
     rows = [
-        {"dataset": SIMULATED, "source": source, "seeds": "0", "condition": condition,
-         "attribute": "race", "level": "all", "metric": metric, "n": 64, "value": 0.8,
-         "low": 0.7, "high": 0.9}
+        {"dataset": SIMULATED, "source": source, "seeds": "0", "classifier": "net",
+         "condition": condition, "attribute": "race", "level": "all", "metric": metric, "n": 64,
+         "value": 0.8, "low": 0.7, "high": 0.9}
         for source in ("real", "none")
         for condition in ("glaucoma", "md_severity")
         for metric in ("es_auc", "es_accuracy")
