@@ -21,6 +21,7 @@ from fairdiff_lib.operating import AT_EQUAL, Thresholds, equal_sensitivity_metri
 from fairdiff_lib.worst import worst_rows
 
 BELIEVED = ("brier", "ece", "calibration_slope", "calibration_intercept")
+SEEN = "auc"  # stands beside, as what is not seen can't be said well
 HARMED = ("fnr", f"false_positive_rate{AT_EQUAL}")
 MEANS = ("brier", *HARMED)  # means over subjects, whose gap by chance is known
 CAN_BE_WORST = (*LOW_IS_BETTER, HARMED[1])  # slope and intercept have a best value in between
@@ -47,20 +48,20 @@ def harm_audits(
     attributes, confidence, secondary_below
         As for ``fairness.audit``.
     bootstrap, seed : int
-        Replicates (of subjects) behind the intervals of ece.
+        Replicates (of subjects) behind the intervals of ece, and of auc for several classes.
 
     Returns
     -------
     dict
-        brier, ece; with two classes also calibration_slope, calibration_intercept and fnr; with
-        thresholds also the two rates of ``operating.equal_sensitivity_metrics``.
+        auc, brier, ece; with two classes also calibration_slope, calibration_intercept and fnr;
+        with thresholds also the two rates of ``operating.equal_sensitivity_metrics``.
     """
     found = classification_audits(
         test,
         attributes,
         confidence,
         secondary_below,
-        names=(*BELIEVED, *HARMED),
+        names=(SEEN, *BELIEVED, *HARMED),
         bootstrap=bootstrap,
         seed=seed,
     )

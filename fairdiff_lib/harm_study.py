@@ -13,6 +13,7 @@ from fairdiff_lib.classification import Scored, scored
 from fairdiff_lib.classify import Classifier, predictions_table
 from fairdiff_lib.cohorts import Cohort
 from fairdiff_lib.config import Settings
+from fairdiff_lib.downstream import CONTRASTED
 from fairdiff_lib.fairness import Audit, contrast_table, labelled
 from fairdiff_lib.harm import harm_audits, harm_table
 from fairdiff_lib.operating import group_thresholds
@@ -141,7 +142,10 @@ def read_runs(settings: Settings, layout: Layout, cohort: Cohort) -> list[Run]:
 
 
 def collect_harm(settings: Settings, layout: Layout, cohort: Cohort, runs: Sequence[Run]) -> Tables:
-    """Calibration and harm of every classifier and condition, by group."""
+    """Calibration and harm of every classifier and condition, by group.
+
+    The contrasts are of what ``downstream.classification_contrasts`` doesn't have.
+    """
     own, attributes = settings.audit, assets.attribute_levels(cohort)
     parts: list[pd.DataFrame] = []
     audits: list[tuple[Mapping[str, Any], Audit]] = []
@@ -160,7 +164,7 @@ def collect_harm(settings: Settings, layout: Layout, cohort: Cohort, runs: Seque
             )
             labels = {**run.labels, "condition": condition}
             parts.append(labelled(harm_table(found, cuts), labels))
-            audits += [(labels, one) for one in found.values()]
+            audits += [(labels, one) for name, one in found.items() if name not in CONTRASTED]
     return finish(settings, layout, parts, audits)
 
 

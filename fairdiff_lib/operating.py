@@ -140,10 +140,10 @@ def _rate(
     at, column = thresholds[key], groups.keys.index(key)
     member, extra = groups.members[:, column], np.zeros(len(groups.keys))
     units = len(member) + len(extra)
-    if not np.isfinite(at.value):
-        return not_estimable(units, at.n, at.note)
     score, own = test.scores[:, 1], test.truth == int(positive)
     base = mean_of_rows(np.where(own, score >= at.value, np.nan), groups.unit, member, bounded=True)
+    if not np.isfinite(at.value):
+        return not_estimable(units, base.n, at.note)
     if not np.isfinite(base.value):
         kind = "with" if positive else "without"
         reason = f"fewer than {MIN_UNITS} test subjects {kind} the condition"

@@ -80,7 +80,7 @@ def probe_scores(
 def probe_estimates(
     scores: Floats, codes: Ints, unit: Ints, attribute: str, levels: Sequence[str]
 ) -> dict[Key, Estimate]:
-    """AUC of a probe: macro ("all"), and of every level against the rest.
+    """AUC of a probe: macro ("all"), and of every level against the rest where there are several.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def probe_estimates(
     """
     everyone: Bools = np.ones(int(unit.max()) + 1 if len(unit) else 0, dtype=bool)
     found = {(attribute, "all"): macro_auc(codes, scores, unit, everyone)}
-    for k, level in enumerate(levels):
+    for k, level in enumerate(levels if len(levels) > 2 else ()):  # of two, both are the same
         found[attribute, level] = auc(codes == k, scores[:, k], unit, everyone)
     return found
 

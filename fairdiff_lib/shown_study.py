@@ -25,6 +25,8 @@ from fairdiff_lib.store import Layout, is_simulated
 
 CUP_DISC = "cdr_status"  # the condition whose ratio can be measured
 SPACES = ("encoder", "texture")  # what the conditions need; what no label has shaped
+# said also within a prompted level; an AUC or R^2 has nothing to tell apart there
+BY_LEVEL = ("cup_disc_ratio", "cup_disc_agreement", "ruler_bias")
 Found = dict[str, dict[str, Audit]]  # condition to metric to audit
 
 
@@ -136,12 +138,18 @@ class Reader:
         tidy = {condition: by_group(own) for condition, own in found.items()}
         return [
             labelled(
-                # an AUC within one level of the condition itself is nothing to look at
-                rows[(rows["attribute"] != condition) | rows["value"].notna()],
+                rows[(rows["attribute"] != condition) | rows["metric"].isin(BY_LEVEL)],
                 {**labels, "condition": condition},
             )
             for condition, rows in tidy.items()
         ]
+
+
+def shown_lines(settings: Settings, cohort: Cohort) -> list[tuple[str, str]]:
+    """(condition, metric) that the picture has a row of panels for."""
+    lines = [(condition, "auc") for condition in assets.condition_levels(cohort)]
+    simulated = is_simulated(settings.dataset)
+    return lines + [(CUP_DISC, "cup_disc_agreement")] * simulated
 
 
 # -- demographic probe -----------------------------------------------------------------------
@@ -217,3 +225,24 @@ class Probe:
     ) -> pd.DataFrame:
         own = {**labels, "features": self.extractor.name, "trained_on": trained_on}
         return labelled(probe_rows(found, beside, self.settings.audit.confidence), own)
+
+
+def harm_scalars(harm: pd.DataFrame, probe: pd.DataFrame, condition: str) -> dict[str, Any]:
+    """What 12 records: overall false-negative rate of the primary condition, and macro probe AUC.
+
+    Parameters
+    ----------
+    harm, probe : DataFrame
+        tab_harm and tab_probe.
+    condition : str
+    """
+    missed = harm[(harm["condition"] == condition) & (harm["metric"] == "fnr")]
+    missed = missed[missed["attribute"] == "overall"]
+    macro = probe[(probe["metric"] == "probe_auc") & (probe["level"] == "all")]
+    found = {f"fnr_{row.method}_seeds{row.seeds}": row.value for row in missed.itertuples()}
+    return found | {
+        f"probe_{row.attribute}_{row.features}_{row.method}_by_{row.trained_on}_seeds{row.seeds}": (
+            row.value
+        )
+        for row in macro.itertuples()
+    }

@@ -70,11 +70,17 @@ def _known(one: Audit, attribute: str) -> list[Estimate]:
 
 
 def _by_chance(one: Audit, gap: Row) -> Row:
-    share, most = one.design.confidence, float("nan")
-    if np.isfinite(gap["value"]) and one.overall.standard_error > 0:
-        most = chance_gap(one.overall, _known(one, gap["attribute"]), share, one.design.seed)
+    share, name = one.design.confidence, f"{gap['metric']}_by_chance"
+    if not np.isfinite(gap["value"]) or not one.overall.standard_error > 0:
+        return {
+            **gap,
+            "metric": name,
+            "value": np.nan,
+            "note": "not estimable: no gap or no spread",
+        }
+    most = chance_gap(one.overall, _known(one, gap["attribute"]), share, one.design.seed)
     note = f"{share:.0%} of cohorts with equal levels of these sizes have a smaller gap"
-    return {**gap, "metric": f"{gap['metric']}_by_chance", "value": most, "note": note}
+    return {**gap, "metric": name, "value": most, "note": note}
 
 
 def _with_interval(one: Audit, worst: Row) -> Row:
