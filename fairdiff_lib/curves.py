@@ -125,8 +125,9 @@ def reliability_rows(data: Scored, bins: int = BINS // 2, confidence: float = 0.
     unit, parts = data.groups.unit, []
     for name, member, rows in _groups(data):
         count = int(np.clip(name["n"] // MIN_UNITS, 1, bins))
-        cuts = np.unique(np.quantile(sure[rows], np.arange(1, count) / count)) if len(rows) else []
-        place = np.searchsorted(np.asarray(cuts), sure, side="right")
+        shares = np.arange(1, count) / count
+        cuts = np.unique(np.quantile(sure[rows], shares)) if len(rows) else np.zeros(0)
+        place = np.searchsorted(cuts, sure, side="right")
         for k in np.unique(place[rows]) if len(rows) else [0]:
             found = mean_of_rows(np.where(place == k, right, np.nan), unit, member, bounded=True)
             low, high = found.interval(confidence)

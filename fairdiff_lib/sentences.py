@@ -184,9 +184,8 @@ def about_methods(table: pd.DataFrame, column: str) -> str:
     rows, _ = means_and_seeds(table, ["method"])
     lines = []
     for name, own in rows.groupby(column, sort=False):
-        numbers = own.set_index("method")
         values = [
-            f"{look_of(method).label} {_number(numbers.loc[method])}"
+            f"{look_of(method).label} {_number(own[own['method'] == method].iloc[0])}"
             for method in ordered_methods(own["method"])
         ]
         lines.append(f"- {name_of(str(name))}: {'; '.join(values)}")

@@ -207,7 +207,7 @@ class Probe:
         """Probes of all attributes, trained and tested on features of images of the prompts."""
         learned, asked = (self._codes(split) for split in ("train", "test"))
         unit = group_units(self.cohort.included().split("test").table, {}).unit
-        found = {}
+        found: dict[tuple[str, str], Estimate] = {}
         for k, (name, levels) in enumerate(assets.attribute_levels(self.cohort).items()):
             scores = probe_scores(train, learned[:, k], test, name, levels)
             found |= probe_estimates(scores, asked[:, k], unit, name, levels)

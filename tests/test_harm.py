@@ -43,17 +43,17 @@ def rates(test: Scored, validation: Scored, replicates: int = 100) -> dict[str, 
 # -- thresholds at equal sensitivity ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("n", [14, 150])
+@pytest.mark.parametrize("n", [15, 150])
 def test_a_threshold_keeps_its_promise_on_new_cases_whatever_its_n(n: int) -> None:
-    """80% of new cases are found; the plain quantile's promise is broken most where n is small."""
+    """80% of new cases are found; at the 12th of 15 scores, which finds 80% of these, only 75%."""
     rng = np.random.default_rng(n)
     drawn = rng.normal(size=(3000, n))
     kept = [stats.norm.sf(operating.threshold_at(own, 0.8)) for own in drawn]
-    plain = [stats.norm.sf(np.quantile(own, 0.2, method="inverted_cdf")) for own in drawn]
+    plain = stats.norm.sf(np.sort(drawn, axis=1)[:, n - round(0.8 * n)])
     error = np.std(kept) / 3000**0.5
     assert abs(np.mean(kept) - 0.8) < 4 * error
-    if n < 50:
-        assert abs(np.mean(plain) - 0.8) > 10 * error
+    if n == 15:
+        assert np.mean(plain) == pytest.approx(0.75, abs=4 * error)
 
 
 def test_each_group_has_its_own_threshold_so_that_a_shifted_score_is_no_disparity() -> None:
@@ -120,7 +120,7 @@ def test_bad_groups_say_why() -> None:
         operating.group_thresholds(three)
     with pytest.raises(InputError, match=r"target 1\.0; expected more than 0 and less than 1"):
         operating.group_thresholds(test, 1.0)
-    with pytest.raises(InputError, match="no threshold for sex 'Male'"):
+    with pytest.raises(InputError, match="no threshold for sex 'Female'"):
         operating.equal_sensitivity_metrics(test, {ALL: operating.Threshold(0.5, np.ones(2), 20)})[
             FPR
         ](test.groups)
