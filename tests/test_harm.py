@@ -11,7 +11,7 @@ from fairdiff_lib import curves, harm, operating, worst
 from fairdiff_lib.classification import Scored
 from fairdiff_lib.config import InputError
 from fairdiff_lib.fairness import audit, mean_metric
-from fairdiff_lib.inference import group_units
+from fairdiff_lib.inference import Estimate, group_units
 
 SEX = {"sex": ("Female", "Male")}
 FEMALE, MALE, ALL = ("sex", "Female"), ("sex", "Male"), ("overall", "all")
@@ -31,7 +31,9 @@ def data(n: int, seed: int = 0, shift: float = 0.0, noise: float = 1.0, images: 
     return Scored(np.repeat(truth, images), called, scores, group_units(table, SEX))
 
 
-def rates(test: Scored, validation: Scored, replicates: int = 100) -> dict[str, dict]:
+def rates(
+    test: Scored, validation: Scored, replicates: int = 100
+) -> dict[str, dict[tuple[str, str], Estimate]]:
     thresholds = operating.group_thresholds(validation, replicates=replicates)
     found = operating.equal_sensitivity_metrics(test, thresholds)
     return {

@@ -9,7 +9,7 @@ import pytest
 from fairdiff_lib import probe, shown
 from fairdiff_lib.classification import Scored
 from fairdiff_lib.config import InputError
-from fairdiff_lib.inference import Groups, group_units
+from fairdiff_lib.inference import Estimate, Groups, group_units
 from fairdiff_lib.simulate import cup_disc_cuts
 
 SEX = {"sex": ("Female", "Male")}
@@ -124,7 +124,7 @@ def features(strength: float, n: int, seed: int) -> tuple[np.ndarray, np.ndarray
     return x, codes.astype(np.int64)
 
 
-def probed(learned: float, tested: float) -> dict[tuple[str, str], probe.Estimate]:
+def probed(learned: float, tested: float) -> dict[tuple[str, str], Estimate]:
     train, own = features(learned, 600, 0)
     test, asked = features(tested, 300, 1)
     scores = probe.probe_scores(train, own, test, "race", RACE)
