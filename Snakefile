@@ -73,6 +73,11 @@ DOWNSTREAM = {
     "ham10000": ["tab09"],
     "chexpert": ["tab11"],
 }
+HARM_TABLES = ["tab_harm", "tab_harm_contrasts", "tab_shown", "tab_shown_contrasts", "tab_probe"]
+HARM_FIGURES = [
+    *("fig_roc", "fig_reliability", "fig_confusion"),
+    *("fig_slopes", "fig_shown", "fig_probe"),
+]
 
 
 def source(name):
@@ -311,6 +316,22 @@ rule downstream:
         FAIRDIFF + "07_downstream" + COMMON
 
 
+# 12 -> calibration and harm by group, what images show against what was asked, probes
+rule harm:
+    input:
+        downstream=record("07_downstream"),
+        source=source("12_harm"),
+    output:
+        record=record("12_harm"),
+        read=tables(*HARM_TABLES) + figures(*HARM_FIGURES),
+    log:
+        notebook=executed("12_harm"),
+    params:
+        settings=LAYOUT.records.name,
+    shell:
+        FAIRDIFF + "12_harm" + COMMON
+
+
 # an arm of the ablation study: trained, drawn, measured. Its three files are committed, so they are
 # kept whatever happens (update), and a run that is there is not made again.
 rule arm:
@@ -387,6 +408,7 @@ rule index:
     input:
         verdict=record("09_verdict"),
         perturbation=record("06_perturbation"),
+        harm=record("12_harm"),
         source=source("00_index"),
     output:
         record=record("00_index"),

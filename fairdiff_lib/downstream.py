@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fairdiff_lib import parity, released, reliability
+from fairdiff_lib import parity, released
 from fairdiff_lib.classification import Scored, classification_audits, es_estimate, scored
 from fairdiff_lib.contrasts import GAP_NOTE, PRIMARY, control_discoveries
 from fairdiff_lib.equity import equity_rows
 from fairdiff_lib.fairness import Audit, contrast_table, differences, labelled
 from fairdiff_lib.inference import MIN_UNITS, Levels
+from fairdiff_lib.worst import worst_rows
 
 COLUMNS = (
     "condition", "attribute", "level", "metric", "n", "value", "low", "high", "note",
@@ -89,7 +90,7 @@ def classification_table(
         parts += [_es_rows(audits[name]) for name in ("accuracy", "auc")]
         parts += [_spread_rows(audits["auc"]), _gap_rows(data, attributes)]
         if "fnr" in audits:
-            parts.append(_missed_rows(audits["fnr"]))
+            parts.append(worst_rows(audits["fnr"]))
         if watched is not None:
             own = watched[watched["condition"] == condition]
             parts.append(_watched_rows(own, len(data.groups.members)))
@@ -216,20 +217,6 @@ def _spread_rows(auc: Audit) -> pd.DataFrame:
     rows = _summary(auc)
     rows = rows[rows["metric"].isin(["auc_psd_mean", "auc_psd_max"])]
     return rows.assign(metric=rows["metric"].str.removeprefix("auc_"))
-
-
-def _missed_rows(fnr: Audit) -> pd.DataFrame:
-    """Underdiagnosis gap, what chance alone gives, and the worst level; tests: the contrasts."""
-    rows = _records(_summary(fnr), "fnr_gap", "fnr_worst")
-    for row in [row for row in rows if row["metric"] == "fnr_gap"]:
-        levels = [fnr.estimates[row["attribute"], one] for one in fnr.attributes[row["attribute"]]]
-        known = [level for level in levels if np.isfinite(level.value)]
-        share, most = fnr.design.confidence, float("nan")
-        if np.isfinite(row["value"]) and fnr.overall.standard_error > 0:
-            most = reliability.chance_gap(fnr.overall, known, share, fnr.design.seed)
-        note = f"{share:.0%} of cohorts with equal levels of these sizes have a smaller gap"
-        rows.append({**row, "metric": "fnr_gap_by_chance", "value": most, "note": note})
-    return pd.DataFrame(rows)
 
 
 def _watched_rows(watched: pd.DataFrame, n: int) -> pd.DataFrame:

@@ -416,7 +416,8 @@ def fig05(
     counts = sorted({int(n) for n in part["n"]})
     many = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
     foot = (
-        "Equity-scaled M = M / (1 + sum over levels |M_level - M|), 1 is best. "
+        "Equity-scaled M = M / (1 + sum over levels |M_level - M|), 1 is best (dashed; intervals "
+        "are cut there). "
         f"Tested on real images, n = {many} subjects. "
         f"{interval_text(part)}"
     )
@@ -434,7 +435,16 @@ def fig05(
                 if i == 0:
                     ax.set_title(name_of(condition), loc="left")
             axes[i, 0].set_ylabel(str(classifier).removesuffix(" from scratch"), fontsize=6.5)
+            _end_at_one(axes[i])
     return fig
+
+
+def _end_at_one(axes: Sequence[Axes]) -> None:
+    """One scale for a row of panels: whiskers end at 1, which is best, with a line there."""
+    limits = [ax.get_xlim() for ax in axes]
+    for ax in axes:
+        ax.set_xlim(min(low for low, _ in limits), 1.02)
+        ax.axvline(1, color="#999999", lw=0.7, ls=(0, (4, 3)), zorder=0)
 
 
 def _equity_panel(

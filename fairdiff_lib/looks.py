@@ -104,6 +104,12 @@ NAMES: dict[str, str] = {
     "accuracy": "Accuracy",
     "es_auc": "Equity-scaled AUC",
     "es_accuracy": "Equity-scaled accuracy",
+    "brier": "Brier score",
+    "ece": "Calibration error",
+    "fnr": "False-negative rate",
+    "false_positive_rate_at_equal_sensitivity": "False-positive rate\nat equal sensitivity",
+    "agreement": "Agreement with the prompt",
+    "cup_disc_agreement": "Measures as asked",
     "dpd": "DPD (lower is better)",
     "eod": "EOD (lower is better)",
 }

@@ -119,7 +119,7 @@ def write_quality(result: QualityResult, cohort: Cohort, layout: Layout, stamp: 
         "tab_intersections": result.intersections,
         "tab_encoder": result.encoder,
     }
-    return _write(todo, layout, stamp)
+    return write_tables(todo, layout, stamp)
 
 
 def write_downstream(table: pd.DataFrame, cohort: Cohort, layout: Layout, stamp: Any) -> list[Path]:
@@ -128,12 +128,12 @@ def write_downstream(table: pd.DataFrame, cohort: Cohort, layout: Layout, stamp:
     parts = [table]
     if len(names) > 1:
         parts = [tables.pick(table, [c], "condition") for c in assets.condition_levels(cohort)]
-    return _write(dict(zip(names, parts, strict=True)), layout, stamp)
+    return write_tables(dict(zip(names, parts, strict=True)), layout, stamp)
 
 
 def write_downstream_contrasts(table: pd.DataFrame, layout: Layout, stamp: Any) -> list[Path]:
     """Write tab_contrasts_downstream."""
-    return _write({"tab_contrasts_downstream": table.rename(columns={"source": "method"})},
+    return write_tables({"tab_contrasts_downstream": table.rename(columns={"source": "method"})},
                   layout, stamp)  # fmt: skip
 
 
@@ -162,7 +162,8 @@ def ablation_scalars(result: AblationResult) -> dict[str, Any]:
     return {**rows, **verdicts, "runs": len(result.cost)}
 
 
-def _write(todo: Mapping[str, pd.DataFrame], layout: Layout, stamp: Any) -> list[Path]:
+def write_tables(todo: Mapping[str, pd.DataFrame], layout: Layout, stamp: Any) -> list[Path]:
+    """Write tables of this study by their names, each with the stamp."""
     folder = layout.figures
     return [write_table(tables.as_written(t), folder / f"{n}.csv", stamp) for n, t in todo.items()]
 
@@ -296,6 +297,17 @@ CONTENTS: dict[str, tuple[str, str]] = {  # id: (what it holds, notebook)
     "tab09": ("downstream: all conditions", "07_downstream"),
     "tab_contrasts_downstream": ("downstream: differences between levels", "07_downstream"),
     "fig05": ("equity-scaled metrics", "07_downstream"),
+    "tab_harm": ("calibration and harm by level", "12_harm"),
+    "tab_harm_contrasts": ("calibration and harm: differences between levels", "12_harm"),
+    "tab_shown": ("what images show against what was asked", "12_harm"),
+    "tab_shown_contrasts": ("asked and shown: differences between levels", "12_harm"),
+    "tab_probe": ("can the group be read from an image", "12_harm"),
+    "fig_roc": ("ROC curves by level", "12_harm"),
+    "fig_reliability": ("reliability by level", "12_harm"),
+    "fig_confusion": ("confusion by level", "12_harm"),
+    "fig_slopes": ("harm by level, from real images to each method", "12_harm"),
+    "fig_shown": ("asked and shown, from real images to each method", "12_harm"),
+    "fig_probe": ("can the group be read from an image", "12_harm"),
     "tab12": ("ablation: time window and exploitation rate", "08_ablations"),
     "tab13": ("methods side by side", "08_ablations"),
     "tab_cost": ("what each run of the ablation study cost", "08_ablations"),

@@ -172,6 +172,27 @@ def about_downstream(table: pd.DataFrame, condition: str, metric: str = "es_auc"
     return f"{name_of(metric)} for {condition}. {'; '.join(parts)}.{warning}"
 
 
+def about_methods(table: pd.DataFrame, column: str) -> str:
+    """A Markdown list: for every name in a column, each method's value.
+
+    Parameters
+    ----------
+    table : DataFrame
+        method, seeds, value, low, high and the column; one row per method and name.
+    column : str
+        As "condition" or "attribute".
+    """
+    rows, _ = means_and_seeds(table, ["method"])
+    lines = []
+    for name, own in rows.groupby(column, sort=False):
+        values = [
+            f"{look_of(method).label} {_number(own[own['method'] == method].iloc[0])}"
+            for method in ordered_methods(own["method"])
+        ]
+        lines.append(f"- {name_of(str(name))}: {'; '.join(values)}")
+    return "\n".join(lines)
+
+
 def about_verdicts(table: pd.DataFrame) -> str:
     """The verdicts of each dataset in one line."""
     parts = []

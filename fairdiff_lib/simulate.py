@@ -12,6 +12,7 @@ import dataclasses
 import math
 import os
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,14 @@ from fairdiff_lib.fundus import Eye, render
 from fairdiff_lib.measure import measure_cup_disc_ratio
 from fairdiff_lib.store import atomic_folder, read_table, write_json
 
-__all__ = ["Subject", "draw_subject", "measure_cup_disc_ratio", "read_truth", "simulate_fairgenmed"]
+__all__ = [
+    "Subject",
+    "cup_disc_cuts",
+    "draw_subject",
+    "measure_cup_disc_ratio",
+    "read_truth",
+    "simulate_fairgenmed",
+]
 
 _WORTH_PROCESSES = 200  # subjects; starting processes takes as long as drawing some of them
 
@@ -170,6 +178,12 @@ def read_truth(root: Path) -> pd.DataFrame:
     """
     truth = read_table(Path(root) / "truth.csv", ("filename", "image", "cup_disc_ratio"))
     return truth.set_index("image")
+
+
+def cup_disc_cuts() -> tuple[float, ...]:
+    """Ratios halfway between the ranges of neighbouring levels: normal, borderline, abnormal."""
+    ranges = [_CDR_RANGE[level] for level in _CDR_LEVELS]
+    return tuple((low[1] + high[0]) / 2 for low, high in pairwise(ranges))
 
 
 # --- who the subjects are ---

@@ -35,6 +35,7 @@ NAMES = [
     "09_verdict",
     "10_proof",
     "11_audit_your_own",
+    "12_harm",
 ]
 WORKSHOP = "11_audit_your_own"  # takes CSV files, not a study's settings; see test_own_images.py
 STUDY = [name for name in NAMES if name != WORKSHOP]
@@ -191,7 +192,10 @@ def test_a_finished_run_has_nothing_to_do(smoke: Smoke) -> None:
 def test_every_table_and_figure_is_there_with_its_stamp(smoke: Smoke) -> None:
     layout = smoke.study.layout
     tables = ["tab01", "tab_gates", *(f"tab0{number}" for number in range(2, 8))]
+    tables += ["tab_harm", "tab_harm_contrasts", "tab_shown", "tab_shown_contrasts", "tab_probe"]
     drawn = [f"fig0{number}" for number in range(1, 7)]
+    drawn += [f"fig_{name}" for name in ("roc", "reliability", "confusion", "slopes", "shown")]
+    drawn.append("fig_probe")
     expected = {layout.figures / f"{name}.csv" for name in tables}
     expected |= {layout.figures_all / "tab14.csv"}
     expected |= {layout.figures / f"{name}.{kind}" for name in drawn for kind in ("png", "pdf")}
@@ -232,6 +236,8 @@ def test_recorded_scalars(smoke: Smoke) -> None:
     assert found["06_perturbation"]["fairdiffusion_seed0_proposals"] == steps // window
     assert found["05_quality"]["gates"] > 0
     assert all(0 <= value <= 1 for value in found["07_downstream"].values())
+    known = [value for value in found["12_harm"].values() if value is not None]
+    assert known and all(0 <= value <= 1 for value in known)
 
 
 def test_executed_copies_are_whole_and_name_no_place(smoke: Smoke) -> None:
