@@ -39,6 +39,7 @@ def classification_table(
     thresholds: Mapping[str, float] | None = None,
     watched: pd.DataFrame | None = None,
     mismatched: pd.DataFrame | None = None,
+    metrics: Sequence[str] = (),
     confidence: float = 0.95,
     bootstrap: int = 400,
     seed: int = 0,
@@ -65,6 +66,9 @@ def classification_table(
         them would have claimed (fault E4).
     mismatched : DataFrame, optional
         Predictions of the same images, prepared otherwise than the training images (fault E6).
+    metrics : sequence of str
+        Of those that are audited by group, which; with accuracy and auc, which the summaries by
+        attribute rest on. All without a name.
     confidence : float
     bootstrap : int
         Replicates (of subjects) behind the intervals of ece, and of auc for several levels.
@@ -85,7 +89,9 @@ def classification_table(
     frames = []
     for condition in dict.fromkeys(predictions["condition"]):
         data = scored(predictions, table, condition, attributes, _cut(thresholds, condition))
-        audits = classification_audits(data, attributes, confidence, bootstrap=bootstrap, seed=seed)
+        audits = classification_audits(
+            data, attributes, confidence, names=metrics, bootstrap=bootstrap, seed=seed
+        )
         parts = [one.by_group for one in audits.values()]
         parts += [_es_rows(audits[name]) for name in ("accuracy", "auc")]
         parts += [_spread_rows(audits["auc"]), _gap_rows(data, attributes)]

@@ -26,6 +26,7 @@ from fairdiff_lib.matrix_runs import Matrix
 from fairdiff_lib.seeds import compare_audits
 from fairdiff_lib.store import Layout
 
+AUDITED = ("auc", "accuracy")  # by group
 METRICS = (
     *("auc", "accuracy", "es_auc", "es_accuracy", "psd_mean", "psd_max"),
     *("dpd", "eod"),
@@ -72,7 +73,8 @@ def collect_matrix(settings: Settings, layout: Layout, cohort: Cohort) -> Matrix
     matrix = Matrix(settings, layout, cohort)
     test, attributes = cohort.included().split("test").table, assets.attribute_levels(cohort)
     name, confidence = matrix.config.name, settings.audit.confidence
-    parts, audits = [], {}
+    parts: list[pd.DataFrame] = []
+    audits: dict[tuple[MatrixRun, str], dict[str, Audit]] = {}
     for run in matrix.runs():
         predictions, cuts = matrix.predictions(run), matrix.thresholds(run)
         labels = {"dataset": settings.dataset, "method": run.arm, "share": run.share}
@@ -83,6 +85,7 @@ def collect_matrix(settings: Settings, layout: Layout, cohort: Cohort) -> Matrix
                 attributes,
                 labels={**labels, "seed": run.seed, "classifier": name},
                 thresholds=cuts,
+                metrics=AUDITED,
                 confidence=confidence,
                 bootstrap=settings.audit.bootstrap,
             )
@@ -91,7 +94,7 @@ def collect_matrix(settings: Settings, layout: Layout, cohort: Cohort) -> Matrix
             cut = cuts.get(condition, 0.5)
             data = scored(predictions, test, condition, attributes, cut)
             audits[run, condition] = _audits(classification_audits(
-                data, attributes, confidence, names=("auc", "accuracy"), bootstrap=0
+                data, attributes, confidence, names=AUDITED, bootstrap=0
             ))  # fmt: skip
     whole = pd.concat(parts, ignore_index=True)
     table = tables.over_seeds(whole[whole["metric"].isin(METRICS)], confidence)

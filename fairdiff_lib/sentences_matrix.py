@@ -88,7 +88,7 @@ def _change(row: pd.Series) -> str:
         return f"{where} not estimable"
     if not np.isfinite(low):
         return f"{where} {value:+.3f}"
-    told = "higher" if low > 0 else "lower" if high < 0 else "not told from none"
+    told = "higher" if low > 0 else "lower" if high < 0 else "not told from zero"
     return f"{where} {value:+.3f} ({low:+.3f} to {high:+.3f}, {told})"
 
 
@@ -97,8 +97,5 @@ def _basis(rows: pd.DataFrame) -> str:
     count = int(rows["n_seeds"].max()) if len(rows) else 0
     if count < 2:
         return "One seed: a difference between arms can't be told from chance in training."
-    return (
-        f"Paired over {count} seeds; intervals for new patients and new seeds, without p."
-        if (rows["p"].isna().all())
-        else f"Paired over {count} seeds; for new patients and new seeds."
-    )
+    without = ", without p" if rows["p"].isna().all() else ""
+    return f"Paired over {count} seeds; intervals for new patients and new seeds{without}."
