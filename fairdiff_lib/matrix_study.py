@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from fairdiff_lib import assets, tables
-from fairdiff_lib.classification import classification_audits, es_estimate, scored
+from fairdiff_lib.classification import classification_audits, es_audit, scored
 from fairdiff_lib.classify import Classifier
 from fairdiff_lib.cohorts import Cohort
 from fairdiff_lib.config import InputError, Settings
@@ -93,9 +93,11 @@ def collect_matrix(settings: Settings, layout: Layout, cohort: Cohort) -> Matrix
         for condition in matrix.levels:
             cut = cuts.get(condition, 0.5)
             data = scored(predictions, test, condition, attributes, cut)
-            audits[run, condition] = _audits(classification_audits(
+            found = classification_audits(
                 data, attributes, confidence, names=AUDITED, bootstrap=0
-            ))  # fmt: skip
+            ).values()
+            both = (*found, *map(es_audit, found))
+            audits[run, condition] = {one.metric: one for one in both}
     whole = pd.concat(parts, ignore_index=True)
     table = tables.over_seeds(whole[whole["metric"].isin(METRICS)], confidence)
     notes = [*tables.gate_notes(layout), generator_note(settings)]
@@ -140,19 +142,6 @@ def refuse_unequal(cost: pd.DataFrame) -> None:
 # -- an arm against real images --------------------------------------------------------------
 
 Audits = Mapping[tuple[MatrixRun, str], Mapping[str, Audit]]  # (run, condition): metric: audit
-
-
-def _audits(found: Mapping[str, Audit]) -> dict[str, Audit]:
-    """AUC and accuracy, and both equity-scaled by attribute."""
-    equity = {
-        f"es_{name}": replace(
-            one,
-            metric=f"es_{name}",
-            estimates={(a, "all"): es_estimate(one, a) for a in one.attributes},
-        )
-        for name, one in found.items()
-    }
-    return {**found, **equity}
 
 
 def _changes(matrix: Matrix, audits: Audits, confidence: float) -> pd.DataFrame:

@@ -287,7 +287,7 @@ def _make_matrix(study: Study, chosen: argparse.Namespace) -> str:
     notes = make_runs(study.settings, study.layout, cohort, chosen.name, chosen.seed)
     if chosen.record:
         write_json(Path(chosen.record), {"runs": notes})
-    return f"{len(shares)} classifiers"
+    return f"{len(shares)} classifier{'s' * (len(shares) > 1)}"
 
 
 MAKERS = {"ablation": _make_ablation, "matrix": _make_matrix}  # studies that have arms
