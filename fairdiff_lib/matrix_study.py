@@ -186,8 +186,12 @@ def collect_transfer(settings: Settings, layout: Layout, cohort: Cohort) -> pd.D
         for seed in settings.seeds:
             found = _crossed(settings, layout, cohort, seed, name)
             for (source, target, condition), one in _with_both_ways(found):
-                labels = {"dataset": settings.dataset, "method": source, "tested_on": target}
-                labels |= {"seed": seed, "classifier": settings.classifier(name).name}
+                labels: dict[str, Any] = {"dataset": settings.dataset, "method": source}
+                labels |= {
+                    "tested_on": target,
+                    "seed": seed,
+                    "classifier": settings.classifier(name).name,
+                }
                 parts.append(labelled(one.by_group, {**labels, "condition": condition}))
     table = tables.over_seeds(pd.concat(parts, ignore_index=True), settings.audit.confidence)
     return tables.with_notes(table, tables.gate_notes(layout))

@@ -62,15 +62,14 @@ def about_transfer(table: pd.DataFrame, condition: str) -> str:
     rows, _ = means_and_seeds(_overall(table, condition), ["method", "tested_on", "classifier"])
     lines = []
     for name, own in rows.groupby("classifier", sort=False):
-        pairs = own.set_index(["method", "tested_on"])
+        said = {(row["method"], row["tested_on"]): number(row) for _, row in own.iterrows()}
         parts = [
-            f"{look_of(method).label} to real {number(pairs.loc[(method, 'real')])}, real to it "
-            f"{number(pairs.loc[('real', method)])}"
+            f"{look_of(method).label} to real {said[method, 'real']}, real to it "
+            f"{said['real', method]}"
             for method in ordered_methods(own["method"])
             if method != "real"
         ]
-        lines.append(f"- {name}: real to real {number(pairs.loc[('real', 'real')])}; "
-                     f"{'; '.join(parts)}.")  # fmt: skip
+        lines.append(f"- {name}: real to real {said['real', 'real']}; {'; '.join(parts)}.")
     return "\n".join(lines)
 
 

@@ -221,7 +221,7 @@ def test_dry_run_prints_every_job_and_makes_nothing(
         for seed in (0, 1):
             assert f"04_generate method={method} seed={seed}" in said
     assert said.count("03_train") == 2 * 5  # the job and its copy: a base, two methods, two seeds
-    assert "16 jobs" in said
+    assert "17 jobs" in said
     assert "minutes" in said and "MB" in said
     assert "seeds=0,1" in said
     assert not (tmp_path / "figures").exists()
