@@ -15,7 +15,7 @@ from fairdiff_lib import parity, released
 from fairdiff_lib.classification import Scored, classification_audits, es_estimate, scored
 from fairdiff_lib.contrasts import GAP_NOTE, PRIMARY, control_discoveries
 from fairdiff_lib.equity import equity_rows
-from fairdiff_lib.fairness import Audit, contrast_table, differences, labelled
+from fairdiff_lib.fairness import Audit, Labelled, contrast_table, differences, labelled
 from fairdiff_lib.inference import MIN_UNITS, Levels
 from fairdiff_lib.worst import worst_rows
 
@@ -108,7 +108,7 @@ def classification_table(
     return labelled(found, labels)
 
 
-def classification_contrasts(
+def contrasted_audits(
     predictions: pd.DataFrame,
     table: pd.DataFrame,
     attributes: Levels,
@@ -118,8 +118,8 @@ def classification_contrasts(
     primary: tuple[str, str] | None = None,
     confidence: float = 0.95,
     secondary_below: int = 80,
-) -> pd.DataFrame:
-    """Signed contrasts of ``CONTRASTED`` metrics between levels, with p and adjusted p.
+) -> list[tuple[Mapping[str, Any], Audit]]:
+    """Audits of ``CONTRASTED`` metrics of every condition, each with its labels.
 
     Parameters
     ----------
@@ -129,16 +129,8 @@ def classification_contrasts(
         The endpoint that was declared beforehand, if one was; everything else is exploratory.
     secondary_below : int
         Levels with fewer subjects are not primary.
-
-    Returns
-    -------
-    DataFrame
-        The labels and condition, then the columns of ``fairness.contrast_table``. The adjusted
-        p of the primary endpoint is that of max-|t|; of all that is exploratory, over all
-        conditions, attributes and metrics of these predictions, it controls the false
-        discovery rate.
     """
-    audits = []
+    audits: list[tuple[Mapping[str, Any], Audit]] = []
     for condition in dict.fromkeys(predictions["condition"]):
         data = scored(predictions, table, condition, attributes, _cut(thresholds, condition))
         roles = {primary[1]: PRIMARY} if primary and primary[0] == condition else None
@@ -147,6 +139,24 @@ def classification_contrasts(
             bootstrap=0,  # contrasts rest on influence values
         )  # fmt: skip
         audits += [({**labels, "condition": condition}, one) for one in found.values()]
+    return audits
+
+
+def classification_contrasts(audits: Labelled) -> pd.DataFrame:
+    """Signed contrasts between levels of one classifier, with p and adjusted p.
+
+    Parameters
+    ----------
+    audits : sequence of (labels, Audit)
+        Of one classifier and all its conditions, as :func:`contrasted_audits` makes.
+
+    Returns
+    -------
+    DataFrame
+        The labels, then the columns of ``fairness.contrast_table``. The adjusted p of the primary
+        endpoint is that of max-|t|; of all that is exploratory, over all conditions, attributes
+        and metrics, it controls the false discovery rate.
+    """
     return control_discoveries(contrast_table(audits))
 
 

@@ -19,6 +19,7 @@ from fairdiff_lib.store import Layout
 
 Ints = NDArray[np.int64]
 REAL = "real"
+LEAST_SUBJECTS = 50  # training subjects of a level that images may be balanced over
 
 
 @dataclass(frozen=True)
@@ -145,16 +146,20 @@ def check_arms(settings: Settings) -> None:
 def balanced_over(settings: Settings, train: Cohort) -> str:
     """The attribute that images are balanced over; decided by the training split alone.
 
-    As set, or the one whose largest level has the most times as many subjects as its smallest.
+    As set, or the one whose largest level has the most times as many subjects as its smallest;
+    of those, where there are any, whose every level has ``LEAST_SUBJECTS``: a few prompts drawn
+    again and again are no group.
     """
     if settings.matrix.balance:
         return settings.matrix.balance
     subjects = train.table.drop_duplicates("subject")
-    ratios = {}
-    for attribute in train.spec.attributes:
-        counts = subjects[attribute.name].value_counts().reindex(list(attribute.levels)).fillna(0)
-        ratios[attribute.name] = float(counts.max() / max(counts.min(), 1))
-    return max(ratios, key=lambda name: ratios[name])
+    counts = {
+        one.name: subjects[one.name].value_counts().reindex(list(one.levels)).fillna(0)
+        for one in train.spec.attributes
+    }
+    large = {name: own for name, own in counts.items() if own.min() >= LEAST_SUBJECTS}
+    counts = large or counts
+    return max(counts, key=lambda name: float(counts[name].max() / max(counts[name].min(), 1)))
 
 
 def share_rows(train: Cohort, share: float, seed: int) -> Ints:
