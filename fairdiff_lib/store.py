@@ -237,7 +237,8 @@ def hash_folder(root: Path | str, files: Sequence[str] | None = None) -> str:
     return total.hexdigest()
 
 
-def _git(*arguments: str) -> str | None:
+def git(*arguments: str) -> str | None:
+    """What git says of the project, stripped; None where it fails or there is none."""
     try:
         done = subprocess.run(
             ["git", *arguments], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True
@@ -303,11 +304,11 @@ def make_stamp(
 
 def make_provenance() -> dict[str, Any]:
     """The part of a stamp that any result has: versions, hardware, commit, dirty."""
-    status = _git("status", "--porcelain", "--", *CODE_PATHS)
+    status = git("status", "--porcelain", "--", *CODE_PATHS)
     return {
         "versions": versions(),
         "hardware": hardware(),
-        "commit": _git("rev-parse", "HEAD"),
+        "commit": git("rev-parse", "HEAD"),
         "dirty": None if status is None else bool(status),
     }
 

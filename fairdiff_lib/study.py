@@ -116,6 +116,17 @@ def _parser() -> _Parser:
 
     _add_audit(actions.add_parser("audit", help="audit your own generator: two CSV files in"))
 
+    trace = actions.add_parser("trace", help="check what a table or figure rests on, link by link")
+    trace.add_argument("files", nargs="+", metavar="FILE", help="as figures/.../tab05.csv")
+    trace.add_argument("--runs-root", default="data/runs", metavar="DIR", help="of its run")
+    trace.add_argument("--data-root", default="", metavar="DIR", help="of its run, real data")
+    trace.set_defaults(action=_trace)
+
+    book = actions.add_parser("book", help="build what people read into a site, offline")
+    book.add_argument("--figures-root", default="figures", metavar="DIR", help="what it is made of")
+    book.add_argument("--output", default="build/book", metavar="DIR", help="its html/ is the site")
+    book.set_defaults(action=_book)
+
     simulate = actions.add_parser("simulate", help="write a simulated FairGenMed")
     _add_choice(simulate)
     simulate.add_argument("--output", required=True, metavar="DIR", help="made or replaced")
@@ -294,6 +305,34 @@ def _audit(chosen: argparse.Namespace) -> int:
     print(finding(result.audit))
     print(f"card: {folder / 'card.html'} and card.png; tables and stamp beside them")
     return 0
+
+
+def _trace(chosen: argparse.Namespace) -> int:
+    from fairdiff_lib.links import broken, count
+    from fairdiff_lib.trace import trace
+
+    code = 0
+    for file in chosen.files:
+        links = trace(file, chosen.runs_root, chosen.data_root)
+        print(file)
+        for link in links:
+            print(f"  {link.state:12} {link.name:44} {link.detail}")
+        print(f"  {count(links)}")
+        for link in broken(links):
+            print(f"fairdiff: {file}: {link.name}: {link.detail}", file=sys.stderr)
+            code = 1
+    return code
+
+
+def _book(chosen: argparse.Namespace) -> int:
+    from fairdiff_lib.book import make_book
+
+    figures = PROJECT_ROOT / chosen.figures_root
+    page, problems = make_book(figures, (PROJECT_ROOT / chosen.output).resolve())
+    for problem in problems:
+        print(f"fairdiff: book: {problem}", file=sys.stderr)
+    print(f"{len(problems)} problems; {page}" if problems else f"book: {page}")
+    return 1 if problems else 0
 
 
 def _simulate(chosen: argparse.Namespace) -> int:

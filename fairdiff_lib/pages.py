@@ -1,0 +1,254 @@
+"""Pages of the book that are written from tables and stamps: claims, verdicts, tables, figures.
+
+Each function returns MyST Markdown. Links are relative to the page's own place.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import PurePosixPath
+
+import pandas as pd
+
+from fairdiff_lib import looks
+from fairdiff_lib.links import parts_of
+from fairdiff_lib.shelf import CLAIMS, Item, Part, questions, verdicts
+from fairdiff_lib.store import read_table
+
+ROWS = 200  # of a table's page; the CSV has all
+PLAIN = "Simulated data: nothing here is about patients."
+SHOWN_FIRST = ("dataset", "claim", "statement", "verdict", "reason", "preset", "doc", "study")
+
+
+def link(text: str, doc: str, here: str) -> str:
+    """A Markdown link from page ``here`` to page ``doc``, both without suffix, from the root."""
+    way = os.path.relpath(doc, PurePosixPath(here).parent.as_posix())
+    suffix = ".ipynb" if "/executed/" in doc else ".md"
+    return f"[{escape(text)}]({way}{suffix})"
+
+
+def escape(text: object) -> str:
+    """Text in which Markdown sees nothing to act on."""
+    return re.sub(r"([\\`*_{}\[\]<>|$#~])", r"\\\1", " ".join(str(text).split()))
+
+
+def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table in a box that scrolls sideways."""
+    lines = [f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows]]
+    return "\n".join([":::{div} book-scroll", *lines, ":::"])
+
+
+def toctree(docs: Iterable[str], here: str, caption: str = "", hidden: bool = False) -> str:
+    """A table of contents; ``docs`` from the root."""
+    options = [f":caption: {caption}"] * bool(caption) + [":hidden:"] * hidden
+    entries = [f"/{doc}" for doc in docs]
+    return "\n".join(["```{toctree}", ":maxdepth: 1", *options, "", *entries, "```"])
+
+
+# -- the page of a table or figure -----------------------------------------------------------
+
+
+def item_page(item: Item) -> str:
+    """A table or picture, the files to take away, and its stamp."""
+    lines = [f"# {escape(item.title)}", ""]
+    if item.stamp.get("simulated"):
+        lines += [f"```{{note}}\n{PLAIN}\n```", ""]
+    made = [link(doc.rsplit("/", 1)[-1], doc, item.doc) for doc in item.copies]
+    if made:
+        lines += [f"From the notebook {', '.join(made)}.", ""]
+    lines += [_shown(item), "", _downloads(item), "", *_stamp_lines(item)]
+    return "\n".join(lines) + "\n"
+
+
+def _shown(item: Item) -> str:
+    if not item.is_table:
+        picture = next(file for file in item.files if file.suffix == ".png")
+        return f"![{escape(item.content or item.short)}]({picture.name})"
+    table = as_shown(read_table(item.files[0], dtype={"seeds": str}))
+    said = f"{len(table):,} rows" if len(table) <= ROWS else f"The first {ROWS} of {len(table):,}"
+    page = looks.style_table(table.head(ROWS)).data
+    words = said if len(table) <= ROWS else f"{said} rows; the CSV has all"
+    box = f'<div class="book-scroll">{page}</div>'
+    return f"{words}.\n\n```{{raw}} html\n{box}\n```"
+
+
+def as_shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Missing text as nothing, rather than as a missing number; text safe in HTML."""
+    text = [name for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])]
+    plain = {name: [html.escape(x) if isinstance(x, str) else x for x in
+                    table[name].astype(object).where(table[name].notna(), "")]
+             for name in text}  # fmt: skip
+    return table.assign(**plain)
+
+
+def _downloads(item: Item) -> str:
+    files = [file.name for file in item.files] + [f"{item.name}.json"]
+    return "Files: " + ", ".join(f"[{name}]({name})" for name in files) + "."
+
+
+def _stamp_lines(item: Item) -> Iterator[str]:
+    yield "## Stamp"
+    yield ""
+    for part in parts_of(item.stamp):
+        rows = [["commit", _commit(part)]]
+        if "data_hash" in part:
+            rows.append(["data", f"`{part['data_hash']}`"])
+        given = part.get("parameters", {})
+        rows += [[escape(name), f"`{value!r}`"] for name, value in sorted(given.items())]
+        rows += [[escape(name), escape(value)] for name, value in part["versions"].items()]
+        rows.append(["processor", escape(part["hardware"]["cpu"])])
+        yield grid(["what", "value"], rows)
+        yield ""
+
+
+def _commit(stamp: dict[str, object]) -> str:
+    dirty = " (the code differed from it)" if stamp.get("dirty") else ""
+    return f"`{stamp.get('commit') or 'none'}`{dirty}"
+
+
+# -- a study's page --------------------------------------------------------------------------
+
+
+def part_page(part: Part) -> str:
+    """Notebooks, tables and figures of one place."""
+    here = f"{part.place}/index"
+    lines = [f"# {escape(part.title)}", ""]
+    if part.simulated:
+        lines += [f"```{{note}}\n{PLAIN}\n```", ""]
+    if part.notebooks:
+        lines += ["## Notebooks", "", toctree(part.notebooks, here), ""]
+    for title, tables in (("Tables", True), ("Figures", False)):
+        own = [item for item in part.items if item.is_table == tables]
+        if own:
+            rows = [[link(item.short, item.doc, here), escape(item.content)] for item in own]
+            lines += [f"## {title}", "", grid(["id", "what it holds"], rows), ""]
+    docs = [item.doc for item in part.items]
+    if docs:
+        lines += [toctree(docs, here, hidden=True), ""]
+    return "\n".join(lines)
+
+
+# -- claims and verdicts ---------------------------------------------------------------------
+
+
+def claims_page(parts: Sequence[Part]) -> str:
+    """Claim -> table -> figure -> notebook: by claim, then what else was asked."""
+    found, titles = verdicts(parts), questions(parts)
+    claims = found[found["claim"].str.fullmatch(r"C\d+")]
+    lines = ["# Claims and where to look", ""]
+    lines += ["Each line names a study's verdict and what it rests on. The verdicts' words are", ""]
+    lines[-1] = lines[-2] + " explained on the page " + link("Verdict", "verdict", "claims") + "."
+    del lines[-2]
+    for claim, rows in claims.groupby("claim", sort=True):
+        lines += ["", f"## {claim}: {escape(rows['statement'].iloc[0])}", ""]
+        lines.append(_claim_grid(parts, str(claim), rows))
+    asked = [name for name in titles if name not in CLAIMS]
+    lines += ["", "## What else was asked", "", _question_grid(parts, asked, titles), ""]
+    return "\n".join(lines)
+
+
+def _claim_grid(parts: Sequence[Part], claim: str, rows: pd.DataFrame) -> str:
+    head = ["study", "verdict", "tables", "figures", "notebooks"]
+    lines = []
+    for row in rows.itertuples():
+        names = _notebooks_of(claim, str(row.dataset))
+        own = [p for p in parts if p.dataset == row.dataset and p.preset == row.preset]
+        study = looks.dataset_name(str(row.dataset))
+        verdict = link(str(row.verdict), "verdict", "claims")
+        lines.append([f"{escape(study)}, {escape(row.preset)}", verdict, *_cells(own, names)])
+    return grid(head, lines)
+
+
+def _notebooks_of(claim: str, dataset: str) -> list[str]:
+    """Notebooks that bear on a claim; C4 is about data other than FairGenMed."""
+    if claim == "C4":
+        return [] if dataset.startswith("fairgenmed") else list(CLAIMS)
+    return [name for name, claims in CLAIMS.items() if claim in claims]
+
+
+def _cells(parts: Sequence[Part], names: Sequence[str]) -> list[str]:
+    """Links to tables, figures and notebooks of some parts that come from some notebooks."""
+    items = [item for part in parts for item in part.items if item.notebook in names]
+    copies = [doc for part in parts for doc in part.notebooks
+              if doc.rsplit("/", 1)[-1].startswith(tuple(names))] if names else []  # fmt: skip
+    return [
+        ", ".join(link(item.short, item.doc, "claims") for item in items if item.is_table),
+        ", ".join(link(item.short, item.doc, "claims") for item in items if not item.is_table),
+        ", ".join(link(_copy_name(doc), doc, "claims") for doc in copies),
+    ]
+
+
+def _copy_name(doc: str) -> str:
+    """Short name of an executed copy: its number, and of the ablation's that it is one."""
+    number = doc.rsplit("/", 1)[-1].split("_")[0]
+    return f"{number} ablation" if "/ablation/" in doc else number
+
+
+def _question_grid(parts: Sequence[Part], names: Iterable[str], titles: dict[str, str]) -> str:
+    head = ["question", "study", "tables", "figures", "notebooks"]
+    lines = []
+    for name in names:
+        for part in parts:
+            cells = _cells([part], [name])
+            if cells[2]:
+                lines.append([escape(titles[name]), escape(part.title), *_few(cells)])
+    return grid(head, lines)
+
+
+def _few(cells: list[str]) -> list[str]:
+    """A notebook that ran for every method and seed is named by its first and the count."""
+    copies = cells[2].split(", ")
+    return [*cells[:2], copies[0] + (f" and {len(copies) - 1} more" if len(copies) > 1 else "")]
+
+
+def verdict_page(parts: Sequence[Part]) -> str:
+    """Every verdict of every study, in full."""
+    found = verdicts(parts)
+    lines = ["# Verdict", "", "By the rule that was fixed before the runs (the protocol).", ""]
+    lines += [verdict_grid(found), ""]
+    for (dataset, preset), rows in found.groupby(["dataset", "preset"], sort=False):
+        lines += [f"## {escape(looks.dataset_name(dataset))}, preset {escape(preset)}", ""]
+        lines += [f"From {link('T14', str(rows['doc'].iloc[0]), 'verdict')}.", ""]
+        lines += [line for row in rows.to_dict("records") for line in _verdict_lines(row)]
+    ablation = verdicts(parts, "tab_c2")
+    for (dataset, preset), rows in ablation.groupby(["dataset", "preset"], sort=False):
+        name = f"{looks.dataset_name(dataset)}, preset {preset}"
+        lines += [f"## The ablation study: {escape(name)}", ""]
+        lines += [f"From {link('C2', str(rows['doc'].iloc[0]), 'verdict')}.", ""]
+        lines += [line for row in rows.to_dict("records") for line in _verdict_lines(row)]
+    return "\n".join(lines) + "\n"
+
+
+def verdict_grid(found: pd.DataFrame) -> str:
+    """Claims by studies, a verdict in each cell."""
+    claims = found[found["claim"].str.fullmatch(r"C\d+")]
+    studies = list(dict.fromkeys(zip(claims["dataset"], claims["preset"], strict=True)))
+    head = ["claim", *(f"{escape(looks.dataset_name(d))}, {escape(p)}" for d, p in studies)]
+    rows = []
+    for claim, own in claims.groupby("claim", sort=True):
+        said = {(row.dataset, row.preset): str(row.verdict) for row in own.itertuples()}
+        cells = [f"**{escape(said[study])}**" if study in said else "" for study in studies]
+        rows.append([f"**{claim}** {escape(own['statement'].iloc[0])}", *cells])
+    return grid(head, rows)
+
+
+def _verdict_lines(row: dict[str, object]) -> Iterator[str]:
+    name = f"{row['claim']} {row['method']}" if row.get("method") else row["claim"]
+    yield f"**{escape(name)}: {escape(row['verdict'])}**. {escape(row['statement'])}."
+    yield ""
+    if row.get("reason"):
+        yield f": {escape(row['reason'])}"
+        yield ""
+    more = {k: v for k, v in row.items() if k not in (*SHOWN_FIRST, "method") and v != ""}
+    if more:
+        yield "; ".join(f"{escape(k)} {escape(v[:10] if k == 'protocol' else _number(v))}"
+                        for k, v in more.items() if isinstance(v, str)) + "."  # fmt: skip
+        yield ""
+
+
+def _number(text: str) -> str:
+    """A real number with three digits; other text as it is."""
+    return f"{float(text):.3g}" if re.fullmatch(r"-?\d+\.\d+(e-?\d+)?", text) else text
