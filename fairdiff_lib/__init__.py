@@ -119,6 +119,7 @@ LAYERS: tuple[str, ...] = (
     "book",
     "timings",
     "graph",
+    "verify",
     "benchmarks",
     "study",
 )

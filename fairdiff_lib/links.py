@@ -1,4 +1,4 @@
-"""A link between a file and what it rests on: right, broken, or not to be told; stamps' own links."""
+"""A link between a file and what it rests on: right, broken or not to be told; those of stamps."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
 import pandas as pd
@@ -36,9 +36,8 @@ def escape(text: object) -> str:
 
 
 def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table in a box that scrolls sideways."""
-    lines = [f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows]]
-    return "\n".join([":::{div} book-scroll", *lines, ":::"])
+    """A Markdown table; the theme lets it scroll sideways."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
 
 
 def toctree(docs: Iterable[str], here: str, caption: str = "", hidden: bool = False) -> str:
@@ -136,30 +135,32 @@ def part_page(part: Part) -> str:
 
 def claims_page(parts: Sequence[Part]) -> str:
     """Claim -> table -> figure -> notebook: by claim, then what else was asked."""
-    found, titles = verdicts(parts), questions(parts)
+    found = verdicts(parts)
+    titles = {doc: copy.title for part in parts for doc, copy in part.notebooks.items()}
     claims = found[found["claim"].str.fullmatch(r"C\d+")]
     lines = ["# Claims and where to look", ""]
-    lines += ["Each line names a study's verdict and what it rests on. The verdicts' words are", ""]
-    lines[-1] = lines[-2] + " explained on the page " + link("Verdict", "verdict", "claims") + "."
-    del lines[-2]
+    lines += [f"The reasons for each verdict are on the page {link('Verdict', 'verdict', '')}.", ""]
     for claim, rows in claims.groupby("claim", sort=True):
-        lines += ["", f"## {claim}: {escape(rows['statement'].iloc[0])}", ""]
-        lines.append(_claim_grid(parts, str(claim), rows))
-    asked = [name for name in titles if name not in CLAIMS]
-    lines += ["", "## What else was asked", "", _question_grid(parts, asked, titles), ""]
-    return "\n".join(lines)
+        lines += [f"## {claim}: {escape(rows['statement'].iloc[0])}", ""]
+        lines += [f"- {escape(_study(row.dataset, row.preset))}: **{escape(row.verdict)}**"
+                  for row in rows.itertuples()]  # fmt: skip
+        chosen = {row.dataset: _notebooks_of(str(claim), str(row.dataset))
+                  for row in rows.itertuples()}  # fmt: skip
+        rows_of = [
+            row
+            for part in parts
+            if chosen.get(part.dataset)
+            for row in _rows(part, chosen.get(part.dataset, ()), titles)
+        ]
+        lines += ["", grid(["study", "notebook", "tables", "figures"], rows_of), ""]
+    rows_of = [row for name in questions(parts) if name not in CLAIMS
+               for part in parts for row in _rows(part, [name], titles)]  # fmt: skip
+    lines += ["## What else was asked", ""]
+    return "\n".join([*lines, grid(["study", "notebook", "tables", "figures"], rows_of), ""])
 
 
-def _claim_grid(parts: Sequence[Part], claim: str, rows: pd.DataFrame) -> str:
-    head = ["study", "verdict", "tables", "figures", "notebooks"]
-    lines = []
-    for row in rows.itertuples():
-        names = _notebooks_of(claim, str(row.dataset))
-        own = [p for p in parts if p.dataset == row.dataset and p.preset == row.preset]
-        study = looks.dataset_name(str(row.dataset))
-        verdict = link(str(row.verdict), "verdict", "claims")
-        lines.append([f"{escape(study)}, {escape(row.preset)}", verdict, *_cells(own, names)])
-    return grid(head, lines)
+def _study(dataset: object, preset: object) -> str:
+    return f"{looks.dataset_name(str(dataset))}, preset {preset}"
 
 
 def _notebooks_of(claim: str, dataset: str) -> list[str]:
@@ -169,39 +170,29 @@ def _notebooks_of(claim: str, dataset: str) -> list[str]:
     return [name for name, claims in CLAIMS.items() if claim in claims]
 
 
-def _cells(parts: Sequence[Part], names: Sequence[str]) -> list[str]:
-    """Links to tables, figures and notebooks of some parts that come from some notebooks."""
-    items = [item for part in parts for item in part.items if item.notebook in names]
-    copies = [doc for part in parts for doc in part.notebooks
-              if doc.rsplit("/", 1)[-1].startswith(tuple(names))] if names else []  # fmt: skip
+def _rows(part: Part, names: Sequence[str], titles: Mapping[str, str]) -> Iterator[list[str]]:
+    """A row per executed copy that made something, or one for a notebook that only tells.
+
+    A notebook that ran for every method and seed is named by its first copy.
+    """
+    items = [item for item in part.items if item.notebook in names]
+    listed = [doc for doc in part.notebooks if doc.rsplit("/", 1)[-1].startswith(tuple(names))]
+    made = sorted({doc for item in items for doc in item.copies})
+    for doc in made or listed[:1]:
+        own = [item for item in items if doc in item.copies]
+        yield [escape(part.title), link(titles[doc], doc, ""), *_links(own)]
+    rest = [item for item in items if not item.copies]
+    if rest:
+        yield [escape(part.title), "", *_links(rest)]
+
+
+def _links(items: Sequence[Item]) -> list[str]:
+    """Links to tables, and to figures: the numbered ones first."""
+    ordered = sorted(items, key=lambda item: ("_" in item.name, item.name))
     return [
-        ", ".join(link(item.short, item.doc, "claims") for item in items if item.is_table),
-        ", ".join(link(item.short, item.doc, "claims") for item in items if not item.is_table),
-        ", ".join(link(_copy_name(doc), doc, "claims") for doc in copies),
+        ", ".join(link(item.short, item.doc, "") for item in ordered if item.is_table == tables)
+        for tables in (True, False)
     ]
-
-
-def _copy_name(doc: str) -> str:
-    """Short name of an executed copy: its number, and of the ablation's that it is one."""
-    number = doc.rsplit("/", 1)[-1].split("_")[0]
-    return f"{number} ablation" if "/ablation/" in doc else number
-
-
-def _question_grid(parts: Sequence[Part], names: Iterable[str], titles: dict[str, str]) -> str:
-    head = ["question", "study", "tables", "figures", "notebooks"]
-    lines = []
-    for name in names:
-        for part in parts:
-            cells = _cells([part], [name])
-            if cells[2]:
-                lines.append([escape(titles[name]), escape(part.title), *_few(cells)])
-    return grid(head, lines)
-
-
-def _few(cells: list[str]) -> list[str]:
-    """A notebook that ran for every method and seed is named by its first and the count."""
-    copies = cells[2].split(", ")
-    return [*cells[:2], copies[0] + (f" and {len(copies) - 1} more" if len(copies) > 1 else "")]
 
 
 def verdict_page(parts: Sequence[Part]) -> str:

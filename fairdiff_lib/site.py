@@ -1,4 +1,4 @@
-"""A built site, looked through: links that lead nowhere, errors, local paths, things from the web."""
+"""A built site, looked through: dead links, errors, local paths, things from the network."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 from fairdiff_lib.store import PROJECT_ROOT
 
 LOADED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href"}
+ASIDE = ("_static", "_downloads")  # the theme's own templates; files as they were
 LOCAL_PATH = re.compile(r"file://|(?<![\w./~-])/(?:home|root|Users|tmp|opt|mnt|var|private)/\w+")
 
 
@@ -66,7 +67,9 @@ def check_site(root: Path) -> list[str]:
         Links that lead nowhere, cells that raised, paths of this machine, and what the browser
         would fetch from the network.
     """
-    pages = {path: _read(path) for path in sorted(root.rglob("*.html"))}
+    paths = [path for path in sorted(root.rglob("*.html"))
+             if path.relative_to(root).parts[0] not in ASIDE]  # fmt: skip
+    pages = {path: _read(path) for path in paths}
     if root / "index.html" not in pages:
         return ["index.html: missing"]
     found = []

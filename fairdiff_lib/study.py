@@ -122,6 +122,13 @@ def _parser() -> _Parser:
     trace.add_argument("--data-root", default="", metavar="DIR", help="of its run, real data")
     trace.set_defaults(action=_trace)
 
+    verify = actions.add_parser("verify", help="run the smoke study twice and compare; stamps too")
+    verify.add_argument("--figures-root", default="figures", metavar="DIR", help="whose stamps")
+    verify.add_argument("--output", default="build/verify", metavar="DIR", help="emptied first")
+    verify.add_argument("--cores", type=int, default=0, metavar="N", help="all of them without")
+    verify.add_argument("--stamps-only", action="store_true", help="run nothing")
+    verify.set_defaults(action=_verify)
+
     book = actions.add_parser("book", help="build what people read into a site, offline")
     book.add_argument("--figures-root", default="figures", metavar="DIR", help="what it is made of")
     book.add_argument("--output", default="build/book", metavar="DIR", help="its html/ is the site")
@@ -322,6 +329,19 @@ def _trace(chosen: argparse.Namespace) -> int:
             print(f"fairdiff: {file}: {link.name}: {link.detail}", file=sys.stderr)
             code = 1
     return code
+
+
+def _verify(chosen: argparse.Namespace) -> int:
+    from fairdiff_lib.verify import check_stamps, check_twice
+
+    problems = check_stamps(PROJECT_ROOT / chosen.figures_root)
+    if not chosen.stamps_only:
+        place = (PROJECT_ROOT / chosen.output).resolve()
+        problems += check_twice(place, chosen.cores or default_cores())
+    for problem in problems:
+        print(f"fairdiff: verify: {problem}", file=sys.stderr)
+    print(f"verify: {f'{len(problems)} problems' if problems else 'all is as it says'}")
+    return 1 if problems else 0
 
 
 def _book(chosen: argparse.Namespace) -> int:

@@ -328,11 +328,11 @@ class _Chain:
         if not manifests:
             return Link(name, UNVERIFIABLE, "isn't in the runs folder")
         listed = {path.parent: read_table(path, ("image",), dtype=str) for path in manifests}
-        missing = [f"{place.name}/{image}.png" for place, table in listed.items()
-                   for image in table["image"] if not (place / f"{image}.png").is_file()]  # fmt: skip
+        names = [place / f"{image}.png" for place, table in listed.items()
+                 for image in table["image"]]  # fmt: skip
+        missing = [path.name for path in names if not path.is_file()]
         problem = f"{len(missing)} listed images are missing, as {missing[0]}" if missing else ""
-        images = sum(map(len, listed.values()))
-        return judge(name, [problem] if problem else [], f"{images} images, as listed")
+        return judge(name, [problem] if problem else [], f"{len(names)} images, as listed")
 
 
 def _run_folder(layout: Layout, job: str) -> Path:
