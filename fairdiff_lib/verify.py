@@ -24,7 +24,7 @@ from fairdiff_lib.graph import Study, run_graph
 from fairdiff_lib.links import broken, count, stamp_links
 from fairdiff_lib.store import atomic_file, read_json, read_table, write_json
 
-TIMED = re.compile("seconds|optimiser_share|measure_share|memory")  # in the name of what a clock or a meter gave
+TIMED = re.compile("seconds|optimiser_share|measure_share|memory")  # names of what a clock gave
 IGNORED = "nbval-ignore-output"  # nbval's tag for a cell that runs without being compared
 SANITISED = (  # pattern, what stands in its place before outputs are compared
     (r"T_[0-9a-f]{8}", "T_table"),  # a table's name holds a hash of all its numbers
