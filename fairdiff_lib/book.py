@@ -30,18 +30,20 @@ TEXTS = {  # the project's own pages -> where they stand in the book
 }
 CONFIG: dict[str, Any] = {
     "project": "FairDiffusion as an executable study",
+    "author": "the study's contributors",
     "html_title": "FairDiffusion",
     "extensions": ["myst_nb"],
     "nb_execution_mode": "off",
     "nb_render_markdown_format": "myst",
     "nb_ipywidgets_js": {},  # the default is fetched from the network
-    "myst_enable_extensions": ["colon_fence", "deflist"],
     "myst_heading_anchors": 3,
     "html_theme": "sphinx_book_theme",
     "html_theme_options": {
         "use_download_button": False,
         "show_navbar_depth": 1,
         "home_page_in_toc": True,
+        "navbar_persistent": [],  # the sidebar has the search
+        "footer_content_items": [],
     },
     "html_static_path": ["_static"],
     "html_css_files": ["book.css"],
@@ -60,7 +62,7 @@ STYLE = """\
 .book-scroll .data, .book-scroll .col_heading { white-space: nowrap; }
 .book-scroll table caption, .cell_output table caption { caption-side: top; text-align: left; }
 .bd-article img { max-width: 100%; height: auto; }
-.bd-article code, .bd-article a { overflow-wrap: anywhere; }
+.bd-article p code, .bd-article li code { overflow-wrap: anywhere; }
 """
 LINK = re.compile(r"(!?)\[([^\[\]]*)\]\(([^()\s]+)\)")
 
@@ -199,7 +201,7 @@ def write_sources(parts: Sequence[Part], figures: Path, target: Path) -> Path:
         for part in parts:
             writer.text(f"{part.place}/index", pages.part_page(part))
             for item in part.items:
-                writer.text(item.doc, pages.item_page(item))
+                writer.text(item.doc, pages.item_page(item, part))
                 stamp = item.files[0].with_suffix(".json")
                 for file in (*item.files, stamp):
                     shutil.copyfile(file, root / Path(item.doc).parent / file.name)
@@ -248,7 +250,11 @@ def _front_page(writer: _Writer, parts: Sequence[Part], texts: Sequence[str]) ->
         where = pages.link("where to look for each claim", "claims", "index")
         about = pages.link("the README", "readme", "index")
         lines += [f"Go on to {more}, to {where}, or to {about}, which sums the results up.", ""]
-    places = [f"{part.place}/index" for part in parts]
-    lines += [pages.toctree(["claims", "verdict"], "index", "Findings", hidden=True), ""]
-    lines += [pages.toctree(places, "index", "Studies", hidden=True), ""]
-    return "\n".join([*lines, pages.toctree(texts, "index", "About", hidden=True), ""])
+    for caption, docs in (
+        ("Findings", ["claims", "verdict"]),
+        ("Studies", [f"{part.place}/index" for part in parts]),
+        ("About", texts),
+    ):
+        titles = {doc: "README" if doc == "readme" else "" for doc in docs}
+        lines += [pages.toctree(titles, caption, hidden=True), ""]
+    return "\n".join(lines)

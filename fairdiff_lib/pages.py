@@ -20,7 +20,10 @@ from fairdiff_lib.store import read_table
 
 ROWS = 200  # of a table's page; the CSV has all
 PLAIN = "Simulated data: nothing here is about patients."
-SHOWN_FIRST = ("dataset", "claim", "statement", "verdict", "reason", "preset", "doc", "study")
+SHOWN_FIRST = (
+    *("dataset", "claim", "method", "statement", "verdict", "reason"),
+    *("preset", "doc", "study"),
+)
 
 
 def link(text: str, doc: str, here: str) -> str:
@@ -40,19 +43,23 @@ def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
 
 
-def toctree(docs: Iterable[str], here: str, caption: str = "", hidden: bool = False) -> str:
-    """A table of contents; ``docs`` from the root."""
+def toctree(docs: Mapping[str, str], caption: str = "", hidden: bool = False) -> str:
+    """A table of contents; page from the root -> its title there, empty for its own."""
     options = [f":caption: {caption}"] * bool(caption) + [":hidden:"] * hidden
-    entries = [f"/{doc}" for doc in docs]
+    entries = [f"{title} </{doc}>" if title else f"/{doc}" for doc, title in docs.items()]
     return "\n".join(["```{toctree}", ":maxdepth: 1", *options, "", *entries, "```"])
 
 
 # -- the page of a table or figure -----------------------------------------------------------
 
 
-def item_page(item: Item) -> str:
-    """A table or picture, the files to take away, and its stamp."""
-    lines = [f"# {escape(item.title)}", ""]
+def item_page(item: Item, part: Part) -> str:
+    """A table or picture, the files to take away, and its stamp.
+
+    Reached from its study, its notebooks and the claims; the sidebar would grow too long.
+    """
+    lines = ["---", "orphan: true", "---", "", f"# {escape(item.title)}", ""]
+    lines += [f"{link(part.title, f'{part.place}/index', item.doc)}", ""]
     if item.stamp.get("simulated"):
         lines += [f"```{{note}}\n{PLAIN}\n```", ""]
     made = [link(doc.rsplit("/", 1)[-1], doc, item.doc) for doc in item.copies]
@@ -66,12 +73,25 @@ def _shown(item: Item) -> str:
     if not item.is_table:
         picture = next(file for file in item.files if file.suffix == ".png")
         return f"![{escape(item.content or item.short)}]({picture.name})"
-    table = as_shown(read_table(item.files[0], dtype={"seeds": str}))
-    said = f"{len(table):,} rows" if len(table) <= ROWS else f"The first {ROWS} of {len(table):,}"
+    table = read_table(item.files[0], dtype={"seeds": str})
+    few = len(table) <= ROWS
+    words = f"{len(table):,} rows" if few else f"The first {ROWS} of {len(table):,} rows"
+    table, alike = _without_alike(as_shown(table))
+    if alike:
+        words += "; in all of them " + ", ".join(f"{name} {escape(v)}" for name, v in alike.items())
     page = looks.style_table(table.head(ROWS)).data
-    words = said if len(table) <= ROWS else f"{said} rows; the CSV has all"
     box = f'<div class="book-scroll">{page}</div>'
     return f"{words}.\n\n```{{raw}} html\n{box}\n```"
+
+
+def _without_alike(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, object]]:
+    """The columns that tell rows apart, and the value of each that doesn't (none if empty)."""
+    if len(table) < 2:
+        return table, {}
+    alike = [name for name in table.columns if table[name].nunique(dropna=False) == 1]
+    values = {name: table[name].iloc[0] for name in alike}
+    told = {name: v for name, v in values.items() if v != "" and v == v}
+    return table.drop(columns=alike), told
 
 
 def as_shown(table: pd.DataFrame) -> pd.DataFrame:
@@ -118,16 +138,22 @@ def part_page(part: Part) -> str:
     if part.simulated:
         lines += [f"```{{note}}\n{PLAIN}\n```", ""]
     if part.notebooks:
-        lines += ["## Notebooks", "", toctree(part.notebooks, here), ""]
+        titles = {doc: _told_apart(doc, copy.title) for doc, copy in part.notebooks.items()}
+        lines += ["## Notebooks", "", toctree(titles), ""]
     for title, tables in (("Tables", True), ("Figures", False)):
         own = [item for item in part.items if item.is_table == tables]
         if own:
             rows = [[link(item.short, item.doc, here), escape(item.content)] for item in own]
             lines += [f"## {title}", "", grid(["id", "what it holds"], rows), ""]
-    docs = [item.doc for item in part.items]
-    if docs:
-        lines += [toctree(docs, here, hidden=True), ""]
     return "\n".join(lines)
+
+
+def _told_apart(doc: str, title: str) -> str:
+    """A notebook's title, with what its copy ran for where there is one per method and seed."""
+    name = doc.rsplit("/", 1)[-1]
+    run = next((name[len(source) + 1 :] for source in ("03_train", "04_generate")
+                if name.startswith(source)), "")  # fmt: skip
+    return f"{title} ({run.replace('_', ' ')})" if run else title
 
 
 # -- claims and verdicts ---------------------------------------------------------------------
@@ -227,19 +253,22 @@ def verdict_grid(found: pd.DataFrame) -> str:
 
 
 def _verdict_lines(row: dict[str, object]) -> Iterator[str]:
+    """A list's entry: the verdict and the claim, the reason, and the other columns."""
     name = f"{row['claim']} {row['method']}" if row.get("method") else row["claim"]
-    yield f"**{escape(name)}: {escape(row['verdict'])}**. {escape(row['statement'])}."
+    yield f"- **{escape(name)}: {escape(row['verdict'])}.** {escape(row['statement'])}."
+    more = [
+        f"{escape(key.replace('_', ' '))} {escape(_brief(key, value))}"
+        for key, value in row.items()
+        if isinstance(value, str) and value and key not in SHOWN_FIRST
+    ]
+    for text in (escape(row.get("reason", "")), "; ".join(more)):
+        if text:
+            yield f"\n  {text}"
     yield ""
-    if row.get("reason"):
-        yield f": {escape(row['reason'])}"
-        yield ""
-    more = {k: v for k, v in row.items() if k not in (*SHOWN_FIRST, "method") and v != ""}
-    if more:
-        yield "; ".join(f"{escape(k)} {escape(v[:10] if k == 'protocol' else _number(v))}"
-                        for k, v in more.items() if isinstance(v, str)) + "."  # fmt: skip
-        yield ""
 
 
-def _number(text: str) -> str:
-    """A real number with three digits; other text as it is."""
+def _brief(name: str, text: str) -> str:
+    """A real number with three digits, a hash's first ten; other text as it is."""
+    if name == "protocol":
+        return text[:10]
     return f"{float(text):.3g}" if re.fullmatch(r"-?\d+\.\d+(e-?\d+)?", text) else text

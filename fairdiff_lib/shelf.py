@@ -134,7 +134,7 @@ class Part:
 
 
 def read_shelf(figures: Path) -> list[Part]:
-    """All parts below a figures folder: presets in their order, studies of many pages first.
+    """All parts below a figures folder: the studies of one data set first.
 
     Parameters
     ----------
@@ -158,7 +158,9 @@ def read_shelf(figures: Path) -> list[Part]:
             if copy.parent.parent == figures / place
         }
         parts.append(Part(place, own, read))
-    return parts
+    return sorted(
+        parts, key=lambda part: (not part.place.endswith(part.dataset or "/"), part.place)
+    )
 
 
 def _read_items(figures: Path) -> list[Item]:
