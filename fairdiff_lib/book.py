@@ -62,8 +62,10 @@ STYLE = """\
 .book-scroll .data, .book-scroll .col_heading { white-space: nowrap; }
 .book-scroll table caption, .cell_output table caption { caption-side: top; text-align: left; }
 .bd-article img { max-width: 100%; height: auto; }
-.bd-article p code, .bd-article li code { overflow-wrap: anywhere; }
+.bd-article { overflow-wrap: anywhere; }
+.bd-article table { overflow-wrap: normal; }
 """
+PAGES = (".md", ".ipynb")  # what Sphinx makes pages of
 LINK = re.compile(r"(!?)\[([^\[\]]*)\]\(([^()\s]+)\)")
 
 
@@ -154,8 +156,8 @@ class _Writer:
     def _place(self, file: Path, picture: bool) -> str:
         if file in self.known and not picture:
             return self.known[file]
-        if not file.is_file():
-            return ""
+        if not file.is_file() or file.suffix in PAGES:
+            return ""  # a page that isn't in this book
         inside = next((file.relative_to(folder) for folder in (self.figures, PROJECT_ROOT)
                        if file.is_relative_to(folder)), None)  # fmt: skip
         if inside is None:

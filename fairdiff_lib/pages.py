@@ -85,12 +85,12 @@ def _shown(item: Item) -> str:
 
 
 def _without_alike(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, object]]:
-    """The columns that tell rows apart, and the value of each that doesn't (none if empty)."""
+    """The columns that tell rows apart, and the value of each that doesn't (if it has one)."""
     if len(table) < 2:
         return table, {}
     alike = [name for name in table.columns if table[name].nunique(dropna=False) == 1]
-    values = {name: table[name].iloc[0] for name in alike}
-    told = {name: v for name, v in values.items() if v != "" and v == v}
+    filled = table[alike].astype(object).where(table[alike].notna(), "not estimable")
+    told = {name: filled[name].iloc[0] for name in alike if filled[name].iloc[0] != ""}
     return table.drop(columns=alike), told
 
 
