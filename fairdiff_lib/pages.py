@@ -123,7 +123,7 @@ def _stamp_lines(item: Item) -> Iterator[str]:
         yield ""
 
 
-def _commit(stamp: dict[str, object]) -> str:
+def _commit(stamp: Mapping[str, object]) -> str:
     dirty = " (the code differed from it)" if stamp.get("dirty") else ""
     return f"`{stamp.get('commit') or 'none'}`{dirty}"
 
@@ -223,20 +223,21 @@ def _links(items: Sequence[Item]) -> list[str]:
 
 def verdict_page(parts: Sequence[Part]) -> str:
     """Every verdict of every study, in full."""
-    found = verdicts(parts)
+    found, ablation = verdicts(parts), verdicts(parts, "tab_c2")
     lines = ["# Verdict", "", "By the rule that was fixed before the runs (the protocol).", ""]
-    lines += [verdict_grid(found), ""]
-    for (dataset, preset), rows in found.groupby(["dataset", "preset"], sort=False):
-        lines += [f"## {escape(looks.dataset_name(dataset))}, preset {escape(preset)}", ""]
-        lines += [f"From {link('T14', str(rows['doc'].iloc[0]), 'verdict')}.", ""]
-        lines += [line for row in rows.to_dict("records") for line in _verdict_lines(row)]
-    ablation = verdicts(parts, "tab_c2")
-    for (dataset, preset), rows in ablation.groupby(["dataset", "preset"], sort=False):
-        name = f"{looks.dataset_name(dataset)}, preset {preset}"
-        lines += [f"## The ablation study: {escape(name)}", ""]
-        lines += [f"From {link('C2', str(rows['doc'].iloc[0]), 'verdict')}.", ""]
-        lines += [line for row in rows.to_dict("records") for line in _verdict_lines(row)]
-    return "\n".join(lines) + "\n"
+    lines += [verdict_grid(found), "", *_in_full(found, "T14", "")]
+    return "\n".join([*lines, *_in_full(ablation, "C2", "The ablation study: ")]) + "\n"
+
+
+def _in_full(found: pd.DataFrame, table: str, head: str) -> Iterator[str]:
+    """A section per study, with its verdicts and the table that they are from."""
+    studies = dict.fromkeys(zip(found["dataset"], found["preset"], strict=True))
+    for dataset, preset in studies:
+        rows = found[(found["dataset"] == dataset) & (found["preset"] == preset)]
+        yield f"## {escape(head + _study(dataset, preset))}\n"
+        yield f"From {link(table, str(rows['doc'].iloc[0]), 'verdict')}.\n"
+        for row in rows.to_dict("records"):
+            yield from _verdict_lines({str(name): str(value) for name, value in row.items()})
 
 
 def verdict_grid(found: pd.DataFrame) -> str:
@@ -252,14 +253,14 @@ def verdict_grid(found: pd.DataFrame) -> str:
     return grid(head, rows)
 
 
-def _verdict_lines(row: dict[str, object]) -> Iterator[str]:
+def _verdict_lines(row: Mapping[str, str]) -> Iterator[str]:
     """A list's entry: the verdict and the claim, the reason, and the other columns."""
     name = f"{row['claim']} {row['method']}" if row.get("method") else row["claim"]
     yield f"- **{escape(name)}: {escape(row['verdict'])}.** {escape(row['statement'])}."
     more = [
         f"{escape(key.replace('_', ' '))} {escape(_brief(key, value))}"
         for key, value in row.items()
-        if isinstance(value, str) and value and key not in SHOWN_FIRST
+        if value and key not in SHOWN_FIRST
     ]
     for text in (escape(row.get("reason", "")), "; ".join(more)):
         if text:

@@ -112,10 +112,8 @@ class _Chain:
     def study(self) -> Path | None:
         """figures/<preset>/<dataset>, from wherever the file lies below the same figures."""
         given = self.stamp["parameters"]
-        for parent in self.path.parents:
-            if (parent / given["preset"] / given["dataset"]).is_dir():
-                return parent / given["preset"] / given["dataset"]
-        return None
+        below = Path(given["preset"]) / given["dataset"]
+        return next((up / below for up in self.path.parents if (up / below).is_dir()), None)
 
     @property
     def notebook(self) -> str:

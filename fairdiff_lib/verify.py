@@ -110,10 +110,10 @@ def prepare(executed: Path, target: Path, study: Study) -> int:
 
 
 def _pointed(source: str, study: Study) -> str:
-    for name in ("runs_root", "figures_root"):
-        value = f"{name} = {getattr(study, name)!r}"
-        source = re.sub(rf"(?m)^{name} = .*$", lambda _, line=value: line, source)
-    return source
+    roots = {"runs_root": study.runs_root, "figures_root": study.figures_root}
+    lines = [line.partition(" = ") for line in source.splitlines()]
+    return "\n".join(f"{name}{mark}{repr(roots[name]) if name in roots else value}"
+                     for name, mark, value in lines)  # fmt: skip
 
 
 def _is_timed(output: dict[str, Any]) -> bool:

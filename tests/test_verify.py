@@ -70,7 +70,7 @@ def test_a_notebook_is_pointed_to_the_other_run(tmp_path: Path) -> None:
     study = Study("smoke", runs_root="/x/runs", figures_root="/x/figures")
     assert verify.prepare(tmp_path / "executed", tmp_path / "compared", study) == 1
     cells = read_json(tmp_path / "compared" / "01.ipynb")["cells"]
-    expected = "preset = \"smoke\"\nruns_root = '/x/runs'\nfigures_root = '/x/figures'\n"
+    expected = "preset = \"smoke\"\nruns_root = '/x/runs'\nfigures_root = '/x/figures'"
     assert cells[0]["source"] == expected
     assert [verify.IGNORED in own["metadata"]["tags"] for own in cells] == [False, True, False]
 
