@@ -131,10 +131,15 @@ def write_downstream(table: pd.DataFrame, cohort: Cohort, layout: Layout, stamp:
     return write_tables(dict(zip(names, parts, strict=True)), layout, stamp)
 
 
-def write_downstream_contrasts(table: pd.DataFrame, layout: Layout, stamp: Any) -> list[Path]:
-    """Write tab_contrasts_downstream."""
-    return write_tables({"tab_contrasts_downstream": table.rename(columns={"source": "method"})},
-                  layout, stamp)  # fmt: skip
+def write_downstream_contrasts(
+    contrasts: pd.DataFrame, changes: pd.DataFrame, layout: Layout, stamp: Any
+) -> list[Path]:
+    """Write tab_contrasts_downstream (between levels) and tab_changes (between methods)."""
+    todo = {
+        "tab_contrasts_downstream": contrasts.rename(columns={"source": "method"}),
+        "tab_changes": changes,
+    }
+    return write_tables(todo, layout, stamp)
 
 
 def write_ablation(result: AblationResult, layout: Layout, stamp: Any) -> list[Path]:
@@ -308,6 +313,12 @@ CONTENTS: dict[str, tuple[str, str]] = {  # id: (what it holds, notebook)
     "fig_slopes": ("harm by level, from real images to each method", "12_harm"),
     "fig_shown": ("asked and shown, from real images to each method", "12_harm"),
     "fig_probe": ("can the group be read from an image", "12_harm"),
+    "tab_matrix": ("downstream: real, generated and mixed training images", "13_matrix"),
+    "tab_matrix_changes": ("downstream matrix: every arm against real images", "13_matrix"),
+    "tab_matrix_cost": ("downstream matrix: what each run was shown, its steps", "13_matrix"),
+    "tab_transfer": ("trained on one source, tested on another", "13_matrix"),
+    "fig_matrix": ("learning curves over the share of real data", "13_matrix"),
+    "fig_transfer": ("trained on one source, tested on another", "13_matrix"),
     "tab12": ("ablation: time window and exploitation rate", "08_ablations"),
     "tab13": ("methods side by side", "08_ablations"),
     "tab_cost": ("what each run of the ablation study cost", "08_ablations"),
