@@ -13,12 +13,14 @@ __version__ = "0.1.0"
 
 LAYERS: tuple[str, ...] = (
     "methods",
+    "populations",
     "config",
     "store",
     "readers",
     "ham10000",
     "fairgenmed",
     "cohorts",
+    "drawing",
     "fundus",
     "measure",
     "simulate",
