@@ -18,6 +18,7 @@ LAYERS: tuple[str, ...] = (
     "store",
     "readers",
     "ham10000",
+    "chexpert",
     "fairgenmed",
     "cohorts",
     "drawing",
