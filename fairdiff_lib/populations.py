@@ -50,7 +50,7 @@ class SimulatorConfig:
 class DermatoscopyConfig:
     """HAM10000: dermatoscopic photographs, one to three of each lesion. Its reader splits."""
 
-    lesions: int = 2000  # 70/10/20 by the reader; the real set has 7,470
+    lesions: int = 1800  # 70/10/20 by the reader; the real set has 7,470
     image_height: int = 192  # pixels; the real photographs have 450
     image_width: int = 256  # pixels; the real photographs have 600
     share_male: float = 0.54  # fraction of lesions, as in the real set
