@@ -32,6 +32,7 @@ LAYERS: tuple[str, ...] = (
     "simulate",
     "simulate_skin",
     "simulate_chest",
+    "simulators",
     "adapters",
     "diffusion",
     "groups",

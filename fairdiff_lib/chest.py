@@ -222,7 +222,7 @@ def _placed(film: Film, points: Points) -> Points:
     turned = np.stack(
         [cos * own[:, 0] - sin * own[:, 1], sin * own[:, 0] + cos * own[:, 1]], axis=1
     )
-    return np.asarray(turned + (film.x, film.y))
+    return np.asarray(turned + np.array([film.x, film.y]))
 
 
 def _markings(film: Film, height: int, width: int) -> Plane:
@@ -284,7 +284,8 @@ def _devices(film: Film, height: int, width: int) -> Plane:
             pad = np.array(at) + rng.normal(0, 0.03, 2)
             way = pad + np.array([[0, 0], [0.03, 0.09], [-0.02, 0.22], [0.06, 0.40]])
             way[1:] += rng.normal(0, 0.025, (3, 2))
-            lines += [_placed(film, pad + [[-0.008, 0], [0.008, 0]]), _placed(film, _curve(way))]
+            dot = pad + np.array([[-0.008, 0], [0.008, 0]])
+            lines += [_placed(film, dot), _placed(film, _curve(way))]
             thickness += [0.026, 0.005]
     return strokes(lines, thickness, height, width)
 

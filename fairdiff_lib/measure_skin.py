@@ -22,6 +22,7 @@ _SKIN_FROM = 0.44  # of the side, from the middle: pixels beyond are skin
 _LESION_TO = 0.50  # of the side, from the middle: pixels beyond are no lesion
 _LEAST_HUE = 0.035  # distance from the skin in shares of red, green and blue
 _LEAST_CONTRAST = 0.25  # distance from the skin in full scales, where the hue is the same
+_MOST_AREA = 0.6  # of the picture; more is no lesion on skin
 _LEAST_PIXELS = 30  # inside the lesion's border; fewer is no lesion
 _BORDER = 2  # pixels, where lesion and skin mix
 _BODY = 85  # percentile of the inside's colour that stands for brown or red
@@ -50,7 +51,7 @@ def _one(image: npt.NDArray[np.uint8]) -> float:
     planes = np.moveaxis(np.asarray(picture, dtype=np.float64) / 255, 2, 0)
     lesion = _lesion(ndimage.gaussian_filter(planes, (0, 1.3, 1.3)))
     inside = ndimage.binary_erosion(lesion, iterations=_BORDER)
-    if inside.sum() < _LEAST_PIXELS:
+    if inside.sum() < _LEAST_PIXELS or lesion.mean() > _MOST_AREA:
         return float("nan")
     smooth = ndimage.gaussian_filter(planes, (0, 0.8, 0.8))
     colour = ((smooth[0] - smooth[2]) / np.maximum(smooth.sum(axis=0), 0.05))[inside]

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from fairdiff_lib.config import InputError, SimulatorConfig, as_dict
+from fairdiff_lib.config import InputError, Settings, SimulatorConfig, as_dict
 from fairdiff_lib.fundus import Eye, render
 from fairdiff_lib.measure import measure_cup_disc_ratio
 from fairdiff_lib.planting import (
@@ -31,7 +31,14 @@ from fairdiff_lib.planting import (
 )
 from fairdiff_lib.store import atomic_folder, write_json
 
-__all__ = ["Subject", "draw_subject", "measure_cup_disc_ratio", "read_truth", "simulate_fairgenmed"]
+__all__ = [
+    "Subject",
+    "draw_subject",
+    "fundus_config",
+    "measure_cup_disc_ratio",
+    "read_truth",
+    "simulate_fairgenmed",
+]
 
 # folder -> (word in the CSV, first file number); numbers don't depend on the sizes
 _SPLITS = {"train": ("training", 1), "val": ("validation", 70_001), "test": ("test", 80_001)}
@@ -105,6 +112,13 @@ def check_simulator(config: SimulatorConfig) -> None:
             f"simulator.fundus_width={config.fundus_width}: expected at least the height, "
             f"{config.fundus_height}"
         )
+
+
+def fundus_config(settings: Settings) -> SimulatorConfig:
+    """The simulator's settings of a study of simulated fundus photographs; others are refused."""
+    if not isinstance(settings.simulator, SimulatorConfig):
+        raise InputError(f"dataset {settings.dataset!r}: expected fairgenmed_simulated")
+    return settings.simulator
 
 
 def simulate_fairgenmed(config: SimulatorConfig, root: Path) -> None:
