@@ -19,6 +19,7 @@ from fairdiff_lib.config import InputError, load_settings
 from fairdiff_lib.gates import prompt_auc, reconstruction_r2
 from fairdiff_lib.planting import read_truth
 from fairdiff_lib.populations import ChestConfig, DermatoscopyConfig
+from fairdiff_lib.report import planted
 from fairdiff_lib.simulate import fundus_config
 from fairdiff_lib.simulate_chest import Patient, draw_patient, simulate_chest
 from fairdiff_lib.simulate_skin import LesionCase, draw_case, simulate_dermatoscopy
@@ -88,6 +89,14 @@ def test_a_knob_of_a_family_moves_its_own_folders(dataset: str) -> None:
         load_settings("smoke", dataset, {"simulator.fundus_height": "64"})
     with pytest.raises(InputError, match="expected fairgenmed_simulated"):
         fundus_config(usual)
+
+
+def test_what_was_planted_is_said_by_level() -> None:
+    assert planted(ChestConfig()) == {("race", "Black"): "camera noise x 3"}
+    varied = DermatoscopyConfig(difficulty_older=1.0, heterogeneity_male=2.0)
+    assert planted(varied) == {("sex", "Male"): "spread of appearance x 2"}
+    for config, name in ((ChestConfig(), "chexpert"), (DermatoscopyConfig(), "ham10000")):
+        assert all(level in spec_for(name).levels(a) for a, level in config.knobs)
 
 
 def test_only_simulated_datasets_are_simulated(tmp_path: Path) -> None:
