@@ -14,6 +14,7 @@ not in git: a fresh clone runs everything.
 import shlex
 import sys
 
+from fairdiff_lib import arms
 from fairdiff_lib.assets import load_cohort
 from fairdiff_lib.config import load_settings, parse_overrides
 from fairdiff_lib.methods import source_runs
@@ -42,6 +43,18 @@ SHARED = shlex.join(
         ("figures_root", FIGURES_ROOT),
     )
     for part in ("-p", name, value)
+)
+ROOTS = shlex.join(
+    part
+    for name, value in (
+        ("preset", PRESET),
+        ("dataset", DATASET),
+        ("overrides", OVERRIDES),
+        ("data-root", DATA_ROOT),
+        ("runs-root", RUNS_ROOT),
+        ("figures-root", FIGURES_ROOT),
+    )
+    for part in (f"--{name}", value)
 )
 FAIRDIFF = f"{shlex.quote(sys.executable)} -m fairdiff_lib.study notebook "
 # ends every rule's command
@@ -99,6 +112,7 @@ def figures(*names, folder=LAYOUT.figures):
 
 wildcard_constraints:
     method="[a-z][a-z0-9_]*?",
+    run="[^/]+",
     seed=r"\d+",
 
 
@@ -107,9 +121,25 @@ localrules:
     protocol,
 
 
+# the runs of the ablation study, by the name of their files; those that are committed stay
+ABLATION = LAYOUT.ablation / "runs"
+ARM_RUNS = {arms.path_of(LAYOUT, arm, seed).stem: (arm, seed) for arm, seed in arms.runs_of(SETTINGS)}
+
+
+def needed(wildcards):
+    """What a run of an arm waits for; nothing where it is recorded."""
+    arm, seed = ARM_RUNS[wildcards.run]
+    if arms.is_recorded(SETTINGS, LAYOUT, arm, seed):
+        return []
+    known = {own.name: own for own in arms.arms_of(SETTINGS)}
+    read = [arms.path_of(LAYOUT, known[name], own) for name, own in arms.sources_of(SETTINGS, arm, seed)]
+    return [record("03_train_base"), *map(str, read)]
+
+
 # what each study of graph.STUDIES is done with
 TARGETS = {
     "main": [record("00_index"), record("06_perturbation")],
+    "ablation": [record("08_ablations"), record("06_perturbation_ablation")],
     "proof": [record("10_proof")],
 }
 
@@ -242,14 +272,14 @@ rule quality:
         FAIRDIFF + "05_quality --made {params.made:q}" + COMMON
 
 
-# 06 -> what the optimiser did: F4
+# 06 -> what the optimiser did: F4; the mechanism, measured at the base and in the histories
 rule perturbation:
     input:
         runs=every_run("03_train"),
         source=source("06_perturbation"),
     output:
         record=record("06_perturbation"),
-        read=tables("tab_optimiser") + figures("fig04"),
+        read=tables("tab_optimiser", "tab_mechanism") + figures("fig04", "fig_mechanism"),
     log:
         notebook=executed("06_perturbation"),
     params:
@@ -277,29 +307,65 @@ rule downstream:
         FAIRDIFF + "07_downstream" + COMMON
 
 
-# 08 -> ablations: T12, T13, F7. They span datasets, so another dataset's run adds to the files.
-rule ablations:
+# an arm of the ablation study: trained, drawn, measured. Its three files are committed, so they are
+# kept whatever happens (update), and a run that is there is not made again.
+rule arm:
     input:
-        quality=record("05_quality"),
-        downstream=record("07_downstream"),
+        needed,
+    output:
+        run=update(f"{ABLATION}/{{run}}.json"),
+        kept=update(expand("{folder}/{{run}}.{kind}", folder=ABLATION, kind=["csv", "npz"])),
+    params:
+        arm=lambda wildcards: ARM_RUNS[wildcards.run][0].name,
+        seed=lambda wildcards: ARM_RUNS[wildcards.run][1],
+        failure=lambda wildcards: record(f"arm_{wildcards.run}"),
+    shell:
+        f"{shlex.quote(sys.executable)} -m fairdiff_lib.study arm {{params.arm:q}}"
+        f" --seed {{params.seed}} --record {{params.failure:q}} {ROOTS}"
+
+
+# 08 -> ablations: T12, T13, F7, the cost, the verdict on C2
+rule ablation:
+    input:
+        cohort=record("01_cohorts"),
+        runs=[f"{ABLATION}/{run}.json" for run in ARM_RUNS],
         source=source("08_ablations"),
     output:
         record=record("08_ablations"),
-        read=update(tables("tab12", "tab13", folder=LAYOUT.figures_all)),
-        drawn=update(figures("fig07", folder=LAYOUT.figures_all)),
+        read=tables("tab12", "tab13", "tab_cost", "tab_c2") + figures("fig07", "fig_methods"),
     log:
-        notebook=executed("08_ablations"),
+        notebook=f"{LAYOUT.ablation}/executed/08_ablations.ipynb",
     params:
         settings=LAYOUT.records.name,
+    threads: CORES
     shell:
         FAIRDIFF + "08_ablations" + COMMON
+
+
+# 06 for the ablation's core arms, with the dose-response. After 08: its runs are trained
+rule mechanism:
+    input:
+        runs=record("08_ablations"),
+        source=source("06_perturbation"),
+    output:
+        record=record("06_perturbation_ablation"),
+        read=tables("tab_optimiser", "tab_mechanism", "tab_dose", folder=LAYOUT.ablation)
+        + figures("fig04", "fig_mechanism", "fig_dose", folder=LAYOUT.ablation),
+    log:
+        notebook=f"{LAYOUT.ablation}/executed/06_perturbation.ipynb",
+    params:
+        settings=LAYOUT.records.name,
+    threads: CORES
+    shell:
+        FAIRDIFF + "06_perturbation -p ablation True" + COMMON
 
 
 # 09 -> a verdict per claim: T14
 rule verdict:
     input:
         protocol=ancient(protocol_path(LAYOUT)),
-        ablations=record("08_ablations"),
+        quality=record("05_quality"),
+        downstream=record("07_downstream"),
         source=source("09_verdict"),
     output:
         record=record("09_verdict"),

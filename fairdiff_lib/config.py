@@ -144,6 +144,24 @@ class ProofConfig:
 
 
 @dataclass(frozen=True)
+class AblationConfig:
+    """Arms of the ablation study (``arms``), and how often each is trained.
+
+    Fixed before any of its runs is measured.
+    """
+
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 7)  # of the core arms, which are tested
+    other_seeds: tuple[int, ...] = (0, 1, 2)  # of the others, which are described
+    roles: tuple[str, ...] = ("core", "control", "rival", "window", "option")
+    windows: tuple[int, ...] = (10, 60)  # steps: T12's cells beside the released 30
+    rates: tuple[float, ...] = (0.8, 1.0)  # of the drift: T12's cells beside the released 0.95
+    scored_window: int = 10  # steps, where a window is one score: 24 of them in 240 steps
+    held_out_rows: int = 48  # validation rows behind such a score, rare levels first
+    held_out_timesteps: tuple[int, ...] = (200, 500, 800)  # of 1,000
+    large_step_seconds: float = 1.0  # assumed, not measured: a step of SD 2.1, 32 images, 512 px
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything that a study depends on."""
 
@@ -162,6 +180,7 @@ class Settings:
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     audit: AuditConfig = field(default_factory=AuditConfig)
     proof: ProofConfig = field(default_factory=ProofConfig)
+    ablation: AblationConfig = field(default_factory=AblationConfig)
 
     def digest(self, *sections: str) -> str:
         """First 10 hex digits of the SHA-256 of the named sections (all without a name).
@@ -438,6 +457,16 @@ def _smoke(dataset: str) -> Settings:
             bootstrap=50,
             pool=400,
         ),
+        ablation=AblationConfig(
+            seeds=(0,),
+            other_seeds=(0,),
+            roles=("core",),
+            windows=(2,),
+            rates=(1.0,),
+            scored_window=2,
+            held_out_rows=12,
+            held_out_timesteps=(500,),
+        ),
     )
 
 
@@ -466,6 +495,7 @@ def _reference(dataset: str) -> Settings:
         training=dataclasses.replace(quick.training, steps=300),
         # no guidance: samples of the learnt distribution itself, at half the time
         generation=dataclasses.replace(quick.generation, guidance=1.0),
+        ablation=AblationConfig(seeds=(0, 1, 2, 3, 4), roles=("core",)),
     )
 
 

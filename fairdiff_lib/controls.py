@@ -26,25 +26,16 @@ class MatchedLearningRate(Mitigation):
 
     Weights with E[w] = 1 leave the expected gradient alone, but Adam divides by the root of a
     second moment that Var(w) inflates, and clipping shrinks longer gradients (P2). The part of an
-    update that is no noise, the drift, is therefore smaller by
-
-        ``ratio = mean_t [ (c_t / s_t) of fairdiffusion ] / [ (c_t / s_t) of none ]``
-
-    with c_t the factor that clipping leaves of the gradient and s_t the mean over the parameters
-    of Adam's ``sqrt(v / (1 - beta2^t))``, both measured in the finished runs of the same seed. The
-    learning rate is multiplied by the ratio (and with it AdamW's decay).
+    update that is no noise, the drift, is therefore smaller by the mean over the logged steps of
+    :func:`drift_ratio`, measured in the finished runs of the same seed. The learning rate is
+    multiplied by it (and with it AdamW's decay).
     """
 
     ratio = float("nan")
 
     def read_sources(self, runs: Mapping[str, pd.DataFrame]) -> None:
         """Measure the drift ratio; see the class."""
-        reach = {name: _reach(runs[name], name) for name in ("none", "fairdiffusion")}
-        ratios = (reach["fairdiffusion"] / reach["none"]).dropna()
-        if ratios.empty:
-            raise InputError(
-                f"method {self.name}: the runs of none and fairdiffusion share no logged step"
-            )
+        ratios = drift_ratio(runs["fairdiffusion"], runs["none"], ("fairdiffusion", "none"))
         self.ratio = float(ratios.mean())
 
     def learning_rate_factor(self, step: int) -> float:
@@ -52,16 +43,71 @@ class MatchedLearningRate(Mitigation):
         return self.ratio
 
 
-def _reach(history: pd.DataFrame, method: str) -> pd.Series[float]:
+def drift_ratio(
+    history: pd.DataFrame, baseline: pd.DataFrame, names: tuple[str, str] = ("run", "baseline")
+) -> pd.Series[float]:
+    """``[(c_t / s_t) of a run] / [(c_t / s_t) of its baseline]``, by step that both have logged.
+
+    c_t is the factor that clipping leaves of the gradient, s_t the mean over the parameters of
+    Adam's ``sqrt(v / (1 - beta2^t))``.
+
+    Parameters
+    ----------
+    history, baseline : DataFrame
+        Of two runs of the same seed; ``loop.HISTORY_COLUMNS``.
+    names : (str, str)
+        Of the two, for messages.
+
+    Raises
+    ------
+    InputError
+        A history without second moments, or no step in common.
+    """
+    ratios = (_reach(history, names[0]) / _reach(baseline, names[1])).dropna()
+    if ratios.empty:
+        raise InputError(f"the runs of {names[0]} and {names[1]} share no logged step")
+    return ratios
+
+
+def _reach(history: pd.DataFrame, name: str) -> pd.Series[float]:
     """Clip factor over Adam's scale, by step."""
     whole = history[history["attribute"].fillna("") == ""]
     table = whole.pivot_table(index="step", columns="quantity", values="value")
     if "second_moment" not in table:
         raise InputError(
-            f"run of {method}: its history has no second_moment; remove the run and train it again"
+            f"run of {name}: its history has no second_moment; remove the run and train it again"
         )
     reach: pd.Series[float] = table.get("clip_factor", 1.0) / table["second_moment"]
     return reach
+
+
+class FixedSigma(FairBayesianPerturbation):
+    """A perturbation whose sigma is given and stays: a dose, for measurements.
+
+    No optimiser is asked, whatever ``config.objective`` says; ``config.reweighting`` and
+    ``config.clamp`` say what sigma does.
+    """
+
+    name = "fixed_sigma"
+
+    def hold(self, sigma: Tensor) -> FixedSigma:
+        """Use this sigma from now on, float64 [G]; returns itself."""
+        if sigma.shape != (sum(self.sizes),):
+            raise InputError(
+                f"sigma has {sigma.numel()} value(s); expected {sum(self.sizes)}, one per level"
+            )
+        self.sigma = sigma.double()
+        return self
+
+    def prepare(self, pipeline: object, cohort: object) -> None:
+        """Keep the training split's composition; nothing is held out."""
+        self.train_levels = torch.as_tensor(cohort.split("train").codes())  # type: ignore[attr-defined]
+
+    def observe(
+        self, losses: Tensor, levels: Tensor, step: int, timesteps: Tensor | None = None
+    ) -> dict[str, float]:
+        """See :meth:`Mitigation.observe`; sigma stays."""
+        return Mitigation.observe(self, losses, levels, step, timesteps)
 
 
 class PathFollower(RandomPerturbation):

@@ -481,12 +481,44 @@ def denoising_losses_at(
     for column, t in enumerate(timesteps):
         for start in range(0, len(names), batch):
             rows = slice(start, start + batch)
-            noise = torch.stack([row_noise(latents, seed, f"{n}/{t}") for n in names[rows]])
-            steps = torch.full((len(noise),), t)
-            own = (p.to(device) for p in (latents[rows], noise, steps, text[index[rows]]))
-            losses[rows, column] = denoising_loss(module, scheduler, *own).double().cpu()
+            own = (latents[rows], text[index[rows]], names[rows], t, seed)
+            losses[rows, column] = loss_at(module, scheduler, *own).double().cpu()
     module.train(training)
     return losses
+
+
+def loss_at(
+    module: nn.Module,
+    scheduler: Any,
+    latents: Tensor,
+    text: Tensor,
+    names: Sequence[str],
+    timestep: int,
+    seed: int,
+) -> Tensor:
+    """:func:`denoising_loss` of rows at one timestep and their own noise, with gradient.
+
+    Parameters
+    ----------
+    module : nn.Module
+        As :func:`conditioning` gives it.
+    scheduler : DDPMScheduler
+    latents : float32 [N, C, h, w]
+        Scaled.
+    text : Tensor [N, ...]
+        What the module takes for each row.
+    names : sequence of str, length N
+    timestep, seed : int
+
+    Returns
+    -------
+    float32 [N]
+    """
+    device = next(module.parameters()).device
+    noise = torch.stack([row_noise(latents, seed, f"{name}/{timestep}") for name in names])
+    steps = torch.full((len(noise),), timestep)
+    own = (part.to(device) for part in (latents, noise, steps, text))
+    return denoising_loss(module, scheduler, *own)
 
 
 def row_noise(latents: Tensor, seed: int, name: str) -> Tensor:

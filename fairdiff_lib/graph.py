@@ -23,6 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, NoReturn
 
+from fairdiff_lib.arms import check_arms
 from fairdiff_lib.config import (
     InputError,
     Settings,
@@ -40,6 +41,7 @@ LOG = "snakemake.log"  # in the runs folder: all that Snakemake said in the last
 JOB_COMMAND = "-m fairdiff_lib.study notebook "  # how the Snakefile's rules call us
 STUDIES = {  # what a run can be for; the Snakefile says which jobs each needs
     "main": "the study: train, generate, audit, compare",
+    "ablation": "which part of a method matters? every method and control, over seeds",
     "proof": "is the audit itself valid? simulated audits of known truth",
 }
 STEPS_DONE = re.compile(r"^(\d+) of (\d+) steps \(\d+%\) done")
@@ -80,6 +82,8 @@ class Study:
         """Folders of what people read: tables and figures, executed notebooks."""
         if self.study == "proof":
             return self.layout.calibration, self.layout.calibration / "executed"
+        if self.study == "ablation":
+            return self.layout.figures, self.layout.ablation / "executed"
         return self.layout.figures, self.layout.executed
 
     def check(self) -> None:
@@ -91,6 +95,8 @@ class Study:
                 f"study proof: dataset {self.dataset!r}; expected fairgenmed_simulated, "
                 "whose images can be redrawn"
             )
+        if self.study == "ablation":
+            check_arms(settings)
         check_methods(settings.methods)
         if min(settings.seeds) < 0:
             raise InputError(f"seeds={settings.seeds}: expected 0 or more each")

@@ -62,7 +62,7 @@ def next_sigma(
     from linear_operator.utils.errors import NotPSDError
 
     bounds = torch.tensor([[config.sigma_low], [config.sigma_high]], dtype=torch.float64)
-    with _quiet(seed):
+    with quiet(seed):
         try:
             process = fit_process(tried, scores, config.noise_model)
             candidate, value = optimize_acqf(
@@ -110,7 +110,7 @@ def successive_noise(scores: Tensor) -> float:
 
 
 @contextmanager
-def _quiet(seed: int) -> Iterator[None]:
+def quiet(seed: int) -> Iterator[None]:
     """Own random state, one thread, and no warning that is expected of odd windows.
 
     The matrices are 30 x 30: more threads cost more than they do, most of all on busy cores.

@@ -107,8 +107,16 @@ def collect_gallery(
 # -- 06: what the optimiser did --------------------------------------------------------------
 
 
-def collect_perturbation(settings: Settings, layout: Layout) -> tuple[pd.DataFrame, pd.DataFrame]:
+def collect_perturbation(
+    named: Sequence[tuple[str, Path]], dataset: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """History of every run, and a row per run on its cost.
+
+    Parameters
+    ----------
+    named : sequence of (label, folder)
+        Finished runs; a label stands as their method.
+    dataset : str
 
     Returns
     -------
@@ -118,19 +126,18 @@ def collect_perturbation(settings: Settings, layout: Layout) -> tuple[pd.DataFra
         dataset, method, seed, steps, seconds_per_step, optimiser_share, proposals,
         final_loss, peak_memory_gib.
     """
-    folders = [layout.run(method, seed) for method, seed in assets.runs_of(settings)]
-    history = training.read_history(folders)
-    rows = []
-    for (method, seed), folder in zip(assets.runs_of(settings), folders, strict=True):
+    parts, rows = [], []
+    for label, folder in named:
         run = read_json(folder / "run.json")
-        own = history[(history["method"] == method) & (history["seed"] == seed)]
+        own = training.read_history([folder]).assign(method=label, dataset=dataset)
+        parts.append(own)
         whole = own[own["attribute"] == ""].sort_values("step")
         proposals = whole.loc[whole["quantity"] == "acquisition", "value"]
         rows.append(
             {
-                "dataset": settings.dataset,
-                "method": method,
-                "seed": seed,
+                "dataset": dataset,
+                "method": label,
+                "seed": run["seed"],
                 "steps": int(own["step"].max()),
                 "seconds_per_step": run["seconds_per_step"],
                 "optimiser_share": run["optimiser_share"],
@@ -139,7 +146,12 @@ def collect_perturbation(settings: Settings, layout: Layout) -> tuple[pd.DataFra
                 "peak_memory_gib": run["peak_memory_gib"],
             }
         )
-    return history.assign(dataset=settings.dataset), pd.DataFrame(rows)
+    return pd.concat(parts, ignore_index=True), pd.DataFrame(rows)
+
+
+def method_runs(settings: Settings, layout: Layout) -> list[tuple[str, Path]]:
+    """(method, folder) of every run of a study."""
+    return [(method, layout.run(method, seed)) for method, seed in assets.runs_of(settings)]
 
 
 # -- 07: downstream --------------------------------------------------------------------------

@@ -11,13 +11,13 @@ import pandas as pd
 from fairdiff_lib import assets, tables
 from fairdiff_lib.cohorts import Cohort
 from fairdiff_lib.config import InputError, Settings
-from fairdiff_lib.pipeline import downstream_changes
 from fairdiff_lib.populations import Simulator
 from fairdiff_lib.protocol import Registered, space_name
 from fairdiff_lib.store import Layout, is_simulated, read_json, read_table, write_table
 from fairdiff_lib.verdict import Evidence, verdicts
 
 if TYPE_CHECKING:
+    from fairdiff_lib.ablation_report import AblationResult
     from fairdiff_lib.auditing import QualityResult
 
 # -- 03 to 07: short tables and scalars for the notebooks ------------------------------------
@@ -136,6 +136,31 @@ def write_downstream_contrasts(table: pd.DataFrame, layout: Layout, stamp: Any) 
                   layout, stamp)  # fmt: skip
 
 
+def write_ablation(result: AblationResult, layout: Layout, stamp: Any) -> list[Path]:
+    """Write T12, T13, the cost of every run, and the verdict on C2."""
+    todo = {"tab12": result.cells, "tab13": result.methods, "tab_cost": result.cost}
+    folder = layout.figures
+    paths = [write_table(table, folder / f"{name}.csv", stamp) for name, table in todo.items()]
+    return [*paths, write_table(result.c2, folder / "tab_c2.csv", stamp)]
+
+
+def option_table(methods: pd.DataFrame, roles: Mapping[str, str]) -> pd.DataFrame:
+    """Controls and single options against FairDiffusion: overall KID, its disparity, the loss's."""
+    own = methods[(methods["baseline"] == "fairdiffusion") & (methods["attribute"] == "overall")]
+    own = own[own["method"].map(roles).isin(["control", "option"])]
+    first = methods.loc[methods["metric"] == "kid", "features"].iloc[0]
+    own = own[own["features"].isin([first, ""])]
+    own = own[own["metric"].isin(["kid", "kid_disparity", "denoising_loss_disparity"])]
+    return own[["method", "baseline", "seeds", "metric", "value", "low", "high"]]
+
+
+def ablation_scalars(result: AblationResult) -> dict[str, Any]:
+    """What 08 records: rows, and the verdicts."""
+    verdicts = {f"c2_{row.method}": row.verdict for row in result.c2.itertuples()}
+    rows = {"cell_rows": len(result.cells), "method_rows": len(result.methods)}
+    return {**rows, **verdicts, "runs": len(result.cost)}
+
+
 def _write(todo: Mapping[str, pd.DataFrame], layout: Layout, stamp: Any) -> list[Path]:
     folder = layout.figures
     return [write_table(tables.as_written(t), folder / f"{n}.csv", stamp) for n, t in todo.items()]
@@ -200,31 +225,6 @@ def main_rows(table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     return table[table["features"].isin([space_name(settings.audit.features), ""])]
 
 
-def collect_ablations(settings: Settings, layout: Layout) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """T12 and T13 with this study's rows put in beside those of other datasets and settings."""
-    kind, folder = family(settings.dataset), layout.figures_all
-    version = data_version(layout, QUALITY_TABLES[kind] + DOWNSTREAM_TABLES[kind])
-    quality = main_rows(read_tables(layout, QUALITY_TABLES[kind]), settings)
-    downstream = read_tables(layout, DOWNSTREAM_TABLES[kind])
-    settings_of_run = ("time_window", "exploitation_rate")
-    own = tables.ablation_table(quality, settings, version)
-    t12 = tables.add_rows(folder / "tab12.csv", own, settings_of_run, settings.dataset)
-    changes = _changes(settings, layout)
-    methods = tables.method_table(quality, downstream, settings, version, changes)
-    t13 = tables.add_rows(folder / "tab13.csv", methods, ("method",), settings.dataset)
-    return t12, t13
-
-
-def _changes(settings: Settings, layout: Layout) -> pd.DataFrame:
-    """Paired changes with an interval for new patients: quality, and AUC and accuracy."""
-    columns = ("method", "baseline", "level", "low_new", "high_new")
-    quality = read_table(layout.figures / "tab_differences.csv", columns, dtype={"seeds": str})
-    quality = main_rows(tables.with_text(quality), settings).assign(condition="")
-    cohort = assets.load_cohort(settings, layout)
-    downstream = downstream_changes(settings, layout, cohort)
-    return pd.concat([quality, downstream], ignore_index=True)
-
-
 def collect_verdict(
     settings: Settings, layout: Layout, cohort: Cohort, protocol: Registered
 ) -> pd.DataFrame:
@@ -279,6 +279,11 @@ CONTENTS: dict[str, tuple[str, str]] = {  # id: (what it holds, notebook)
     "fig06": ("prompt gallery", "05_quality"),
     "tab_optimiser": ("cost and calls of the optimiser", "06_perturbation"),
     "fig04": ("the optimiser's path", "06_perturbation"),
+    "tab_mechanism": ("the mechanism, measured", "06_perturbation"),
+    "fig_mechanism": ("the mechanism, measured", "06_perturbation"),
+    "tab_dose": ("dose-response: effect of each level's sigma", "06_perturbation"),
+    "tab_dose_cells": ("dose-response: every cell", "06_perturbation"),
+    "fig_dose": ("dose-response: effect of each level's sigma", "06_perturbation"),
     "tab04": ("downstream: glaucoma", "07_downstream"),
     "tab05": ("downstream: vision loss", "07_downstream"),
     "tab06": ("downstream: cup-disc ratio", "07_downstream"),
@@ -289,7 +294,10 @@ CONTENTS: dict[str, tuple[str, str]] = {  # id: (what it holds, notebook)
     "fig05": ("equity-scaled metrics", "07_downstream"),
     "tab12": ("ablation: time window and exploitation rate", "08_ablations"),
     "tab13": ("methods side by side", "08_ablations"),
+    "tab_cost": ("what each run of the ablation study cost", "08_ablations"),
+    "tab_c2": ("the verdict on C2, from T13", "08_ablations"),
     "fig07": ("ablation: time window and exploitation rate", "08_ablations"),
+    "fig_methods": ("methods side by side", "08_ablations"),
     "tab14": ("one verdict per claim", "09_verdict"),
 }
 

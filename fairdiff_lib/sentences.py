@@ -171,17 +171,6 @@ def about_downstream(table: pd.DataFrame, condition: str, metric: str = "es_auc"
     return f"{name_of(metric)} for {condition}. {'; '.join(parts)}.{warning}"
 
 
-def about_ablations(table: pd.DataFrame) -> str:
-    """How many settings there are to compare."""
-    settings = len(table[["dataset", "time_window", "exploitation_rate"]].drop_duplicates())
-    if settings < 2:
-        return (
-            f"{settings} setting was run, so nothing can be compared yet; "
-            "each study with another mitigation.time_window or exploitation_rate adds a cell."
-        )
-    return f"{settings} settings were run; cells of one dataset can be compared."
-
-
 def about_verdicts(table: pd.DataFrame) -> str:
     """The verdicts of each dataset in one line."""
     parts = []

@@ -7,6 +7,7 @@ process or a full disk leaves either the old file, the new one, or none.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -300,6 +301,16 @@ def is_simulated(dataset: str) -> bool:
     return dataset.endswith("_simulated")
 
 
+@contextmanager
+def locked(path: Path | str) -> Iterator[None]:
+    """Hold a file's lock: a second process that asks for it waits until the first has done."""
+    place = Path(path)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("w", encoding="utf-8") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
 # -- layout ----------------------------------------------------------------------------------
 
 
@@ -388,6 +399,16 @@ class Layout:
     def figures_all(self) -> Path:
         """Tables and figures of this preset that span datasets."""
         return PROJECT_ROOT / self.figures_root / self.settings.preset / "all"
+
+    def dose(self, digest: str) -> Path:
+        """Cells of a dose-response from the base, by a digest of what it depends on besides."""
+        parts = ("model", "vae", "base", "training")
+        return self._runs() / f"dose-{self._digest(*parts)}-{digest}"
+
+    @property
+    def ablation(self) -> Path:
+        """What the audit keeps of every run of the ablation study, and its executed notebooks."""
+        return self.figures / "ablation"
 
     @property
     def pools(self) -> Path:

@@ -102,6 +102,18 @@ def _parser() -> _Parser:
     notebook.add_argument("--made", metavar="DIR", help="folder whose size the record notes")
     notebook.set_defaults(action=_notebook)
 
+    arm = actions.add_parser("arm", help="train, draw and measure one run of the ablation study")
+    arm.add_argument("name", metavar="ARM", help="as fairdiffusion; see fairdiff list")
+    arm.add_argument("--seed", type=int, required=True, metavar="N")
+    arm.add_argument("--preset", default="quick")
+    arm.add_argument("--dataset", default="fairgenmed_simulated")
+    arm.add_argument("--overrides", default="", metavar="TEXT", help="of the whole study")
+    for name, default in (("data", ""), ("runs", "data/runs"), ("figures", "figures")):
+        arm.add_argument(f"--{name}-root", default=default, metavar="DIR")
+    arm.add_argument("--threads", type=int, default=1, metavar="N")
+    arm.add_argument("--record", metavar="FILE", help="where a failure leaves its line")
+    arm.set_defaults(action=_arm)
+
     _add_audit(actions.add_parser("audit", help="audit your own generator: two CSV files in"))
 
     simulate = actions.add_parser("simulate", help="write a simulated FairGenMed")
@@ -119,15 +131,17 @@ def _parser() -> _Parser:
 
     bench = actions.add_parser("bench", help="print what jobs took, or what the audit takes")
     bench.add_argument(
-        "what", nargs="?", default="jobs", choices=("jobs", "audit"),
-        help="jobs: as noted in --runs-root; audit: measured now, in some minutes",
+        "what", nargs="?", default="jobs", choices=("jobs", "audit", "optimiser"),
+        help="jobs: as noted in --runs-root; audit, optimiser: measured now, in some minutes",
     )  # fmt: skip
     bench.add_argument("--runs-root", default="data/runs", metavar="DIR", help="of jobs")
     bench.add_argument("--write", action="store_true", help="jobs: into expected_seconds.json")
     bench.add_argument("--images", type=int, default=10_000, metavar="N", help="audit: of KID")
     bench.add_argument("--features", type=int, default=2048, metavar="D", help="audit: their width")
     bench.add_argument("--resamples", type=int, default=1000, metavar="R", help="audit: of FID")
-    bench.add_argument("--output", default="", metavar="CSV", help="audit: the table and its stamp")
+    bench.add_argument("--output", default="", metavar="CSV", help="the table and its stamp")
+    bench.add_argument("--surfaces", type=int, default=20, metavar="N", help="optimiser: simulated")
+    bench.add_argument("--windows", type=int, default=30, metavar="N", help="optimiser: of each")
     bench.set_defaults(action=_bench)
     return parser
 
@@ -221,6 +235,45 @@ def _notebook(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def _arm(chosen: argparse.Namespace) -> int:
+    title = f"arm {chosen.name} seed={chosen.seed}"
+    print(f"{OURS}{title}: started", file=sys.stderr, flush=True)
+    started = time.monotonic()
+    record = Path(chosen.record) if chosen.record else None
+    try:
+        path = _make_arm(chosen)
+    except InputError as error:
+        if record:
+            note = {"title": title, "message": str(error), "output": "", "bad_input": True}
+            write_json(failure_of(record), note)
+        raise InputError(f"{title}: {error}") from error
+    if record:
+        failure_of(record).unlink(missing_ok=True)
+    seconds = time.monotonic() - started
+    print(f"{OURS}{title}: {path.name} in {seconds:.0f} s", file=sys.stderr, flush=True)
+    return 0
+
+
+def _make_arm(chosen: argparse.Namespace) -> Path:
+    roots = chosen.data_root, chosen.runs_root, chosen.figures_root
+    study = Study(chosen.preset, chosen.dataset, chosen.overrides, *roots, study="ablation")
+    study.check()
+    from fairdiff_lib.arms import find_arm, seeds_of
+
+    arm = find_arm(study.settings, chosen.name)
+    if chosen.seed not in seeds_of(study.settings, arm):
+        known = ", ".join(map(str, seeds_of(study.settings, arm)))
+        raise InputError(f"--seed {chosen.seed}: expected one of {known}")
+    import torch
+
+    from fairdiff_lib.ablation import make_run
+    from fairdiff_lib.assets import load_cohort
+
+    torch.set_num_threads(max(1, chosen.threads))
+    cohort = load_cohort(study.settings, study.layout)
+    return make_run(study.settings, study.layout, cohort, arm, chosen.seed)
+
+
 def _audit(chosen: argparse.Namespace) -> int:
     from fairdiff_lib.card import finding
     from fairdiff_lib.own_images import audit_own, refuse_taken, write_audit
@@ -273,7 +326,22 @@ def _list(chosen: argparse.Namespace) -> int:
 
 
 def _bench(chosen: argparse.Namespace) -> int:
-    return _bench_audit(chosen) if chosen.what == "audit" else _bench_jobs(chosen)
+    known = {"jobs": _bench_jobs, "audit": _bench_audit, "optimiser": _bench_optimiser}
+    return known[chosen.what](chosen)
+
+
+def _bench_optimiser(chosen: argparse.Namespace) -> int:
+    from fairdiff_lib.benchmarks import bench_optimiser, check_output
+
+    for name in ("surfaces", "windows"):
+        if getattr(chosen, name) < 2:
+            raise InputError(f"--{name} {getattr(chosen, name)}: expected 2 or more")
+    if chosen.output:
+        check_output(chosen.output)
+    table = bench_optimiser(chosen.surfaces, chosen.windows, chosen.output)
+    print("simulated surfaces; regret, 0 is the best sigma")
+    print(table.to_string(index=False, float_format=lambda value: f"{value:.4g}"))
+    return 0
 
 
 def _bench_audit(chosen: argparse.Namespace) -> int:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import torch
+from scipy import stats
 from torch import Tensor
 
 from fairdiff_lib.config import MitigationConfig
 from fairdiff_lib.groups import generator_for
 from fairdiff_lib.methods import CORRECTED, P_AS_RELEASED, P_CORRECTED
 from fairdiff_lib.optimiser import SigmaPath
+from fairdiff_lib.seeds import t_interval
 
 
 class SimulatedGap:
@@ -103,6 +106,49 @@ def optimiser_benchmark(
             best = world.surface(player.recommend())
             rows.append((strategy, seed, windows, "recommended", best))
     return pd.DataFrame(rows, columns=["strategy", "seed", "window", "quantity", "regret"])
+
+
+def regret_table(benchmark: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+    """Mean regret of every strategy over surfaces, and its paired difference from the others.
+
+    Parameters
+    ----------
+    benchmark : DataFrame
+        From :func:`optimiser_benchmark`.
+    confidence : float
+
+    Returns
+    -------
+    DataFrame
+        strategy, baseline (empty for a strategy's own mean), quantity (``used`` over all windows,
+        ``used_late`` over the last fifth, ``recommended``), n (surfaces), value, low, high, p:
+        t over surfaces, a surface each. Below 0 a strategy is better than its baseline.
+    """
+    last = int(benchmark["window"].max())
+    used = benchmark[benchmark["quantity"] == "used"]
+    kinds = {
+        "used": used,
+        "used_late": used[used["window"] > 0.8 * last],
+        "recommended": benchmark[benchmark["quantity"] == "recommended"],
+    }
+    rows = []
+    for quantity, own in kinds.items():
+        wide = own.groupby(["seed", "strategy"])["regret"].mean().unstack("strategy")
+        for strategy in wide.columns:
+            rows.append({"strategy": strategy, "baseline": "", "quantity": quantity}
+                        | _mean_of(wide[strategy], confidence))  # fmt: skip
+            for other in (name for name in wide.columns if name != strategy):
+                gap = _mean_of(wide[strategy] - wide[other], confidence)
+                rows.append({"strategy": strategy, "baseline": other, "quantity": quantity} | gap)
+    table = pd.DataFrame(rows)
+    return table.assign(p=table["p"].where(table["baseline"] != ""))
+
+
+def _mean_of(values: pd.Series[float], confidence: float) -> dict[str, float]:
+    """Mean, its t-interval, and the p of a mean of zero."""
+    mean, _, low, high = t_interval(np.asarray(values, dtype=np.float64), confidence)
+    p = float(stats.ttest_1samp(values, 0.0).pvalue) if len(values) > 1 else float("nan")
+    return {"n": len(values), "value": mean, "low": low, "high": high, "p": p}
 
 
 def _player(strategy: str, base: MitigationConfig, size: int, seed: int) -> SigmaPath:

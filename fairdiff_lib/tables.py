@@ -16,7 +16,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from fairdiff_lib.cohorts import Cohort
 from fairdiff_lib.config import Settings, as_dict
-from fairdiff_lib.seeds import compare_methods, summarise_seeds
+from fairdiff_lib.seeds import summarise_seeds
 from fairdiff_lib.store import Layout, read_table
 
 SPLITS = ("train", "val", "test")
@@ -171,12 +171,19 @@ def single_seeds(table: pd.DataFrame) -> pd.DataFrame:
     return table[~table["seeds"].astype(str).str.contains(",")]
 
 
+MOST_NAMED = 6  # runs in a line; of more, the range
+
+
 def failed_gates(gates: pd.DataFrame) -> list[str]:
-    """One line for each gate that failed, with its threshold and every run's value."""
+    """One line for each gate that failed, with its threshold and the failing runs' values."""
     failed = gates[~gates["passed"].astype(bool)]
     lines = []
     for gate, own in failed.groupby("gate", sort=False):
         values = ", ".join(f"{r.method} seed {r.seed}: {r.value:.3g}" for r in own.itertuples())
+        if len(own) > MOST_NAMED:
+            runs = int((gates["gate"] == gate).sum())
+            least, most = own["value"].min(), own["value"].max()
+            values = f"in {len(own)} of {runs} runs: {least:.3g} to {most:.3g}"
         wanted = f"{own['comparison'].iloc[0]} {own['threshold'].iloc[0]:.3g}"
         lines.append(f"gate {gate} failed (expected {wanted}; {values})")
     return lines
@@ -235,7 +242,7 @@ def pick(table: pd.DataFrame, attributes: Iterable[str], column: str = "attribut
     return table[table[column].isin(list(attributes))].reset_index(drop=True)
 
 
-# -- ablations (T12, T13) --------------------------------------------------------------------
+# -- tables that span datasets (T14) ---------------------------------------------------------
 
 
 def study_digest(settings: Settings, data_hash: str) -> str:
@@ -246,95 +253,11 @@ def study_digest(settings: Settings, data_hash: str) -> str:
     data_hash : str
         Of the data that the rows were measured on.
     """
-    names = [name for name in as_dict(settings) if name not in ("mitigation", "methods")]
+    names = [
+        name for name in as_dict(settings) if name not in ("mitigation", "methods", "ablation")
+    ]
     text = f"{settings.digest(*names)}|{data_hash}"
     return hashlib.sha256(text.encode()).hexdigest()[:10]
-
-
-def ablation_table(quality: pd.DataFrame, settings: Settings, data_hash: str) -> pd.DataFrame:
-    """T12: overall and group KID of Fair Bayesian Perturbation at this study's settings.
-
-    Parameters
-    ----------
-    quality : DataFrame
-        The study's own T2 or T8, with seeds; the primary feature space.
-    settings : Settings
-    data_hash : str
-
-    Returns
-    -------
-    DataFrame
-        study, time_window (steps), exploitation_rate, then the columns of ``quality``.
-    """
-    own = quality[(quality["method"] == "fairdiffusion") & (quality["metric"] == "kid")]
-    m = settings.mitigation
-    front = {
-        "study": study_digest(settings, data_hash),
-        "time_window": m.time_window,
-        "exploitation_rate": m.exploitation_rate,
-    }
-    return _in_front(own, front)
-
-
-COMPARED = ("kid", "es_kid", "auc", "es_auc", "accuracy", "es_accuracy")
-
-
-def method_table(
-    quality: pd.DataFrame,
-    downstream: pd.DataFrame,
-    settings: Settings,
-    data_hash: str,
-    changes: pd.DataFrame | None = None,
-) -> pd.DataFrame:
-    """T13: every method's overall and equity-scaled metrics, and paired differences.
-
-    Parameters
-    ----------
-    quality, downstream : DataFrame
-        The study's T2 (or T8), primary feature space, and T4 to T7 (or T9), with seeds.
-    settings : Settings
-    data_hash : str
-    changes : DataFrame, optional
-        As of ``seeds.compare_audits``, with a column condition: adds the intervals for new
-        patients, which only metrics with influence values have.
-
-    Returns
-    -------
-    DataFrame
-        study, dataset, method, baseline (empty for a method's own value), seeds,
-        condition, attribute, metric, features, n, value, low, high, p, low_new, high_new, note.
-    """
-    renamed = downstream.rename(columns={"source": "method"})
-    both = pd.concat([quality, renamed], ignore_index=True)
-    both = both[both["metric"].isin(COMPARED) & (both["level"] == "all")]
-    both = with_text(both)
-    single = single_seeds(both).rename(columns={"seeds": "seed"})
-    single = single.drop(columns=["n_seeds", "sd"], errors="ignore")
-    found = [both.assign(baseline="")]
-    if "none" in settings.methods and len(settings.methods) > 1:
-        found.append(compare_methods(single, "none", settings.audit.confidence))
-    columns = ["dataset", "method", "baseline", "seeds", "condition", "attribute", "metric"]
-    columns += ["features", "n", "value", "low", "high", "p", "note"]
-    table = pd.concat(found, ignore_index=True).reindex(columns=columns)
-    table = _for_new_patients(with_text(table), changes)
-    return _in_front(table, {"study": study_digest(settings, data_hash)})
-
-
-def _for_new_patients(table: pd.DataFrame, changes: pd.DataFrame | None) -> pd.DataFrame:
-    """The table with low_new and high_new before its note."""
-    new = ["low_new", "high_new"]
-    if changes is None:
-        joined = table.assign(**dict.fromkeys(new, np.nan))
-    else:
-        keys = ["method", "baseline", "condition", "attribute", "metric", "features"]
-        known = changes.loc[changes["level"] == "all", [*keys, *new]]
-        joined = table.merge(known, on=keys, how="left", validate="many_to_one")
-    return joined[[*(c for c in table.columns if c != "note"), *new, "note"]]
-
-
-def _in_front(table: pd.DataFrame, columns: dict[str, Any]) -> pd.DataFrame:
-    named = table.assign(**columns)
-    return named[[*columns, *table.columns]].reset_index(drop=True)
 
 
 def add_rows(path: Path, new: pd.DataFrame, keys: Sequence[str], dataset: str) -> pd.DataFrame:

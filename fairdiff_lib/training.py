@@ -270,18 +270,7 @@ def train_method(settings: Settings, layout: Layout, cohort: Any, method: str, s
     pipeline = load_base(layout, cohort.data_hash)
     loop, folder = settings.training, layout.run(method, seed)
     mitigation = _prepared(settings, layout, kept, pipeline, method, seed)
-    cached = load_file(layout.base / "latents.safetensors")
-    module, text, prompt = diffusion.conditioning(pipeline, train.table["prompt"].tolist())
-    objective = DenoisingObjective(
-        module,
-        diffusion.training_scheduler(pipeline),
-        cached["mean"],
-        cached["std"],
-        pipeline.vae.config.scaling_factor,
-        text,
-        prompt,
-        loop.prompt_dropout,
-    )
+    objective = method_objective(layout, pipeline, train, loop.prompt_dropout)
     result = fit(
         objective,
         loop,
@@ -300,12 +289,41 @@ def train_method(settings: Settings, layout: Layout, cohort: Any, method: str, s
             for stale in folder.glob("generated-*"):  # images of an earlier training of this run
                 shutil.rmtree(stale)
             diffusion.save_pipeline(pipeline, folder / diffusion.PIPELINES["raw"])
-            _use_average(result.average, module.to("cpu"))
+            _use_average(result.average, objective.module.to("cpu"))
             diffusion.save_pipeline(pipeline, folder / diffusion.PIPELINES["ema"])
             write_table(result.history.assign(stage="training"), folder / "history.csv", None)
             seconds = time.perf_counter() - started
             _finish(folder, settings, layout, cohort, method, seed, seconds, result)
     return folder / "run.json"
+
+
+def method_objective(
+    layout: Layout, pipeline: Any, train: Any, prompt_dropout: float = 0.0
+) -> DenoisingObjective:
+    """What a method minimises, on the base's cached latents of the training rows.
+
+    Parameters
+    ----------
+    layout : Layout
+        Whose base the pipeline is, or was fine-tuned from: they share the VAE.
+    pipeline : StableDiffusionPipeline
+    train : Cohort
+        The included training rows, all of them.
+    prompt_dropout : float
+        Share of prompts emptied.
+    """
+    cached = load_file(layout.base / "latents.safetensors")
+    module, text, prompt = diffusion.conditioning(pipeline, train.table["prompt"].tolist())
+    return DenoisingObjective(
+        module,
+        diffusion.training_scheduler(pipeline),
+        cached["mean"],
+        cached["std"],
+        pipeline.vae.config.scaling_factor,
+        text,
+        prompt,
+        prompt_dropout,
+    )
 
 
 def _prepared(

@@ -274,6 +274,27 @@ def judge_quality(evidence: Evidence, rule: Protocol) -> Finding:
     return Finding(equity.p, clear, INCONCLUSIVE, reason)
 
 
+def quality_verdict(evidence: Evidence, rule: Protocol, p_adjusted: float) -> dict[str, Any]:
+    """C2 by itself, of ``rule.method``: a row in ``COLUMNS``, its p adjusted by the caller."""
+    finding = judge_quality(evidence, rule)
+    clear = p_adjusted < 1 - rule.confidence
+    verdict, reason = _limited(
+        finding.if_clear if clear else finding.otherwise, finding.reason, evidence
+    )
+    seeds = len(common_seeds(evidence.quality, "method", rule))
+    return {
+        "dataset": evidence.dataset,
+        "claim": "C2",
+        "statement": CLAIMS["C2"],
+        "verdict": verdict,
+        "seeds": seeds,
+        "p": finding.p,
+        "p_holm": p_adjusted,
+        "reason": reason,
+        "protocol": rule.sha256,
+    }
+
+
 def _by_method(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """Mean value per key, a column per method; rows that both methods have."""
     wide: pd.DataFrame = table.groupby([*keys, "method"])["value"].mean().unstack("method")

@@ -77,18 +77,6 @@ def downstream() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def ablation(cells: int) -> pd.DataFrame:
-    pairs = [(30, 0.95), (10, 0.95), (30, 1.0), (10, 1.0)][:cells]
-    rows = [
-        {"dataset": SIMULATED, "time_window": window, "exploitation_rate": rate, "metric": "kid",
-         "attribute": attribute, "seeds": "0", "n": 64, "value": 0.05 + window / 1000,
-         "low": 0.04, "high": 0.09}
-        for window, rate in pairs
-        for attribute in ("overall", "race")
-    ]  # fmt: skip
-    return pd.DataFrame(rows)
-
-
 def images(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 255, (*shape, 3, 8, 8), dtype=np.uint8)
 
@@ -112,7 +100,6 @@ EVERY = {
     "fig06": lambda notes: galleries.fig06(
         {"none": images(1, 5)}, [("glaucoma", "yes")], dataset=SIMULATED, notes=notes
     ),
-    "fig07": lambda notes: figures.fig07(ablation(4), notes=notes),
 }
 
 
@@ -189,14 +176,6 @@ def test_real_patients_are_left_out_unless_asked_for() -> None:
 def test_only_a_real_row_of_real_patients_is_refused() -> None:
     with pytest.raises(InputError, match="no image to show"):
         galleries.fig02({"real": images(1)}, ["Female"], dataset="ham10000")
-
-
-def test_one_ablation_run_still_makes_a_figure() -> None:
-    assert "0.08" in " ".join(texts(figures.fig07(ablation(1))))
-
-
-def test_no_ablation_run_says_so() -> None:
-    assert "No run of Fair Bayesian Perturbation yet." in texts(figures.fig07(ablation(0)))
 
 
 def test_notes_lengthen_the_page_instead_of_shrinking_it() -> None:

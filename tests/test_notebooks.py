@@ -38,7 +38,8 @@ NAMES = [
 ]
 WORKSHOP = "11_audit_your_own"  # takes CSV files, not a study's settings; see test_own_images.py
 STUDY = [name for name in NAMES if name != WORKSHOP]
-GRAPH = [name for name in STUDY if name != "10_proof"]  # what `fairdiff run` does by itself
+OTHER_STUDIES = ("08_ablations", "10_proof")
+GRAPH = [name for name in STUDY if name not in OTHER_STUDIES]  # what `fairdiff run` does by itself
 SHARED_PARAMETERS = {
     "preset": "quick",
     "dataset": "fairgenmed_simulated",
@@ -192,9 +193,8 @@ def test_every_table_and_figure_is_there_with_its_stamp(smoke: Smoke) -> None:
     tables = ["tab01", "tab_gates", *(f"tab0{number}" for number in range(2, 8))]
     drawn = [f"fig0{number}" for number in range(1, 7)]
     expected = {layout.figures / f"{name}.csv" for name in tables}
-    expected |= {layout.figures_all / f"{name}.csv" for name in ("tab12", "tab13", "tab14")}
-    for folder, names in ((layout.figures, drawn), (layout.figures_all, ["fig07"])):
-        expected |= {folder / f"{name}.{kind}" for name in names for kind in ("png", "pdf")}
+    expected |= {layout.figures_all / "tab14.csv"}
+    expected |= {layout.figures / f"{name}.{kind}" for name in drawn for kind in ("png", "pdf")}
     expected |= {layout.figures / f"card.{kind}" for kind in ("html", "png")}
     assert not [path for path in expected if not path.is_file()]
     for path in expected:
@@ -284,3 +284,31 @@ def test_the_proof_runs_on_what_the_study_left(smoke: Smoke) -> None:
     assert {line.split(",")[1] for line in lines[1:]} == {"F", "I", "T"}
     drawn = ("calibration", "power", "fid_bias")
     assert all((place / f"fig_{name}.png").is_file() for name in drawn)
+
+
+def test_the_ablation_study_runs_on_what_the_study_left_and_keeps_what_is_recorded(
+    smoke: Smoke,
+) -> None:
+    words, layout = [*command(smoke.study), "--study", "ablation"], smoke.study.layout
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "03_train" not in done.stdout, "the base was there"
+    declared = json.loads((layout.ablation / "protocol.json").read_text())
+    assert declared["before_any_measurement"] is True
+    runs = {path.stem for path in (layout.ablation / "runs").glob("*.json")}
+    assert {"none-seed0", "fairdiffusion-seed0", "shuffled_y-seed0"} <= runs
+    wanted = "dataset,method,seeds,attribute,level,metric,n,value,low,high,p,p_adjusted"
+    assert (layout.figures / "tab13.csv").read_text().startswith(wanted)
+    for name in ("tab12", "tab13", "tab_cost", "tab_c2", "fig07", "fig_methods"):
+        assert set(json.loads((layout.figures / f"{name}.json").read_text())) >= STAMP_KEYS
+    found = records(smoke)["08_ablations"]
+    assert found["runs"] == len(runs) and found["c2_fairdiffusion"] == "inconclusive"
+    # one run is lost: it alone is made again
+    (layout.ablation / "runs" / "shuffled_y-seed0.json").unlink()
+    again = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stdout + again.stderr
+    started = [line for line in again.stdout.splitlines() if line.endswith("started")]
+    assert [line.split("] ")[1] for line in started] == [
+        "arm shuffled_y seed=0: started",
+        "08_ablations: started",
+    ]

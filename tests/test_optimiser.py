@@ -15,7 +15,7 @@ from scipy import stats
 from fairdiff_lib.config import InputError, MitigationConfig, check_mitigation, load_settings
 from fairdiff_lib.methods import P_CORRECTED
 from fairdiff_lib.optimiser import SigmaPath, fit_process, next_sigma, successive_noise
-from fairdiff_lib.surfaces import SimulatedGap, optimiser_benchmark
+from fairdiff_lib.surfaces import SimulatedGap, optimiser_benchmark, regret_table
 
 CONFIG = MitigationConfig()
 CORRECTED = replace(CONFIG, **P_CORRECTED)
@@ -45,6 +45,18 @@ def test_corrected_beats_random_search_and_constant_sigma(other: str, regret: pd
     assert len(last) == 8
     assert last["corrected"].mean() < last[other].mean() / 1.5, last
     assert stats.ttest_rel(last["corrected"], last[other], alternative="less").pvalue < 0.05
+
+
+def test_the_regret_table_pairs_strategies_by_surface(regret: pd.DataFrame) -> None:
+    table = regret_table(regret).set_index(["strategy", "baseline", "quantity"])
+    wide = regret[regret["quantity"] == "recommended"].pivot(
+        index="seed", columns="strategy", values="regret"
+    )
+    gap = wide["corrected"] - wide["constant"]
+    row = table.loc[("corrected", "constant", "recommended")]
+    assert (row["n"], row["value"]) == (8, pytest.approx(gap.mean()))
+    assert row["p"] == pytest.approx(stats.ttest_rel(wide["corrected"], wide["constant"]).pvalue)
+    assert row["high"] < 0 and np.isnan(table.loc[("corrected", "", "recommended"), "p"])
 
 
 def test_what_corrected_uses_improves_and_constant_does_not(regret: pd.DataFrame) -> None:

@@ -34,13 +34,6 @@ def test_gates_say_which_failed() -> None:
     assert "1 of 2 gates failed: prompt (none)" in failed
 
 
-def test_one_setting_compares_nothing() -> None:
-    table = pd.DataFrame({"dataset": ["d"], "time_window": [30], "exploitation_rate": [0.95]})
-    assert "nothing can be compared" in sentences.about_ablations(table)
-    more = pd.concat([table, table.assign(time_window=10)])
-    assert sentences.about_ablations(more).startswith("2 settings")
-
-
 def contrast(**values: object) -> pd.Series:
     row = {"attribute": "race", "level": "Black", "reference": "White", "value": 0.01,
            "low": -0.02, "high": 0.04, "p_adjusted": 0.5, "p_equivalence": 0.3,
