@@ -115,8 +115,8 @@ def render(film: Film, height: int, width: int) -> Bytes:
     grid_x, grid_y = grid(height, width)
     cos, sin = math.cos(film.turn), math.sin(film.turn)
     right, down = grid_x - film.x, grid_y - film.y
-    x: Plane = (cos * right + sin * down) / np.float32(film.scale * film.breadth)
-    y: Plane = (cos * down - sin * right) / np.float32(film.scale)
+    x = ((cos * right + sin * down) / (film.scale * film.breadth)).astype(np.float32)
+    y = ((cos * down - sin * right) / film.scale).astype(np.float32)
     body = _body(x, y)
     lung = _lungs(x, y)
     fluid = _fluid(film, x, y)
@@ -182,7 +182,7 @@ def _mediastinum(film: Film, x: Plane, y: Plane) -> Plane:
     # the apex of the heart points down to the patient's left
     heart_x = (x - 0.04 - 0.30 * np.clip(y - 0.10, -0.15, 0.1)) / film.heart
     heart = 0.72 * ramp(1 - np.hypot(heart_x, (y - 0.11) / 0.165), 0.20)
-    return np.maximum(np.maximum(spine, knob), heart)
+    return np.asarray(np.maximum(np.maximum(spine, knob), heart), dtype=np.float32)
 
 
 def _ribs(film: Film, x: Plane, y: Plane) -> Plane:
@@ -192,7 +192,8 @@ def _ribs(film: Film, x: Plane, y: Plane) -> Plane:
     front = (y + 0.35 * far) / 0.092 + 0.3
     bands = np.clip(np.cos(2 * math.pi * back) - 0.1, 0, None)
     bands = bands + 0.45 * np.clip(np.cos(2 * math.pi * front) - 0.35, 0, None) * (far > 0.12)
-    return film.ribs * bands * ramp(0.43 - far, 0.05) * ramp(far - 0.03, 0.03)
+    seen = ramp(0.43 - far, 0.05) * ramp(far - 0.03, 0.03)
+    return np.asarray(film.ribs * bands * seen, dtype=np.float32)
 
 
 def _breasts(x: Plane, y: Plane) -> Plane:
@@ -211,8 +212,7 @@ def _fluid(film: Film, x: Plane, y: Plane) -> Plane:
 def fluid_level(x: Plane, height: float) -> Plane:
     """y of a fluid's surface that stands at ``height`` above the angle at the chest wall."""
     across = np.clip((np.abs(x) - SPINE) / (WALL - SPINE), 0, 1)
-    level: Plane = ANGLE - height * (0.72 + 0.28 * across**2)
-    return level
+    return np.asarray(ANGLE - height * (0.72 + 0.28 * across**2), dtype=np.float32)
 
 
 def _placed(film: Film, points: Points) -> Points:

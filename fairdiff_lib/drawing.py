@@ -7,6 +7,7 @@ until the camera makes bytes of them. Nothing here knows what is drawn.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,10 +31,9 @@ def grid(height: int, width: int) -> tuple[Plane, Plane]:
     return x_plane.astype(np.float32), y_plane.astype(np.float32)
 
 
-def ramp(distance: Plane, width: float) -> Plane:
+def ramp(distance: npt.NDArray[np.floating[Any]], width: float) -> Plane:
     """0 to 1 over a border of ``width``, 1 where ``distance`` is positive."""
-    share: Plane = np.clip(distance / width + 0.5, 0, 1)
-    return share
+    return np.asarray(np.clip(distance / width + 0.5, 0, 1), dtype=np.float32)
 
 
 def smooth_noise(rng: np.random.Generator, cells: int, height: int, width: int) -> Plane:

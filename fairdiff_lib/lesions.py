@@ -189,8 +189,8 @@ def _frame(lesion: Lesion, x: Plane, y: Plane) -> _Frame:
     cos, sin = math.cos(lesion.angle), math.sin(lesion.angle)
     stretch = math.sqrt(lesion.aspect)
     right, down = x - lesion.x, y - lesion.y
-    u: Plane = (cos * right + sin * down) / np.float32(stretch * lesion.radius)
-    v: Plane = (cos * down - sin * right) * np.float32(stretch / lesion.radius)
+    u = ((cos * right + sin * down) / (stretch * lesion.radius)).astype(np.float32)
+    v = ((cos * down - sin * right) * (stretch / lesion.radius)).astype(np.float32)
     theta = np.linspace(-math.pi, math.pi, 361)
     waves, total = np.zeros_like(theta), 0.0
     for order in range(2, 2 + _WAVES):
@@ -251,9 +251,9 @@ def _second_colour(image: Picture, lesion: Lesion, frame: _Frame) -> None:
         return
     rng = np.random.default_rng([lesion.texture_seed, 2])
     field = smooth_noise(rng, 7, *frame.u.shape)
-    field = field + np.float32(1.2 * lesion.asymmetry) * (0.8 * frame.u + 0.6 * frame.v)
-    if lesion.dx == "df":
-        field = 3 * frame.depth  # its scar is in the middle
+    side = 1.2 * lesion.asymmetry * (0.8 * frame.u + 0.6 * frame.v)
+    # the scar of a dermatofibroma is in the middle
+    field = 3 * frame.depth if lesion.dx == "df" else (field + side).astype(np.float32)
     cut = np.quantile(field[inside], 1 - lesion.variegation)
     patch = ramp(field - np.float32(cut), 0.6) * frame.body
     grain = np.clip(0.86 + 0.07 * smooth_noise(rng, 24, *frame.u.shape), 0.6, 1)

@@ -95,4 +95,4 @@ def _level(profile: Floats) -> float:
         return float("nan")
     at = int(dark[-1])
     share = ((lung + below) / 2 - rows[at]) / max(rows[at + 1] - rows[at], 1e-9)
-    return (first + at + share) / SIDE
+    return float(first + at + share) / SIDE
