@@ -18,6 +18,7 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
+from fairdiff_lib.chexpert import CODINGS, WITH, WITHOUT, read_chexpert
 from fairdiff_lib.config import InputError, refuse_unknown
 from fairdiff_lib.fairgenmed import read_fairgenmed
 from fairdiff_lib.ham10000 import AGE_LEVELS, DX, read_ham10000
@@ -49,7 +50,7 @@ class CohortSpec:
     Attributes
     ----------
     name : str
-        ``fairgenmed`` or ``ham10000``.
+        ``fairgenmed``, ``ham10000`` or ``chexpert``.
     attributes, conditions : tuple
         In the order of the columns of :meth:`Cohort.codes` and :meth:`Cohort.condition_codes`.
     template : str
@@ -156,10 +157,30 @@ def _ham10000(coding: str) -> CohortSpec:
     )
 
 
+_CHEXPERT = CohortSpec(
+    name="chexpert",
+    attributes=(
+        Attribute("race", ("Asian", "Black", "White")),
+        Attribute("sex", ("Female", "Male")),
+    ),
+    conditions=(Condition("effusion", (WITHOUT, WITH)),),
+    template="Chest Radiography image of a {sex} {race} patient diagnosed with {effusion}",
+    phrases={},
+    split_rule=(
+        "6,000/1,000/3,000 patients (or 60/10/30%) with one frontal image each, in proportion to "
+        "race, sex and label, in the order of a seeded hash; or the sampled lists as supplied"
+    ),
+    modality="frontal chest radiographs",
+    primary_condition="effusion",
+    reader=read_chexpert,
+)
+
 SPECS: dict[str, CohortSpec] = {
     "fairgenmed": _FAIRGENMED,
     "ham10000": _ham10000("default"),
+    "chexpert": _CHEXPERT,
 }
+_CODINGS = {"ham10000": tuple(AGE_LEVELS), "chexpert": tuple(CODINGS)}
 
 
 def spec_for(dataset: str, coding: str = "default") -> CohortSpec:
@@ -172,7 +193,7 @@ def spec_for(dataset: str, coding: str = "default") -> CohortSpec:
     """
     name = dataset.removesuffix("_simulated")
     refuse_unknown("dataset", name, SPECS)
-    refuse_unknown("coding", coding, tuple(AGE_LEVELS) if name == "ham10000" else ("default",))
+    refuse_unknown("coding", coding, _CODINGS.get(name, ("default",)))
     return _ham10000(coding) if name == "ham10000" else SPECS[name]
 
 
@@ -308,13 +329,14 @@ def read_cohort(
     Parameters
     ----------
     dataset : str
-        ``fairgenmed``, ``fairgenmed_simulated`` or ``ham10000``.
+        ``fairgenmed``, ``ham10000``, ``chexpert``, or one of these with ``_simulated``.
     root : Path
         The dataset's folder.
     coding : str
-        ``"default"``; for HAM10000 also ``"medfair"`` (see ``read_ham10000``).
+        ``"default"``; for HAM10000 also ``"medfair"`` (see ``read_ham10000``), for CheXpert
+        ``"zeros"``, ``"ones"`` and ``"drop"`` (see ``read_chexpert``).
     split_seed : int
-        Of splits that we draw (HAM10000).
+        Of splits that we draw (HAM10000, CheXpert).
     check_images : bool
         Refuse a missing or truncated image now, not when it is first needed.
 

