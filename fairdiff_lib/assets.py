@@ -59,8 +59,10 @@ def load_cohort(settings: Settings, layout: Layout) -> Cohort:
     notes = layout.cohort / "cohort.json"
     if notes.is_file() and read_json(notes).get("mark") == mark:
         table = read_table(layout.cohort / "cohort.csv", dtype=str, keep_default_na=False)
-        return Cohort(spec_for(settings.dataset), table, root, read_json(notes)["data_hash"])
-    cohort = read_cohort(settings.dataset, root)
+        spec = spec_for(settings.dataset, settings.reading.coding)
+        return Cohort(spec, table, root, read_json(notes)["data_hash"])
+    own = settings.reading
+    cohort = read_cohort(settings.dataset, root, coding=own.coding, split_seed=own.split_seed)
     write_table(cohort.table, layout.cohort / "cohort.csv", None)
     write_json(notes, {"data_hash": cohort.data_hash, "mark": mark})
     return cohort

@@ -26,8 +26,8 @@ from fairdiff_lib.readers import (
 from fairdiff_lib.store import hash_file
 
 WITHOUT, WITH = "non Pleural Effusion", "Pleural Effusion"  # as the published prompt says it
-# D4: the level of an uncertain label (-1); "zeros", the default, is as released
-CODINGS = {"default": WITHOUT, "zeros": WITHOUT, "ones": WITH, "drop": UNKNOWN}
+# D4: what an uncertain label (-1) is read as; "zeros", the default, is as released
+UNCERTAIN = {"default": "0", "zeros": "0", "ones": "1", "drop": "-1"}
 SAMPLE = {"train": 6000, "val": 1000, "test": 3000}  # patients, as published
 
 FINDINGS = (  # columns of the labels, in the release's order
@@ -46,6 +46,10 @@ FINDINGS = (  # columns of the labels, in the release's order
     "Fracture",
     "Support Devices",
 )
+DRAWN = ("Pleural Effusion", "Support Devices")  # what simulated films show
+# finding -> its condition's name, and its levels: absent, present
+NAMES = {f: "effusion" if f == WITH else f.lower().replace(" ", "_") for f in FINDINGS}
+LEVELS = {f: (f"non {f}", f) for f in FINDINGS} | {"No Finding": ("Some Finding", "No Finding")}
 WORKBOOK = "CHEXPERT DEMO.xlsx"
 LISTS = {
     "train": "chexpert_sample_train_6000.csv",
@@ -70,7 +74,7 @@ _LISTED = re.compile(r"(patient\d+)_(study\d+)_(view\d+)(_frontal|_lateral)?\.jp
 _FIELDS: dict[str, tuple[tuple[str, ...], int]] = {
     "sex": (("sex", "gender"), 3),
     "race": (("race", "primary_race"), 5),
-    "label": (("pleural effusion", "pleural_effusion"), 19),
+    **{f: ((f.lower(), f.lower().replace(" ", "_")), 9 + k) for k, f in enumerate(FINDINGS)},
     "file": (("filename", "file_name", "file name", "image", "image_name"), 24),
 }
 
@@ -79,8 +83,9 @@ def read_chexpert(root: Path, coding: str, split_seed: int) -> Source:
     """CheXpert (Irvin et al., arXiv 1901.07031), frontal views only.
 
     Of the public release, one frontal image of each patient whose race (Asian, Black or White),
-    sex and label are known; of these patients 6,000, 1,000 and 3,000 (or 60, 10 and 30 percent
-    where there are fewer), in proportion to race, sex and label. A blank label counts as negative.
+    sex and labels are known; of these patients 6,000, 1,000 and 3,000 (or 60, 10 and 30 percent
+    where there are fewer), in proportion to race, sex and effusion. A blank label is a negative
+    one.
 
     Parameters
     ----------
@@ -89,7 +94,7 @@ def read_chexpert(root: Path, coding: str, split_seed: int) -> Source:
         sampled lists and ``Chexpert_sample_512``. The lists win where both are there.
     coding : str
         What an uncertain label is: ``"zeros"`` (negative; the ``"default"``), ``"ones"``
-        (positive) or ``"drop"`` (unknown).
+        (positive) or ``"drop"`` (unknown: the image is left out).
     split_seed : int
         Of the sample; not used with the lists.
 
@@ -98,30 +103,43 @@ def read_chexpert(root: Path, coding: str, split_seed: int) -> Source:
     InputError
         One line that names the file, and the row or column where there is one.
     """
-    refuse_unknown("coding", coding, tuple(CODINGS))
-    labels = {"1": WITH, "0": WITHOUT, "": WITHOUT, "-1": CODINGS[coding]}
+    refuse_unknown("coding", coding, tuple(UNCERTAIN))
     if any((root / name).is_file() for name in LISTS.values()):
-        return _read_lists(root, labels)
+        return _read_lists(root, coding)
     if not (root / "train.csv").is_file():
         raise InputError(
             f"{root}: no train.csv; expected CheXpert's public release or {LISTS['train']}"
         )
-    return _read_release(root, labels, split_seed)
+    return _read_release(root, coding, split_seed)
+
+
+def _findings(
+    frame: pd.DataFrame, columns: Mapping[str, str], coding: str, path: Path
+) -> dict[str, list[str]]:
+    """Levels of all findings by condition's name; ``columns`` says where each of them stands."""
+    found = {}
+    for finding in FINDINGS:
+        absent, present = LEVELS[finding]
+        codes = {"1": present, "0": absent, "": absent, "-1": UNKNOWN}
+        codes["-1"] = codes[UNCERTAIN[coding]]
+        column = columns[finding]
+        found[NAMES[finding]] = decode(frame[column].tolist(), codes, path, column)
+    return found
 
 
 # -- the public release ----------------------------------------------------------------------
 
 
-def _read_release(root: Path, labels: Mapping[str, str], seed: int) -> Source:
+def _read_release(root: Path, coding: str, seed: int) -> Source:
     """Rows of both label files with the workbook's race, sampled by patient."""
     races, workbook_hash = read_races(root / WORKBOOK)
     both = [root / name for name in ("train.csv", "valid.csv")]
-    table = pd.concat([_release_rows(path, labels) for path in both], ignore_index=True)
+    table = pd.concat([_release_rows(path, coding) for path in both], ignore_index=True)
     table["race"] = table["subject"].map(races).fillna(UNKNOWN)
-    usable = (table[["sex", "race", "effusion"]] != UNKNOWN).all(axis=1)
+    usable = (table[["sex", "race", *NAMES.values()]] != UNKNOWN).all(axis=1)
     if not usable.any():
         raise InputError(
-            f"{root}: no frontal image of a patient with a known race, sex and label; expected "
+            f"{root}: no frontal image of a patient with a known race, sex and labels; expected "
             f"patients of {both[0].name} in {WORKBOOK} as Asian, Black or White"
         )
     chosen = sample_patients(_one_image(table[usable], seed), seed)
@@ -129,9 +147,9 @@ def _read_release(root: Path, labels: Mapping[str, str], seed: int) -> Source:
     return Source(chosen, hashlib.sha256("\n".join(hashes).encode()).hexdigest())
 
 
-def _release_rows(path: Path, labels: Mapping[str, str]) -> pd.DataFrame:
-    """Frontal images of a label file: subject, image, path, sex, effusion."""
-    frame = read_text_csv(path, ("Path", "Sex", "Frontal/Lateral", WITH))
+def _release_rows(path: Path, coding: str) -> pd.DataFrame:
+    """Frontal images of a label file: subject, image, path, sex and the findings."""
+    frame = read_text_csv(path, ("Path", "Sex", "Frontal/Lateral", *FINDINGS))
     refuse_duplicates(frame["Path"].tolist(), path, "Path")
     parts = _matches(frame["Path"].tolist(), _RELEASED, path, "Path", "patientN/studyN/viewN")
     views = decode(frame["Frontal/Lateral"].tolist(), _VIEW, path, "Frontal/Lateral")
@@ -141,7 +159,7 @@ def _release_rows(path: Path, labels: Mapping[str, str]) -> pd.DataFrame:
             "image": ["_".join(part.groups()) for part in parts],
             "path": [_below(path.parent, part[0]) for part in parts],
             "sex": decode(frame["Sex"].tolist(), _SEX, path, "Sex"),
-            "effusion": decode(frame[WITH].tolist(), labels, path, WITH),
+            **_findings(frame, {f: f for f in FINDINGS}, coding, path),
         }
     )
     return table[[view == "frontal" for view in views]]
@@ -254,12 +272,12 @@ def _rank(seed: int, name: str) -> str:
 # -- the sampled lists -----------------------------------------------------------------------
 
 
-def _read_lists(root: Path, labels: Mapping[str, str]) -> Source:
+def _read_lists(root: Path, coding: str) -> Source:
     """The three lists; a patient in two of them is refused."""
     parts: list[pd.DataFrame] = []
     first: dict[str, str] = {}
     for split, name in LISTS.items():
-        part = _list_rows(root / name, labels).assign(split=split)
+        part = _list_rows(root / name, coding).assign(split=split)
         for patient, line in zip(part["subject"], part["line"], strict=True):
             if first.setdefault(patient, split) != split:
                 raise InputError(
@@ -271,8 +289,8 @@ def _read_lists(root: Path, labels: Mapping[str, str]) -> Source:
     return Source(pd.concat(parts, ignore_index=True), hashlib.sha256(hashes.encode()).hexdigest())
 
 
-def _list_rows(path: Path, labels: Mapping[str, str]) -> pd.DataFrame:
-    """Frontal images of a sampled list: subject, image, path, sex, race, effusion, line."""
+def _list_rows(path: Path, coding: str) -> pd.DataFrame:
+    """Frontal images of a sampled list: subject, image, path, sex, race, findings, line."""
     frame = read_text_csv(path, ())
     if any(str(name).strip().lower() in _SEX for name in frame.columns):
         raise InputError(f"{path}, line 1: a patient's row; expected a line of column names")
@@ -283,7 +301,7 @@ def _list_rows(path: Path, labels: Mapping[str, str]) -> pd.DataFrame:
     levels = {
         "sex": decode(frame[columns["sex"]].tolist(), _SEX, path, columns["sex"]),
         "race": [_race(cell) for cell in frame[columns["race"]]],
-        "effusion": decode(frame[columns["label"]].tolist(), labels, path, columns["label"]),
+        **_findings(frame, columns, coding, path),
     }
     if set(levels["race"]) == {UNKNOWN}:
         raise InputError(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from fairdiff_lib.methods import METHODS, config_of, fields_of, later
+from fairdiff_lib.methods import METHODS, config_of, fields_of, later, option
 from fairdiff_lib.methods import MitigationConfig as MitigationConfig
 from fairdiff_lib.populations import Simulator, simulator_for
 from fairdiff_lib.populations import SimulatorConfig as SimulatorConfig
@@ -27,6 +27,23 @@ class InputError(ValueError):
 
     The command line prints the line and exits with code 2.
     """
+
+
+# what labels are read as, by dataset; others have the default alone
+CODINGS: dict[str, tuple[str, ...]] = {
+    "ham10000": ("default", "medfair"),
+    "chexpert": ("default", "zeros", "ones", "drop"),
+}
+
+
+@dataclass(frozen=True)
+class ReadingConfig:
+    """How a dataset's labels are read, where that is a choice."""
+
+    # D3 and D4. HAM10000: medfair (bcc is benign, older begins above 60). CheXpert's uncertain
+    # labels: zeros (negative; the default, as released), ones (positive), drop (left out).
+    coding: str = option("default", "default", "medfair", "zeros", "ones", "drop")
+    split_seed: int = 0  # of the splits that we draw: HAM10000, CheXpert's public release
 
 
 @dataclass(frozen=True)
@@ -244,6 +261,7 @@ class Settings:
     audit: AuditConfig = field(default_factory=AuditConfig)
     proof: ProofConfig = field(default_factory=ProofConfig)
     ablation: AblationConfig = field(default_factory=AblationConfig)
+    reading: ReadingConfig = field(default=ReadingConfig(), metadata={"later": True})
 
     def classifier(self, name: str) -> ClassifierConfig:
         """Settings of a downstream classifier, one of ``CLASSIFIERS``."""
@@ -266,7 +284,8 @@ class Settings:
             added later count only where they differ from their default.
         """
         values = without_later(self)
-        chosen = {name: values[name] for name in sections} if sections else values
+        there = [name for name in sections if name in values or not hasattr(self, name)]
+        chosen = {name: values[name] for name in there} if sections else values
         text = json.dumps(chosen, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
@@ -394,6 +413,7 @@ def check_settings(settings: Settings) -> None:
     sim, model = settings.simulator, settings.model
     check_mitigation(settings.mitigation, "mitigation")
     _refuse_unnamed("generation", settings.generation)
+    check_reading(settings.dataset, settings.reading)
     for name in ("vae", "base", "training"):
         check_loop(name, getattr(settings, name))
     check_classifier("encoder", settings.encoder, "residual")
@@ -417,6 +437,22 @@ def check_settings(settings: Settings) -> None:
         given = getattr(settings, name)
         if len(set(given)) < len(given):
             raise InputError(f"{name}={','.join(map(str, given))}: each may be named once")
+
+
+def check_reading(dataset: str, reading: ReadingConfig) -> None:
+    """Refuse a coding or a split that a dataset does not have."""
+    _refuse_unnamed("reading", reading)
+    name = dataset.removesuffix("_simulated")
+    known = CODINGS.get(name, ("default",))
+    if reading.coding not in known:
+        raise InputError(
+            f"reading.coding={reading.coding}: {dataset} has no such coding; "
+            f"expected {', '.join(known)}"
+        )
+    if reading.split_seed and name not in CODINGS:
+        raise InputError(
+            f"reading.split_seed={reading.split_seed}: {dataset} comes with its splits; expected 0"
+        )
 
 
 def _refuse_unnamed(section: str, values: Any) -> None:

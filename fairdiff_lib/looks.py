@@ -111,6 +111,8 @@ NAMES: dict[str, str] = {
     "false_positive_rate_at_equal_sensitivity": "False-positive rate\nat equal sensitivity",
     "agreement": "Agreement with the prompt",
     "cup_disc_agreement": "Measures as asked",
+    "second_colour_agreement": "Measures as asked",
+    "effusion_agreement": "Measures as asked",
     "dpd": "DPD (lower is better)",
     "eod": "EOD (lower is better)",
 }

@@ -118,6 +118,11 @@ def simulate_chest(config: ChestConfig, root: Path) -> None:
         write_json(folder / "simulated.json", note)
 
 
+def effusion_cut() -> float:
+    """Height halfway between none and the least effusion whose label is positive."""
+    return _HEIGHT[0] / 2
+
+
 # --- who the patients are ---
 
 

@@ -138,6 +138,12 @@ def simulate_dermatoscopy(config: DermatoscopyConfig, root: Path) -> None:
         write_json(folder / "simulated.json", note)
 
 
+def variegation_cut() -> float:
+    """Share of the second colour halfway between the benign ranges and the malignant ones."""
+    low = max(ends[1] for dx, ends in _VARIEGATION.items() if dx not in _MALIGNANT)
+    return (low + min(_VARIEGATION[dx][0] for dx in _MALIGNANT)) / 2
+
+
 # --- who the patients are ---
 
 

@@ -16,9 +16,9 @@ from fairdiff_lib.measure_chest import measure_effusion
 from fairdiff_lib.measure_skin import measure_variegation
 from fairdiff_lib.planting import read_truth
 from fairdiff_lib.populations import ChestConfig, DermatoscopyConfig, SimulatorConfig
-from fairdiff_lib.simulate import simulate_fairgenmed
-from fairdiff_lib.simulate_chest import simulate_chest
-from fairdiff_lib.simulate_skin import simulate_dermatoscopy
+from fairdiff_lib.simulate import cup_disc_cuts, simulate_fairgenmed
+from fairdiff_lib.simulate_chest import effusion_cut, simulate_chest
+from fairdiff_lib.simulate_skin import simulate_dermatoscopy, variegation_cut
 from fairdiff_lib.store import is_simulated
 
 Floats = npt.NDArray[np.float64]
@@ -34,11 +34,15 @@ class Ruler:
         In words, as "cup-disc ratio".
     column : str
         Of truth.csv: what was drawn.
-    gate : str
-        Name of the gate that compares prompts.
+    key : str
+        Begins the names of its gate and metrics, as "cup_disc" in "cup_disc_agreement".
+    mean : str
+        Metric that is its mean over images, as "cup_disc_ratio".
     condition, low, high : str
         A prompted condition, and the two levels that the gate compares: images asked to be at
         ``high`` should measure higher.
+    cuts : tuple of float
+        Values between the condition's neighbouring levels, in their order.
     nothing : str
         What NaN says, as "no disc found".
     measure : callable
@@ -47,12 +51,19 @@ class Ruler:
 
     name: str
     column: str
-    gate: str
+    key: str
+    mean: str
     condition: str
     low: str
     high: str
+    cuts: tuple[float, ...]
     nothing: str
     measure: Callable[[npt.NDArray[np.uint8]], Floats]
+
+    @property
+    def gate(self) -> str:
+        """Name of the gate that compares prompts."""
+        return f"prompt_{self.key}"
 
     def truth(self, root: Path, images: list[str]) -> Floats:
         """What was drawn in the named images of a simulated dataset.  # [n]"""
@@ -61,34 +72,40 @@ class Ruler:
 
 _RULERS = {
     "fairgenmed_simulated": Ruler(
-        "cup-disc ratio",
-        "cup_disc_ratio",
-        "prompt_cup_disc",
-        "cdr_status",
-        "normal",
-        "abnormal",
-        "no disc found",
-        measure_cup_disc_ratio,
+        name="cup-disc ratio",
+        column="cup_disc_ratio",
+        key="cup_disc",
+        mean="cup_disc_ratio",
+        condition="cdr_status",
+        low="normal",
+        high="abnormal",
+        cuts=cup_disc_cuts(),
+        nothing="no disc found",
+        measure=measure_cup_disc_ratio,
     ),
     "ham10000_simulated": Ruler(
-        "second colour's share of the lesion",
-        "variegation",
-        "prompt_second_colour",
-        "malignant",
-        "benign",
-        "malignant",
-        "no lesion found",
-        measure_variegation,
+        name="second colour's share of the lesion",
+        column="variegation",
+        key="second_colour",
+        mean="second_colour_share",
+        condition="malignant",
+        low="benign",
+        high="malignant",
+        cuts=(variegation_cut(),),
+        nothing="no lesion found",
+        measure=measure_variegation,
     ),
     "chexpert_simulated": Ruler(
-        "height of the effusion",
-        "effusion",
-        "prompt_effusion",
-        "effusion",
-        WITHOUT,
-        WITH,
-        "no lungs found",
-        measure_effusion,
+        name="height of the effusion",
+        column="effusion",
+        key="effusion",
+        mean="effusion_height",
+        condition="effusion",
+        low=WITHOUT,
+        high=WITH,
+        cuts=(effusion_cut(),),
+        nothing="no lungs found",
+        measure=measure_effusion,
     ),
 }
 

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from fairdiff_lib import chexpert
+from fairdiff_lib.assets import load_cohort
 from fairdiff_lib.chexpert import (
     FINDINGS,
     LISTS,
@@ -22,7 +23,8 @@ from fairdiff_lib.chexpert import (
     sample_patients,
 )
 from fairdiff_lib.cohorts import read_cohort, spec_for
-from fairdiff_lib.config import InputError
+from fairdiff_lib.config import CODINGS, InputError, load_settings
+from fairdiff_lib.store import Layout
 
 RACES = (
     "White, non-Hispanic",
@@ -49,7 +51,7 @@ def release_row(patient: int, study: int, view: str, folder: str) -> dict[str, s
         "Age": str(40 + patient % 40),
         "Frontal/Lateral": "Lateral" if "lateral" in view else "Frontal",
         "AP/PA": "" if "lateral" in view else "AP",
-        **dict.fromkeys(FINDINGS, ""),
+        **{name: ("1.0", "", "0.0")[(patient + k) % 3] for k, name in enumerate(FINDINGS)},
         "Pleural Effusion": EFFUSION[(patient // 7 + study) % 5],
     }
 
@@ -98,8 +100,9 @@ def lists_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for n in range(start, start + 24):
             file = f"patient{n:05d}_study1_view1.jpg"
             cells = [str(n), "x", "40", ("Female", "Male")[n % 2], "AP"]
-            cells += [("Asian", "Black", "White")[n % 3], "Non-Hispanic", "", "", *[""] * 14, ""]
-            cells += [file]
+            cells += [("Asian", "Black", "White")[n % 3], "Non-Hispanic", "", ""]
+            cells += [("1.0", "", "0.0")[(n // 2 + k) % 3] for k in range(14)]
+            cells += ["", file]
             cells[19] = EFFUSION[n % 5]
             rows.append(cells)
             write_jpeg(root / "Chexpert_sample_512" / file, n % 200 + 20)
@@ -208,6 +211,44 @@ def test_uncertain_labels_follow_the_policy(release: Path) -> None:
         read_cohort("chexpert", release, coding="maybe")
 
 
+def test_all_findings_are_conditions_and_the_prompt_names_one(release: Path) -> None:
+    spec, table = spec_for("chexpert"), read_cohort("chexpert", release).table
+    assert len(spec.conditions) == 14 and spec.conditions[0].name == spec.primary_condition
+    assert [condition.name for condition in spec.prompted] == ["effusion"]
+    number = table["subject"].str.removeprefix("patient").astype(int)
+    for k, finding in enumerate(FINDINGS):
+        if finding != WITH:
+            there = [level == finding for level in table[chexpert.NAMES[finding]]]
+            assert there == [(n + k) % 3 == 0 for n in number]
+
+
+def test_an_uncertain_finding_of_any_kind_is_dropped_with_its_image(release: Path) -> None:
+    put("train.csv", "Fracture", 6, "-1.0")(release)  # of patient 5's first study, and only it
+    kept = {coding: set(read_cohort("chexpert", release, coding=coding).table["image"])
+            for coding in ("ones", "drop")}  # fmt: skip
+    row = pd.read_csv(release / "train.csv").loc[6, "Path"]
+    image = "_".join(row.removesuffix(".jpg").split("/")[2:])
+    assert image in kept["ones"] and image not in kept["drop"]
+
+
+def test_the_policy_is_a_setting_and_moves_the_folders_of_its_dataset_alone(
+    release: Path, tmp_path: Path
+) -> None:
+    usual = load_settings("smoke", "chexpert")
+    ones = load_settings("smoke", "chexpert", {"reading.coding": "ones"})
+    layouts = [Layout(s, str(release), str(tmp_path), str(tmp_path)) for s in (usual, ones)]
+    assert layouts[0].cohort != layouts[1].cohort and layouts[0].base != layouts[1].base
+    share = [
+        (load_cohort(s, one).table["effusion"] == WITH).mean()
+        for s, one in zip((usual, ones), layouts, strict=True)
+    ]
+    assert share[1] > share[0] + 0.1
+    for dataset, known in (("fairgenmed", "default"), ("ham10000", "default, medfair")):
+        with pytest.raises(InputError, match=f"{dataset} has no such coding; expected {known}$"):
+            load_settings("smoke", dataset, {"reading.coding": "ones"})
+    assert set(CODINGS["chexpert"]) == set(chexpert.UNCERTAIN)
+
+
 def test_release_may_lie_below_its_own_name(release: Path, tmp_path: Path) -> None:
     above = tmp_path / "above"
     above.mkdir()
@@ -247,7 +288,8 @@ def test_lists_are_read_by_place_and_by_name(lists: Path) -> None:
     assert by_place.table["race"].tolist() == [("Asian", "Black", "White")[n % 3] for n in number]
     expected = [WITH if EFFUSION[n % 5] == "1.0" else WITHOUT for n in number]
     assert by_place.table["effusion"].tolist() == expected
-    names = {"c3": "Sex", "c5": "PRIMARY_RACE", "c19": "Pleural Effusion", "c24": "file_name"}
+    names = {"c3": "Sex", "c5": "PRIMARY_RACE", "c24": "file_name"}
+    names |= {f"c{9 + k}": finding for k, finding in enumerate(FINDINGS)}
     for name in LISTS.values():
         # shuffled, so that only the names can tell
         edit(lists / name, lambda f: f.rename(columns=names)[sorted(names.values())])
@@ -285,6 +327,7 @@ RELEASE_CASES: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
         ("train.csv", "Frontal/Lateral"),
     ),
     "no effusion column": (drop_column("valid.csv", WITH), ("valid.csv", WITH)),
+    "no column of a finding": (drop_column("train.csv", "Edema"), ("train.csv", "Edema")),
     "unknown label": (put("train.csv", WITH, 2, "2"), ("line 4", WITH, "'2'", "1, 0")),
     "unknown sex": (put("train.csv", "Sex", 2, "x"), ("line 4", "'Sex'", "'x'", "female, male")),
     "odd path": (put("train.csv", "Path", 2, "a/b.png"), ("line 4", "'Path'", "'a/b.png'")),
