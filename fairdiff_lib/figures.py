@@ -44,6 +44,9 @@ def stacked(fig: Figure, rows: int) -> list[Any]:
     return [fig.subfigures(1, 1)] if rows == 1 else list(np.asarray(fig.subfigures(rows, 1)))
 
 
+_SIDE_BY_SIDE = 4  # conditions in a row of F1
+
+
 def fig01(table: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
     """Cohort: subjects by level and split, and prevalence of every condition.
 
@@ -62,18 +65,21 @@ def fig01(table: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
     conditions = list(dict.fromkeys(shares["condition"]))
     rows = level_rows(table)
     foot = "Bars: subjects. Dots: share of subjects, with 95% interval (Wilson)."
-    rest = conditions[1:]
-    height = 1.5 + 0.2 * len(rows) * (1 + bool(rest)) + 0.5 * bool(rest)
+    rest = [conditions[i : i + _SIDE_BY_SIDE] for i in range(1, len(conditions), _SIDE_BY_SIDE)]
+    height = 1.5 + 0.2 * len(rows) * (1 + len(rest)) + 0.5 * len(rest)
     fig = page(height, f"Who is in the cohort? {dataset_name(dataset)}", foot, notes)
     with matplotlib.rc_context(STYLE):
-        parts = stacked(fig, 2 if rest else 1)
+        parts = stacked(fig, 1 + len(rest))
         axes = parts[0].subplots(1, 2)
         _counts(axes[0], table[table["metric"] == "count"], rows)
         _shares_by_split(axes[1], shares[shares["condition"] == conditions[0]], rows)
-        below = parts[1].subplots(1, len(rest), squeeze=False)[0] if rest else []
-        for ax, condition in zip(below, rest, strict=True):
-            part = shares[(shares["condition"] == condition) & (shares["split"] == "all")]
-            _shares_by_level(ax, part, rows, condition)
+        for sub, line in zip(parts[1:], rest, strict=True):
+            below = sub.subplots(1, len(rest[0]), squeeze=False)[0]
+            for ax, condition in zip(below, line, strict=False):
+                part = shares[(shares["condition"] == condition) & (shares["split"] == "all")]
+                _shares_by_level(ax, part, rows, condition)
+            for ax in below[len(line) :]:
+                ax.remove()
         for sub in parts:
             _name_levels(sub.axes, rows)
     return fig

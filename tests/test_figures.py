@@ -89,6 +89,16 @@ def test_a_cohort_with_one_condition_has_no_empty_panel() -> None:
     assert len(figures.fig01(one).axes) == 2
 
 
+def test_f1_breaks_many_conditions_into_rows() -> None:
+    table = cohort_table()
+    one = table[table["condition"] == table["condition"].max()]
+    many = pd.concat([table[table["condition"] == ""],
+                      *(one.assign(condition=f"finding_{k:02d}") for k in range(14))])  # fmt: skip
+    fig = figures.fig01(many)
+    assert len(fig.subfigs) == 5  # sizes and the primary condition, then 4, 4, 4 and 1
+    assert [len(sub.axes) for sub in fig.subfigs] == [2, 4, 4, 4, 1]
+
+
 EVERY = {
     "fig01": lambda notes: figures.fig01(cohort_table(), notes),
     "fig02": lambda notes: galleries.fig02(
