@@ -13,6 +13,7 @@ from PIL import Image
 from scipy import ndimage
 
 from fairdiff_lib import chest, lesions
+from fairdiff_lib.assets import load_cohort
 from fairdiff_lib.chexpert import WITH, WITHOUT
 from fairdiff_lib.cohorts import Cohort, read_cohort, spec_for, square
 from fairdiff_lib.config import InputError, load_settings
@@ -180,6 +181,50 @@ def test_a_larger_set_begins_with_the_same_bytes(
         for path in few:
             same = cohort.root / path.relative_to(tmp_path / name)
             assert path.read_bytes() == same.read_bytes()
+
+
+@pytest.mark.parametrize("dataset", ["ham10000_simulated", "chexpert_simulated"])
+def test_a_family_goes_from_the_simulator_to_prompts(dataset: str, tmp_path: Path) -> None:
+    """As a study does it: simulate, read, split, prompt, load, and find it again."""
+    settings = load_settings("smoke", dataset)
+    layout = Layout(settings, "", str(tmp_path / "runs"), str(tmp_path / "figures"))
+    cohort = load_cohort(settings, layout)
+    assert load_cohort(settings, layout).table.equals(cohort.table)
+    kept = cohort.included()
+    for row in kept.table.to_dict("records"):
+        if dataset == "ham10000_simulated":
+            age = {"under 60": "Age under 60", "60 or older": "Age equal 60 or older"}[row["age"]]
+            words = f"Dermoscopic image of a {row['sex']} {age} patient with the following "
+            words += f"diagnostic category: {row['malignant']}"
+        else:
+            words = f"Chest Radiography image of a {row['sex']} {row['race']} patient "
+            words += f"diagnosed with {row['effusion']}"
+        assert row["prompt"] == words
+    for split in ("train", "val", "test"):
+        part = kept.split(split)
+        assert part.codes().shape == (len(part), len(cohort.spec.attributes))
+        assert part.condition_codes().shape == (len(part), len(cohort.spec.conditions))
+    # every level is there to be compared, in the smoke test's few subjects too
+    test = kept.split("test")
+    for field in (*cohort.spec.attributes, *cohort.spec.prompted):
+        assert set(test.table[field.name]) == set(field.levels)
+    assert test.load_images(32, [0, 1]).shape == (2, 3, 32, 32)
+
+
+def test_cuts_of_the_rulers_tell_the_drawn_levels_apart(skin: Cohort, films: Cohort) -> None:
+    for cohort, dataset in ((skin, "ham10000_simulated"), (films, "chexpert_simulated")):
+        ruler = ruler_for(dataset)
+        assert ruler is not None
+        drawn = ruler.truth(cohort.root, cohort.table["image"].tolist())
+        asked = [
+            cohort.spec.levels(ruler.condition).index(x) for x in cohort.table[ruler.condition]
+        ]
+        certain = np.ones(len(drawn), dtype=bool)
+        if dataset == "chexpert_simulated":  # an uncertain label was read as none
+            labels = read_truth(cohort.root).loc[cohort.table["image"], "label"]
+            certain = (labels.astype(str) != "-1.0").to_numpy()
+        assert certain.mean() > 0.8
+        assert np.array_equal(np.digitize(drawn, ruler.cuts)[certain], np.array(asked)[certain])
 
 
 # --- groups and knobs ---
