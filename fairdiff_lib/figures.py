@@ -44,7 +44,7 @@ def stacked(fig: Figure, rows: int) -> list[Any]:
     return [fig.subfigures(1, 1)] if rows == 1 else list(np.asarray(fig.subfigures(rows, 1)))
 
 
-_SIDE_BY_SIDE = 4  # conditions in a row of F1
+_SIDE_BY_SIDE = 4  # conditions that a page has room for
 
 
 def fig01(table: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
@@ -405,7 +405,8 @@ def fig05(
         Columns dataset, source, seeds (as in :func:`fig03`), classifier, condition, attribute,
         level, metric, n, value, low, high.
     metrics : sequence of str
-        A row of panels each, and for each classifier; a panel per condition.
+        A row of panels each, and for each classifier; a panel per condition. Where more than
+        four are in the table, those that generated images were asked for.
     notes : sequence of str
         Warnings to print on the page.
     """
@@ -415,6 +416,9 @@ def fig05(
     if chosen.empty:
         raise InputError(f"fig05: the table has none of the metrics {', '.join(metrics)}")
     part, _ = means_and_seeds(chosen, ["source", "classifier"])
+    asked = part["condition"].isin(part.loc[part["source"] != "real", "condition"])
+    if part["condition"].nunique() > _SIDE_BY_SIDE and asked.any():
+        part = part[asked]
     rows = [(metric, name) for metric in metrics for name in dict.fromkeys(part["classifier"])]
     conditions = list(dict.fromkeys(part["condition"]))
     sources = ordered_methods(part["source"])

@@ -99,6 +99,14 @@ def test_f1_breaks_many_conditions_into_rows() -> None:
     assert [len(sub.axes) for sub in fig.subfigs] == [2, 4, 4, 4, 1]
 
 
+def test_f5_of_many_conditions_shows_those_that_a_generator_was_asked_for() -> None:
+    table = downstream()
+    real = table[(table["source"] == "real") & (table["condition"] == "glaucoma")]
+    further = [real.assign(condition=f"finding_{k:02d}") for k in range(13)]
+    fig = figures.fig05(pd.concat([table, *further]))
+    assert {ax.get_title("left") for ax in fig.axes} == {"Glaucoma", "Vision loss", ""}
+
+
 EVERY = {
     "fig01": lambda notes: figures.fig01(cohort_table(), notes),
     "fig02": lambda notes: galleries.fig02(
