@@ -306,7 +306,7 @@ rule downstream:
         source=source("07_downstream"),
     output:
         record=record("07_downstream"),
-        read=tables(*DOWNSTREAM[FAMILY], "tab_contrasts_downstream") + figures("fig05"),
+        read=tables(*DOWNSTREAM[FAMILY], "tab_contrasts_downstream", "tab_changes") + figures("fig05"),
     log:
         notebook=executed("07_downstream"),
     params:

@@ -76,8 +76,9 @@ def _scratch_config(config: ClassifierConfig) -> ViTConfig | EfficientNetConfig:
 def _from_config(own: ViTConfig | EfficientNetConfig) -> nn.Module:
     """A backbone with fresh weights."""
     if isinstance(own, ViTConfig):
-        return ViTModel(own, add_pooling_layer=False)
-    backbone = EfficientNetModel(own)
+        transformer: nn.Module = ViTModel(own, add_pooling_layer=False)
+        return transformer
+    backbone: nn.Module = EfficientNetModel(own)
     for part in backbone.modules():
         # the library draws scales of normalisation around 0, where hardly any signal comes through
         if isinstance(part, nn.Conv2d | nn.BatchNorm2d):
@@ -206,10 +207,10 @@ class TransformersNetwork(nn.Module):
             pixels = functional.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
         seen = ((pixels + 1) / 2 - self.mean) / self.std  # type: ignore[operator]
         if self.tokens:
-            hidden = self.backbone(seen, interpolate_pos_encoding=True).last_hidden_state
+            hidden: Tensor = self.backbone(seen, interpolate_pos_encoding=True).last_hidden_state
             return hidden[:, 1:].mean(dim=1)  # of the patches
-        hidden = self.backbone(seen).last_hidden_state
-        return hidden.mean(dim=(2, 3))
+        maps: Tensor = self.backbone(seen).last_hidden_state
+        return maps.mean(dim=(2, 3))
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:  # [B, 3, H, W] => name: [B, levels]
         h = self.features(pixels)

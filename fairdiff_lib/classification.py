@@ -239,4 +239,10 @@ def es_estimate(one: Audit, attribute: str) -> Estimate:
     share = 1 / (1 + np.abs(away).sum())
     slopes = -whole.value * share**2 * np.sign(away)  # of the levels
     mixed = combine([whole, *each], [share - slopes.sum(), *slopes])
-    return replace(mixed, value=whole.value * share, n=whole.n)
+    return replace(mixed, value=whole.value * share, n=whole.n, bounded=True)
+
+
+def es_audit(one: Audit) -> Audit:
+    """Equity-scaled accuracy or AUC of every attribute, as (attribute, "all")."""
+    found = {(name, "all"): es_estimate(one, name) for name in one.attributes}
+    return replace(one, metric=f"es_{one.metric}", estimates=found)

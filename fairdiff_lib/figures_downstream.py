@@ -287,8 +287,7 @@ def fig_slopes(
     shown, _ = means_and_seeds(table, ["method"])
     conditions = list(dict.fromkeys(condition for condition, _ in lines))
     attributes = [name for name in _attributes(shown) if name not in set(shown["condition"])]
-    own = _one_classifier(table, "fig_slopes")
-    foot = f"{own}. {foot}" if own else foot
+    foot = f"{_one_classifier(table, 'fig_slopes')}. {foot}".removeprefix(". ")
     text = f"{foot} {interval_text(table)} In brackets: subjects behind a value (fewest).".strip()
     words = f"{name_of(conditions[0])}, " if len(conditions) == 1 else ""
     head = f"{title} {words}{dataset_name(dataset)}"

@@ -6,7 +6,7 @@ The notebooks call these, print what they return, and draw it.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from fairdiff_lib import assets, diffusion, imaging, tables, training
-from fairdiff_lib.classification import classification_audits, scored
+from fairdiff_lib.classification import classification_audits, es_audit, scored
 from fairdiff_lib.cohorts import Cohort
 from fairdiff_lib.config import Settings
 from fairdiff_lib.downstream import classification_contrasts, classification_table
@@ -28,7 +28,7 @@ from fairdiff_lib.downstream_runs import (
 )
 from fairdiff_lib.fairness import Audit
 from fairdiff_lib.protocol import write_protocol
-from fairdiff_lib.seeds import compare_audits
+from fairdiff_lib.seeds import CHANGE_COLUMNS, compare_audits
 from fairdiff_lib.store import Layout, read_json
 
 # -- 03 and 04: training and generation ------------------------------------------------------
@@ -234,7 +234,10 @@ def downstream_contrasts(settings: Settings, layout: Layout, cohort: Cohort) -> 
 
 
 def downstream_changes(settings: Settings, layout: Layout, cohort: Cohort) -> pd.DataFrame:
-    """AUC and accuracy of every method's classifiers against the baseline's, paired by seed.
+    """Classifiers of generated images against the baseline's and against real ones, by seed.
+
+    AUC and accuracy by level, and both equity-scaled by attribute: paired by seed and subject,
+    for every classifier and condition that generated images have.
 
     Returns
     -------
@@ -244,20 +247,26 @@ def downstream_changes(settings: Settings, layout: Layout, cohort: Cohort) -> pd
     test, attributes = cohort.included().split("test").table, assets.attribute_levels(cohort)
     audits: dict[tuple[str, str, str], dict[tuple[str, int], Audit]] = {}
     for source, seed, name in downstream_runs(settings):
-        if source == REAL:
-            continue
         predictions = read_predictions(settings, layout, cohort, source, seed, name)
         cuts = read_thresholds(layout, source, seed, name)
-        for condition in dict.fromkeys(predictions["condition"]):
+        for condition in assets.condition_levels(cohort):
             data = scored(predictions, test, condition, attributes, cuts.get(condition, 0.5))
             found = classification_audits(data, attributes, names=("auc", "accuracy"), bootstrap=0)
-            for metric, own in found.items():
-                audits.setdefault((name, condition, metric), {})[source, seed] = own
-    confidence = settings.audit.confidence
+            for one in (*found.values(), *map(es_audit, found.values())):
+                audits.setdefault((name, condition, one.metric), {})[source, seed] = one
     parts = [
-        compare_audits(own, confidence=confidence).assign(
+        _changes(own, settings.audit.confidence).assign(
             condition=condition, classifier=settings.classifier(name).name
         )
         for (name, condition, _), own in audits.items()
     ]
-    return pd.concat(parts, ignore_index=True).assign(dataset=settings.dataset)
+    table = pd.concat(parts, ignore_index=True).assign(dataset=settings.dataset)
+    front = ["dataset", "classifier", "condition"]
+    return tables.with_notes(table[[*front, *CHANGE_COLUMNS]], tables.gate_notes(layout))
+
+
+def _changes(audits: Mapping[tuple[str, int], Audit], confidence: float) -> pd.DataFrame:
+    """Every method against ``none``, then every source of generated images against real ones."""
+    made = {key: one for key, one in audits.items() if key[0] != REAL}
+    both = (compare_audits(made, confidence=confidence), compare_audits(audits, REAL, confidence))
+    return pd.concat([part for part in both if len(part)], ignore_index=True)

@@ -28,7 +28,7 @@ RULES: dict[str, str] = {
     "C2": "paired change over seeds in mean squared KID difference between declared levels (minus "
     "its sampling variance) below zero, and no level's KID worse by more than levelling_down",
     "C3": "paired change over seeds in AUC and in mean equity-scaled AUC of the primary condition, "
-    "both above zero",
+    "each a mean over the classifiers, both above zero",
     "C4": "C2 and C3 on a dataset other than FairGenMed",
     "families": "C1 to C4 within a dataset: Holm; everything else: false discovery rate, "
     "labelled exploratory",
@@ -63,6 +63,7 @@ class Protocol:
     features_digest: str = ""  # of all settings that make it
     sensitivity: str = "texture"  # a second one, that no label has shaped
     condition: str = ""  # the primary one: of C3, and of the case mix
+    classifiers: tuple[str, ...] = ()  # of C3, by the names of their configurations
     contrasts: tuple[Declared, ...] = ()
     secondary_below: int = 80  # subjects
     confidence: float = 0.95  # of each interval; 1 - confidence is each family's error rate
@@ -105,6 +106,7 @@ def protocol_of(settings: Settings, cohort: Cohort) -> Protocol:
         features_digest=_features_digest(settings),
         sensitivity=space_name(own.sensitivity),
         condition=cohort.spec.primary_condition,
+        classifiers=tuple(settings.classifier(name).name for name in settings.classifiers),
         contrasts=declared_contrasts(cohort, own.secondary_below),
         secondary_below=own.secondary_below,
         confidence=own.confidence,

@@ -132,10 +132,15 @@ def write_downstream(table: pd.DataFrame, cohort: Cohort, layout: Layout, stamp:
     return write_tables(dict(zip(names, parts, strict=True)), layout, stamp)
 
 
-def write_downstream_contrasts(table: pd.DataFrame, layout: Layout, stamp: Any) -> list[Path]:
-    """Write tab_contrasts_downstream."""
-    return write_tables({"tab_contrasts_downstream": table.rename(columns={"source": "method"})},
-                  layout, stamp)  # fmt: skip
+def write_downstream_contrasts(
+    contrasts: pd.DataFrame, changes: pd.DataFrame, layout: Layout, stamp: Any
+) -> list[Path]:
+    """Write tab_contrasts_downstream (between levels) and tab_changes (between methods)."""
+    todo = {
+        "tab_contrasts_downstream": contrasts.rename(columns={"source": "method"}),
+        "tab_changes": changes,
+    }
+    return write_tables(todo, layout, stamp)
 
 
 def write_ablation(result: AblationResult, layout: Layout, stamp: Any) -> list[Path]:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fairdiff_lib import assets, downstream_runs
+from fairdiff_lib import assets, downstream_runs, pipeline
 from fairdiff_lib.cohorts import Cohort
 from fairdiff_lib.config import InputError, Settings, load_settings
 from fairdiff_lib.downstream import classification_table
@@ -190,3 +190,46 @@ def test_every_source_is_read_by_every_classifier() -> None:
     assert len(found) == 3 * 2 and len(set(found)) == 6
     assert {name for *_, name in found} == {"efficientnet", "vit"}
     assert Path(Layout(settings).classifier(*found[0])) != Layout(settings).classifier(*found[-1])
+
+
+def test_changes_of_a_method_are_paired_by_seed_and_exact(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Predictions that differ between methods only: a change of nothing, and one of everything."""
+    settings = dataclasses.replace(study.settings, seeds=(0, 1), classifiers=("vit",))
+    test = study.cohort.included().split("test").table
+
+    def predictions(source: str, seed: int) -> pd.DataFrame:
+        rows = []
+        for condition, levels in assets.condition_levels(study.cohort).items():
+            noise = np.random.default_rng(seed).uniform(size=(len(test), len(levels)))
+            truth = test[condition].to_numpy()
+            hits = np.array([[name == level for level in levels] for name in truth])
+            scores = noise + 5 * hits * (source == "fairdiffusion")
+            scores /= scores.sum(axis=1, keepdims=True)
+            for k, level in enumerate(levels):
+                own = {"condition": condition, "truth": truth, "level": level}
+                named = test[["image", "subject"]].assign(**own, probability=scores[:, k])
+                rows.append(named)
+        return pd.concat(rows).sort_values(["condition", "image"], ignore_index=True)
+
+    monkeypatch.setattr(
+        pipeline, "read_predictions", lambda _s, _l, _c, source, seed, _n: predictions(source, seed)
+    )
+    monkeypatch.setattr(pipeline, "read_thresholds", lambda *_: {})
+    changes = pipeline.downstream_changes(settings, study.layout, study.cohort)
+    assert list(changes.columns[:3]) == ["dataset", "classifier", "condition"]
+    whole = changes[(changes["condition"] == "glaucoma") & (changes["attribute"] == "overall")]
+    auc = whole[whole["metric"] == "auc"].set_index(["method", "baseline"])
+    assert set(auc.index) == {
+        ("fairdiffusion", "none"),
+        ("none", "real"),
+        ("fairdiffusion", "real"),
+    }
+    assert auc.loc[("none", "real"), "value"] == 0  # the same predictions
+    assert auc.loc[("fairdiffusion", "none"), "value"] > 0.3  # all right against chance
+    assert auc.loc[("fairdiffusion", "none"), "seeds"] == "0,1"
+    assert changes["p"].isna().all()  # two seeds are too few
+    scaled = changes[changes["metric"] == "es_auc"]
+    assert set(scaled["attribute"]) == set(assets.attribute_levels(study.cohort))
+    assert set(scaled["level"]) == {"all"}
