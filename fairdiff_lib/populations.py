@@ -55,6 +55,7 @@ class DermatoscopyConfig:
     image_width: int = 256  # pixels; the real photographs have 600
     share_male: float = 0.54  # fraction of lesions, as in the real set
     share_older: float = 0.36  # fraction of lesions of patients of 60 or older
+    share_contradicted: float = 0.05  # of lesions, looking like the other of benign and malignant
     heterogeneity_male: float = 1.0  # x the spread of appearance; 1 = as varied as Female
     heterogeneity_older: float = 1.0  # as above, against under 60
     difficulty_male: float = 1.0  # x the camera noise and blur
@@ -86,6 +87,7 @@ class ChestConfig:
     share_asian: float = 0.15  # fraction of patients
     share_black: float = 0.10  # fraction of patients
     share_female: float = 0.42  # fraction of patients
+    share_contradicted: float = 0.05  # of certain labels of an effusion, not what the film shows
     heterogeneity_asian: float = 1.0  # x the spread of appearance; 1 = as varied as White
     heterogeneity_black: float = 1.0  # as above
     difficulty_asian: float = 1.0  # x the noise and blur of the film

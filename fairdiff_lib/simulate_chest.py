@@ -2,7 +2,7 @@
 
 The knobs are those of the first simulator, over race and sex. An effusion has a known height and
 nearly the same frequency in every group; an uncertain label (-1) stands for a small one, or for
-none.
+none. A few certain labels are not what the film shows, so that no classifier can be perfect.
 """
 
 from __future__ import annotations
@@ -145,7 +145,9 @@ def draw_patient(config: ChestConfig, index: int) -> Patient:
     sex = "Female" if place[1] < config.share_female else "Male"
     uncertain = uniform[0] < _UNCERTAIN
     ill = place[3] < _PREVALENCE[race]
-    height = between(uniform[1], _SMALL if uncertain else _HEIGHT) if ill else 0.0
+    contradicted = not uncertain and uniform[7] < config.share_contradicted
+    fluid = ill != contradicted  # what the film shows
+    height = between(uniform[1], _SMALL if uncertain else _HEIGHT) if fluid else 0.0
     difficulty, heterogeneity = factors(config, {"race": race, "sex": sex})
     films = [
         _draw_film(

@@ -2,7 +2,8 @@
 
 The knobs are those of the first simulator, over sex and age. Asymmetry, border and second colour
 follow the diagnosis, and the diagnosis has nearly the same distribution in every group: malignant
-lesions are somewhat commoner in older patients.
+lesions are somewhat commoner in older patients. A few lesions look like the other kind, so that no
+classifier can be perfect.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class LesionCase:
     """A simulated lesion of a patient: labels, and a picture each time it was photographed."""
 
     number: int
-    dx: str
+    dx: str  # as labelled; its pictures may look like another
     sex: str
     age: int  # years, in steps of 5
     site: str
@@ -165,7 +166,12 @@ def draw_case(config: DermatoscopyConfig, index: int) -> LesionCase:
     shares = _SHARES[malignant]
     dx = choose(place[3], tuple(shares), tuple(shares.values()))
     difficulty, heterogeneity = factors(config, {"sex": sex, "age": age})
-    lesion = _draw_lesion([config.seed, index, 1], dx, uniform, heterogeneity)
+    looks = dx
+    if uniform[9] < config.share_contradicted:
+        looks = choose(
+            uniform[10], tuple(_SHARES[not malignant]), tuple(_SHARES[not malignant].values())
+        )
+    lesion = _draw_lesion([config.seed, index, 1], looks, uniform, heterogeneity)
     count = 1 + int(choose(uniform[4], ("0", "1", "2"), _IMAGES))
     views = [
         _draw_view(lesion, [config.seed, index, 2, k], difficulty, heterogeneity)

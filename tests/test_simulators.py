@@ -28,8 +28,9 @@ from fairdiff_lib.simulate_skin import LesionCase, draw_case, simulate_dermatosc
 from fairdiff_lib.simulators import ruler_for, simulate
 from fairdiff_lib.store import Layout
 
-SKIN = DermatoscopyConfig(110, image_height=32, image_width=43)
-CHEST = ChestConfig(110, image_height=32, image_width=32)
+# labels are what is drawn; what share_contradicted does has a test of its own
+SKIN = DermatoscopyConfig(110, image_height=32, image_width=43, share_contradicted=0.0)
+CHEST = ChestConfig(110, image_height=32, image_width=32, share_contradicted=0.0)
 CAMERA = {"noise", "defocus"}
 # what a knob of heterogeneity may spread; labels, conditions, camera and seeds are not among them
 SKIN_LOOKS = {"x", "y", "radius", "aspect", "shade", "melanin", "rosiness", "gain", "tint", "tilt"}
@@ -225,6 +226,28 @@ def test_cuts_of_the_rulers_tell_the_drawn_levels_apart(skin: Cohort, films: Coh
             certain = (labels.astype(str) != "-1.0").to_numpy()
         assert certain.mean() > 0.8
         assert np.array_equal(np.digitize(drawn, ruler.cuts)[certain], np.array(asked)[certain])
+
+
+def test_a_known_share_of_labels_is_contradicted_by_the_picture_alike_in_all_groups() -> None:
+    """Without it a small classifier is perfect, and nothing is left to compare."""
+    bad = ("akiec", "bcc", "mel")
+    skin = [
+        (c.age >= 60, (c.dx in bad) != (c.views[0].dx in bad))
+        for c in cases(DermatoscopyConfig(), 3000)
+    ]
+    films = [
+        (p.race == "White", (p.label == "1.0") != (p.films[0].effusion > 0))
+        for p in patients(ChestConfig(), 3000)
+        if p.label != "-1.0"
+    ]
+    for found in (skin, films):
+        share = pd.DataFrame(found).groupby(0)[1].mean()
+        # four standard errors of the smaller group
+        assert share.to_numpy() == pytest.approx(0.05, abs=4 * (0.05 * 0.95 / 700) ** 0.5)
+    plain = dataclasses.replace(ChestConfig(), share_contradicted=0.0)
+    for a, b in zip(patients(plain, 200), patients(ChestConfig(), 200), strict=True):
+        assert (a.label, a.race, a.sex) == (b.label, b.race, b.sex)
+        assert changed(a.films[0], b.films[0]) <= {"effusion"}
 
 
 # --- groups and knobs ---
