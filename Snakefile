@@ -14,7 +14,7 @@ not in git: a fresh clone runs everything.
 import shlex
 import sys
 
-from fairdiff_lib import arms
+from fairdiff_lib import arms, matrix_arms
 from fairdiff_lib.assets import load_cohort
 from fairdiff_lib.config import load_settings, parse_overrides
 from fairdiff_lib.methods import source_runs
@@ -116,6 +116,7 @@ def figures(*names, folder=LAYOUT.figures):
 
 
 wildcard_constraints:
+    arm="[a-z_]+",
     method="[a-z][a-z0-9_]*?",
     run="[^/]+",
     seed=r"\d+",
@@ -141,6 +142,18 @@ def needed(wildcards):
     return [record("03_train_base"), *map(str, read)]
 
 
+# the jobs of the downstream matrix: an arm and a seed each, with all shares of real data
+MATRIX_SEEDS = list(SETTINGS.matrix.seeds)
+
+
+def matrix_images(wildcards):
+    """Record of the generator whose images an arm sees, or of the cohort alone."""
+    if not matrix_arms.ARMS[wildcards.arm].made:
+        return record("01_cohorts")
+    seed = matrix_arms.generator_seed(SETTINGS, int(wildcards.seed))
+    return record(f"04_generate_{SETTINGS.matrix.method}_seed{seed}")
+
+
 # what each study of graph.STUDIES is done with
 TARGETS = {
     "main": [record("00_index"), record("06_perturbation")],
@@ -149,6 +162,7 @@ TARGETS = {
         record("08_ablations"),
         record("06_perturbation_ablation"),
     ],
+    "matrix": [record("13_matrix")],
     "proof": [record("10_proof")],
 }
 
@@ -383,6 +397,36 @@ rule mechanism:
     threads: CORES
     shell:
         FAIRDIFF + "06_perturbation -p ablation True" + COMMON
+
+
+# an arm and seed of the downstream matrix: a classifier per share of real data, one after the other
+rule matrix_arm:
+    input:
+        matrix_images,
+    output:
+        record=f"{LAYOUT.matrix}/{{arm}}_seed{{seed}}.json",
+    shell:
+        f"{shlex.quote(sys.executable)} -m fairdiff_lib.study arm {{wildcards.arm}} --study matrix"
+        f" --seed {{wildcards.seed}} --record {{output.record:q}} {ROOTS}"
+
+
+# 13 -> the downstream matrix, and train on A, test on B. After 07, whose classifiers it reads
+rule matrix:
+    input:
+        downstream=record("07_downstream"),
+        runs=expand(f"{LAYOUT.matrix}/{{arm}}_seed{{seed}}.json", arm=matrix_arms.ARMS, seed=MATRIX_SEEDS),
+        source=source("13_matrix"),
+    output:
+        record=record("13_matrix"),
+        read=tables("tab_matrix", "tab_matrix_changes", "tab_matrix_cost", "tab_transfer")
+        + figures("fig_matrix", "fig_transfer"),
+    log:
+        notebook=executed("13_matrix"),
+    params:
+        settings=LAYOUT.matrix.name,
+    threads: CORES
+    shell:
+        FAIRDIFF + "13_matrix" + COMMON
 
 
 # 09 -> a verdict per claim: T14

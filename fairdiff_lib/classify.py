@@ -190,8 +190,7 @@ class Classifier:
         notes = read_json(notes_path)
         found = _read_notes(notes_path, notes)
         if config is not None:
-            for name in ("architecture", *SHAPES[config.architecture]):
-                _expect(notes_path, name, getattr(found.config, name), getattr(config, name))
+            _expect_shapes(notes_path, found.config, config)
         if heads is not None:
             wanted = _counts(as_levels(heads))
             _expect(notes_path, "conditions", _counts(found.levels), wanted)
@@ -205,7 +204,13 @@ def _counts(levels: Levels) -> list[tuple[str, int]]:
     return [(name, len(names)) for name, names in levels.items()]
 
 
-def _expect(path: Path, name: str, found: object, wanted: object) -> None:
+def _expect_shapes(where: Path | str, found: ClassifierConfig, wanted: ClassifierConfig) -> None:
+    """Refuse a configuration whose network's weights have other shapes."""
+    for name in ("architecture", *SHAPES[wanted.architecture]):
+        _expect(where, name, getattr(found, name), getattr(wanted, name))
+
+
+def _expect(path: Path | str, name: str, found: object, wanted: object) -> None:
     if found != wanted:
         raise InputError(f"{path}: {name} is {found}; expected {wanted}")
 
@@ -278,6 +283,7 @@ def fit_classifier(
     seed: int,
     folder: Path | str | None = None,
     watch: tuple[Images, Labels] | None = None,
+    initial: Classifier | None = None,
 ) -> Classifier:
     """Fit a multi-task classifier; the step and the thresholds are chosen on validation.
 
@@ -298,6 +304,9 @@ def fit_classifier(
         Looked at whenever validation is, into :attr:`Classifier.watched`: test images, to
         show what choosing by them would have claimed (fault E4). They change nothing, unless
         ``config.selection`` says that the step is chosen by them.
+    initial : Classifier, optional
+        Training starts from its weights instead of fresh ones, as after pretraining; it stays
+        as it is.
 
     Returns
     -------
@@ -307,7 +316,8 @@ def fit_classifier(
     ------
     InputError
         A level without a training image, images or labels of a wrong shape, type or
-        value, or a validation loss that is never finite.
+        value, an initial classifier of another architecture or other conditions, or a
+        validation loss that is never finite.
     """
     levels = as_levels(heads)
     check_classifier("classifier", config)
@@ -323,11 +333,11 @@ def fit_classifier(
             f"{images.shape[1:]}"
         )
     labels, val_labels = labels.astype(np.int64), val_labels.astype(np.int64)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        module = build_network(config, _counts(levels))
+    module = _network(config, levels, seed, initial)
     place = None if folder is None else Path(folder)
     arrays: tuple[Any, ...] = (images, labels, val_images, val_labels)
+    if initial is not None:
+        arrays += tuple(value.cpu().numpy() for value in initial.module.state_dict().values())
     if watch is not None and config.selection != "validation":
         arrays += watch  # the fit then depends on them
     key = _fingerprint(config, seed, levels, *arrays) if place else ""
@@ -358,6 +368,20 @@ def fit_classifier(
     if watching is not None:
         fitted.watched = watching.table(fitted.selected_step)
     return fitted
+
+
+def _network(
+    config: ClassifierConfig, levels: Levels, seed: int, initial: Classifier | None
+) -> Any:
+    """A network with fresh weights of a seed, or with a copy of a classifier's."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module = build_network(config, _counts(levels))
+    if initial is not None:
+        _expect_shapes("initial classifier", initial.config, config)
+        _expect("initial classifier", "conditions", _counts(initial.levels), _counts(levels))
+        module.load_state_dict(initial.module.state_dict())
+    return module
 
 
 def with_steps(config: ClassifierConfig, count: int) -> ClassifierConfig:

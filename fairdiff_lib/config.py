@@ -239,6 +239,21 @@ class AblationConfig:
 
 
 @dataclass(frozen=True)
+class MatrixConfig:
+    """The downstream matrix: what real, generated and mixed training images make of a classifier.
+
+    Every run has the same number of optimiser steps, whatever it is trained on.
+    """
+
+    classifier: str = "efficientnet"  # one of CLASSIFIERS
+    method: str = "none"  # whose images are used; one of the study's methods
+    shares: tuple[float, ...] = (0.1, 0.3, 1.0)  # of the real training subjects; with 1
+    seeds: tuple[int, ...] = (0, 1, 2)  # of the classifier and of the draw of subjects
+    balance: str = ""  # attribute whose levels balanced images have equally often; empty = the
+    # one whose largest training level outnumbers its smallest the most
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything that a study depends on."""
 
@@ -261,6 +276,7 @@ class Settings:
     audit: AuditConfig = field(default_factory=AuditConfig)
     proof: ProofConfig = field(default_factory=ProofConfig)
     ablation: AblationConfig = field(default_factory=AblationConfig)
+    matrix: MatrixConfig = field(default_factory=MatrixConfig)
     reading: ReadingConfig = field(default=ReadingConfig(), metadata={"later": True})
 
     def classifier(self, name: str) -> ClassifierConfig:
@@ -423,6 +439,7 @@ def check_settings(settings: Settings) -> None:
         refuse_unknown("classifier", name, CLASSIFIERS)
     for method in settings.methods:
         check_method(method, settings)
+    check_matrix(settings.matrix)
     if min(sim.counts.values()) < 1:
         raise InputError(f"simulator.{', '.join(sim.counts)}: expected at least 1 each")
     if len(model.unet_channels) != len(model.unet_attention):
@@ -513,6 +530,26 @@ def check_method(method: str, settings: Settings) -> None:
             f"method {method} reads the run of another seed; seeds="
             f"{','.join(map(str, settings.seeds))}, expected at least two"
         )
+
+
+def check_matrix(m: MatrixConfig) -> None:
+    """Refuse a downstream matrix that cannot be, naming the field."""
+    refuse_unknown("matrix.classifier", m.classifier, CLASSIFIERS)
+    refuse_unknown("matrix.method", m.method, METHODS)
+    for share in m.shares:
+        if not 0.0 < share <= 1.0:
+            raise InputError(f"matrix.shares={share}: expected a share above 0, at most 1")
+    if 1.0 not in m.shares:
+        raise InputError(
+            f"matrix.shares={','.join(map(str, m.shares))}: expected 1 among them, which all "
+            "others are compared with"
+        )
+    if not m.seeds or min(m.seeds) < 0:
+        raise InputError(f"matrix.seeds={m.seeds}: expected at least one, 0 or more each")
+    for name in ("shares", "seeds"):
+        given = getattr(m, name)
+        if len(set(given)) < len(given):
+            raise InputError(f"matrix.{name}={','.join(map(str, given))}: each may be named once")
 
 
 def check_loop(name: str, loop: LoopConfig) -> None:
@@ -641,6 +678,7 @@ def _smoke(dataset: str) -> Settings:
             held_out_rows=12,
             held_out_timesteps=(500,),
         ),
+        matrix=MatrixConfig(shares=(0.5, 1.0), seeds=(0,)),
     )
 
 

@@ -15,7 +15,7 @@ from fairdiff_lib import parity, released
 from fairdiff_lib.classification import Scored, classification_audits, es_estimate, scored
 from fairdiff_lib.contrasts import GAP_NOTE, PRIMARY, control_discoveries
 from fairdiff_lib.equity import equity_rows
-from fairdiff_lib.fairness import Audit, contrast_table, differences, labelled
+from fairdiff_lib.fairness import Audit, Labelled, contrast_table, differences, labelled
 from fairdiff_lib.inference import MIN_UNITS, Levels
 from fairdiff_lib.worst import worst_rows
 
@@ -39,6 +39,7 @@ def classification_table(
     thresholds: Mapping[str, float] | None = None,
     watched: pd.DataFrame | None = None,
     mismatched: pd.DataFrame | None = None,
+    metrics: Sequence[str] = (),
     confidence: float = 0.95,
     bootstrap: int = 400,
     seed: int = 0,
@@ -65,6 +66,9 @@ def classification_table(
         them would have claimed (fault E4).
     mismatched : DataFrame, optional
         Predictions of the same images, prepared otherwise than the training images (fault E6).
+    metrics : sequence of str
+        Of those that are audited by group, which; with accuracy and auc, which the summaries by
+        attribute rest on. All without a name.
     confidence : float
     bootstrap : int
         Replicates (of subjects) behind the intervals of ece, and of auc for several levels.
@@ -85,7 +89,9 @@ def classification_table(
     frames = []
     for condition in dict.fromkeys(predictions["condition"]):
         data = scored(predictions, table, condition, attributes, _cut(thresholds, condition))
-        audits = classification_audits(data, attributes, confidence, bootstrap=bootstrap, seed=seed)
+        audits = classification_audits(
+            data, attributes, confidence, names=metrics, bootstrap=bootstrap, seed=seed
+        )
         parts = [one.by_group for one in audits.values()]
         parts += [_es_rows(audits[name]) for name in ("accuracy", "auc")]
         parts += [_spread_rows(audits["auc"]), _gap_rows(data, attributes)]
@@ -102,7 +108,7 @@ def classification_table(
     return labelled(found, labels)
 
 
-def classification_contrasts(
+def contrasted_audits(
     predictions: pd.DataFrame,
     table: pd.DataFrame,
     attributes: Levels,
@@ -112,8 +118,8 @@ def classification_contrasts(
     primary: tuple[str, str] | None = None,
     confidence: float = 0.95,
     secondary_below: int = 80,
-) -> pd.DataFrame:
-    """Signed contrasts of ``CONTRASTED`` metrics between levels, with p and adjusted p.
+) -> list[tuple[Mapping[str, Any], Audit]]:
+    """Audits of ``CONTRASTED`` metrics of every condition, each with its labels.
 
     Parameters
     ----------
@@ -123,16 +129,8 @@ def classification_contrasts(
         The endpoint that was declared beforehand, if one was; everything else is exploratory.
     secondary_below : int
         Levels with fewer subjects are not primary.
-
-    Returns
-    -------
-    DataFrame
-        The labels and condition, then the columns of ``fairness.contrast_table``. The adjusted
-        p of the primary endpoint is that of max-|t|; of all that is exploratory, over all
-        conditions, attributes and metrics of these predictions, it controls the false
-        discovery rate.
     """
-    audits = []
+    audits: list[tuple[Mapping[str, Any], Audit]] = []
     for condition in dict.fromkeys(predictions["condition"]):
         data = scored(predictions, table, condition, attributes, _cut(thresholds, condition))
         roles = {primary[1]: PRIMARY} if primary and primary[0] == condition else None
@@ -141,6 +139,24 @@ def classification_contrasts(
             bootstrap=0,  # contrasts rest on influence values
         )  # fmt: skip
         audits += [({**labels, "condition": condition}, one) for one in found.values()]
+    return audits
+
+
+def classification_contrasts(audits: Labelled) -> pd.DataFrame:
+    """Signed contrasts between levels of one classifier, with p and adjusted p.
+
+    Parameters
+    ----------
+    audits : sequence of (labels, Audit)
+        Of one classifier and all its conditions, as :func:`contrasted_audits` makes.
+
+    Returns
+    -------
+    DataFrame
+        The labels, then the columns of ``fairness.contrast_table``. The adjusted p of the primary
+        endpoint is that of max-|t|; of all that is exploratory, over all conditions, attributes
+        and metrics, it controls the false discovery rate.
+    """
     return control_discoveries(contrast_table(audits))
 
 

@@ -7,7 +7,9 @@ computed again without a network.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +17,7 @@ import pandas as pd
 from fairdiff_lib import assets, diffusion
 from fairdiff_lib.classify import Classifier, fit_classifier
 from fairdiff_lib.cohorts import Cohort
-from fairdiff_lib.config import InputError, Settings
+from fairdiff_lib.config import ClassifierConfig, InputError, Settings
 from fairdiff_lib.predictions import (
     PREDICTION_COLUMNS,
     Images,
@@ -81,10 +83,20 @@ def read_predictions(
         A level that a split lacks, missing generated images, or a file that was changed.
     """
     folder = layout.classifier(source, seed, name)
-    notes = folder / "run.json"
-    if not (notes.is_file() and read_json(notes)["data_hash"] == cohort.data_hash):
+    if not is_fitted(folder, cohort):
         _fit(settings, layout, cohort, source, seed, name)
-    found = _read(folder / ALL, (*PREDICTION_COLUMNS, "split"), read_conditions(cohort, source))
+    return read_kept(folder, read_conditions(cohort, source), split)
+
+
+def is_fitted(folder: Path, cohort: Cohort) -> bool:
+    """Whether a run's folder is whole, and of this very data."""
+    notes = folder / "run.json"
+    return notes.is_file() and read_json(notes)["data_hash"] == cohort.data_hash
+
+
+def read_kept(folder: Path, levels: Levels, split: str = "test") -> pd.DataFrame:
+    """Probabilities that :func:`write_fit` kept of a split's real images: PREDICTION_COLUMNS."""
+    found = _read(folder / ALL, (*PREDICTION_COLUMNS, "split"), levels)
     return found.loc[found["split"] == split, list(PREDICTION_COLUMNS)].reset_index(drop=True)
 
 
@@ -105,7 +117,12 @@ def read_mismatched(
 
 def read_thresholds(layout: Layout, source: str, seed: int, name: str) -> dict[str, float]:
     """Thresholds that validation gave, by condition of two levels."""
-    cuts = read_json(layout.classifier(source, seed, name) / "run.json")["thresholds"]
+    return kept_thresholds(layout.classifier(source, seed, name))
+
+
+def kept_thresholds(folder: Path) -> dict[str, float]:
+    """The same, of a run's folder."""
+    cuts = read_json(folder / "run.json")["thresholds"]
     return {condition: cut for condition, cut in cuts.items() if cut is not None}
 
 
@@ -153,7 +170,7 @@ def check_splits(cohort: Cohort, levels: Levels) -> None:
                 )
 
 
-def _codes(cohort: Cohort, levels: Levels) -> Labels:
+def label_codes(cohort: Cohort, levels: Levels) -> Labels:
     """Level index of each row per condition, int64 [N, C]."""
     named = [c.name in levels for c in cohort.spec.conditions]
     return cohort.condition_codes()[:, named]
@@ -167,59 +184,106 @@ def real_images(part: Cohort, size: int, preparation: str) -> Images:
 
 
 def training_images(
-    settings: Settings, layout: Layout, part: Cohort, source: str, seed: int, preparation: str
+    settings: Settings,
+    layout: Layout,
+    part: Cohort,
+    source: str,
+    seed: int,
+    preparation: str,
+    folder: str = "train",
 ) -> Images:
-    """A source's images for the rows of the training split."""
+    """A source's images for rows: real ones, or those generated for them, by the folder's name."""
     if source == REAL:
         return real_images(part, settings.model.image_size, preparation)
     names = part.table["image"].tolist()
-    images = diffusion.load_generated(layout.generated(source, seed), "train", names)
+    images = diffusion.load_generated(layout.generated(source, seed), folder, names)
     return images if preparation == "matched" else turned_as_released(images)
 
 
-def _fit(
-    settings: Settings, layout: Layout, cohort: Cohort, source: str, seed: int, name: str
+@dataclass(frozen=True)
+class Judges:
+    """Real images that choose a classifier's step and thresholds, and those it is tested on.
+
+    Attributes
+    ----------
+    parts : dict of str to Cohort
+        "val" and "test".
+    images : dict of str to uint8 [N, 3, S, S]
+        Of both, prepared as the classifier's settings say.
+    """
+
+    parts: dict[str, Cohort]
+    images: dict[str, Images]
+
+
+def read_judges(settings: Settings, cohort: Cohort, preparation: str) -> Judges:
+    """Real validation and test images, read once for as many fits as there are."""
+    parts = {split: cohort.included().split(split) for split in SPLITS}
+    size = settings.model.image_size
+    return Judges(parts, {k: real_images(one, size, preparation) for k, one in parts.items()})
+
+
+def fit_judged(
+    images: Images,
+    labels: Labels,
+    levels: Levels,
+    judges: Judges,
+    config: ClassifierConfig,
+    seed: int,
+    folder: Path,
+    initial: Classifier | None = None,
+) -> Classifier:
+    """``classify.fit_classifier``, chosen on real validation images, real test images watched."""
+    seen = {split: (judges.images[split], label_codes(judges.parts[split], levels))
+            for split in SPLITS}  # fmt: skip
+    return fit_classifier(
+        images, labels, levels, *seen["val"], config, seed, folder, seen["test"], initial
+    )
+
+
+def write_fit(
+    folder: Path, cohort: Cohort, classifier: Classifier, judges: Judges, **notes: Any
 ) -> None:
-    """Fit a classifier and write its folder; run.json last, so that it says all is there."""
-    config, folder = settings.classifier(name), layout.classifier(source, seed, name)
-    levels, size, kept = (
-        read_conditions(cohort, source),
-        settings.model.image_size,
-        cohort.included(),
-    )
-    check_splits(cohort, levels)
-    train, val, test = (kept.split(split) for split in ("train", "val", "test"))
-    shown = {part: real_images(one, size, config.preparation)
-             for part, one in (("test", test), ("val", val))}  # fmt: skip
-    classifier = fit_classifier(
-        training_images(settings, layout, train, source, seed, config.preparation),
-        _codes(train, levels),
-        levels,
-        shown["val"],
-        _codes(val, levels),
-        config,
-        seed=seed,
-        folder=folder / "work",
-        watch=(shown["test"], _codes(test, levels)),
-    )
+    """Write a run's folder; run.json, with the notes, last: it says that all is there."""
     classifier.save(folder / "classifier")
     write_table(classifier.watched, folder / "watched.csv", None)
-    parts = [_predict(classifier, shown[split], kept.split(split)).assign(split=split)
-             for split in SPLITS]  # fmt: skip
+    parts = [_predict(classifier, judges.images[k], judges.parts[k]).assign(split=k)
+             for k in SPLITS]  # fmt: skip
     write_table(pd.concat(parts, ignore_index=True), folder / ALL, None)
-    if source != REAL and config.preparation == "matched":
-        faulty = turned_as_released(real_images(test, size, "mismatched_as_released"), 1)
-        write_table(_predict(classifier, faulty, test), folder / MISMATCHED, None)
     cuts = {k: None if np.isnan(v) else v for k, v in classifier.thresholds.items()}
-    notes = {
+    own = {
         "data_hash": cohort.data_hash,
-        "classifier": config.name,
+        "classifier": classifier.name,
         "thresholds": cuts,
         "steps": classifier.config.loop.steps,
         "selected_step": classifier.selected_step,
         "seconds": classifier.seconds,
     }
-    write_json(folder / "run.json", notes)
+    write_json(folder / "run.json", own | notes)
+
+
+def _fit(
+    settings: Settings, layout: Layout, cohort: Cohort, source: str, seed: int, name: str
+) -> None:
+    """Fit a source's classifier and write its folder."""
+    config, folder = settings.classifier(name), layout.classifier(source, seed, name)
+    levels = read_conditions(cohort, source)
+    check_splits(cohort, levels)
+    train, judges = (
+        cohort.included().split("train"),
+        read_judges(settings, cohort, config.preparation),
+    )
+    images = training_images(settings, layout, train, source, seed, config.preparation)
+    classifier = fit_judged(
+        images, label_codes(train, levels), levels, judges, config, seed, folder / "work"
+    )
+    if source != REAL and config.preparation == "matched":
+        test = judges.parts["test"]
+        faulty = turned_as_released(
+            real_images(test, settings.model.image_size, "mismatched_as_released"), 1
+        )
+        write_table(_predict(classifier, faulty, test), folder / MISMATCHED, None)
+    write_fit(folder, cohort, classifier, judges)
 
 
 def _predict(classifier: Classifier, images: Images, part: Cohort) -> pd.DataFrame:
@@ -228,5 +292,5 @@ def _predict(classifier: Classifier, images: Images, part: Cohort) -> pd.DataFra
         classifier.levels,
         part.table["image"].tolist(),
         part.table["subject"].tolist(),
-        _codes(part, classifier.levels),
+        label_codes(part, classifier.levels),
     )

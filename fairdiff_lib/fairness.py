@@ -267,7 +267,36 @@ def mean_audit(audits: Sequence[Audit]) -> Audit:
     return replace(first, estimates=found)
 
 
-def contrast_table(audits: Sequence[tuple[Mapping[str, Any], Audit]]) -> pd.DataFrame:
+Labelled = Sequence[tuple[Mapping[str, Any], Audit]]
+
+
+def means_over_seeds(audits: Labelled) -> list[tuple[dict[str, Any], Audit]]:
+    """One audit per group of labels that differ in ``seed`` only: :func:`mean_audit` of them.
+
+    Parameters
+    ----------
+    audits : sequence of (labels, Audit)
+        Labels with a ``seed``; audits of one metric and feature space belong together.
+
+    Returns
+    -------
+    list of (labels, Audit)
+        ``seeds``, as "0,1,2", in the place of ``seed``.
+    """
+    groups: dict[tuple[Any, ...], list[tuple[Any, Audit]]] = {}
+    for labels, one in audits:
+        rest = tuple((name, value) for name, value in labels.items() if name != "seed")
+        groups.setdefault((rest, one.metric, one.features), []).append((labels, one))
+    found = []
+    for own in groups.values():
+        seeds = ",".join(str(labels["seed"]) for labels, _ in own)
+        named = {("seeds" if k == "seed" else k): (seeds if k == "seed" else v)
+                 for k, v in own[0][0].items()}  # fmt: skip
+        found.append((named, mean_audit([one for _, one in own])))
+    return found
+
+
+def contrast_table(audits: Labelled) -> pd.DataFrame:
     """Contrasts of several audits below each other, each followed by its omnibus tests.
 
     Parameters

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, NoReturn
 
-from fairdiff_lib.arms import check_arms
+from fairdiff_lib import arms, matrix_arms
 from fairdiff_lib.config import (
     InputError,
     Settings,
@@ -42,6 +42,7 @@ JOB_COMMAND = "-m fairdiff_lib.study notebook "  # how the Snakefile's rules cal
 STUDIES = {  # what a run can be for; the Snakefile says which jobs each needs
     "main": "the study: train, generate, audit, compare",
     "ablation": "which part of a method matters? every method and control, over seeds",
+    "matrix": "what do real, generated and mixed images train? equal steps, shares of real data",
     "proof": "is the audit itself valid? simulated audits of known truth",
 }
 STEPS_DONE = re.compile(r"^(\d+) of (\d+) steps \(\d+%\) done")
@@ -96,7 +97,9 @@ class Study:
                 "whose images can be redrawn"
             )
         if self.study == "ablation":
-            check_arms(settings)
+            arms.check_arms(settings)
+        if self.study == "matrix":
+            matrix_arms.check_arms(settings)
         check_methods(settings.methods)
         if min(settings.seeds) < 0:
             raise InputError(f"seeds={settings.seeds}: expected 0 or more each")

@@ -20,14 +20,13 @@ from fairdiff_lib.downstream_runs import (
     read_predictions,
     read_thresholds,
 )
-from fairdiff_lib.fairness import Audit, contrast_table, labelled
+from fairdiff_lib.fairness import Audit, Labelled, contrast_table, labelled, means_over_seeds
 from fairdiff_lib.harm import harm_audits, harm_table
 from fairdiff_lib.operating import group_thresholds
 from fairdiff_lib.predictions import predictions_table
 from fairdiff_lib.store import Layout
 
 Labels = dict[str, Any]
-Labelled = Sequence[tuple[Mapping[str, Any], Audit]]
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,8 @@ class Tables:
         dataset, method ("real" or a method), seeds, then names of the number, attribute, level,
         metric, n, value, low, high, note.
     contrasts : DataFrame
-        dataset, method, seed, names, then ``contrasts.CONTRAST_COLUMNS``: of every run.
+        dataset, method, seeds, names, then ``contrasts.CONTRAST_COLUMNS``: of the mean of the
+        seeds' models, so that a subject counts once.
     """
 
     table: pd.DataFrame
@@ -53,7 +53,7 @@ def finish(
     """Means over seeds, contrasts, and the notes of gates that failed."""
     table = tables.over_seeds(pd.concat(parts, ignore_index=True), settings.audit.confidence)
     notes = tables.gate_notes(layout)
-    contrasts = tables.with_notes(contrast_table(audits), notes)
+    contrasts = tables.with_notes(contrast_table(means_over_seeds(audits)), notes)
     return Tables(tables.with_notes(table, notes), contrasts)
 
 

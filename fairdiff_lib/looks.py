@@ -79,6 +79,12 @@ METHODS: dict[str, Look] = {
     "adaptive_sampling": Look("adaptive sampling", "#805800", "d"),
     "demographic_tokens": Look("demographic tokens", "#6a51a3", "*"),
     "fair_lora": Look("FairLoRA", "#9e8cc9", "*"),
+    # arms of the downstream matrix, beside "real": what a classifier is trained on
+    "synthetic": Look("generated images", "#3f7fae", "o"),
+    "balanced_synthetic": Look("generated, balanced", "#c48a1a", "^"),
+    "real_and_synthetic": Look("real and generated", "#003f66", "D"),
+    "real_and_balanced": Look("real and balanced", "#8a5a00", "v"),
+    "pretrain_then_real": Look("generated first, then real", "#b3477f", "P"),
 }
 LEVEL_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#000000")
 SPLITS: dict[str, Look] = {

@@ -17,7 +17,11 @@ from fairdiff_lib import assets, diffusion, imaging, tables, training
 from fairdiff_lib.classification import classification_audits, es_audit, scored
 from fairdiff_lib.cohorts import Cohort
 from fairdiff_lib.config import Settings
-from fairdiff_lib.downstream import classification_contrasts, classification_table
+from fairdiff_lib.downstream import (
+    classification_contrasts,
+    classification_table,
+    contrasted_audits,
+)
 from fairdiff_lib.downstream_runs import (
     REAL,
     downstream_runs,
@@ -26,7 +30,7 @@ from fairdiff_lib.downstream_runs import (
     read_thresholds,
     read_watched,
 )
-from fairdiff_lib.fairness import Audit
+from fairdiff_lib.fairness import Audit, means_over_seeds
 from fairdiff_lib.protocol import write_protocol
 from fairdiff_lib.seeds import CHANGE_COLUMNS, compare_audits
 from fairdiff_lib.store import Layout, read_json
@@ -209,26 +213,28 @@ def _labels(settings: Settings, source: str, seed: int, name: str) -> dict[str, 
 
 
 def downstream_contrasts(settings: Settings, layout: Layout, cohort: Cohort) -> pd.DataFrame:
-    """Differences between levels in what the classifiers do, per run; all exploratory.
+    """Differences between levels in what the classifiers do, mean over seeds; all exploratory.
 
     Returns
     -------
     DataFrame
-        dataset, source, seed, classifier, condition, then ``contrasts.CONTRAST_COLUMNS``.
+        dataset, source, seeds, classifier, condition, then ``contrasts.CONTRAST_COLUMNS``.
     """
     test, attributes = cohort.included().split("test").table, assets.attribute_levels(cohort)
-    parts = [
-        classification_contrasts(
-            read_predictions(settings, layout, cohort, *run),
-            test,
-            attributes,
-            labels=_labels(settings, *run),
-            thresholds=read_thresholds(layout, *run),
-            confidence=settings.audit.confidence,
-            secondary_below=settings.audit.secondary_below,
+    audits: dict[tuple[str, str], list[tuple[Mapping[str, Any], Audit]]] = {}
+    for run in downstream_runs(settings):
+        audits.setdefault((run[0], run[2]), []).extend(
+            contrasted_audits(
+                read_predictions(settings, layout, cohort, *run),
+                test,
+                attributes,
+                labels=_labels(settings, *run),
+                thresholds=read_thresholds(layout, *run),
+                confidence=settings.audit.confidence,
+                secondary_below=settings.audit.secondary_below,
+            )
         )
-        for run in downstream_runs(settings)
-    ]
+    parts = [classification_contrasts(means_over_seeds(own)) for own in audits.values()]
     table = pd.concat(parts, ignore_index=True)
     return tables.with_notes(table, tables.gate_notes(layout))
 

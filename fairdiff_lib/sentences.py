@@ -12,7 +12,7 @@ from fairdiff_lib.looks import look_of, name_of, ordered_methods
 from fairdiff_lib.protocol import Protocol
 
 
-def _number(row: pd.Series) -> str:
+def number(row: pd.Series) -> str:
     """Value with its interval, where it has one."""
     value, low, high = (float(row[key]) for key in ("value", "low", "high"))
     if not np.isfinite(value):
@@ -69,8 +69,8 @@ def about_quality(table: pd.DataFrame, attributes: Sequence[str], metric: str = 
             continue
         low, high = extremes(own)
         parts.append(
-            f"{look_of(method).label}: lowest for {low['level']}, {_number(low)}, "
-            f"highest for {high['level']}, {_number(high)}"
+            f"{look_of(method).label}: lowest for {low['level']}, {number(low)}, "
+            f"highest for {high['level']}, {number(high)}"
         )
     warning = "" if table["seeds"].astype(str).str.contains(",").any() else one_seed()
     return f"{name_of(metric)} by level. {'; '.join(parts)}.{warning}"
@@ -90,16 +90,16 @@ def about_contrast(row: pd.Series, share: float = 0.2, confidence: float = 0.95)
     name = f"{row['attribute']} {row['level']} against {row['reference']}"
     if not np.isfinite(row["p_adjusted"]):
         return f"{name}: {row['note'] or 'no test'}."
-    level, number = 1 - confidence, _number(row)
+    level, size = 1 - confidence, number(row)
     same = row["p_equivalence"] < level
     if row["p_adjusted"] < level:
         small = f", though by less than {share:.0%} of the baseline" if same else ""
-        return f"{name}: differs by {number}, adjusted p {row['p_adjusted']:.2g}{small}."
+        return f"{name}: differs by {size}, adjusted p {row['p_adjusted']:.2g}{small}."
     if same:
-        return f"{name}: equivalent within {share:.0%} of the baseline, {number}."
+        return f"{name}: equivalent within {share:.0%} of the baseline, {size}."
     ratio = f" (ratio {row['mde_ratio']:.3g})" if np.isfinite(row["mde_ratio"]) else ""
     return (
-        f"{name}: no difference seen, {number}; could have missed up to {row['mde']:.3g}{ratio}, "
+        f"{name}: no difference seen, {size}; could have missed up to {row['mde']:.3g}{ratio}, "
         f"where {row['smallest_effect']:.3g} is of interest."
     )
 
@@ -166,7 +166,7 @@ def about_downstream(table: pd.DataFrame, condition: str, metric: str = "es_auc"
     for classifier, part in rows.groupby("classifier", sort=False):
         for source in ordered_methods(part["source"]):
             own = part[part["source"] == source]
-            values = ", ".join(f"{row['attribute']} {_number(row)}" for _, row in own.iterrows())
+            values = ", ".join(f"{row['attribute']} {number(row)}" for _, row in own.iterrows())
             parts.append(f"{look_of(source).label}, {classifier}: {values}")
     warning = "" if table["seeds"].astype(str).str.contains(",").any() else one_seed()
     return f"{name_of(metric)} for {condition}. {'; '.join(parts)}.{warning}"
@@ -186,7 +186,7 @@ def about_methods(table: pd.DataFrame, column: str) -> str:
     lines = []
     for name, own in rows.groupby(column, sort=False):
         values = [
-            f"{look_of(method).label} {_number(own[own['method'] == method].iloc[0])}"
+            f"{look_of(method).label} {number(own[own['method'] == method].iloc[0])}"
             for method in ordered_methods(own["method"])
         ]
         lines.append(f"- {name_of(str(name))}: {'; '.join(values)}")

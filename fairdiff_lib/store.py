@@ -383,10 +383,28 @@ class Layout:
 
         ``name`` is one of ``config.CLASSIFIERS``.
         """
-        own = f"{name}-{self.settings.digest(name)}"
+        return self._images(source, seed) / f"{name}-{self.settings.digest(name)}"
+
+    def _images(self, source: str, seed: int) -> Path:
+        """What hangs on a source's images: beside generated ones, by the size of real ones."""
         if source == "real":
-            return self._runs() / f"real-seed{seed}-{self._digest('model')}" / own
-        return self.generated(source, seed) / own
+            return self._runs() / f"real-seed{seed}-{self._digest('model')}"
+        return self.generated(source, seed)
+
+    def matrix_run(self, label: str, seed: int, generator: int | None) -> Path:
+        """A classifier of the downstream matrix, by the label of what it is trained on.
+
+        ``generator`` is the seed of the run whose images it sees, None where it sees none.
+        """
+        own = self.settings.matrix
+        source = ("real", seed) if generator is None else (own.method, generator)
+        folder = f"matrix-{own.classifier}-{self.settings.digest(own.classifier)}"
+        return self._images(*source) / folder / f"{label}-seed{seed}"
+
+    @property
+    def matrix(self) -> Path:
+        """Records of the downstream matrix's jobs."""
+        return self._runs() / f"matrix-{self._digest(*_SECTIONS, 'matrix')}"
 
     @property
     def records(self) -> Path:

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from fairdiff_lib.config import DATASETS, PRESETS, InputError, as_dict
 from fairdiff_lib.graph import (
@@ -33,6 +33,9 @@ from fairdiff_lib.notebook import (
 )
 from fairdiff_lib.store import PROJECT_ROOT, write_json
 from fairdiff_lib.timings import note_timing, read_timings, write_expected
+
+if TYPE_CHECKING:
+    from fairdiff_lib.cohorts import Cohort
 
 
 class _Parser(argparse.ArgumentParser):
@@ -102,16 +105,17 @@ def _parser() -> _Parser:
     notebook.add_argument("--made", metavar="DIR", help="folder whose size the record notes")
     notebook.set_defaults(action=_notebook)
 
-    arm = actions.add_parser("arm", help="train, draw and measure one run of the ablation study")
-    arm.add_argument("name", metavar="ARM", help="as fairdiffusion; see fairdiff list")
+    arm = actions.add_parser("arm", help="make an arm's runs of one seed, of a study of arms")
+    arm.add_argument("name", metavar="ARM", help="as fairdiffusion, or real_and_synthetic")
     arm.add_argument("--seed", type=int, required=True, metavar="N")
+    arm.add_argument("--study", default="ablation", choices=tuple(MAKERS))
     arm.add_argument("--preset", default="quick")
     arm.add_argument("--dataset", default="fairgenmed_simulated")
     arm.add_argument("--overrides", default="", metavar="TEXT", help="of the whole study")
     for name, default in (("data", ""), ("runs", "data/runs"), ("figures", "figures")):
         arm.add_argument(f"--{name}-root", default=default, metavar="DIR")
     arm.add_argument("--threads", type=int, default=1, metavar="N")
-    arm.add_argument("--record", metavar="FILE", help="where a failure leaves its line")
+    arm.add_argument("--record", metavar="FILE", help="beside it a failure leaves its line")
     arm.set_defaults(action=_arm)
 
     _add_audit(actions.add_parser("audit", help="audit your own generator: two CSV files in"))
@@ -241,7 +245,7 @@ def _arm(chosen: argparse.Namespace) -> int:
     started = time.monotonic()
     record = Path(chosen.record) if chosen.record else None
     try:
-        path = _make_arm(chosen)
+        made = _make_arm(chosen)
     except InputError as error:
         if record:
             note = {"title": title, "message": str(error), "output": "", "bad_input": True}
@@ -250,28 +254,58 @@ def _arm(chosen: argparse.Namespace) -> int:
     if record:
         failure_of(record).unlink(missing_ok=True)
     seconds = time.monotonic() - started
-    print(f"{OURS}{title}: {path.name} in {seconds:.0f} s", file=sys.stderr, flush=True)
+    print(f"{OURS}{title}: {made} in {seconds:.0f} s", file=sys.stderr, flush=True)
     return 0
 
 
-def _make_arm(chosen: argparse.Namespace) -> Path:
+def _make_arm(chosen: argparse.Namespace) -> str:
     roots = chosen.data_root, chosen.runs_root, chosen.figures_root
-    study = Study(chosen.preset, chosen.dataset, chosen.overrides, *roots, study="ablation")
+    study = Study(chosen.preset, chosen.dataset, chosen.overrides, *roots, study=chosen.study)
     study.check()
+    return MAKERS[chosen.study](study, chosen)
+
+
+def _make_ablation(study: Study, chosen: argparse.Namespace) -> str:
     from fairdiff_lib.arms import find_arm, seeds_of
 
     arm = find_arm(study.settings, chosen.name)
-    if chosen.seed not in seeds_of(study.settings, arm):
-        known = ", ".join(map(str, seeds_of(study.settings, arm)))
-        raise InputError(f"--seed {chosen.seed}: expected one of {known}")
+    _refuse_seed(chosen.seed, seeds_of(study.settings, arm))
+    from fairdiff_lib.ablation import make_run
+
+    cohort = _prepare_arm(study, chosen.threads)
+    return make_run(study.settings, study.layout, cohort, arm, chosen.seed).name
+
+
+def _make_matrix(study: Study, chosen: argparse.Namespace) -> str:
+    from fairdiff_lib.matrix_arms import shares_of
+
+    shares = shares_of(study.settings.matrix, chosen.name)
+    _refuse_seed(chosen.seed, study.settings.matrix.seeds)
+    from fairdiff_lib.matrix_runs import make_runs
+
+    cohort = _prepare_arm(study, chosen.threads)
+    notes = make_runs(study.settings, study.layout, cohort, chosen.name, chosen.seed)
+    if chosen.record:
+        write_json(Path(chosen.record), {"runs": notes})
+    return f"{len(shares)} classifier{'s' * (len(shares) > 1)}"
+
+
+MAKERS = {"ablation": _make_ablation, "matrix": _make_matrix}  # studies that have arms
+
+
+def _refuse_seed(seed: int, known: Sequence[int]) -> None:
+    if seed not in known:
+        raise InputError(f"--seed {seed}: expected one of {', '.join(map(str, known))}")
+
+
+def _prepare_arm(study: Study, threads: int) -> Cohort:
+    """The cohort, and as many threads as were given."""
     import torch
 
-    from fairdiff_lib.ablation import make_run
     from fairdiff_lib.assets import load_cohort
 
-    torch.set_num_threads(max(1, chosen.threads))
-    cohort = load_cohort(study.settings, study.layout)
-    return make_run(study.settings, study.layout, cohort, arm, chosen.seed)
+    torch.set_num_threads(max(1, threads))
+    return load_cohort(study.settings, study.layout)
 
 
 def _audit(chosen: argparse.Namespace) -> int:

@@ -229,13 +229,18 @@ def with_text(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**filled)
 
 
-def brief(table: pd.DataFrame) -> pd.DataFrame:
-    """The columns that a reader of a notebook needs; all of them are in the CSV."""
+def brief(table: pd.DataFrame, keep: Sequence[str] = ()) -> pd.DataFrame:
+    """What a reader of a notebook needs: means where there are several seeds, fewer columns.
+
+    All rows and columns are in the CSV; those of ``keep`` stay.
+    """
+    if "n_seeds" in table.columns and (table["n_seeds"] > 1).any():
+        table = table[table["n_seeds"] > 1]
     left_out = ["dataset", "condition", "n_seeds", "sd", "note", "study"]
     left_out += ["smallest_effect", "p_equivalence", "p_new"]
     alike = ("features", "classifier")
     left_out += [name for name in alike if name in table and table[name].nunique() < 2]
-    return table[[name for name in table.columns if name not in left_out]]
+    return table[[name for name in table.columns if name in keep or name not in left_out]]
 
 
 def pick(table: pd.DataFrame, attributes: Iterable[str], column: str = "attribute") -> pd.DataFrame:
@@ -254,9 +259,8 @@ def study_digest(settings: Settings, data_hash: str) -> str:
     data_hash : str
         Of the data that the rows were measured on.
     """
-    names = [
-        name for name in as_dict(settings) if name not in ("mitigation", "methods", "ablation")
-    ]
+    own = ("mitigation", "methods", "ablation", "matrix")
+    names = [name for name in as_dict(settings) if name not in own]
     text = f"{settings.digest(*names)}|{data_hash}"
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 

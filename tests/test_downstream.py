@@ -18,6 +18,7 @@ from fairdiff_lib import classification, downstream, parity, released
 from fairdiff_lib.config import InputError
 from fairdiff_lib.contrasts import EXPLORATORY, PRIMARY, SPREAD
 from fairdiff_lib.estimators import jackknife_units
+from fairdiff_lib.fairness import means_over_seeds
 
 SHARED = Path(os.environ.get("FAIRDIFF_SHARED", Path(__file__).parents[2] / "shared"))
 ORACLE = SHARED / "oracles" / "classification_metrics.json"
@@ -146,8 +147,28 @@ def simple(n: int = 300, seed: int = 3) -> tuple[pd.DataFrame, pd.DataFrame]:
 ATTRIBUTES = {name: NAMES[name] for name in ("race", "sex")}
 
 
+def contrasts(
+    predictions: pd.DataFrame, table: pd.DataFrame, primary: tuple[str, str] | None = None
+) -> pd.DataFrame:
+    audits = downstream.contrasted_audits(
+        predictions, table, ATTRIBUTES, labels=LABELS, primary=primary
+    )
+    return downstream.classification_contrasts(audits)
+
+
+def test_a_mean_over_seeds_counts_its_patients_once() -> None:
+    """The same model under three seeds says as much as once: neither effect nor error changes."""
+    audits = downstream.contrasted_audits(*simple(), ATTRIBUTES, labels={**LABELS, "seed": 0})
+    thrice = [({**labels, "seed": seed}, one) for seed in range(3) for labels, one in audits]
+    found = downstream.classification_contrasts(means_over_seeds(thrice))
+    once = downstream.classification_contrasts(means_over_seeds(audits))
+    assert set(found["seeds"]) == {"0,1,2"} and set(once["seeds"]) == {"0"}
+    names = ["value", "low", "high", "p"]
+    np.testing.assert_allclose(found[names], once[names], rtol=1e-9)
+
+
 def test_contrasts_find_the_group_the_classifier_fails() -> None:
-    found = downstream.classification_contrasts(*simple(), ATTRIBUTES, labels=LABELS)
+    found = contrasts(*simple())
     rows = found[found["level"] != SPREAD].set_index(["metric", "level"])
     for metric, sign in (("auc", -1), ("accuracy", -1), ("fnr", 1), ("brier", 1)):
         assert sign * rows.loc[(metric, "Black"), "value"] > 0.1
@@ -161,9 +182,7 @@ def test_only_the_declared_endpoint_is_primary_and_the_rest_is_one_family() -> N
     """Two conditions: max-|t| for the declared one, one false discovery rate for all others."""
     first, table = simple()
     both = pd.concat([first, simple(seed=4)[0].assign(condition="d")])
-    found = downstream.classification_contrasts(
-        both, table, ATTRIBUTES, labels=LABELS, primary=("c", "auc")
-    )
+    found = contrasts(both, table, primary=("c", "auc"))
     found = found[found["level"] != SPREAD]
     declared = (found["condition"] == "c") & (found["metric"] == "auc") & (found["n"] >= 80)
     assert declared.any()

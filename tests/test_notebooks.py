@@ -36,10 +36,11 @@ NAMES = [
     "10_proof",
     "11_audit_your_own",
     "12_harm",
+    "13_matrix",
 ]
 WORKSHOP = "11_audit_your_own"  # takes CSV files, not a study's settings; see test_own_images.py
 STUDY = [name for name in NAMES if name != WORKSHOP]
-OTHER_STUDIES = ("08_ablations", "10_proof")
+OTHER_STUDIES = ("08_ablations", "10_proof", "13_matrix")
 GRAPH = [name for name in STUDY if name not in OTHER_STUDIES]  # what `fairdiff run` does by itself
 SHARED_PARAMETERS = {
     "preset": "quick",
@@ -290,6 +291,29 @@ def test_the_proof_runs_on_what_the_study_left(smoke: Smoke) -> None:
     assert {line.split(",")[1] for line in lines[1:]} == {"F", "I", "T"}
     drawn = ("calibration", "power", "fid_bias")
     assert all((place / f"fig_{name}.png").is_file() for name in drawn)
+
+
+def test_the_matrix_runs_on_what_the_study_left_and_misses_a_lost_run(smoke: Smoke) -> None:
+    words, layout = [*command(smoke.study), "--study", "matrix"], smoke.study.layout
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "04_generate" not in done.stdout and "07_downstream" not in done.stdout
+    for name in ("tab_matrix", "tab_matrix_changes", "tab_matrix_cost", "tab_transfer"):
+        assert set(json.loads((layout.figures / f"{name}.json").read_text())) >= STAMP_KEYS
+        assert (layout.figures / f"{name}.csv").is_file()
+    assert all((layout.figures / f"fig_{name}.png").is_file() for name in ("matrix", "transfer"))
+    found = records(smoke)["13_matrix"]
+    assert (
+        found["runs"] == 4 * 2 + 2
+        and found["steps"] == smoke.study.settings.efficientnet.loop.steps
+    )
+    assert {"auc_real_share0.5_seeds0", "auc_synthetic_share0_seeds0"} <= set(found)
+    # the record of one job is lost: it alone is made again, from what is there, and 13 after it
+    (layout.matrix / "synthetic_seed0.json").unlink()
+    again = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stdout + again.stderr
+    started = [line.split("] ")[1] for line in again.stdout.splitlines() if "started" in line]
+    assert started == ["arm synthetic seed=0: started", "13_matrix: started"]
 
 
 def test_the_ablation_study_runs_on_what_the_study_left_and_keeps_what_is_recorded(

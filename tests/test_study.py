@@ -84,7 +84,7 @@ def test_settings_and_list_print_what_there_is(capsys: pytest.CaptureFixture[str
     assert printed["training"]["steps"] == 7
     assert main(["list"]) == 0
     listed = capsys.readouterr().out
-    for name in ("fairgenmed_simulated", "reference", "random", "03_train"):
+    for name in ("fairgenmed_simulated", "reference", "random", "03_train", "matrix"):
         assert name in listed
 
 
@@ -214,13 +214,14 @@ def test_dry_run_prints_every_job_and_makes_nothing(
     assert main(["run", "--preset", "smoke", "--seeds", "0", "1", "--dry-run", *places]) == 0
     said = capsys.readouterr().out
     for name in notebook.all_notebooks():
-        in_the_graph = name not in ("08_ablations", "10_proof", "11_audit_your_own")
+        others = ("08_ablations", "10_proof", "11_audit_your_own", "13_matrix")
+        in_the_graph = name not in others
         assert (name in said) is in_the_graph
     for method in ("none", "fairdiffusion"):
         for seed in (0, 1):
             assert f"04_generate method={method} seed={seed}" in said
     assert said.count("03_train") == 2 * 5  # the job and its copy: a base, two methods, two seeds
-    assert "16 jobs" in said
+    assert "17 jobs" in said
     assert "minutes" in said and "MB" in said
     assert "seeds=0,1" in said
     assert not (tmp_path / "figures").exists()
