@@ -131,7 +131,7 @@ def check_arms(settings: Settings) -> None:
         )
     if own.balance:
         names = tuple(
-            a.name for a in spec_for(settings.dataset, settings.reading.coding).attributes
+            a.name for a in spec_for(settings.dataset).attributes
         )
         refuse_unknown("attribute in matrix.balance", own.balance, names)
     loop = settings.classifier(own.classifier).loop
