@@ -15,7 +15,7 @@ import pandas as pd
 from fairdiff_lib.cohorts import Cohort, read_cohort, spec_for
 from fairdiff_lib.config import InputError, Settings, as_dict
 from fairdiff_lib.gates import reconstruction_r2
-from fairdiff_lib.simulate import measure_cup_disc_ratio, read_truth, simulate_fairgenmed
+from fairdiff_lib.simulators import ruler_for, simulate
 from fairdiff_lib.store import (
     Layout,
     is_simulated,
@@ -42,7 +42,7 @@ def ensure_data(settings: Settings, layout: Layout) -> Path:
         raise InputError(
             f"{layout.data}: folder not found; put {settings.dataset} there or give data_root"
         )
-    simulate_fairgenmed(settings.simulator, layout.data)
+    simulate(settings, layout.data)
     return layout.data
 
 
@@ -59,8 +59,10 @@ def load_cohort(settings: Settings, layout: Layout) -> Cohort:
     notes = layout.cohort / "cohort.json"
     if notes.is_file() and read_json(notes).get("mark") == mark:
         table = read_table(layout.cohort / "cohort.csv", dtype=str, keep_default_na=False)
-        return Cohort(spec_for(settings.dataset), table, root, read_json(notes)["data_hash"])
-    cohort = read_cohort(settings.dataset, root)
+        spec = spec_for(settings.dataset, settings.reading.coding)
+        return Cohort(spec, table, root, read_json(notes)["data_hash"])
+    own = settings.reading
+    cohort = read_cohort(settings.dataset, root, coding=own.coding, split_seed=own.split_seed)
     write_table(cohort.table, layout.cohort / "cohort.csv", None)
     write_json(notes, {"data_hash": cohort.data_hash, "mark": mark})
     return cohort
@@ -89,14 +91,15 @@ def sample_images(cohort: Cohort, settings: Settings) -> tuple[np.ndarray, list[
 
 
 def ruler_table(cohort: Cohort, settings: Settings) -> pd.DataFrame:
-    """R^2 of the cup-disc ratio measured on original test images; NaN without a truth."""
-    test, row = cohort.included().split("test"), {"images": 0, "lost": 0, "value": np.nan}
-    if is_simulated(settings.dataset):
-        truth = read_truth(cohort.root).loc[test.table["image"], "cup_disc_ratio"]
-        measured = measure_cup_disc_ratio(test.load_images(settings.model.image_size))
-        value = reconstruction_r2(measured, truth.to_numpy(dtype=np.float64))
-        row = {"images": len(test), "lost": int(np.isnan(measured).sum()), "value": value}
-    return pd.DataFrame([{"measure": "R^2 of the cup-disc ratio", **row}])
+    """R^2 of the family's quantity measured on original test images; NaN without a truth."""
+    test, ruler = cohort.included().split("test"), ruler_for(settings.dataset)
+    if ruler is None:
+        return pd.DataFrame([{"measure": "none", "images": 0, "lost": 0, "value": np.nan}])
+    truth = ruler.truth(cohort.root, test.table["image"].tolist())
+    measured = ruler.measure(test.load_images(settings.model.image_size))
+    row = {"images": len(test), "lost": int(np.isnan(measured).sum())}
+    value = reconstruction_r2(measured, truth)
+    return pd.DataFrame([{"measure": f"R^2 of the {ruler.name}", **row, "value": value}])
 
 
 def all_levels(cohort: Cohort) -> dict[str, tuple[str, ...]]:

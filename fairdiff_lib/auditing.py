@@ -40,8 +40,8 @@ from fairdiff_lib.kernels import Kernel, fit_kernel, shares, standardised_kid
 from fairdiff_lib.protocol import Protocol
 from fairdiff_lib.quality import COLUMNS, quality_table
 from fairdiff_lib.shrinkage import crossed
-from fairdiff_lib.simulate import measure_cup_disc_ratio, read_truth
-from fairdiff_lib.store import Layout, is_simulated
+from fairdiff_lib.simulators import Ruler, ruler_for
+from fairdiff_lib.store import Layout
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,8 @@ class Fixed:
         The encoder's probabilities for the real test images.
     latents : float32 [N, C, h, w] or None
         Of the real test images; None where no denoising loss is wanted.
-    reconstruction : (measured, true) or None
-        Cup-disc ratio of the test images after the VAE; simulated data only.
+    reconstruction : (ruler, measured, true) or None
+        The ruler's quantity on the test images after the VAE; simulated data only.
     """
 
     settings: Settings
@@ -174,16 +174,17 @@ def fix(settings: Settings, layout: Layout, cohort: Cohort, rule: Protocol) -> F
         crossing,
         encoder.predict(images[1]),
         diffusion.mean_latents(base, images[1]) if own.loss_timesteps else None,
-        _reconstruction(base, cohort, images[1]) if is_simulated(settings.dataset) else None,
+        _reconstruction(base, cohort, images[1], ruler_for(settings.dataset)),
     )
 
 
-def _reconstruction(base: Any, cohort: Cohort, test_images: Any) -> Any:
-    """(measured, true) cup-disc ratio of simulated test images after the VAE."""
+def _reconstruction(base: Any, cohort: Cohort, test_images: Any, ruler: Ruler | None) -> Any:
+    """(ruler, measured, true) of simulated test images after the VAE; None of real ones."""
+    if ruler is None:
+        return None
     seen = diffusion.reconstruct(base.vae, test_images)
-    names = cohort.included().split("test").table["image"]
-    truth = read_truth(cohort.root).loc[names, "cup_disc_ratio"]
-    return measure_cup_disc_ratio(seen), truth.to_numpy(dtype=np.float64)
+    names = cohort.included().split("test").table["image"].tolist()
+    return ruler, ruler.measure(seen), ruler.truth(cohort.root, names)
 
 
 # -- one run ---------------------------------------------------------------------------------
@@ -286,10 +287,11 @@ def denoising_losses(fixed: Fixed, layout: Layout, method: str, seed: int) -> Fl
 def run_gates(fixed: Fixed, images: Any, generated: Floats, labels: Any) -> pd.DataFrame:
     """All gates of one run."""
     own, main, prompt = fixed.settings.audit, fixed.spaces[0], None
-    if is_simulated(fixed.settings.dataset):
-        asked = fixed.test["cdr_status"].isin(["normal", "abnormal"]).to_numpy()
-        abnormal = (fixed.test["cdr_status"] == "abnormal").to_numpy()[asked]
-        prompt = (measure_cup_disc_ratio(images[asked]), abnormal)
+    ruler = ruler_for(fixed.settings.dataset)
+    if ruler is not None:
+        levels = fixed.test[ruler.condition]
+        asked = levels.isin([ruler.low, ruler.high]).to_numpy()
+        prompt = (ruler, ruler.measure(images[asked]), (levels == ruler.high).to_numpy()[asked])
     name = fixed.cohort.spec.primary_condition
     return gates(
         main.kernel,

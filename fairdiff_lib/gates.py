@@ -25,6 +25,7 @@ from fairdiff_lib.inference import (
     group_units,
 )
 from fairdiff_lib.kernels import Kernel, as_features, kid, real_floor
+from fairdiff_lib.simulators import Ruler
 
 SHUFFLES = 5  # permutations that the shuffled control is averaged over
 COLUMNS = ("gate", "n", "value", "threshold", "comparison", "passed", "note")
@@ -69,20 +70,25 @@ def prompt_auc(measured: ArrayLike, abnormal: ArrayLike) -> float:
     return float(both * below.mean() / (2 * len(low)) + (1 - both) / 2)
 
 
-def gate_reconstruction(measured: ArrayLike, truth: ArrayLike, least: float = 0.6) -> Row:
-    """Cup-disc ratio on the VAE's reconstructions against the simulator's truth."""
+def gate_reconstruction(
+    ruler: Ruler, measured: ArrayLike, truth: ArrayLike, least: float = 0.6
+) -> Row:
+    """The ruler's quantity on the VAE's reconstructions against the simulator's truth."""
     lost = int(np.sum(~np.isfinite(np.asarray(measured, dtype=np.float64))))
     value = reconstruction_r2(measured, truth)
-    note = f"R^2 of the cup-disc ratio after the VAE; no disc found in {lost}"
+    note = f"R^2 of the {ruler.name} after the VAE; {ruler.nothing} in {lost}"
     return _row("vae_reconstruction", np.size(truth), value, least, ">=", value >= least, note)
 
 
-def gate_prompt(measured: ArrayLike, abnormal: ArrayLike, least: float = 0.8) -> Row:
-    """Cup-disc ratio on generated images, prompts with an abnormal against a normal ratio."""
+def gate_prompt(ruler: Ruler, measured: ArrayLike, high: ArrayLike, least: float = 0.8) -> Row:
+    """The ruler's quantity on generated images, prompts for its high against its low level."""
     lost = int(np.sum(~np.isfinite(np.asarray(measured, dtype=np.float64))))
-    value = prompt_auc(measured, abnormal)
-    note = f"AUC of the measured cup-disc ratio, abnormal against normal; no disc found in {lost}"
-    return _row("prompt_cup_disc", np.size(abnormal), value, least, ">=", value >= least, note)
+    value = prompt_auc(measured, high)
+    note = (
+        f"AUC of the measured {ruler.name}, {ruler.high} against {ruler.low}; "
+        f"{ruler.nothing} in {lost}"
+    )
+    return _row(ruler.gate, np.size(high), value, least, ">=", value >= least, note)
 
 
 def within_condition(estimates: list[Estimate], groups: Groups, condition: str) -> Estimate:
@@ -166,8 +172,8 @@ def gates(
     condition: tuple[str, tuple[str, ...]],
     *,
     labels: Mapping[str, Any],
-    reconstruction: tuple[ArrayLike, ArrayLike] | None = None,
-    prompt: tuple[ArrayLike, ArrayLike] | None = None,
+    reconstruction: tuple[Ruler, ArrayLike, ArrayLike] | None = None,
+    prompt: tuple[Ruler, ArrayLike, ArrayLike] | None = None,
     least_r2: float = 0.6,
     least_auc: float = 0.8,
     unit: str = "subject",
@@ -188,10 +194,10 @@ def gates(
         The cohort's primary condition.
     labels : mapping
         First columns, as {"dataset": ..., "method": ..., "seed": ...}.
-    reconstruction : (measured [R], truth [R]), optional
-        Cup-disc ratio on VAE reconstructions and the simulator's; simulated data only.
-    prompt : (measured [P], abnormal bool [P]), optional
-        Cup-disc ratio on images generated for normal and abnormal prompts; simulated only.
+    reconstruction : (ruler, measured [R], truth [R]), optional
+        The ruler's quantity on VAE reconstructions and the simulator's; simulated data only.
+    prompt : (ruler, measured [P], asked to be high: bool [P]), optional
+        The same on images generated for prompts at its low and high level; simulated only.
     least_r2, least_auc : float
     unit : str
     confidence : float

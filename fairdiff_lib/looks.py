@@ -101,6 +101,7 @@ NAMES: dict[str, str] = {
     "cdr_status": "Cup-disc ratio",
     "se_status": "Refraction",
     "dx": "Diagnosis",
+    "effusion": "Pleural effusion",
     "kid": "KID (lower is better)",
     "fid": "FID (lower is better)",
     "mifid": "MiFID (lower is better)",
@@ -116,6 +117,8 @@ NAMES: dict[str, str] = {
     "false_positive_rate_at_equal_sensitivity": "False-positive rate\nat equal sensitivity",
     "agreement": "Agreement with the prompt",
     "cup_disc_agreement": "Measures as asked",
+    "second_colour_agreement": "Measures as asked",
+    "effusion_agreement": "Measures as asked",
     "dpd": "DPD (lower is better)",
     "eod": "EOD (lower is better)",
 }

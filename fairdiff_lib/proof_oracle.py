@@ -22,7 +22,7 @@ from fairdiff_lib.fundus import Eye, render
 from fairdiff_lib.inference import Floats
 from fairdiff_lib.kernels import Kernel
 from fairdiff_lib.proof_pools import Space, fill_pool, pool_kid, remembered, truth_row
-from fairdiff_lib.simulate import draw_subject
+from fairdiff_lib.simulate import draw_subject, fundus_config
 from fairdiff_lib.store import Layout
 
 BLUR = 8.0  # x the camera's defocus: about the study's blurred control
@@ -113,7 +113,7 @@ def oracle_laws(
     """Two groups with unequal reals, different errors and the planted KID; and their truth."""
     own, size = settings.proof, settings.model.image_size
     plain = dataclasses.replace(
-        settings.simulator, seed=own.seed, fundus_height=size, fundus_width=size * 4 // 3,
+        fundus_config(settings), seed=own.seed, fundus_height=size, fundus_width=size * 4 // 3,
         share_asian=0.0, share_black=0.0,
     )  # fmt: skip
     varied = dataclasses.replace(plain, seed=own.seed + 2, share_black=1.0, heterogeneity_black=1.5)

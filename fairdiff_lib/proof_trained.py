@@ -24,7 +24,7 @@ from fairdiff_lib.fundus import render
 from fairdiff_lib.inference import Bools, Estimate, Floats, Ints, group_units
 from fairdiff_lib.kernels import Kernel, kid, standardised_kid
 from fairdiff_lib.proof_pools import Space, fill_pool, pool_groups, remembered, truth_row
-from fairdiff_lib.simulate import Subject, draw_subject
+from fairdiff_lib.simulate import Subject, draw_subject, fundus_config
 from fairdiff_lib.store import Layout
 
 METHOD, SEED = "none", 0  # the generator
@@ -64,7 +64,7 @@ class Generator:
 
 def fresh(settings: Settings) -> SimulatorConfig:
     """The study's law of subjects, but none that any model was trained on."""
-    return dataclasses.replace(settings.simulator, seed=settings.proof.seed + 4)
+    return dataclasses.replace(fundus_config(settings), seed=settings.proof.seed + 4)
 
 
 @lru_cache(maxsize=1)

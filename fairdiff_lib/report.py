@@ -10,7 +10,8 @@ import pandas as pd
 
 from fairdiff_lib import assets, tables
 from fairdiff_lib.cohorts import Cohort
-from fairdiff_lib.config import InputError, Settings, SimulatorConfig
+from fairdiff_lib.config import InputError, Settings
+from fairdiff_lib.populations import Simulator
 from fairdiff_lib.protocol import Registered, space_name
 from fairdiff_lib.store import Layout, is_simulated, read_json, read_table, write_table
 from fairdiff_lib.verdict import Evidence, verdicts
@@ -254,19 +255,14 @@ def collect_verdict(
     return tables.add_rows(path, own, ("claim",), settings.dataset)
 
 
-def planted(config: SimulatorConfig) -> dict[tuple[str, str], str]:
+def planted(config: Simulator) -> dict[tuple[str, str], str]:
     """What the simulator was told to do to which level, in words."""
-    knobs = {
-        ("race", "Asian"): (config.difficulty_asian, config.heterogeneity_asian),
-        ("race", "Black"): (config.difficulty_black, config.heterogeneity_black),
-        ("ethnicity", "Hispanic"): (config.difficulty_hispanic, 1.0),
-    }
     words = ("camera noise", "spread of appearance")
     found = {
         key: " and ".join(
             f"{word} x {value:g}" for word, value in zip(words, values, strict=True) if value != 1
         )
-        for key, values in knobs.items()
+        for key, values in config.knobs.items()
     }
     return {key: text for key, text in found.items() if text}
 
@@ -284,6 +280,7 @@ CONTENTS: dict[str, tuple[str, str]] = {  # id: (what it holds, notebook)
     "tab02": ("quality by demographic level", "05_quality"),
     "tab03": ("quality by condition level", "05_quality"),
     "tab08": ("quality by demographic and condition level", "05_quality"),
+    "tab10": ("quality by demographic and condition level", "05_quality"),
     "card": ("the audit card: the primary endpoint on one page", "05_quality"),
     "fig02": ("images by group, same prompts", "05_quality"),
     "fig03": ("quality by group, with intervals", "05_quality"),
@@ -300,6 +297,7 @@ CONTENTS: dict[str, tuple[str, str]] = {  # id: (what it holds, notebook)
     "tab06": ("downstream: cup-disc ratio", "07_downstream"),
     "tab07": ("downstream: refraction", "07_downstream"),
     "tab09": ("downstream: all conditions", "07_downstream"),
+    "tab11": ("downstream: all conditions", "07_downstream"),
     "tab_contrasts_downstream": ("downstream: differences between levels", "07_downstream"),
     "fig05": ("equity-scaled metrics", "07_downstream"),
     "tab_harm": ("calibration and harm by level", "12_harm"),

@@ -7,7 +7,7 @@ the two is what the generator did.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from fairdiff_lib.contrasts import EXPLORATORY
 from fairdiff_lib.fairness import Audit, Estimator, audit, differences, mean_metric, rows_metric
 from fairdiff_lib.gates import prompt_auc, reconstruction_r2
 from fairdiff_lib.inference import Floats, Groups, Ints, Levels
+from fairdiff_lib.simulators import Ruler
 
 AGREEMENT = "agreement"  # the reader's accuracy, with the prompt as the truth
 CHANGE = "_change"
@@ -69,7 +70,7 @@ def change(generated: Audit, real: Audit) -> Audit:
     )
 
 
-# -- the cup-disc ratio, measured from the image ---------------------------------------------
+# -- a quantity measured from the image ------------------------------------------------------
 
 
 def ruler_audits(
@@ -85,7 +86,7 @@ def ruler_audits(
     Parameters
     ----------
     measured, truth : float64 [N]
-        Ratios of real (simulated) images; NaN where nothing could be measured.
+        A ruler's quantity on real (simulated) images; NaN where nothing could be measured.
 
     Returns
     -------
@@ -105,60 +106,61 @@ def ruler_audits(
     return _audits(metrics, groups, attributes, confidence, secondary_below)
 
 
-def cup_disc_audits(
+def measured_audits(
+    ruler: Ruler,
     measured: Floats,
     asked: Ints,
-    cuts: Sequence[float],
     groups: Groups,
     attributes: Levels,
     confidence: float = 0.95,
     secondary_below: int = 80,
 ) -> dict[str, Audit]:
-    """Measured cup-disc ratio against the prompted level.
+    """A ruler's quantity against the prompted level.
 
     Parameters
     ----------
+    ruler : Ruler
     measured : float64 [N]
         NaN where nothing could be measured.
     asked : int64 [N]
-        Prompted level, from the smallest ratio to the largest.
-    cuts : sequence of float
-        Ratios between neighbouring levels, one fewer than there are levels.
+        Prompted level of the ruler's condition, from the smallest values to the largest.
     groups, attributes, confidence, secondary_below
         As for ``fairness.audit``.
 
     Returns
     -------
     dict
-        cup_disc_auc (the largest level against the smallest, as the gate has it),
-        cup_disc_agreement (share that measures as the level that was asked for; without a
-        measurement: doesn't), cup_disc_lost, cup_disc_ratio (the mean).
+        With the ruler's key, as in cup_disc_auc: ``_auc`` (the largest level against the
+        smallest, as the gate has it), ``_agreement`` (share that measures as the level that was
+        asked for; without a measurement: doesn't), ``_lost``; and the mean under the ruler's
+        name for it, as cup_disc_ratio.
     """
-    _check_levels(asked, cuts)
-    lost, level = np.isnan(measured), np.digitize(measured, cuts)
+    _check_levels(ruler, asked)
+    lost, level = np.isnan(measured), np.digitize(measured, ruler.cuts)
     shows = ((level == asked) & ~lost).astype(np.float64)
-    ends = np.isin(asked, (0, len(cuts)))
+    ends = np.isin(asked, (0, len(ruler.cuts)))
 
     def largest_against_smallest(rows: Ints) -> float:
         chosen = rows[ends[rows]]
         return prompt_auc(measured[chosen], asked[chosen] > 0)
 
     metrics: dict[str, tuple[Estimator, str]] = {
-        "cup_disc_auc": (rows_metric(largest_against_smallest), "high"),
-        "cup_disc_agreement": (mean_metric(shows, bounded=True), "high"),
-        "cup_disc_lost": (mean_metric(lost.astype(np.float64), bounded=True), "low"),
-        "cup_disc_ratio": (mean_metric(measured), "low"),
+        f"{ruler.key}_auc": (rows_metric(largest_against_smallest), "high"),
+        f"{ruler.key}_agreement": (mean_metric(shows, bounded=True), "high"),
+        f"{ruler.key}_lost": (mean_metric(lost.astype(np.float64), bounded=True), "low"),
+        ruler.mean: (mean_metric(measured), "low"),
     }
     return _audits(metrics, groups, attributes, confidence, secondary_below)
 
 
-def _check_levels(asked: Ints, cuts: Sequence[float]) -> None:
+def _check_levels(ruler: Ruler, asked: Ints) -> None:
+    cuts = ruler.cuts
     if list(cuts) != sorted(set(cuts)):
-        raise InputError(f"cup-disc ratio: cuts {list(cuts)}; expected them to rise")
+        raise InputError(f"{ruler.name}: cuts {list(cuts)}; expected them to rise")
     if len(asked) and not 0 <= asked.min() <= asked.max() <= len(cuts):
         raise InputError(
-            f"cup-disc ratio: prompted levels {asked.min()} to {asked.max()}; "
-            f"expected 0 to {len(cuts)}, as there are {len(cuts)} cuts"
+            f"{ruler.name}: prompted levels {asked.min()} to {asked.max()}; "
+            f"expected 0 to {len(cuts)} for {len(cuts)} cut(s)"
         )
 
 

@@ -19,14 +19,11 @@ from fairdiff_lib.features import Extractor, extract, make_extractor
 from fairdiff_lib.harm_study import Labels, Tables, finish, read_back
 from fairdiff_lib.inference import Estimate, Floats, Ints, group_units
 from fairdiff_lib.probe import probe_estimates, probe_rows, probe_scores
-from fairdiff_lib.shown import by_group, change, cup_disc_audits, reading_audits, ruler_audits
-from fairdiff_lib.simulate import cup_disc_cuts, measure_cup_disc_ratio, read_truth
-from fairdiff_lib.store import Layout, is_simulated
+from fairdiff_lib.shown import by_group, change, measured_audits, reading_audits, ruler_audits
+from fairdiff_lib.simulators import Ruler, ruler_for
+from fairdiff_lib.store import Layout
 
-CUP_DISC = "cdr_status"  # the condition whose ratio can be measured
 SPACES = ("encoder", "texture")  # what the conditions need; what no label has shaped
-# said also within a prompted level; an AUC or R^2 has nothing to tell apart there
-BY_LEVEL = ("cup_disc_ratio", "cup_disc_agreement", "ruler_bias")
 Found = dict[str, dict[str, Audit]]  # condition to metric to audit
 
 
@@ -71,7 +68,7 @@ def collect_shown(settings: Settings, layout: Layout, cohort: Cohort, pictures: 
     """What is read from generated test images against what was asked, beside real images.
 
     The reader is the feature encoder: one classifier of all conditions, trained on real images.
-    In simulated FairGenMed the cup-disc ratio is also measured from the image.
+    In simulated data the ruler's quantity is also measured from the image.
     """
     reader = Reader(settings, cohort, imaging.load_encoder(settings, layout, cohort))
     real = reader(pictures.test, real=True)
@@ -114,31 +111,36 @@ class Reader:
             found[condition] = reading_audits(
                 data, attributes, own.confidence, own.secondary_below, own.bootstrap
             )
-        if is_simulated(self.settings.dataset):
-            found[CUP_DISC] |= self._measured(test, images, real)
+        ruler = ruler_for(self.settings.dataset)
+        if ruler is not None:
+            found[ruler.condition] |= self._measured(ruler, test, images, real)
         return found
 
-    def _measured(self, test: Cohort, images: Any, real: bool) -> dict[str, Audit]:
-        """Cup-disc ratio of images against the prompted level, or against the truth."""
+    def _measured(self, ruler: Ruler, test: Cohort, images: Any, real: bool) -> dict[str, Audit]:
+        """The ruler's quantity on images against the prompted level, or against the truth."""
         own, attributes = self.settings.audit, assets.attribute_levels(self.cohort)
         conditions = assets.condition_levels(self.cohort)
-        groups = group_units(test.table, {**attributes, CUP_DISC: conditions[CUP_DISC]})
-        ratio = measure_cup_disc_ratio(images)
-        asked = assets.prompted_codes(test)[:, list(conditions).index(CUP_DISC)]
+        groups = group_units(
+            test.table, {**attributes, ruler.condition: conditions[ruler.condition]}
+        )
+        measured = ruler.measure(images)
+        asked = assets.prompted_codes(test)[:, list(conditions).index(ruler.condition)]
         sizes = (own.confidence, own.secondary_below)
-        found = cup_disc_audits(ratio, asked, cup_disc_cuts(), groups, attributes, *sizes)
+        found = measured_audits(ruler, measured, asked, groups, attributes, *sizes)
         if real:
-            truth = read_truth(self.cohort.root).loc[test.table["image"], "cup_disc_ratio"]
-            known = truth.to_numpy(dtype=np.float64)
-            found |= ruler_audits(ratio, known, groups, attributes, *sizes)
+            truth = ruler.truth(self.cohort.root, test.table["image"].tolist())
+            found |= ruler_audits(measured, truth, groups, attributes, *sizes)
         return found
 
     def rows(self, found: Found, labels: Labels) -> list[pd.DataFrame]:
         """Tidy rows of what was read, a table per condition."""
         tidy = {condition: by_group(own) for condition, own in found.items()}
+        ruler = ruler_for(self.settings.dataset)
+        # said also within a prompted level; an AUC or R^2 has nothing to tell apart there
+        within = [ruler.mean, f"{ruler.key}_agreement", "ruler_bias"] if ruler else []
         return [
             labelled(
-                rows[(rows["attribute"] != condition) | rows["metric"].isin(BY_LEVEL)],
+                rows[(rows["attribute"] != condition) | rows["metric"].isin(within)],
                 {**labels, "condition": condition},
             )
             for condition, rows in tidy.items()
@@ -148,8 +150,15 @@ class Reader:
 def shown_lines(settings: Settings, cohort: Cohort) -> list[tuple[str, str]]:
     """(condition, metric) that the picture has a row of panels for."""
     lines = [(condition, "auc") for condition in assets.condition_levels(cohort)]
-    simulated = is_simulated(settings.dataset)
-    return lines + [(CUP_DISC, "cup_disc_agreement")] * simulated
+    ruler = ruler_for(settings.dataset)
+    return [*lines, (ruler.condition, f"{ruler.key}_agreement")] if ruler else lines
+
+
+def ruler_rows(shown: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Rows of tab_shown about the ruler itself and the mean that it measures; none without one."""
+    ruler = ruler_for(settings.dataset)
+    names = ["ruler_r2", "ruler_bias", "ruler_lost", ruler.mean] if ruler else []
+    return tables.pick(shown, names, "metric")
 
 
 # -- demographic probe -----------------------------------------------------------------------

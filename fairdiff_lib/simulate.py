@@ -10,32 +10,37 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 from PIL import Image
-from tqdm.auto import tqdm
 
-from fairdiff_lib.config import InputError, SimulatorConfig, as_dict
+from fairdiff_lib.config import InputError, Settings, SimulatorConfig, as_dict
 from fairdiff_lib.fundus import Eye, render
 from fairdiff_lib.measure import measure_cup_disc_ratio
-from fairdiff_lib.store import atomic_folder, read_table, write_json
+from fairdiff_lib.planting import (
+    between,
+    check_fields,
+    choose,
+    factors,
+    read_truth,
+    spread,
+    write_each,
+)
+from fairdiff_lib.store import atomic_folder, write_json
 
 __all__ = [
     "Subject",
     "cup_disc_cuts",
     "draw_subject",
+    "fundus_config",
     "measure_cup_disc_ratio",
     "read_truth",
     "simulate_fairgenmed",
 ]
-
-_WORTH_PROCESSES = 200  # subjects; starting processes takes as long as drawing some of them
 
 # folder -> (word in the CSV, first file number); numbers don't depend on the sizes
 _SPLITS = {"train": ("training", 1), "val": ("validation", 70_001), "test": ("test", 80_001)}
@@ -98,17 +103,7 @@ class Subject:
 
 def check_simulator(config: SimulatorConfig) -> None:
     """Refuse settings that can't be simulated, naming the field."""
-    for split, most in _MOST.items():
-        if not 1 <= getattr(config, split) <= most:
-            raise InputError(f"simulator.{split}: expected 1 to {most} subjects")
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if field.name.startswith("share_") and not 0 <= value <= 1:
-            raise InputError(f"simulator.{field.name}={value}: expected a fraction from 0 to 1")
-        if field.name.startswith(("difficulty_", "heterogeneity_")) and not value > 0:
-            raise InputError(f"simulator.{field.name}={value}: expected a positive factor")
-        if field.name.startswith("fundus_") and value < 32:
-            raise InputError(f"simulator.{field.name}={value}: expected at least 32 pixels")
+    check_fields(config, _MOST)
     if config.share_asian + config.share_black > 1:
         raise InputError(
             f"simulator.share_asian + share_black = {config.share_asian + config.share_black:g}: "
@@ -119,6 +114,13 @@ def check_simulator(config: SimulatorConfig) -> None:
             f"simulator.fundus_width={config.fundus_width}: expected at least the height, "
             f"{config.fundus_height}"
         )
+
+
+def fundus_config(settings: Settings) -> SimulatorConfig:
+    """The simulator's settings of a study of simulated fundus photographs; others are refused."""
+    if not isinstance(settings.simulator, SimulatorConfig):
+        raise InputError(f"dataset {settings.dataset!r}: expected fairgenmed_simulated")
+    return settings.simulator
 
 
 def simulate_fairgenmed(config: SimulatorConfig, root: Path) -> None:
@@ -146,38 +148,13 @@ def simulate_fairgenmed(config: SimulatorConfig, root: Path) -> None:
     with atomic_folder(root) as folder:
         for split in _SPLITS:
             (folder / split).mkdir()
-        _write_subjects(subjects, folder, config)
+        write_each(_write_subject, subjects, folder, config.fundus_height, config.fundus_width)
         pd.DataFrame([_summary_row(s) for s in subjects]).to_csv(
             folder / "data_summary.csv", index=False
         )
         pd.DataFrame([_truth_row(s) for s in subjects]).to_csv(folder / "truth.csv", index=False)
         note = {"simulated": True, "dataset": "fairgenmed_simulated", "simulator": as_dict(config)}
         write_json(folder / "simulated.json", note)
-
-
-def _write_subjects(subjects: list[Subject], folder: Path, config: SimulatorConfig) -> None:
-    """Write every subject, by as many processes as OMP_NUM_THREADS (or the machine) has threads."""
-    workers = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
-    shape = (config.fundus_height, config.fundus_width)
-    if len(subjects) < _WORTH_PROCESSES:
-        workers = 1
-    jobs = (delayed(_write_subject)(subject, folder, *shape) for subject in subjects)
-    done = Parallel(n_jobs=workers, return_as="generator")(jobs)
-    for _ in tqdm(done, total=len(subjects), desc="simulate", disable=None):
-        pass
-
-
-def read_truth(root: Path) -> pd.DataFrame:
-    """True parameters of a simulated cohort, one row per image, indexed by image name.
-
-    Returns
-    -------
-    DataFrame
-        cup_disc_ratio; disc_x, disc_y, disc_radius (fractions of width, height and height);
-        vessel_seed; noise, defocus, difficulty, heterogeneity and further parameters of the eye.
-    """
-    truth = read_table(Path(root) / "truth.csv", ("filename", "image", "cup_disc_ratio"))
-    return truth.set_index("image")
 
 
 def cup_disc_cuts() -> tuple[float, ...]:
@@ -187,42 +164,6 @@ def cup_disc_cuts() -> tuple[float, ...]:
 
 
 # --- who the subjects are ---
-
-
-# race, ethnicity, sex: irrational steps, and the position at which the first level begins
-_STEPS = ((math.sqrt(5) - 1) / 2, math.sqrt(2) - 1, math.sqrt(3) - 1)
-_FIRST = (5, 12, 3)
-
-
-def _spread_uniforms(index: int) -> list[float]:
-    """Three numbers in [0, 1), each filling the interval evenly as ``index`` grows.
-
-    Rotations by irrational numbers: every prefix of a split has its groups in
-    proportion, to within 3 subjects up to 6,000, so a small group is never missing by
-    chance and a larger cohort keeps the subjects of a smaller one. Who fills a place
-    is random; the places are not.
-    """
-    return [((index - k) * step) % 1.0 for step, k in zip(_STEPS, _FIRST, strict=True)]
-
-
-def _choose(uniform: float, levels: tuple[str, ...], shares: tuple[float, ...]) -> str:
-    """Level at a quantile of a discrete distribution."""
-    for level, bound in zip(levels, np.cumsum(shares).tolist(), strict=True):
-        if uniform < bound:
-            return level
-    return levels[-1]
-
-
-def _between(uniform: float, bounds: tuple[float, float]) -> float:
-    return bounds[0] + uniform * (bounds[1] - bounds[0])
-
-
-def _knobs(config: SimulatorConfig, race: str, ethnicity: str) -> tuple[float, float]:
-    """Factors of difficulty (of several groups: their product) and of heterogeneity."""
-    difficulty = {"Asian": config.difficulty_asian, "Black": config.difficulty_black}
-    spread = {"Asian": config.heterogeneity_asian, "Black": config.heterogeneity_black}
-    hispanic = config.difficulty_hispanic if ethnicity == "Hispanic" else 1.0
-    return difficulty.get(race, 1.0) * hispanic, spread.get(race, 1.0)
 
 
 def draw_subject(config: SimulatorConfig, split: str, index: int) -> Subject:
@@ -236,34 +177,34 @@ def draw_subject(config: SimulatorConfig, split: str, index: int) -> Subject:
     index : int
         From 0.
     """
-    spread = _spread_uniforms(index)
+    place = spread(index)
     number = _SPLITS[split][1] + index
     # the same draws whatever the knobs, so that a knob changes what it names and nothing else
     uniform = np.random.default_rng([config.seed, number]).random(12).tolist()
     share_white = 1 - config.share_asian - config.share_black
-    race = _choose(
-        spread[0],
+    race = choose(
+        place[0],
         ("Asian", "Black", "White"),
         (config.share_asian, config.share_black, share_white),
     )
-    ethnicity = "Hispanic" if spread[1] < config.share_hispanic else "Non-Hispanic"
+    ethnicity = "Hispanic" if place[1] < config.share_hispanic else "Non-Hispanic"
     glaucoma = "yes" if uniform[0] < _GLAUCOMA_PREVALENCE[race] else "no"
-    cdr = _choose(uniform[1], _CDR_LEVELS, _CDR_GIVEN[glaucoma])
-    severity = _choose(uniform[2], _MD_LEVELS, _MD_GIVEN[glaucoma])
-    refraction = _choose(uniform[3], _REFRACTION_LEVELS, _REFRACTION)
-    difficulty, heterogeneity = _knobs(config, race, ethnicity)
+    cdr = choose(uniform[1], _CDR_LEVELS, _CDR_GIVEN[glaucoma])
+    severity = choose(uniform[2], _MD_LEVELS, _MD_GIVEN[glaucoma])
+    refraction = choose(uniform[3], _REFRACTION_LEVELS, _REFRACTION)
+    difficulty, heterogeneity = factors(config, {"race": race, "ethnicity": ethnicity})
     return Subject(
         number=number,
         split=split,
         race=race,
-        sex="Female" if spread[2] < 0.57 else "Male",
+        sex="Female" if place[2] < 0.57 else "Male",
         ethnicity=ethnicity,
         glaucoma=glaucoma,
         md_severity=severity,
         cdr_status=cdr,
         refraction=refraction,
-        age=round(_between(uniform[4], (25, 80)) + (8 if glaucoma == "yes" else 0), 1),
-        md=round(_between(uniform[5], _MD_RANGE[severity]), 2),
+        age=round(between(uniform[4], (25, 80)) + (8 if glaucoma == "yes" else 0), 1),
+        md=round(between(uniform[5], _MD_RANGE[severity]), 2),
         marital=int(uniform[6] * 51) // 10 if uniform[6] < 0.98 else -1,
         language=0 if uniform[7] < 0.9 else 1 if uniform[7] < 0.95 else 2,
         difficulty=difficulty,
@@ -271,10 +212,10 @@ def draw_subject(config: SimulatorConfig, split: str, index: int) -> Subject:
         eye=_draw_eye(
             [config.seed, number, 1],
             race=race,
-            ratio=_between(uniform[8], _CDR_RANGE[cdr]),
-            loss=_between(uniform[5], _LOSS_RANGE[severity][::-1]),
-            crescent=_between(uniform[9], (0.6, 1.0)) if refraction == "negative" else 0.0,
-            ring=_between(uniform[9], (0.6, 1.0)) if refraction == "positive" else 0.0,
+            ratio=between(uniform[8], _CDR_RANGE[cdr]),
+            loss=between(uniform[5], _LOSS_RANGE[severity][::-1]),
+            crescent=between(uniform[9], (0.6, 1.0)) if refraction == "negative" else 0.0,
+            ring=between(uniform[9], (0.6, 1.0)) if refraction == "positive" else 0.0,
             heterogeneity=heterogeneity,
             difficulty=difficulty,
         ),

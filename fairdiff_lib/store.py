@@ -354,7 +354,7 @@ class Layout:
 
     def _digest(self, *sections: str) -> str:
         data = ("simulator",) if is_simulated(self.settings.dataset) else ()
-        inner = self.settings.digest("dataset", *data, *sections)
+        inner = self.settings.digest("dataset", *data, "reading", *sections)
         usual = self.data == PROJECT_ROOT / f"data/real/{self.settings.dataset}"
         place = "" if is_simulated(self.settings.dataset) or usual else str(self.data)
         return hashlib.sha256(f"{inner}{place}".encode()).hexdigest()[:10]

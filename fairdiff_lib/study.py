@@ -390,12 +390,14 @@ def _book(chosen: argparse.Namespace) -> int:
 
 
 def _simulate(chosen: argparse.Namespace) -> int:
-    from fairdiff_lib.simulate import simulate_fairgenmed
+    from fairdiff_lib.looks import dataset_name
+    from fairdiff_lib.simulators import simulate
 
     settings = Study(chosen.preset, chosen.dataset, _overrides(chosen.set)).settings
     started = time.monotonic()
-    simulate_fairgenmed(settings.simulator, Path(chosen.output))
-    print(f"simulated FairGenMed in {chosen.output} ({time.monotonic() - started:.0f} s)")
+    simulate(settings, Path(chosen.output))
+    seconds = time.monotonic() - started
+    print(f"{dataset_name(settings.dataset)}: written to {chosen.output} ({seconds:.0f} s)")
     return 0
 
 

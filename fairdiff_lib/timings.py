@@ -35,12 +35,11 @@ def work(settings: Settings, kind: str) -> int:
         Images through a network (training), images x denoising steps (generation),
         subjects (simulation), or runs that a table compares (the rest).
     """
-    simulator = settings.simulator
     if kind == "03_train base":
         return settings.vae.steps * settings.vae.batch + settings.base.steps * settings.base.batch
     if kind.startswith("03"):
         return settings.training.steps * settings.training.batch
-    subjects = simulator.train + simulator.val + simulator.test
+    subjects = sum(settings.simulator.counts.values())
     size = subjects if is_simulated(settings.dataset) else 1  # a real set has one size
     if kind.startswith("04"):
         return size * settings.generation.steps

@@ -37,9 +37,9 @@ def test_the_cohort_is_found_again_and_read_anew_after_a_change(
     calls: list[Path] = []
     real = assets.read_cohort
 
-    def counted(dataset: str, root: Path) -> Cohort:
+    def counted(dataset: str, root: Path, coding: str, split_seed: int) -> Cohort:
         calls.append(root)
-        return real(dataset, root)
+        return real(dataset, root, coding=coding, split_seed=split_seed)
 
     monkeypatch.setattr(assets, "read_cohort", counted)
     again = assets.load_cohort(settings, layout)

@@ -12,10 +12,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from fairdiff_lib.assets import load_cohort
 from fairdiff_lib.cohorts import SPECS, read_cohort, refuse_crossing, spec_for
-from fairdiff_lib.config import InputError
-from fairdiff_lib.ham10000 import DX, split_lesions
+from fairdiff_lib.config import InputError, load_settings
+from fairdiff_lib.ham10000 import AGE_LEVELS, DX, split_lesions
 from fairdiff_lib.readers import SPLITS
+from fairdiff_lib.store import Layout
 
 SHARED = Path(os.environ.get("FAIRDIFF_SHARED", Path(__file__).parents[2] / "shared"))
 
@@ -218,6 +220,25 @@ def test_codings_differ_on_bcc_and_on_age_sixty(ham: Path) -> None:
     assert default.table["age"][~sixty].str.contains("older").sum() == (
         medfair.table["age"][~sixty].str.contains("over").sum()
     )
+
+
+def test_a_coding_and_a_split_are_settings_with_folders_of_their_own(
+    ham: Path, tmp_path: Path
+) -> None:
+    folders = set()
+    for change in ({}, {"reading.coding": "medfair"}, {"reading.split_seed": "1"}):
+        settings = load_settings("smoke", "ham10000", change)
+        layout = Layout(settings, str(ham), str(tmp_path / "runs"), str(tmp_path / "figures"))
+        folders |= {layout.cohort, layout.base}
+        first, again = (load_cohort(settings, layout) for _ in range(2))  # the second from disk
+        assert first.table.equals(again.table)
+        assert again.spec.levels("age") == AGE_LEVELS[settings.reading.coding]
+        assert (again.included().codes() >= 0).all()
+    assert len(folders) == 6
+    with pytest.raises(InputError, match="fairgenmed comes with its splits"):
+        load_settings("smoke", "fairgenmed", {"reading.split_seed": "1"})
+    with pytest.raises(InputError, match=r"unknown reading\.coding 'x'"):
+        load_settings("smoke", "ham10000", {"reading.coding": "x"})
 
 
 def test_unknown_is_kept_and_excluded_with_its_reason(ham: Path) -> None:

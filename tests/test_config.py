@@ -61,7 +61,7 @@ def test_a_digest_is_the_same_in_another_process() -> None:
 
 BAD = [
     ({"preset": "fast"}, "known: paper, quick, reference, smoke"),
-    ({"dataset": "mnist"}, "unknown dataset 'mnist'; known: fairgenmed"),
+    ({"dataset": "mnist"}, "unknown dataset 'mnist'; known: chexpert, "),
     ({"overrides": {"training.stepz": 1}}, "unknown setting 'stepz'; known:.*steps"),
     ({"overrides": {"trainin.steps": 1}}, "unknown setting 'trainin'"),
     ({"overrides": {"training": 1}}, "'training' is a group"),

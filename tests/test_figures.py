@@ -81,6 +81,32 @@ def images(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 255, (*shape, 3, 8, 8), dtype=np.uint8)
 
 
+def test_a_cohort_with_one_condition_has_no_empty_panel() -> None:
+    table = cohort_table()
+    one = table[table["condition"].isin(["", table["condition"].max()])]
+    assert one["condition"].nunique() < table["condition"].nunique()
+    assert all(ax.lines or ax.patches or ax.collections for ax in figures.fig01(one).axes)
+    assert len(figures.fig01(one).axes) == 2
+
+
+def test_f1_breaks_many_conditions_into_rows() -> None:
+    table = cohort_table()
+    one = table[table["condition"] == table["condition"].max()]
+    many = pd.concat([table[table["condition"] == ""],
+                      *(one.assign(condition=f"finding_{k:02d}") for k in range(14))])  # fmt: skip
+    fig = figures.fig01(many)
+    assert len(fig.subfigs) == 5  # sizes and the primary condition, then 4, 4, 4 and 1
+    assert [len(sub.axes) for sub in fig.subfigs] == [2, 4, 4, 4, 1]
+
+
+def test_f5_of_many_conditions_shows_those_that_a_generator_was_asked_for() -> None:
+    table = downstream()
+    real = table[(table["source"] == "real") & (table["condition"] == "glaucoma")]
+    further = [real.assign(condition=f"finding_{k:02d}") for k in range(13)]
+    fig = figures.fig05(pd.concat([table, *further]))
+    assert {ax.get_title("left") for ax in fig.axes} == {"Glaucoma", "Vision loss", ""}
+
+
 EVERY = {
     "fig01": lambda notes: figures.fig01(cohort_table(), notes),
     "fig02": lambda notes: galleries.fig02(

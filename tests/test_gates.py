@@ -10,8 +10,11 @@ from fairdiff_lib import gates
 from fairdiff_lib.config import InputError
 from fairdiff_lib.inference import Floats, difference, group_units
 from fairdiff_lib.kernels import Kernel, kid
+from fairdiff_lib.simulators import ruler_for
 
 KERNEL = Kernel(2.0)
+RULER = ruler_for("fairgenmed_simulated")
+assert RULER is not None
 CONDITION = ("sick", ("no", "yes"))
 TABLE = pd.DataFrame(
     {"subject": [f"s{i:03d}" for i in range(200)], "sick": np.repeat(["no", "yes"], [120, 80])}
@@ -79,7 +82,7 @@ def test_reconstruction_gate_counts_lost_discs_against_the_vae() -> None:
     assert gates.reconstruction_r2(np.full(100, np.nan), truth) == pytest.approx(0)
     lost = np.where(np.arange(100) % 2, np.nan, truth)
     assert gates.reconstruction_r2(lost, truth) == pytest.approx(0.5, abs=0.02)
-    row = gates.gate_reconstruction(lost, truth)
+    row = gates.gate_reconstruction(RULER, lost, truth)
     assert not row["passed"]
     assert "no disc found in 50" in row["note"]
 
@@ -95,7 +98,7 @@ def test_prompt_auc_counts_ties_and_lost_discs_as_one_half() -> None:
     assert gates.prompt_auc(np.array([0.5, 0.5, 0.5, 0.5]), asked) == 0.5
     assert gates.prompt_auc(np.array([np.nan, 0.6, 0.3, 0.2]), asked) == 0.75
     assert gates.prompt_auc(np.full(4, np.nan), asked) == 0.5
-    assert not gates.gate_prompt(np.ones(4), np.ones(4, dtype=bool))["passed"]
+    assert not gates.gate_prompt(RULER, np.ones(4), np.ones(4, dtype=bool))["passed"]
 
 
 def test_condition_without_enough_subjects_is_refused() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,11 +12,13 @@ from fairdiff_lib import probe, shown
 from fairdiff_lib.classification import Scored
 from fairdiff_lib.config import InputError
 from fairdiff_lib.inference import Estimate, Groups, group_units
-from fairdiff_lib.simulate import cup_disc_cuts
+from fairdiff_lib.simulators import ruler_for
 
 SEX = {"sex": ("Female", "Male")}
 LEVELS = ("normal", "borderline", "abnormal")
 N = 240
+RULER = ruler_for("fairgenmed_simulated")
+assert RULER is not None
 
 
 def groups(n: int = N) -> Groups:
@@ -80,13 +84,13 @@ def test_a_ruler_that_is_worse_for_one_group_says_so() -> None:
 
 
 def test_measured_ratios_agree_with_the_prompt_as_often_as_was_planted() -> None:
-    low, high = cup_disc_cuts()
+    low, high = RULER.cuts
     assert 0.42 < low < 0.50 and 0.60 < high < 0.68  # between the simulator's ranges
     asked = np.arange(N) % 3
     measured = np.array([0.3, 0.55, 0.8])[asked]
     measured[:24] = 0.55  # asked for anything, shows borderline
     measured[24:36] = np.nan
-    found = shown.cup_disc_audits(measured, asked, (low, high), groups(), SEX)
+    found = shown.measured_audits(RULER, measured, asked, groups(), SEX)
     wrong = np.sum(asked[:24] != 1) + 12
     assert found["cup_disc_agreement"].overall.value == pytest.approx(1 - wrong / N)
     assert found["cup_disc_lost"].overall.value == pytest.approx(12 / N)
@@ -98,13 +102,15 @@ def test_measured_ratios_agree_with_the_prompt_as_often_as_was_planted() -> None
 def test_levels_and_cuts_that_do_not_fit_are_refused() -> None:
     measured = np.full(N, 0.5)
     with pytest.raises(InputError, match="prompted levels 0 to 2; expected 0 to 1"):
-        shown.cup_disc_audits(measured, np.arange(N) % 3, (0.5,), groups(), SEX)
+        one = dataclasses.replace(RULER, cuts=(0.5,))
+        shown.measured_audits(one, measured, np.arange(N) % 3, groups(), SEX)
     with pytest.raises(InputError, match="expected them to rise"):
-        shown.cup_disc_audits(measured, np.arange(N) % 3, (0.6, 0.5), groups(), SEX)
+        falling = dataclasses.replace(RULER, cuts=(0.6, 0.5))
+        shown.measured_audits(falling, measured, np.arange(N) % 3, groups(), SEX)
 
 
 def test_nothing_measured_is_nan_with_its_reason() -> None:
-    found = shown.cup_disc_audits(np.full(N, np.nan), np.arange(N) % 3, (0.46, 0.64), groups(), SEX)
+    found = shown.measured_audits(RULER, np.full(N, np.nan), np.arange(N) % 3, groups(), SEX)
     assert np.isnan(found["cup_disc_ratio"].overall.value)
     assert "not estimable" in found["cup_disc_ratio"].overall.note
     assert found["cup_disc_agreement"].overall.value == 0

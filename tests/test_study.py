@@ -38,7 +38,7 @@ BAD_INPUT = {
     "action": (["walk"], "walk"),
     "option": (["run", "--sede", "1"], "--sede"),
     "preset": (["run", "--preset", "fast"], "unknown preset 'fast'; known: paper, quick"),
-    "dataset": (["run", "--dataset", "mnist"], "unknown dataset 'mnist'; known: fairgenmed"),
+    "dataset": (["run", "--dataset", "mnist"], "unknown dataset 'mnist'; known: chexpert, "),
     "method": (
         ["run", "--methods", "none", "magic"],
         "unknown method 'magic'; known: adaptive_sampling",
