@@ -143,7 +143,9 @@ def needed(wildcards):
 
 
 # the jobs of the downstream matrix: an arm and a seed each, with all shares of real data
-MATRIX_SEEDS = list(SETTINGS.matrix.seeds)
+MATRIX_RUNS = expand(
+    f"{LAYOUT.matrix}/{{arm}}_seed{{seed}}.json", arm=matrix_arms.ARMS, seed=SETTINGS.matrix.seeds
+)
 
 
 def matrix_images(wildcards):
@@ -162,7 +164,7 @@ TARGETS = {
         record("08_ablations"),
         record("06_perturbation_ablation"),
     ],
-    "matrix": [record("13_matrix")],
+    "matrix": [*MATRIX_RUNS, record("13_matrix")],  # each run by name, as above
     "proof": [record("10_proof")],
 }
 
@@ -414,7 +416,7 @@ rule matrix_arm:
 rule matrix:
     input:
         downstream=record("07_downstream"),
-        runs=expand(f"{LAYOUT.matrix}/{{arm}}_seed{{seed}}.json", arm=matrix_arms.ARMS, seed=MATRIX_SEEDS),
+        runs=MATRIX_RUNS,
         source=source("13_matrix"),
     output:
         record=record("13_matrix"),

@@ -299,6 +299,7 @@ CONTENTS: dict[str, tuple[str, str]] = {  # id: (what it holds, notebook)
     "tab09": ("downstream: all conditions", "07_downstream"),
     "tab11": ("downstream: all conditions", "07_downstream"),
     "tab_contrasts_downstream": ("downstream: differences between levels", "07_downstream"),
+    "tab_changes": ("downstream: differences between methods and from real", "07_downstream"),
     "fig05": ("equity-scaled metrics", "07_downstream"),
     "tab_harm": ("calibration and harm by level", "12_harm"),
     "tab_harm_contrasts": ("calibration and harm: differences between levels", "12_harm"),

@@ -331,7 +331,7 @@ def test_more_simulations_keep_the_pools() -> None:
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        (["--study", "walk"], "unknown study 'walk'; known: ablation, main, proof"),
+        (["--study", "walk"], "unknown study 'walk'; known: ablation, main, matrix, proof"),
         (["--study", "proof", "--dataset", "ham10000"], "expected fairgenmed_simulated"),
     ],
 )
