@@ -127,7 +127,8 @@ def test_the_encoder_that_cannot_see_a_group_is_found_out() -> None:
     )
     right = np.where(table["age"] == ages[1], rng.random(n) < 0.5, rng.random(n) < 0.95)
     seen = np.where(right, truth, 1 - truth)
-    read = {"malignant": np.eye(2)[seen] * 0.8 + 0.1, "dx": np.full((n, len(dx)), 1 / len(dx))}
+    guessed = rng.dirichlet(np.ones(len(dx)), n)
+    read = {"malignant": np.eye(2)[seen] * 0.8 + 0.1, "dx": guessed}
     floor = {"method": "none", "seeds": "0", "attribute": "sex", "level": "Male", "n": 200,
              "metric": "kid_floor", "features": "encoder", "value": 0.0, "low": -0.1,
              "high": 0.1, "note": ""}  # fmt: skip
