@@ -37,10 +37,12 @@ NAMES = [
     "11_audit_your_own",
     "12_harm",
     "13_matrix",
+    "14_privacy",
+    "15_sweep",
 ]
 WORKSHOP = "11_audit_your_own"  # takes CSV files, not a study's settings; see test_own_images.py
 STUDY = [name for name in NAMES if name != WORKSHOP]
-OTHER_STUDIES = ("08_ablations", "10_proof", "13_matrix")
+OTHER_STUDIES = ("08_ablations", "10_proof", "13_matrix", "14_privacy", "15_sweep")
 GRAPH = [name for name in STUDY if name not in OTHER_STUDIES]  # what `fairdiff run` does by itself
 SHARED_PARAMETERS = {
     "preset": "quick",
