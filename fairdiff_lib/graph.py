@@ -43,7 +43,7 @@ STUDIES = {  # what a run can be for; the Snakefile says which jobs each needs
     "main": "the study: train, generate, audit, compare",
     "ablation": "which part of a method matters? every method and control, over seeds",
     "matrix": "what do real, generated and mixed images train? equal steps, shares of real data",
-    "privacy": "are training images remembered, and whose? nearest real image, membership inference",
+    "privacy": "are training images remembered, and whose? nearest image, membership inference",
     "sweep": "what do guidance and sampler steps do to each group? a grid from the same noise",
     "proof": "is the audit itself valid? simulated audits of known truth",
 }

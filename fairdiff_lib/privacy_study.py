@@ -20,6 +20,8 @@ from fairdiff_lib.inference import Floats, Groups, group_units
 from fairdiff_lib.privacy import NEARER, Pool, nearer_metric
 from fairdiff_lib.store import Layout
 
+NEAREST = (NEARER,)  # metrics of the first audit, then of the second
+ATTACK = (membership.AUC, membership.FOUND, membership.ALARMED, membership.ADVANTAGE)
 CONTRASTED = (NEARER, *membership.CONTRASTED)
 SPLITS = ("train", "val", "test")  # the first is what the generator was trained on
 

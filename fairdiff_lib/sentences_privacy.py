@@ -60,8 +60,8 @@ def about_level_gaps(contrasts: pd.DataFrame) -> str:
     )
     lines = [
         f"- {look_of(row['method']).label}, {row['metric'].replace('_', ' ')}"
-        f"{f' ({space})' if (space := row['features']) else ''}{_where(row)}: {row['level']} against "
-        f"{row['reference']} {number(row)}, adjusted p {row['p_adjusted']:.2g}"
+        f"{_where(row)}: {row['level']} against {row['reference']} {number(row)}, "
+        f"adjusted p {row['p_adjusted']:.2g}"
         for _, row in found.iterrows()
     ]
     return "\n".join([head, *([""] if lines else []), *lines])
@@ -78,10 +78,11 @@ def about_cells(changes: pd.DataFrame, features: str) -> str:
 
 
 def _where(row: pd.Series) -> str:
-    """The sweep's cell, where the row is of one."""
+    """The feature space, where the row rests on one, and the cell, where it is of the sweep."""
+    space = f" ({row['features']})" if row["features"] else ""
     if "guidance" not in row:
-        return ""
-    return f", guidance {row['guidance']:g}, {row['steps']} steps"
+        return space
+    return f"{space}, guidance {row['guidance']:g}, {row['steps']} steps"
 
 
 def _against(row: pd.Series, chance: float) -> str:

@@ -84,7 +84,8 @@ def test_settings_and_list_print_what_there_is(capsys: pytest.CaptureFixture[str
     assert printed["training"]["steps"] == 7
     assert main(["list"]) == 0
     listed = capsys.readouterr().out
-    for name in ("fairgenmed_simulated", "reference", "random", "03_train", "matrix", "privacy", "sweep"):
+    studies = ("matrix", "privacy", "sweep")
+    for name in ("fairgenmed_simulated", "reference", "random", "03_train", *studies):
         assert name in listed
 
 
