@@ -58,31 +58,42 @@ def fig_sweep(table: Rows, *, own: Cell, features: str, notes: Sequence[str] = (
     names = [name for name in dict.fromkeys(shown["attribute"]) if name != "overall"]
     foot = (
         f"{look_of(str(shown['method'].iloc[0])).label}, one trained model; the same prompts and "
-        "initial noise in every cell. Frame: the study's own cell; lines pass through it. KID in "
-        f"{features} features, lower is better, with 95% interval over subjects; rare levels are "
-        "drawn more often than they occur. In brackets: subjects. Overlapping intervals are no "
-        "test: the paired changes are."
+        "initial noise in every cell. Frame: the study's own cell; the lines, in "
+        f"{features} features, pass through it. KID, lower is better, with 95% interval over "
+        "subjects; rare levels are drawn more often than they occur. In brackets: subjects. "
+        "Overlapping intervals are no test: the paired changes are."
     )
-    fig = page(4.4, f"Guidance and steps, by group. {dataset_name(dataset)}", foot, notes)
+    maps = table[(table["metric"] == "kid") & (table["attribute"] == "overall")]
+    tall = 0.75 + 0.42 * maps["guidance"].nunique()
+    fig = page(tall + 4.4, f"Guidance and steps, by group: {dataset_name(dataset)}", foot, notes)
     with matplotlib.rc_context(STYLE):
-        wide = 0.9 + 0.3 * len(set(shown["steps"]))
-        ratios = [wide, *[1.2] * len(names)]
-        axes = fig.subplots(2, 1 + len(names), squeeze=False, width_ratios=ratios)
-        whole = shown[shown["attribute"] == "overall"]
-        _heat(axes[0, 0], whole, own)
-        axes[1, 0].set_visible(False)
-        for row, along in enumerate(AXES):
-            fixed, at = ("steps", own.steps) if along == "guidance" else ("guidance", own.guidance)
-            cut = shown[shown[fixed] == at]
-            for ax, name in zip(axes[row, 1:], names, strict=True):
-                _lines(ax, cut[cut["attribute"] == name], along)
-                ax.set_title(name_of(name) if row == 0 else "", loc="left")
-                panel_legend(ax, _looks(shown, name)) if row == 0 else None
-                ax.set_xlabel(f"{AXES[along]} ({AXES[fixed]}: {at:g})", fontsize=7)
-            for ax in axes[row, 2:]:
-                ax.sharey(axes[row, 1])
-            axes[row, 1].set_ylabel("KID")
+        top, bottom = fig.subfigures(2, 1, height_ratios=[tall, 3.4])
+        _maps(top, maps, own)
+        _by_level(bottom, shown, own, names)
     return fig
+
+
+def _maps(part: Any, maps: Rows, own: Cell) -> None:
+    """A heat map per feature space."""
+    spaces = list(dict.fromkeys(maps["features"]))
+    for ax, space in zip(part.subplots(1, len(spaces), squeeze=False)[0], spaces, strict=True):
+        _heat(ax, maps[maps["features"] == space], own)
+        ax.set_title(f"All, {space} features", loc="left")
+
+
+def _by_level(part: Any, shown: Rows, own: Cell, names: Sequence[str]) -> None:
+    """Two rows of panels: along guidance at the own steps, along steps at the own guidance."""
+    axes = part.subplots(2, len(names), squeeze=False, sharey=True)
+    fixed = {"guidance": ("steps", own.steps), "steps": ("guidance", own.guidance)}
+    for row, (along, (other, at)) in enumerate(fixed.items()):
+        cut = shown[shown[other] == at]
+        for ax, name in zip(axes[row], names, strict=True):
+            _lines(ax, cut[cut["attribute"] == name], along)
+            ax.set_xlabel(AXES[along])
+        axes[row, 0].set_ylabel(f"KID\n{AXES[other]}: {at:g}")
+    for ax, name in zip(axes[0], names, strict=True):
+        ax.set_title(name_of(name), loc="left")
+        panel_legend(ax, _looks(shown, name))
 
 
 def _looks(table: Rows, name: str) -> list[Any]:
@@ -126,12 +137,11 @@ def _heat(ax: Axes, own: Rows, usual: Cell) -> None:
             ax.add_patch(matplotlib.patches.Rectangle(
                 (at[0] - 0.47, at[1] - 0.47), 0.94, 0.94, fill=False, ec="black", lw=1.4, zorder=3
             ))  # fmt: skip
-        text = f"{value:.3f}\n{row['low']:.3f} to\n{row['high']:.3f}"
-        shown = text if np.isfinite(value) else "not\nestimable"
-        ax.text(*at, shown, ha="center", va="center", fontsize=5.5, linespacing=1.1)
+        text = f"{value:.3f}\n{row['low']:.3f} to {row['high']:.3f}"
+        shown = text if np.isfinite(value) else "not estimable"
+        ax.text(*at, shown, ha="center", va="center", fontsize=6.3, linespacing=1.2)
     ax.set(xlim=(-0.5, len(steps) - 0.5), ylim=(-0.5, len(guidances) - 0.5))
     ax.set_xticks(range(len(steps)), [f"{x:g}" for x in steps])
     ax.set_yticks(range(len(guidances)), [f"{x:g}" for x in guidances])
     ax.set(xlabel=AXES["steps"], ylabel=AXES["guidance"])
     ax.tick_params(length=0)
-    ax.set_title("All: KID", loc="left", pad=15)

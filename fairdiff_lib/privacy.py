@@ -214,4 +214,6 @@ def _share(draws: Sequence[Draw], unit: Ints, member: Bools, subjects: int) -> E
     if not squares.sum() > 0:
         everyone = np.ones(subjects, dtype=bool)
         return without_error(value, everyone, n, "every reference subject is nearest equally often")
-    return Estimate(value, influence, n, float(squares.sum() ** 2 / np.sum(squares**2)))
+    df = float(squares.sum() ** 2 / np.sum(squares**2))
+    note = "" if df >= MIN_UNITS else "rests on few real images, which are nearest to most others"
+    return Estimate(value, influence, n, df, note)
