@@ -56,8 +56,9 @@ def fig_privacy(table: Rows, *, false_positives: float, notes: Sequence[str] = (
     panels = _panels(shown, false_positives)
     foot = (
         "Dashed: nothing remembered. Bars: false positives of the same level, which chance alone "
-        "would find. Nearer to training: against as many held-out subjects. In brackets: test "
-        f"prompts; other panels rest on all real images of the level. {interval_text(shown)}"
+        "would find. Nearer to training: against as many held-out subjects, with intervals over "
+        "these references. In brackets: test prompts; other panels rest on all real images. "
+        f"{interval_text(shown)}"
     )
     title = f"Are training images remembered? {dataset_name(dataset)}"
     fig = page(1.3 + ROW * len(lines), title, foot, notes, [look_of(one) for one in methods])

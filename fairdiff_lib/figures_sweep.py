@@ -67,9 +67,9 @@ def fig_sweep(table: Rows, *, own: Cell, features: str, notes: Sequence[str] = (
     tall = 0.75 + 0.42 * maps["guidance"].nunique()
     fig = page(tall + 4.4, f"Guidance and steps, by group: {dataset_name(dataset)}", foot, notes)
     with matplotlib.rc_context(STYLE):
-        top, bottom = fig.subfigures(2, 1, height_ratios=[tall, 3.4])
-        _maps(top, maps, own)
-        _by_level(bottom, shown, own, names)
+        parts: Any = fig.subfigures(2, 1, height_ratios=[tall, 3.4])
+        _maps(parts[0], maps, own)
+        _by_level(parts[1], shown, own, names)
     return fig
 
 

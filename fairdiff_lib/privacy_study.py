@@ -92,11 +92,11 @@ def read_known(settings: Settings, layout: Layout, cohort: Cohort) -> Known:
     parts = {name: kept.split(name) for name in SPLITS}
     images = {name: part.load_images(size) for name, part in parts.items()}
     encoder = imaging.load_encoder(settings, layout, cohort)
-    spaces = []
+    spaces: list[tuple[Space, Pool, Pool]] = []
     for space in feature_spaces(settings, layout, encoder, images["train"], images["test"]):
         held = np.concatenate([space.of(images["val"]), space.test])
-        sides = (("train",), space.train), (("val", "test"), held)
-        spaces.append((space, *(_pool(parts, *side, list(attributes)) for side in sides)))
+        train = _pool(parts, ("train",), space.train, list(attributes))
+        spaces.append((space, train, _pool(parts, ("val", "test"), held, list(attributes))))
     base = diffusion.load_pipeline(layout.base / "pipeline")  # every run keeps its VAE
     whole = pd.concat([part.table for part in parts.values()], ignore_index=True)
     return Known(
@@ -189,19 +189,24 @@ def reference_sizes(cohort: Cohort) -> pd.DataFrame:
         for level in levels:
             own = subjects[name] == level if name != "overall" else subjects["split"] != ""
             strata = subjects[own]["stratum"].unique()
-            count = {"training": (own & trained).sum(), "held_out": (own & ~trained).sum()}
-            count |= {"pairs": pairs.reindex(strata).sum()}
-            count |= {"prompts": (own & (subjects["split"] == "test")).sum()}
-            whole = {key: int(value) for key, value in count.items()}
-            rows.append({"attribute": name, "level": level, **whole})
+            rows.append(
+                {
+                    "attribute": name,
+                    "level": level,
+                    "training": int((own & trained).sum()),
+                    "held_out": int((own & ~trained).sum()),
+                    "pairs": int(pairs.reindex(strata).sum()),
+                    "prompts": int((own & (subjects["split"] == "test")).sum()),
+                }
+            )
     return pd.DataFrame(rows)
 
 
 def privacy_scalars(table: pd.DataFrame) -> dict[str, Any]:
     """What 14 records: every overall number."""
     own = table[table["attribute"] == "overall"]
-    return {
-        "_".join(part for part in (r.metric, r.features, r.method, f"seeds{r.seeds}") if part):
-            r.value
-        for r in own.itertuples()
-    }  # fmt: skip
+    found = {}
+    for _, row in own.iterrows():
+        parts = [row["metric"], row["features"], row["method"], f"seeds{row['seeds']}"]
+        found["_".join(str(part) for part in parts if part)] = row["value"]
+    return found

@@ -34,7 +34,8 @@ def about_members(table: pd.DataFrame, false_positives: float) -> str:
     lines = []
     for method in ordered_methods(shown["method"]):
         own = shown[shown["method"] == method]
-        whole = own[own["attribute"] == "overall"].set_index("metric")
+        whole = own[own["attribute"] == "overall"]
+        auc, found = (whole[whole["metric"] == name].iloc[0] for name in (AUC, FOUND))
         levels = own[(own["attribute"] != "overall") & (own["metric"] == AUC)]
         levels = levels[np.isfinite(levels["value"])]
         most = extremes(levels)[1] if len(levels) else None
@@ -42,9 +43,9 @@ def about_members(table: pd.DataFrame, false_positives: float) -> str:
             f"; highest AUC by level: {most['level']}, {number(most)}" if most is not None else ""
         )
         lines.append(
-            f"- {look_of(method).label}: AUC {number(whole.loc[AUC])}, "
-            f"{_against(whole.loc[AUC], 0.5)}; found at {false_positives:.0%} false positives "
-            f"{number(whole.loc[FOUND])}, {_against(whole.loc[FOUND], false_positives)}{best}."
+            f"- {look_of(method).label}: AUC {number(auc)}, "
+            f"{_against(auc, 0.5)}; found at {false_positives:.0%} false positives "
+            f"{number(found)}, {_against(found, false_positives)}{best}."
         )
     return "\n".join(lines)
 

@@ -131,7 +131,7 @@ def test_the_picture_and_the_sentences_come_from_the_tables(
 ) -> None:
     own, images = known
     audits = [
-        *privacy_study.nearest_audits(own, images[-120:]),
+        *privacy_study.nearest_audits(own, np.roll(images[-120:], 1, axis=0)),
         *attack(known, monkeypatch).values(),
     ]
     labels = {"dataset": SETTINGS.dataset, "method": "none", "seed": 0}
@@ -141,7 +141,8 @@ def test_the_picture_and_the_sentences_come_from_the_tables(
     words = [text.get_text() for text in fig.findobj() if hasattr(text, "get_text")]
     assert any("HAM10000, simulated" in word for word in words)
     assert any("Members found" in word for word in words)
-    assert "not told from 0.5" not in sentences_privacy.about_nearest(table)  # held-out copies
+    # each image is a copy of another prompt's held-out subject
+    assert "below 0.5" in sentences_privacy.about_nearest(table)
     assert f"highest AUC by level: {OLD}" in sentences_privacy.about_members(table, 0.01)
     named = [({**labels, "seeds": "0"}, one) for one in audits if one.metric == membership.AUC]
     said = sentences_privacy.about_level_gaps(contrast_table(named))

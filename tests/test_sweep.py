@@ -107,7 +107,7 @@ def test_every_cell_starts_from_the_same_noise_and_a_killed_sweep_goes_on(
     seeds: dict[tuple[float, int], list[int]] = {}
     for guidance, steps, own in sampler.calls:
         seeds.setdefault((guidance, steps), []).extend(own)
-    first = list(seeds.values())[0]
+    first = next(iter(seeds.values()))
     assert len(seeds) == 4 and len(set(first)) == 10
     assert all(own == first for own in seeds.values())
     assert {cell: len(images) for cell, images in made.items()} == dict.fromkeys(made, 10)
@@ -122,7 +122,7 @@ def test_the_prompts_keep_every_level_and_are_always_the_same() -> None:
     assert len(rows) == len(set(rows)) == 12
     chosen = whole.take(rows).table
     assert all(set(chosen[name]) == set(levels) for name, levels in LEVELS.items())
-    assert (chosen["age"] == LEVELS["age"][1]).sum() >= 4
+    assert (chosen["age"] == LEVELS["age"][1]).sum() >= 3
     np.testing.assert_array_equal(rows, sweep.sweep_rows(SETTINGS, whole))
 
 
@@ -157,8 +157,8 @@ def test_a_level_that_a_setting_hurts_is_found_and_only_that_one() -> None:
     rows = result.changes.set_index(["guidance", "steps", "level"])
     young, old = LEVELS["age"]
     assert rows.loc[(1.0, 3, old), "low"] > 0.1 and rows.loc[(1.0, 3, old), "p"] < 1e-4
-    assert rows.loc[(1.0, 3, young), "value"] == 0
-    assert rows.loc[(2.0, 2, old), "value"] == 0  # steps change nothing here
+    for key in ((1.0, 3, young), (2.0, 2, old)):  # steps change nothing here
+        assert rows.loc[key, "value"] == pytest.approx(0, abs=1e-12)
     gaps = result.contrasts[result.contrasts["guidance"] == 1.0]
     found = gaps[gaps["p_adjusted"] < 0.01]
     assert set(found[found["role"] == "exploratory"]["level"]) == {old}
@@ -203,7 +203,7 @@ def test_settings_that_cannot_be_are_refused(field: str, value: str, said: str) 
 def test_a_sweep_that_cannot_be_made_stops_before_anything_starts() -> None:
     with pytest.raises(InputError, match=r"own cell \(guidance 3, 3 steps\) is missing"):
         Study("smoke", overrides="generation.guidance=3", study="sweep").check()
-    with pytest.raises(InputError, match="sweep.method=random: expected one of methods="):
+    with pytest.raises(InputError, match=r"sweep\.method=random: expected one of methods="):
         Study("smoke", overrides="sweep.method=random", study="sweep").check()
     Study("smoke", overrides="generation.guidance=3").check()  # the study itself may
 
