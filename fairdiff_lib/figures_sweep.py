@@ -58,7 +58,7 @@ def fig_sweep(table: Rows, *, own: Cell, features: str, notes: Sequence[str] = (
     names = [name for name in dict.fromkeys(shown["attribute"]) if name != "overall"]
     foot = (
         f"{look_of(str(shown['method'].iloc[0])).label}, one trained model; the same prompts and "
-        "initial noise in every cell. Frame: the study's own cell; the lines, in "
+        "initial noise in every cell. Frame: the study's own cell; darker: worse within a map. The lines, in "
         f"{features} features, pass through it. KID, lower is better, with 95% interval over "
         "subjects; rare levels are drawn more often than they occur. In brackets: subjects. "
         "Overlapping intervals are no test: the paired changes are."
@@ -78,7 +78,7 @@ def _maps(part: Any, maps: Rows, own: Cell) -> None:
     spaces = list(dict.fromkeys(maps["features"]))
     for ax, space in zip(part.subplots(1, len(spaces), squeeze=False)[0], spaces, strict=True):
         _heat(ax, maps[maps["features"] == space], own)
-        ax.set_title(f"All, {space} features", loc="left")
+        ax.set_title(f"KID of all, {space} features", loc="left")
 
 
 def _by_level(part: Any, shown: Rows, own: Cell, names: Sequence[str]) -> None:

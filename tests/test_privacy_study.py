@@ -26,7 +26,7 @@ SPEC = spec_for("ham10000")
 LEVELS = {a.name: a.levels for a in SPEC.attributes}
 YOUNG, OLD = LEVELS["age"]
 SETTINGS = load_settings("smoke", "ham10000_simulated")
-SIZES = {"train": 160, "val": 40, "test": 120}
+SIZES = {"train": 162, "val": 42, "test": 120}
 N = sum(SIZES.values())
 
 
@@ -39,7 +39,7 @@ def cohort() -> Cohort:
             "image": [f"i{i:03d}" for i in at],
             "split": split,
             "sex": [LEVELS["sex"][i % 2] for i in at],
-            "age": [OLD if i % 4 == 0 else YOUNG for i in at],
+            "age": [OLD if i % 3 == 0 else YOUNG for i in at],
             "malignant": "benign",
             "dx": "nv",
             "prompt": "p",
@@ -101,7 +101,7 @@ def losses(lower: np.ndarray) -> Any:
     def found(pipeline: Any, latents: Any, prompts: Any, names: Any, steps: Any, seed: int) -> Any:
         assert len(names) == len(prompts) == N and seed == 0
         noise = rng.normal(scale=0.01, size=(N, len(steps)))
-        return torch.from_numpy(1.0 - 0.1 * lower[:, None] + noise)
+        return torch.from_numpy(1.0 - 0.015 * lower[:, None] + noise)
 
     return found
 
@@ -121,9 +121,9 @@ def test_a_lower_loss_of_members_is_what_gives_them_away(
 ) -> None:
     found = attack(known, monkeypatch)
     auc = found[membership.AUC].by_group.set_index("level")
-    assert auc.loc[OLD, "value"] > 0.95
+    assert auc.loc[OLD, "low"] > 0.9
     assert auc.loc[YOUNG, "low"] < 0.5 < auc.loc[YOUNG, "high"]
-    assert found[membership.FOUND].estimates["age", OLD].value > 0.9
+    assert found[membership.FOUND].estimates["age", OLD].value > 0.3
 
 
 def test_the_picture_and_the_sentences_come_from_the_tables(
@@ -154,8 +154,8 @@ def test_the_picture_and_the_sentences_come_from_the_tables(
 
 def test_sizes_count_subjects_and_pairs() -> None:
     sizes = privacy_study.reference_sizes(cohort()).set_index("level")
-    assert list(sizes.loc["all"]) == ["overall", 160, 160, 160, 120]
-    assert sizes.loc[OLD, "training"] == 40 and sizes.loc[OLD, "pairs"] == 40
+    assert list(sizes.loc["all"]) == ["overall", 162, 162, 162, 120]
+    assert sizes.loc[OLD, "training"] == 54 and sizes.loc[OLD, "pairs"] == 54
 
 
 def test_without_a_timestep_there_is_no_attack() -> None:
