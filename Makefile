@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 UV ?= uv
 
 .DELETE_ON_ERROR:
-.PHONY: study study-ham10000 test lint format lock bench clean
+.PHONY: study study-ham10000 test verify book lint format lock bench clean
 
 study: $(READY)
 	$(BIN)/fairdiff run --preset $(PRESET) --cores $(CORES)
@@ -23,6 +23,14 @@ study-ham10000: $(READY)
 # pytest last: its closing line is what one looks for
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Minutes: the smoke study twice, compared cell by cell; the stamps of what is committed.
+verify: $(READY)
+	$(BIN)/fairdiff verify --cores $(CORES)
+
+# Committed notebooks, tables and figures as a site, without network: build/book/html/index.html
+book: $(READY)
+	$(BIN)/fairdiff book
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -6,7 +6,6 @@ compared in :mod:`comparisons`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from fairdiff_lib.arms import Arm, is_recorded, names_of, path_of
 from fairdiff_lib.auditing import Fixed, denoising_losses, fix, run_audits, run_gates
 from fairdiff_lib.cohorts import Cohort
 from fairdiff_lib.config import InputError, Settings
-from fairdiff_lib.protocol import protocol_of
+from fairdiff_lib.protocol import content_hash, protocol_of
 from fairdiff_lib.recorded import RecordedRun, read_run, refuse_mixed, write_run
 from fairdiff_lib.store import (
     Layout,
@@ -83,7 +82,7 @@ def write_declaration(settings: Settings, layout: Layout, cohort: Cohort) -> Pat
         Another one is there and runs were measured under it.
     """
     path, content = layout.ablation / "protocol.json", declaration(settings, cohort)
-    digest = _sha256(content)
+    digest = content_hash(content, compact=False)
     measured = any((layout.ablation / "runs").glob("*.json"))
     if path.is_file():
         found = read_json(path)
@@ -116,17 +115,13 @@ def check_declaration(settings: Settings, layout: Layout, cohort: Cohort) -> boo
     if not path.is_file():
         raise InputError(f"{path}: missing; it is written before the first run is measured")
     found = read_json(path)
-    if found["sha256"] != _sha256(content):
+    if found["sha256"] != content_hash(content, compact=False):
         other = [key for key, value in content.items() if found["protocol"].get(key) != value]
         raise InputError(
             f"{path}: says something else than these settings in {', '.join(other)}; expected "
             "what was declared before the runs were measured"
         )
     return bool(found["before_any_measurement"])
-
-
-def _sha256(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 # -- one run ---------------------------------------------------------------------------------

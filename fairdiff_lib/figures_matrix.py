@@ -65,7 +65,8 @@ def fig_matrix(table: Rows, *, condition: str, attribute: str, notes: Sequence[s
     arms = ordered_methods(shown["method"])
     foot = (
         f"{shown['classifier'].iloc[0]}, as many optimiser steps in every run. Real training "
-        "subjects are drawn, not validation subjects. Dotted lines: without real images. "
+        "subjects are drawn, not validation subjects; the generator saw all of them. Dotted "
+        "lines: without real images. "
         f"Balanced: each level of {name_of(attribute).lower()} equally often. "
         "Tested on real images; in brackets: subjects (fewest). "
         f"{interval_text(shown)}"

@@ -130,9 +130,7 @@ def check_arms(settings: Settings) -> None:
             f"matrix.method={own.method}: expected one of methods={','.join(settings.methods)}"
         )
     if own.balance:
-        names = tuple(
-            a.name for a in spec_for(settings.dataset).attributes
-        )
+        names = tuple(a.name for a in spec_for(settings.dataset).attributes)
         refuse_unknown("attribute in matrix.balance", own.balance, names)
     loop = settings.classifier(own.classifier).loop
     if loop.steps < 2:

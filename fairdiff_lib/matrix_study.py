@@ -114,11 +114,12 @@ def collect_matrix(settings: Settings, layout: Layout, cohort: Cohort) -> Matrix
 
 
 def generator_note(settings: Settings) -> str:
-    """How many trained generators are behind the matrix's seeds."""
+    """How many trained generators are behind the matrix's seeds, and what they were trained on."""
     used = sorted({generator_seed(settings, seed) for seed in settings.matrix.seeds})
     many = f"{len(used)} generators" if len(used) > 1 else "one generator"
     text = f"{many} ({settings.matrix.method}) behind {len(settings.matrix.seeds)} seed(s)"
-    return text if len(used) > 1 else f"{text}: no interval covers its training"
+    text = text if len(used) > 1 else f"{text}: no interval covers its training"
+    return f"{text}; trained on all real training subjects, whatever the share"
 
 
 def refuse_unequal(cost: pd.DataFrame) -> None:

@@ -80,7 +80,7 @@ class Protocol:
     @property
     def sha256(self) -> str:
         """Of the content: 64 hex digits."""
-        return _sha256(self.content)
+        return content_hash(self.content)
 
     @property
     def digest(self) -> str:
@@ -88,8 +88,12 @@ class Protocol:
         return self.sha256[:10]
 
 
-def _sha256(content: Mapping[str, Any]) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+def content_hash(content: Mapping[str, Any], compact: bool = True) -> str:
+    """SHA-256 of a protocol's content, whatever the order of its keys.
+
+    ``compact``: without spaces in the JSON; the ablation study's declaration has them.
+    """
+    text = json.dumps(content, sort_keys=True, separators=(",", ":") if compact else None)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -217,7 +221,7 @@ def check_protocol(settings: Settings, layout: Layout, cohort: Cohort) -> Regist
         )
     found = read_json(path)
     content = found.get("protocol")
-    if not isinstance(content, dict) or _sha256(content) != found.get("sha256"):
+    if not isinstance(content, dict) or content_hash(content) != found.get("sha256"):
         raise InputError(f"{path}: its content doesn't have the hash that it states")
     if found["sha256"] != rule.sha256:
         other = [key for key, value in rule.content.items() if content.get(key) != value]

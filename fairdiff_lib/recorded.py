@@ -19,7 +19,14 @@ from fairdiff_lib.config import InputError
 from fairdiff_lib.contrasts import Design
 from fairdiff_lib.fairness import Audit, labelled
 from fairdiff_lib.inference import OVERALL, Estimate
-from fairdiff_lib.store import atomic_file, read_json, read_table, write_json, write_table
+from fairdiff_lib.store import (
+    atomic_file,
+    hash_file,
+    read_json,
+    read_table,
+    write_json,
+    write_table,
+)
 
 COLUMNS = ("attribute", "level", "metric", "features", "n", "value", "low", "high", "df", "note")
 
@@ -84,6 +91,10 @@ def write_run(path: Path, run: RecordedRun, simulated: bool) -> Path:
             "cost": run.cost,
             "gates": run.gates,
             "stamp": run.stamp,
+            "files": {
+                file.name: hash_file(file)
+                for file in (path.with_suffix(kind) for kind in (".csv", ".npz"))
+            },
         },
     )
     return path

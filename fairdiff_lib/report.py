@@ -331,6 +331,11 @@ CONTENTS: dict[str, tuple[str, str]] = {  # id: (what it holds, notebook)
     "fig07": ("ablation: time window and exploitation rate", "08_ablations"),
     "fig_methods": ("methods side by side", "08_ablations"),
     "tab14": ("one verdict per claim", "09_verdict"),
+    "tab_calibration": ("audits of known truth: alarms and coverage", "10_proof"),
+    "tab_truth": ("the truth of the audits with images, and its error", "10_proof"),
+    "fig_calibration": ("alarms where groups are equally good", "10_proof"),
+    "fig_power": ("what the audit finds when there is something", "10_proof"),
+    "fig_fid_bias": ("FID against n where groups are equally good", "10_proof"),
 }
 
 

@@ -151,7 +151,23 @@ def write_table(frame: pd.DataFrame, path: Path | str, stamp: Mapping[str, Any] 
     with atomic_file(path) as temporary:
         frame.to_csv(temporary, index=False)
     if stamp is not None:
-        write_json(path.with_suffix(".json"), stamp)
+        write_stamp(stamp, path)
+    return path
+
+
+def write_stamp(stamp: Mapping[str, Any], *files: Path) -> Path:
+    """Write a stamp beside the files of one name, with their hashes; the stamp's path.
+
+    Parameters
+    ----------
+    stamp : mapping
+        From :func:`make_stamp`.
+    files : path
+        What is stamped, as fig03.png and fig03.pdf. ``files`` of the written stamp maps each name
+        to its SHA-256, so that a file that was edited, or is another run's, no longer fits.
+    """
+    path = files[0].with_suffix(".json")
+    write_json(path, {**stamp, "files": {file.name: hash_file(file) for file in files}})
     return path
 
 
@@ -184,7 +200,7 @@ def write_figure(figure: Figure, path: Path | str, stamp: Mapping[str, Any]) -> 
     for suffix, options in ((".png", {"dpi": 150}), (".pdf", {"metadata": {"CreationDate": None}})):
         with atomic_file(path.with_suffix(suffix)) as temporary:
             figure.savefig(temporary, format=suffix[1:], bbox_inches="tight", **options)
-    write_json(path.with_suffix(".json"), stamp)
+    write_stamp(stamp, *(path.with_suffix(suffix) for suffix in (".png", ".pdf")))
     return path.with_suffix(".png")
 
 
@@ -221,7 +237,8 @@ def hash_folder(root: Path | str, files: Sequence[str] | None = None) -> str:
     return total.hexdigest()
 
 
-def _git(*arguments: str) -> str | None:
+def git(*arguments: str) -> str | None:
+    """What git says of the project, stripped; None where it fails or there is none."""
     try:
         done = subprocess.run(
             ["git", *arguments], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True
@@ -287,11 +304,11 @@ def make_stamp(
 
 def make_provenance() -> dict[str, Any]:
     """The part of a stamp that any result has: versions, hardware, commit, dirty."""
-    status = _git("status", "--porcelain", "--", *CODE_PATHS)
+    status = git("status", "--porcelain", "--", *CODE_PATHS)
     return {
         "versions": versions(),
         "hardware": hardware(),
-        "commit": _git("rev-parse", "HEAD"),
+        "commit": git("rev-parse", "HEAD"),
         "dirty": None if status is None else bool(status),
     }
 

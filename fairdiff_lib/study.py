@@ -120,6 +120,24 @@ def _parser() -> _Parser:
 
     _add_audit(actions.add_parser("audit", help="audit your own generator: two CSV files in"))
 
+    trace = actions.add_parser("trace", help="check what a table or figure rests on, link by link")
+    trace.add_argument("files", nargs="+", metavar="FILE", help="as figures/.../tab05.csv")
+    trace.add_argument("--runs-root", default="data/runs", metavar="DIR", help="of its run")
+    trace.add_argument("--data-root", default="", metavar="DIR", help="of its run, real data")
+    trace.set_defaults(action=_trace)
+
+    verify = actions.add_parser("verify", help="run the smoke study twice and compare; stamps too")
+    verify.add_argument("--figures-root", default="figures", metavar="DIR", help="whose stamps")
+    verify.add_argument("--output", default="build/verify", metavar="DIR", help="emptied first")
+    verify.add_argument("--cores", type=int, default=0, metavar="N", help="all of them without")
+    verify.add_argument("--stamps-only", action="store_true", help="run nothing")
+    verify.set_defaults(action=_verify)
+
+    book = actions.add_parser("book", help="build what people read into a site, offline")
+    book.add_argument("--figures-root", default="figures", metavar="DIR", help="what it is made of")
+    book.add_argument("--output", default="build/book", metavar="DIR", help="its html/ is the site")
+    book.set_defaults(action=_book)
+
     simulate = actions.add_parser("simulate", help="write a simulated FairGenMed")
     _add_choice(simulate)
     simulate.add_argument("--output", required=True, metavar="DIR", help="made or replaced")
@@ -328,6 +346,47 @@ def _audit(chosen: argparse.Namespace) -> int:
     print(finding(result.audit))
     print(f"card: {folder / 'card.html'} and card.png; tables and stamp beside them")
     return 0
+
+
+def _trace(chosen: argparse.Namespace) -> int:
+    from fairdiff_lib.links import broken, count
+    from fairdiff_lib.trace import trace
+
+    code = 0
+    for file in chosen.files:
+        links = trace(file, chosen.runs_root, chosen.data_root)
+        print(file)
+        for link in links:
+            print(f"  {link.state:12} {link.name:44} {link.detail}")
+        print(f"  {count(links)}")
+        for link in broken(links):
+            print(f"fairdiff: {file}: {link.name}: {link.detail}", file=sys.stderr)
+            code = 1
+    return code
+
+
+def _verify(chosen: argparse.Namespace) -> int:
+    from fairdiff_lib.verify import check_stamps, check_twice
+
+    problems = check_stamps(PROJECT_ROOT / chosen.figures_root)
+    if not chosen.stamps_only:
+        place = (PROJECT_ROOT / chosen.output).resolve()
+        problems += check_twice(place, chosen.cores or default_cores())
+    for problem in problems:
+        print(f"fairdiff: verify: {problem}", file=sys.stderr)
+    print(f"verify: {f'{len(problems)} problems' if problems else 'all is as it says'}")
+    return 1 if problems else 0
+
+
+def _book(chosen: argparse.Namespace) -> int:
+    from fairdiff_lib.book import make_book
+
+    figures = PROJECT_ROOT / chosen.figures_root
+    page, problems = make_book(figures, (PROJECT_ROOT / chosen.output).resolve())
+    for problem in problems:
+        print(f"fairdiff: book: {problem}", file=sys.stderr)
+    print(f"{len(problems)} problems; {page}" if problems else f"book: {page}")
+    return 1 if problems else 0
 
 
 def _simulate(chosen: argparse.Namespace) -> int:

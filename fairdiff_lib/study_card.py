@@ -19,7 +19,7 @@ from fairdiff_lib.inference import OVERALL
 from fairdiff_lib.looks import dataset_name, look_of, name_of
 from fairdiff_lib.protocol import Protocol, Registered
 from fairdiff_lib.sentences import about_small_levels, extremes, one_at_a_time
-from fairdiff_lib.store import is_simulated, write_json
+from fairdiff_lib.store import is_simulated, write_stamp
 
 
 def shown_method(result: QualityResult, rule: Protocol) -> str:
@@ -79,7 +79,7 @@ def write_study_card(
     """Write ``card.html``, ``card.png`` and the stamp ``card.json``; returns the first two."""
     audit = shown_audit(result, protocol.rule)
     page, picture = write_card(audit, study_facts(result, cohort, protocol), folder, stamp)
-    write_json(page.with_suffix(".json"), stamp)
+    write_stamp(stamp, page, picture)
     return page, picture
 
 

@@ -20,7 +20,7 @@ import pytest
 
 from fairdiff_lib.graph import Study
 from fairdiff_lib.notebook import all_notebooks, known_parameters
-from fairdiff_lib.store import PROJECT_ROOT
+from fairdiff_lib.store import PROJECT_ROOT, hash_file
 
 NAMES = [
     "00_index",
@@ -206,8 +206,9 @@ def test_every_table_and_figure_is_there_with_its_stamp(smoke: Smoke) -> None:
     assert not [path for path in expected if not path.is_file()]
     for path in expected:
         stamp = json.loads(path.with_suffix(".json").read_text())
+        assert stamp["files"][path.name] == hash_file(path)
         if path.parent == layout.figures_all:  # rows of several datasets, a stamp for each
-            assert set(stamp) == {"datasets", "simulated", "commit", "dirty"}, path
+            assert set(stamp) == {"datasets", "simulated", "commit", "dirty", "files"}, path
             assert stamp["simulated"] is True
             stamp = stamp["datasets"][smoke.study.dataset]
         assert set(stamp) >= STAMP_KEYS, path

@@ -89,7 +89,9 @@ def test_a_table_and_its_stamp_stand_together(tmp_path: Path) -> None:
         "hardware",
         "commit",
         "dirty",
+        "files",
     }
+    assert kept["files"] == {"tab02.csv": store.hash_file(tmp_path / "tab02.csv")}
     assert kept["parameters"] == {"preset": "smoke", "seed": 3}  # no folder of this machine
     assert kept["simulated"] is True and kept["data_hash"] == "abc"
     assert str(store.PROJECT_ROOT) not in json.dumps(kept)

@@ -1,0 +1,214 @@
+"""Every link from the data to a table is checked: each is broken in turn, and said to be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from fairdiff_lib import links, store, study
+from fairdiff_lib.config import InputError, load_settings
+from fairdiff_lib.protocol import content_hash
+from fairdiff_lib.store import Layout, make_stamp, read_json, write_json, write_table
+from fairdiff_lib.trace import executed_copies, trace
+
+DATA = "d" * 64
+JOBS = ("02_simulators", "01_cohorts", "03_train_base", "03_train_none_seed0",
+        "04_generate_none_seed0", "07_downstream")  # fmt: skip
+
+
+@pytest.fixture
+def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    """A tiny finished study of one method and seed: a table, and all that it rests on."""
+    monkeypatch.setattr(links, "_exists", lambda commit: commit == "a" * 40)
+    settings = load_settings("smoke", overrides={"methods": "none"})
+    layout = Layout(settings, "", str(tmp_path / "runs"), str(tmp_path / "figures"))
+    given = {"preset": "smoke", "dataset": settings.dataset, "overrides": "methods=none"}
+    stamp = make_stamp(settings, DATA, given) | {"commit": "a" * 40, "dirty": False}
+    write_table(pd.DataFrame({"value": [1.0]}), layout.figures / "tab05.csv", stamp)
+    for job in JOBS:
+        write_json(layout.executed / f"{job}.ipynb", executed(given, stamp))
+    rule = {"seeds": [0]}
+    declared = {"protocol": rule, "sha256": content_hash(rule), **stamp}
+    write_json(layout.figures / "protocol.json", declared)
+    write_json(layout.base / "run.json", {"stamp": stamp})
+    write_json(layout.run("none", 0) / "run.json", {"stamp": stamp})
+    write_json(layout.cohort / "cohort.json", {"data_hash": DATA, "mark": ""})
+    images = layout.generated("none", 0) / "test"
+    write_table(pd.DataFrame({"image": ["one"]}), images / "manifest.csv", None)
+    (images / "one.png").touch()
+    return layout
+
+
+def executed(given: dict[str, Any], stamp: dict[str, Any]) -> dict[str, Any]:
+    """A notebook that was given parameters and printed its stamp."""
+    source = "\n".join(f"{name} = {value!r}" for name, value in given.items())
+    printed = {key: stamp[key] for key in ("parameters", "data_hash", "commit", "dirty")}
+    output = {"output_type": "execute_result", "data": {"text/plain": repr(printed)}}
+    return {
+        "cells": [
+            {"cell_type": "markdown", "metadata": {}, "source": "# 07 Is it so?"},
+            {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": source,
+             "outputs": []},
+            {"cell_type": "code", "metadata": {}, "source": "stamp", "outputs": [output]},
+        ]
+    }  # fmt: skip
+
+
+def traced(layout: Layout) -> dict[str, links.Link]:
+    found = trace(layout.figures / "tab05.csv", layout.runs_root)
+    return {link.name: link for link in found}
+
+
+def change(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_a_whole_chain_is_right_from_the_data_to_the_table(layout: Layout) -> None:
+    found = traced(layout)
+    names = list(found)
+    assert names[0] == "data" and names[-1] == "tab05.csv"
+    assert [name for name in names if name in JOBS] == list(JOBS)
+    states = {name: link.state for name, link in found.items()}
+    cohort = f"{layout.cohort.name}/"
+    assert states.pop(cohort) == links.UNVERIFIABLE  # its data aren't here any more
+    assert set(states.values()) == {links.OK}, found
+    assert f"{layout.run('none', 0).name}/" in states
+    assert executed_copies(layout.figures / "tab05.csv") == [
+        layout.executed / "07_downstream.ipynb"
+    ]
+
+
+BREAKS: dict[str, tuple[str, Callable[[Layout], None], str]] = {
+    "an edited table": (
+        "tab05.csv",
+        lambda own: change(own.figures / "tab05.csv", "1.0", "2.0"),
+        "edited, or of another run",
+    ),
+    "a stamp without its file": (
+        "tab05.csv",
+        lambda own: change(own.figures / "tab05.json", "tab05.csv", "tab04.csv"),
+        "says none",
+    ),
+    "another commit": (
+        "stamp",
+        lambda own: change(own.figures / "tab05.json", "a" * 40, "b" * 40),
+        "does not exist",
+    ),
+    "code that was not committed": (
+        "stamp",
+        lambda own: change(own.figures / "tab05.json", '"dirty": false', '"dirty": true'),
+        "differed from its commit",
+    ),
+    "a notebook of other parameters": (
+        "07_downstream",
+        lambda own: change(
+            own.executed / "07_downstream.ipynb", "preset = 'smoke'", "preset = 'x'"
+        ),
+        "parameter preset is 'x' in the notebook and 'smoke' in the stamp",
+    ),
+    "a notebook of another commit": (
+        "07_downstream",
+        lambda own: change(own.executed / "07_downstream.ipynb", "a" * 40, "c" * 40),
+        "the notebook printed cccccccccc",
+    ),
+    "a run on other data": (
+        "03_train_none_seed0",
+        lambda own: change(own.executed / "03_train_none_seed0.ipynb", DATA, "e" * 64),
+        "ran on data eeeeeeeeeeeeeeee",
+    ),
+    "a lost notebook": (
+        "04_generate_none_seed0",
+        lambda own: (own.executed / "04_generate_none_seed0.ipynb").unlink(),
+        "no executed copy",
+    ),
+    "a changed protocol": (
+        "protocol",
+        lambda own: change(own.figures / "protocol.json", '"protocol": {', '"protocol": {"x": 1,'),
+        "doesn't have the hash",
+    ),
+    "a model of other data": (
+        "run",
+        lambda own: change(own.run("none", 0) / "run.json", DATA, "e" * 64),
+        "was trained on data",
+    ),
+    "a cohort of other data": (
+        "cohort",
+        lambda own: change(own.cohort / "cohort.json", DATA, "e" * 64),
+        "is of data",
+    ),
+    "a lost image": (
+        "images",
+        lambda own: (own.generated("none", 0) / "test" / "one.png").unlink(),
+        "1 listed images are missing, as one.png",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", BREAKS)
+def test_a_broken_link_is_reported(
+    how: str, layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, damage, words = BREAKS[how]
+    places = {"run": f"{layout.run('none', 0).name}/", "cohort": f"{layout.cohort.name}/"}
+    places["images"] = f"{layout.run('none', 0).name}/{layout.generated('none', 0).name}/"
+    damage(layout)
+    found = traced(layout)[places.get(name, name)]
+    assert found.state == links.BROKEN and words in found.detail
+    table = str(layout.figures / "tab05.csv")
+    assert study.main(["trace", table, "--runs-root", layout.runs_root]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert any(line.startswith(f"fairdiff: {table}: ") and words in line for line in said)
+
+
+def test_an_old_stamp_is_unverifiable_not_right(layout: Layout) -> None:
+    path = layout.figures / "tab05.json"
+    old = read_json(path)
+    del old["files"]
+    write_json(path, old)
+    assert traced(layout)["tab05.csv"].state == links.UNVERIFIABLE
+
+
+def test_what_isnt_there_is_one_line(layout: Layout) -> None:
+    with pytest.raises(InputError, match=r"tab99.csv: missing"):
+        trace(layout.figures / "tab99.csv")
+    (layout.figures / "tab05.json").unlink()
+    (only,) = trace(layout.figures / "tab05.csv")
+    assert only.state == links.BROKEN and "no stamp beside it" in only.detail
+
+
+def test_a_verdict_names_the_protocol_of_its_dataset(layout: Layout) -> None:
+    stamp = read_json(layout.figures / "tab05.json")
+    del stamp["files"]
+    digest = read_json(layout.figures / "protocol.json")["sha256"]
+    write_json(layout.executed / "09_verdict.ipynb", executed(stamp["parameters"], stamp))
+    path = layout.figures_all / "tab14.csv"
+    for named, state in ((digest, links.OK), ("f" * 64, links.BROKEN)):
+        dataset = layout.settings.dataset
+        rows = pd.DataFrame({"dataset": [dataset], "claim": ["C1"], "protocol": [named]})
+        whole = {"datasets": {dataset: stamp}, "commit": "a" * 40, "dirty": False}
+        write_table(rows, path, whole)
+        found = {link.name: link for link in trace(path, layout.runs_root)}
+        assert found["protocol"].state == state
+        assert found["09_verdict"].state == links.OK
+
+
+def test_commits_are_looked_up_in_git() -> None:
+    head = store.git("rev-parse", "HEAD")
+    if head is None:
+        pytest.skip("needs a git checkout")
+    assert links.commit_link("it", {"commit": head, "dirty": False}).state == links.OK
+    gone = links.commit_link("it", {"commit": "0" * 40, "dirty": False})
+    assert gone.state in (links.BROKEN, links.UNVERIFIABLE)  # a shallow clone can't tell
+    assert links.commit_link("it", {"commit": None, "dirty": None}).state == links.BROKEN
+
+
+def test_committed_stamps_name_commits_of_this_repository() -> None:
+    found = links.stamp_links(store.PROJECT_ROOT / "figures")
+    assert found and not links.broken(found), json.dumps([x.detail for x in links.broken(found)])
