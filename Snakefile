@@ -442,7 +442,7 @@ rule privacy:
     log:
         notebook=executed("14_privacy"),
     params:
-        settings=f"{LAYOUT.records.name} {SETTINGS.digest('privacy')}",
+        settings=[LAYOUT.records.name, SETTINGS.digest("privacy")],
     threads: CORES
     shell:
         FAIRDIFF + "14_privacy" + COMMON
@@ -459,7 +459,7 @@ rule sweep:
     log:
         notebook=executed("15_sweep"),
     params:
-        settings=f"{LAYOUT.records.name} {SETTINGS.digest('sweep')}",
+        settings=[LAYOUT.records.name, SETTINGS.digest("sweep")],
     threads: CORES
     shell:
         FAIRDIFF + "15_sweep" + COMMON

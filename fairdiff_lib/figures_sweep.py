@@ -59,8 +59,8 @@ def fig_sweep(table: Rows, *, own: Cell, features: str, notes: Sequence[str] = (
     foot = (
         f"{look_of(str(shown['method'].iloc[0])).label}, one trained model; the same prompts and "
         "initial noise in every cell. Frame: the study's own cell; darker: worse within a map. The "
-        f"lines, in {features} features, pass through it. KID, lower is better, with 95% interval over "
-        "subjects; rare levels are drawn more often than they occur. In brackets: subjects. "
+        f"lines, in {features} features, pass through it. KID, lower is better, with 95% interval "
+        "over subjects; rare levels are drawn more often than they occur. In brackets: subjects. "
         "Overlapping intervals are no test: the paired changes are."
     )
     maps = table[(table["metric"] == "kid") & (table["attribute"] == "overall")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from fairdiff_lib.auditing import Space, feature_spaces
 from fairdiff_lib.cohorts import Cohort
 from fairdiff_lib.config import InputError, Settings
 from fairdiff_lib.contrasts import EXPLORATORY
+from fairdiff_lib.downstream_runs import REAL
 from fairdiff_lib.fairness import Audit, audit, labelled
 from fairdiff_lib.harm_study import Tables, finish
 from fairdiff_lib.inference import Floats, Groups, group_units
@@ -57,8 +58,9 @@ def collect_privacy(settings: Settings, layout: Layout, cohort: Cohort) -> Table
     -------
     Tables
         table: dataset, method, attribute, level, metric (nearer_to_training, or membership_auc,
-        _tpr, _fpr, _advantage), features, seeds, n, value, low, high, note. contrasts: of the mean
-        over seeds, of ``CONTRASTED``.
+        _tpr, _fpr, _advantage), features, seeds, n, value, low, high, note. Method "real" is a
+        control: the test images themselves in place of generated ones are at a half, unless the
+        features alone tell training from held-out. contrasts: of ``CONTRASTED``, mean over seeds.
 
     Raises
     ------
@@ -68,17 +70,27 @@ def collect_privacy(settings: Settings, layout: Layout, cohort: Cohort) -> Table
     known = read_known(settings, layout, cohort)
     parts: list[pd.DataFrame] = []
     audits: list[tuple[Mapping[str, Any], Audit]] = []
+    control = nearest_audits(known, [space.test for space, _, _ in known.spaces])
+    for seed in settings.seeds:
+        labels = {"dataset": settings.dataset, "method": REAL, "seed": seed}
+        parts += [labelled(share_rows(one), labels) for one in control]
     for method, seed in assets.runs_of(settings):
         labels = {"dataset": settings.dataset, "method": method, "seed": seed}
         images = diffusion.load_generated(layout.generated(method, seed), "test")
-        found = [*nearest_audits(known, images), *attack(known, layout, method, seed).values()]
+        made = [space.of(images) for space, _, _ in known.spaces]
+        found = [*nearest_audits(known, made), *attack(known, layout, method, seed).values()]
         for one in found:
-            rows = one.by_group.assign(features=one.features)
-            if one.metric == NEARER:  # its t-interval knows no bounds; a share has them
-                rows[["low", "high"]] = rows[["low", "high"]].clip(0, 1)
-            parts.append(labelled(rows, labels))
+            parts.append(labelled(share_rows(one), labels))
             audits += [(labels, one)] if one.metric in CONTRASTED else []
     return finish(settings, layout, parts, audits)
+
+
+def share_rows(one: Audit) -> pd.DataFrame:
+    """An audit by group; the t-interval of a share ends where shares end."""
+    rows = one.by_group.assign(features=one.features)
+    if one.metric == NEARER:
+        rows[["low", "high"]] = rows[["low", "high"]].clip(0, 1)
+    return rows
 
 
 def read_known(settings: Settings, layout: Layout, cohort: Cohort) -> Known:
@@ -122,15 +134,20 @@ def strata_of(table: pd.DataFrame, attributes: list[str]) -> list[str]:
     return [", ".join(row) for row in table[attributes].astype(str).to_numpy().tolist()]
 
 
-def nearest_audits(known: Known, images: Any) -> list[Audit]:
-    """Share of a run's test images that are nearer to training than to held-out, per space."""
+def nearest_audits(known: Known, made: Sequence[Floats]) -> list[Audit]:
+    """Share of images of the test prompts that are nearer to training than to held-out.
+
+    Parameters
+    ----------
+    known : Known
+    made : sequence of float64 [N, D]
+        Features of the images, one array per space.
+    """
     own, cohort = known.settings, known.cohort
     prompted = cohort.split("test").table["subject"].tolist()
     return [
         audit(
-            nearer_metric(
-                space.of(images), prompted, train, held, own.privacy.draws, own.privacy.seed
-            ),
+            nearer_metric(features, prompted, train, held, own.privacy.draws, own.privacy.seed),
             known.asked,
             assets.attribute_levels(cohort),
             metric=NEARER,
@@ -139,7 +156,7 @@ def nearest_audits(known: Known, images: Any) -> list[Audit]:
             role=EXPLORATORY,
             features=space.extractor.name,
         )
-        for space, train, held in known.spaces
+        for (space, train, held), features in zip(known.spaces, made, strict=True)
     ]
 
 

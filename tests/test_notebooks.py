@@ -339,7 +339,7 @@ def test_privacy_and_the_sweep_run_on_what_the_study_left(smoke: Smoke) -> None:
     own = smoke.study.settings.sweep
     assert found["15_sweep"]["cells"] == len(own.guidances) * len(own.steps)
     shares = {name: x for name, x in found["14_privacy"].items() if "nearer" in name}
-    assert len(shares) == 2 * 2 and all(0 <= share <= 1 for share in shares.values())
+    assert len(shares) == 2 * 3 and all(0 <= share <= 1 for share in shares.values())
 
 
 def test_the_ablation_study_runs_on_what_the_study_left_and_keeps_what_is_recorded(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +88,23 @@ def test_copies_of_training_images_are_caught_in_their_level(known: Any) -> None
     trained = own.cohort.split("train").table
     copied = np.flatnonzero(trained["age"] == OLD)
     fresh[old] = images[rng.choice(copied, old.sum())]
-    one = privacy_study.nearest_audits(own, fresh)[0]
+    one = privacy_study.nearest_audits(own, [own.spaces[0][0].of(fresh)])[0]
     assert (one.metric, one.features) == (NEARER, "random")
     rows = one.by_group.set_index("level")
     assert rows.loc[OLD, "value"] > 0.8 and rows.loc[OLD, "low"] > 0.5
     assert rows.loc[YOUNG, "low"] < 0.5 < rows.loc[YOUNG, "high"]
+
+
+def test_real_test_images_are_the_control(known: Any) -> None:
+    """At a half; off it where the features themselves tell training from held-out."""
+    own, _ = known
+    space, train, held = own.spaces[0]
+    low, high = privacy_study.nearest_audits(own, [space.test])[0].overall.interval()
+    assert low < 0.5 < high
+    names = [str(name) for name in train.names]
+    moved = Pool(train.features + 3.0, names, [str(x) for x in train.strata])
+    told = dataclasses.replace(own, spaces=((space, moved, held),))
+    assert privacy_study.nearest_audits(told, [space.test])[0].overall.interval()[1] < 0.5
 
 
 def losses(lower: np.ndarray) -> Any:
@@ -129,9 +142,9 @@ def test_a_lower_loss_of_members_is_what_gives_them_away(
 def test_the_picture_and_the_sentences_come_from_the_tables(
     known: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own, images = known
+    own, _ = known
     audits = [
-        *privacy_study.nearest_audits(own, np.roll(images[-120:], 1, axis=0)),
+        *privacy_study.nearest_audits(own, [np.roll(own.spaces[0][0].test, 1, axis=0)]),
         *attack(known, monkeypatch).values(),
     ]
     labels = {"dataset": SETTINGS.dataset, "method": "none", "seed": 0}
@@ -150,6 +163,26 @@ def test_the_picture_and_the_sentences_come_from_the_tables(
     with pytest.raises(InputError, match="no rows of 'nearer_to_training'"):
         figures_privacy.fig_privacy(table[table["metric"] != NEARER], false_positives=0.01)
     assert len(privacy_study.privacy_scalars(table)) == 5
+
+
+def test_every_run_and_the_control_are_in_the_tables(
+    known: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    own, images = known
+    settings = dataclasses.replace(SETTINGS, seeds=(0, 1), methods=("none",))
+    monkeypatch.setattr(privacy_study, "read_known", lambda *a: own)
+    monkeypatch.setattr(diffusion, "load_generated", lambda *a: images[-120:])
+    monkeypatch.setattr(diffusion, "load_run", lambda *a: None)
+    monkeypatch.setattr(diffusion, "denoising_losses_at", losses(np.zeros(N)))
+    layout = Layout(settings, figures_root=str(tmp_path))
+    result = privacy_study.collect_privacy(settings, layout, own.cohort)
+    near = result.table[result.table["metric"] == NEARER]
+    assert set(near["method"]) == {"real", "none"} and set(near["seeds"]) == {"0,1", "0", "1"}
+    assert near[["low", "high"]].stack().between(0, 1).all()
+    assert set(result.table["metric"]) == {*privacy_study.NEAREST, *privacy_study.ATTACK}
+    assert set(result.contrasts["metric"]) == set(privacy_study.CONTRASTED)
+    assert set(result.contrasts["seeds"]) == {"0,1"}
+    assert result.table["note"].str.contains("gates were not run").all()
 
 
 def test_sizes_count_subjects_and_pairs() -> None:
