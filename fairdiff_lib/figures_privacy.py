@@ -57,7 +57,8 @@ def fig_privacy(table: Rows, *, false_positives: float, notes: Sequence[str] = (
     foot = (
         "Dashed: nothing remembered. Bars: false positives of the same level, which chance alone "
         "would find. Nearer to training: against as many held-out subjects, with intervals over "
-        "these references; real images: the test images themselves, a control. In brackets: test prompts; other panels rest on all real images. "
+        "these references; real images: the test images themselves, a control. In brackets: test "
+        "prompts; other panels rest on all real images. "
         f"{interval_text(shown)}"
     )
     title = f"Are training images remembered? {dataset_name(dataset)}"
