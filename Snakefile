@@ -165,6 +165,8 @@ TARGETS = {
         record("06_perturbation_ablation"),
     ],
     "matrix": [*MATRIX_RUNS, record("13_matrix")],  # each run by name, as above
+    "privacy": [record("14_privacy")],
+    "sweep": [record("15_sweep")],
     "proof": [record("10_proof")],
 }
 
@@ -429,6 +431,40 @@ rule matrix:
     threads: CORES
     shell:
         FAIRDIFF + "13_matrix" + COMMON
+
+
+# 14 -> nearest real image and membership inference by group. After 05, whose gates it notes
+rule privacy:
+    input:
+        quality=record("05_quality"),
+        source=source("14_privacy"),
+    output:
+        record=record("14_privacy"),
+        read=tables("tab_privacy", "tab_privacy_contrasts") + figures("fig_privacy"),
+    log:
+        notebook=executed("14_privacy"),
+    params:
+        settings=[LAYOUT.records.name, SETTINGS.digest("privacy")],
+    threads: CORES
+    shell:
+        FAIRDIFF + "14_privacy" + COMMON
+
+
+# 15 -> guidance x steps by group, from shared noise. After 05, whose encoder it reads
+rule sweep:
+    input:
+        quality=record("05_quality"),
+        source=source("15_sweep"),
+    output:
+        record=record("15_sweep"),
+        read=tables("tab_sweep", "tab_sweep_changes", "tab_sweep_contrasts") + figures("fig_sweep"),
+    log:
+        notebook=executed("15_sweep"),
+    params:
+        settings=[LAYOUT.records.name, SETTINGS.digest("sweep")],
+    threads: CORES
+    shell:
+        FAIRDIFF + "15_sweep" + COMMON
 
 
 # 09 -> a verdict per claim: T14

@@ -110,6 +110,18 @@ def real_space(extractor: Extractor, cache: Path, train_images: Any, test_images
     return Space(extractor, cache, scale, fit_kernel(scale(train)), scale(train), test)
 
 
+def feature_spaces(
+    settings: Settings, layout: Layout, encoder: Classifier, train_images: Any, test_images: Any
+) -> tuple[Space, ...]:
+    """The primary feature space, then the sensitivity's where there is one."""
+    own = settings.audit
+    extractors = [imaging.load_extractor(settings, encoder)]
+    if own.sensitivity not in ("", own.features):
+        extractors.append(make_extractor(own.sensitivity, own.sensitivity_revision, encoder))
+    cache = layout.features / "cache"
+    return tuple(real_space(one, cache, train_images, test_images) for one in extractors)
+
+
 @dataclass(frozen=True)
 class Fixed:
     """The real side of a study.
@@ -153,10 +165,7 @@ def fix(settings: Settings, layout: Layout, cohort: Cohort, rule: Protocol) -> F
     encoder = imaging.load_encoder(settings, layout, cohort)
     kept, size, own = cohort.included(), settings.model.image_size, settings.audit
     images = [kept.split(name).load_images(size) for name in ("train", "test")]
-    extractors = [imaging.load_extractor(settings, encoder)]
-    if own.sensitivity not in ("", own.features):
-        extractors.append(make_extractor(own.sensitivity, own.sensitivity_revision, encoder))
-    spaces = tuple(real_space(one, layout.features / "cache", *images) for one in extractors)
+    spaces = feature_spaces(settings, layout, encoder, *images)
     test = kept.split("test").table
     crossing: dict[str, list[str]] = {}
     if len(assets.attribute_levels(cohort)) > 1:

@@ -254,6 +254,28 @@ class MatrixConfig:
 
 
 @dataclass(frozen=True)
+class PrivacyConfig:
+    """Are training images memorised? Nearest real image, and membership inference."""
+
+    draws: int = 20  # of as many training as held-out subjects, averaged
+    false_positives: float = 0.01  # of membership inference, where its true positives are read
+    seed: int = 0  # of the draws and of the bootstrap
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """Guidance x sampler steps, from the same prompts and the same initial noise in every cell.
+
+    The study's own generation must be one of the cells: the others are compared with it.
+    """
+
+    guidances: tuple[float, ...] = (1.0, 2.0, 4.0)  # classifier-free guidance scales; 1 = none
+    steps: tuple[int, ...] = (5, 10, 20)  # denoising steps
+    images: int = 240  # test prompts, levels taking turns so that rare ones are all there
+    method: str = "none"  # whose first seed's model is sampled; one of the study's methods
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything that a study depends on."""
 
@@ -278,6 +300,8 @@ class Settings:
     ablation: AblationConfig = field(default_factory=AblationConfig)
     matrix: MatrixConfig = field(default_factory=MatrixConfig)
     reading: ReadingConfig = field(default=ReadingConfig(), metadata={"later": True})
+    privacy: PrivacyConfig = field(default=PrivacyConfig(), metadata={"later": True})
+    sweep: SweepConfig = field(default=SweepConfig(), metadata={"later": True})
 
     def classifier(self, name: str) -> ClassifierConfig:
         """Settings of a downstream classifier, one of ``CLASSIFIERS``."""
@@ -440,6 +464,8 @@ def check_settings(settings: Settings) -> None:
     for method in settings.methods:
         check_method(method, settings)
     check_matrix(settings.matrix)
+    check_privacy(settings.privacy)
+    check_sweep(settings.sweep)
     if min(sim.counts.values()) < 1:
         raise InputError(f"simulator.{', '.join(sim.counts)}: expected at least 1 each")
     if len(model.unet_channels) != len(model.unet_attention):
@@ -550,6 +576,32 @@ def check_matrix(m: MatrixConfig) -> None:
         given = getattr(m, name)
         if len(set(given)) < len(given):
             raise InputError(f"matrix.{name}={','.join(map(str, given))}: each may be named once")
+
+
+def check_privacy(p: PrivacyConfig) -> None:
+    """Refuse a privacy audit that cannot be, naming the field."""
+    if p.draws < 1:
+        raise InputError(f"privacy.draws={p.draws}: expected at least 1")
+    if not 0.0 < p.false_positives < 0.5:
+        raise InputError(
+            f"privacy.false_positives={p.false_positives}: expected a share above 0, below 0.5"
+        )
+    if p.seed < 0:
+        raise InputError(f"privacy.seed={p.seed}: expected 0 or more")
+
+
+def check_sweep(s: SweepConfig) -> None:
+    """Refuse a grid of guidance and steps that cannot be, naming the field."""
+    refuse_unknown("sweep.method", s.method, METHODS)
+    for name, least in (("guidances", 1.0), ("steps", 1)):
+        given = getattr(s, name)
+        shown = ",".join(f"{value:g}" for value in given)
+        if not given or not all(least <= value < float("inf") for value in given):
+            raise InputError(f"sweep.{name}={shown}: expected at least one, {least:g} or more each")
+        if len(set(given)) < len(given):
+            raise InputError(f"sweep.{name}={shown}: each may be named once")
+    if s.images < 10:
+        raise InputError(f"sweep.images={s.images}: expected at least 10")
 
 
 def check_loop(name: str, loop: LoopConfig) -> None:
@@ -679,6 +731,8 @@ def _smoke(dataset: str) -> Settings:
             held_out_timesteps=(500,),
         ),
         matrix=MatrixConfig(shares=(0.5, 1.0), seeds=(0,)),
+        privacy=PrivacyConfig(draws=3),
+        sweep=SweepConfig(guidances=(1.0, 2.0), steps=(2, 3), images=40),
     )
 
 
@@ -765,6 +819,7 @@ def _paper(dataset: str) -> Settings:
         ),
         mitigation=MitigationConfig(window_count="as_released"),
         generation=GenerationConfig(steps=75, guidance=7.5, batch=16),
+        sweep=SweepConfig(guidances=(1.0, 4.0, 7.5), steps=(10, 25, 75)),
         efficientnet=efficientnet,
         vit=vit,
     )

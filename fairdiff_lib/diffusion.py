@@ -641,6 +641,7 @@ def generate(
     method: str,
     seed: int,
     split: str,
+    root: Path | None = None,
 ) -> int:
     """Write one PNG per name under ``layout.generated(method, seed)/<split>``; resumable.
 
@@ -657,13 +658,16 @@ def generate(
         Of the training run.
     split : str
         Folder name; "test" images are for quality, "train" images for classifiers.
+    root : Path, optional
+        Instead of ``layout.generated(method, seed)``: for some of a split's rows alone, whose
+        manifest must not replace the whole one. The noise is the same there.
 
     Returns
     -------
     int
         Images made in this call.
     """
-    config, folder = settings.generation, layout.generated(method, seed) / split
+    config, folder = settings.generation, (root or layout.generated(method, seed)) / split
     seeds = [sample_seed(config.seed, f"{seed}/{split}/{name}") for name in names]
     manifest = pd.DataFrame({"image": names, "prompt": prompts, "seed": seeds})
     write_table(manifest, folder / "manifest.csv", None)

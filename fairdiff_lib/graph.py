@@ -23,7 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, NoReturn
 
-from fairdiff_lib import arms, matrix_arms
+from fairdiff_lib import arms, matrix_arms, sweep_cells
 from fairdiff_lib.config import (
     InputError,
     Settings,
@@ -43,6 +43,8 @@ STUDIES = {  # what a run can be for; the Snakefile says which jobs each needs
     "main": "the study: train, generate, audit, compare",
     "ablation": "which part of a method matters? every method and control, over seeds",
     "matrix": "what do real, generated and mixed images train? equal steps, shares of real data",
+    "privacy": "are training images remembered, and whose? nearest image, membership inference",
+    "sweep": "what do guidance and sampler steps do to each group? a grid from the same noise",
     "proof": "is the audit itself valid? simulated audits of known truth",
 }
 STEPS_DONE = re.compile(r"^(\d+) of (\d+) steps \(\d+%\) done")
@@ -100,6 +102,8 @@ class Study:
             arms.check_arms(settings)
         if self.study == "matrix":
             matrix_arms.check_arms(settings)
+        if self.study == "sweep":
+            sweep_cells.check_cells(settings)
         check_methods(settings.methods)
         if min(settings.seeds) < 0:
             raise InputError(f"seeds={settings.seeds}: expected 0 or more each")

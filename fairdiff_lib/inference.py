@@ -257,11 +257,13 @@ def difference(first: Estimate, second: Estimate) -> Estimate:
     shared = np.any((first.influence != 0) & (second.influence != 0))
     if not (first.bounded and second.bounded) or shared or not gap.standard_error > 0:
         return gap
-    return replace(gap, limits=partial(_rate_difference, first, second))
+    return replace(gap, limits=partial(rate_difference, first, second))
 
 
-def _rate_difference(first: Estimate, second: Estimate, confidence: float) -> tuple[float, float]:
-    """Limits of a difference from the limits of its two parts."""
+def rate_difference(
+    first: Estimate, second: Estimate, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Limits of a difference of two separate rates from the limits of its two parts."""
     (low, high), (below, above) = first.interval(confidence), second.interval(confidence)
     gap = first.value - second.value
     return (

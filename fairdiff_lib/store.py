@@ -389,6 +389,10 @@ class Layout:
         """Images of a method and seed: a folder per split, and a manifest."""
         return self.run(method, seed) / f"generated-{self.settings.digest('generation')}"
 
+    def sweep(self, method: str, seed: int) -> Path:
+        """Images of some test prompts by these generation settings: a cell of the sweep."""
+        return self.run(method, seed) / f"sweep-{self.settings.digest('generation')}"
+
     @property
     def features(self) -> Path:
         """The feature encoder and cached features."""

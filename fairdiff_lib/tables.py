@@ -259,7 +259,7 @@ def study_digest(settings: Settings, data_hash: str) -> str:
     data_hash : str
         Of the data that the rows were measured on.
     """
-    own = ("mitigation", "methods", "ablation", "matrix")
+    own = ("mitigation", "methods", "ablation", "matrix", "privacy", "sweep")
     names = [name for name in as_dict(settings) if name not in own]
     text = f"{settings.digest(*names)}|{data_hash}"
     return hashlib.sha256(text.encode()).hexdigest()[:10]

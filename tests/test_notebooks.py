@@ -37,10 +37,12 @@ NAMES = [
     "11_audit_your_own",
     "12_harm",
     "13_matrix",
+    "14_privacy",
+    "15_sweep",
 ]
 WORKSHOP = "11_audit_your_own"  # takes CSV files, not a study's settings; see test_own_images.py
 STUDY = [name for name in NAMES if name != WORKSHOP]
-OTHER_STUDIES = ("08_ablations", "10_proof", "13_matrix")
+OTHER_STUDIES = ("08_ablations", "10_proof", "13_matrix", "14_privacy", "15_sweep")
 GRAPH = [name for name in STUDY if name not in OTHER_STUDIES]  # what `fairdiff run` does by itself
 SHARED_PARAMETERS = {
     "preset": "quick",
@@ -315,6 +317,29 @@ def test_the_matrix_runs_on_what_the_study_left_and_misses_a_lost_run(smoke: Smo
     assert again.returncode == 0, again.stdout + again.stderr
     started = [line.split("] ")[1] for line in again.stdout.splitlines() if "started" in line]
     assert started == ["arm synthetic seed=0: started", "13_matrix: started"]
+
+
+def test_privacy_and_the_sweep_run_on_what_the_study_left(smoke: Smoke) -> None:
+    layout = smoke.study.layout
+    made = {
+        "privacy": ("14_privacy", ["tab_privacy", "tab_privacy_contrasts"]),
+        "sweep": ("15_sweep", ["tab_sweep", "tab_sweep_changes", "tab_sweep_contrasts"]),
+    }
+    for study, (job, tables) in made.items():
+        words = [*command(smoke.study), "--study", study]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        started = [line.split("] ")[1] for line in done.stdout.splitlines() if "started" in line]
+        assert started == [f"{job}: started"]
+        for name in tables:
+            assert (layout.figures / f"{name}.csv").is_file()
+            assert set(json.loads((layout.figures / f"{name}.json").read_text())) >= STAMP_KEYS
+        assert (layout.figures / f"fig_{study}.png").is_file()
+    found = records(smoke)
+    own = smoke.study.settings.sweep
+    assert found["15_sweep"]["cells"] == len(own.guidances) * len(own.steps)
+    shares = {name: x for name, x in found["14_privacy"].items() if "nearer" in name}
+    assert len(shares) == 2 * 3 and all(0 <= share <= 1 for share in shares.values())
 
 
 def test_the_ablation_study_runs_on_what_the_study_left_and_keeps_what_is_recorded(

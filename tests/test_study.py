@@ -84,7 +84,8 @@ def test_settings_and_list_print_what_there_is(capsys: pytest.CaptureFixture[str
     assert printed["training"]["steps"] == 7
     assert main(["list"]) == 0
     listed = capsys.readouterr().out
-    for name in ("fairgenmed_simulated", "reference", "random", "03_train", "matrix"):
+    studies = ("matrix", "privacy", "sweep")
+    for name in ("fairgenmed_simulated", "reference", "random", "03_train", *studies):
         assert name in listed
 
 
@@ -215,6 +216,7 @@ def test_dry_run_prints_every_job_and_makes_nothing(
     said = capsys.readouterr().out
     for name in notebook.all_notebooks():
         others = ("08_ablations", "10_proof", "11_audit_your_own", "13_matrix")
+        others += ("14_privacy", "15_sweep")
         in_the_graph = name not in others
         assert (name in said) is in_the_graph
     for method in ("none", "fairdiffusion"):
