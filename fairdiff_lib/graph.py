@@ -38,7 +38,8 @@ from fairdiff_lib.timings import expected, start_timings
 SNAKEFILE = PROJECT_ROOT / "Snakefile"
 PROFILES = PROJECT_ROOT / "profiles"
 LOG = "snakemake.log"  # in the runs folder: all that Snakemake said in the last run
-JOB_COMMAND = "-m fairdiff_lib.study notebook "  # how the Snakefile's rules call us
+JOB_COMMAND = "-m fairdiff_lib.study notebook "  # how the graph's rules call us
+ARM_COMMAND = "-m fairdiff_lib.study arm "
 STUDIES = {  # what a run can be for; dataset.smk says which jobs each needs
     "main": "the study: train, generate, audit, compare",
     "ablation": "which part of a method matters? every method and control, over seeds",
@@ -165,8 +166,24 @@ def _quoted(value: object) -> str:
     return f"'{value}'" if isinstance(value, str) else str(value)
 
 
-def plan(studies: Sequence[Study], cores: int, profile: str = "local") -> list[tuple[Job, str]]:
-    """Jobs that still have to run, each with its executed copy's name; by data set and title.
+@dataclass(frozen=True)
+class Plan:
+    """What still has to run.
+
+    Attributes
+    ----------
+    jobs : sequence of (Job, str)
+        Notebooks, each with its executed copy's name; by data set and title.
+    arms : sequence of str
+        Runs of arms (ablation, matrix), as ``fairdiff arm`` is given them.
+    """
+
+    jobs: Sequence[tuple[Job, str]]
+    arms: Sequence[str]
+
+
+def plan(studies: Sequence[Study], cores: int, profile: str = "local") -> Plan:
+    """What a graph would run.
 
     Raises
     ------
@@ -179,10 +196,20 @@ def plan(studies: Sequence[Study], cores: int, profile: str = "local") -> list[t
     if done.returncode:
         raise InputError(f"the graph can't be planned: {_last_lines(done.stderr + done.stdout)}")
     lines = (done.stdout + done.stderr).splitlines()
-    calls = [line.split(JOB_COMMAND, 1)[1] for line in lines if JOB_COMMAND in line]
-    jobs = [_parse_call(shlex.split(call)) for call in calls]
+    jobs = [_parse_call(shlex.split(call)) for call in _calls(lines, JOB_COMMAND)]
     order = [study.dataset for study in studies]
-    return sorted(jobs, key=lambda pair: (order.index(_dataset(pair[0])), pair[0].title))
+    jobs.sort(key=lambda pair: (order.index(_dataset(pair[0])), pair[0].title))
+    return Plan(jobs, sorted(_arm_title(call) for call in _calls(lines, ARM_COMMAND)))
+
+
+def _calls(lines: Iterable[str], command: str) -> list[str]:
+    """What stands behind a command of ours in what Snakemake says that it would run."""
+    return [line.split(command, 1)[1] for line in lines if command in line]
+
+
+def _arm_title(call: str) -> str:
+    words = shlex.split(call)
+    return f"{words[0]} seed={words[words.index('--seed') + 1]}"
 
 
 def _dataset(job: Job) -> str:
@@ -208,11 +235,11 @@ def _last_lines(text: str) -> str:
 
 def print_plan(studies: Sequence[Study], cores: int, profile: str = "local") -> None:
     """Print what would run, with the time and disk it took when measured."""
-    jobs = plan(studies, cores, profile)
+    planned = plan(studies, cores, profile)
     several = len({study.dataset for study in studies}) > 1
     print(f"{'job':44} {'minutes':>8} {'MB':>7}  executed copy")
     seconds, megabytes, unknown, dataset = 0.0, 0.0, 0, ""
-    for job, output in jobs:
+    for job, output in planned.jobs:
         if several and _dataset(job) != dataset:
             dataset = _dataset(job)
             print(f"-- {dataset}")
@@ -224,7 +251,9 @@ def print_plan(studies: Sequence[Study], cores: int, profile: str = "local") -> 
         size = "?" if known.made_mb is None else f"{known.made_mb:.0f}"
         print(f"{job.title:44} {minutes:>8} {size:>7}  {_shown(Path(output))}")
     free = shutil.disk_usage(studies[0].runs).free / 1e6
-    print(f"\n{len(jobs)} jobs of {_title(studies)}, {cores} cores")
+    if planned.arms:
+        print(f"and {len(planned.arms)} runs of arms (not timed): {', '.join(planned.arms)}")
+    print(f"\n{len(planned.jobs)} jobs of {_title(studies)}, {cores} cores")
     print(
         f"one after the other {seconds / 60:.1f} minutes, {megabytes:.0f} MB ({free:.0f} MB free)"
     )
