@@ -49,6 +49,7 @@ STUDIES = {  # what a run can be for; dataset.smk says which jobs each needs
     "sweep": "what do guidance and sampler steps do to each group? a grid from the same noise",
     "proof": "is the audit itself valid? simulated audits of known truth",
 }
+DATASET_MARK = re.compile(r"^\[\w*\] ")  # before a line of progress
 STEPS_DONE = re.compile(r"^(\d+) of (\d+) steps \(\d+%\) done")
 
 
@@ -308,7 +309,9 @@ def run_graph(studies: Sequence[Study], cores: int, profile: str = "local") -> i
         started = time.time()
         print(f"fairdiff run: {_title(studies)}, {cores} cores", flush=True)
         command = _command(studies, cores, profile)
-        code = _follow(command, runs / LOG, started, lock, profile == "local")
+        several = len({study.dataset for study in studies}) > 1
+        brief = profile == "local"
+        code = _follow(command, runs / LOG, started, lock, brief=brief, several=several)
     return _report(studies, code, started)
 
 
@@ -334,7 +337,9 @@ def _remove_stale_lock(studies: Sequence[Study], cores: int, profile: str) -> No
         subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, check=True)
 
 
-def _follow(command: list[str], log: Path, started: float, lock: int, brief: bool) -> int:
+def _follow(
+    command: list[str], log: Path, started: float, lock: int, *, brief: bool, several: bool
+) -> int:
     """Run Snakemake, log all it says, and show people what they need."""
     with log.open("w", encoding="utf-8") as stream:
         process = subprocess.Popen(
@@ -349,7 +354,7 @@ def _follow(command: list[str], log: Path, started: float, lock: int, brief: boo
         before = signal.signal(signal.SIGTERM, _interrupt)
         try:
             assert process.stdout is not None
-            _show(process.stdout, stream, started, brief)
+            _show(process.stdout, stream, started, brief, several)
             return process.wait()
         except KeyboardInterrupt:
             _wait_or_interrupt(process)
@@ -372,14 +377,16 @@ def _wait_or_interrupt(process: subprocess.Popen[str]) -> None:
         process.wait()
 
 
-def _show(lines: Iterable[str], log: IO[str], started: float, brief: bool) -> None:
+def _show(lines: Iterable[str], log: IO[str], started: float, brief: bool, several: bool) -> None:
+    """Log each line, print what people want to see; with the data set where there are several."""
     for line in lines:
         log.write(line)
         log.flush()
         steps = STEPS_DONE.match(line)
         clock = f"[{(time.time() - started) / 60:5.1f} min]"
         if line.startswith(OURS):
-            print(clock, line.removeprefix(OURS).rstrip(), flush=True)
+            said = line.removeprefix(OURS).rstrip()
+            print(clock, said if several else DATASET_MARK.sub("", said), flush=True)
         elif steps:
             print(clock, f"{steps[1]} of {steps[2]} jobs done", flush=True)
         elif not brief:

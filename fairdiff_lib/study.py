@@ -250,7 +250,8 @@ def _notebook(chosen: argparse.Namespace) -> int:
     job = plan_job(chosen.name, given)
     output = Path(chosen.output or f"{job.path.stem}.executed.ipynb").resolve()
     record = Path(chosen.record) if chosen.record else None
-    print(f"{OURS}{job.title}: started", file=sys.stderr, flush=True)
+    where = job.parameters.get("dataset", "")
+    _say(where, f"{job.title}: started")
     try:
         measured = run_job(job, output, chosen.threads)
     except (InputError, NotebookFailed) as error:
@@ -260,7 +261,7 @@ def _notebook(chosen: argparse.Namespace) -> int:
             note = {"title": job.title, "message": message, "output": str(output), "bad_input": bad}
             write_json(failure_of(record), note)
         raise type(error)(f"{job.title}: {message}") from error
-    print(f"{OURS}{job.title}: done in {measured['seconds']:.0f} s", file=sys.stderr, flush=True)
+    _say(where, f"{job.title}: done in {measured['seconds']:.0f} s")
     if record:
         made = folder_bytes(Path(chosen.made)) if chosen.made else 0
         measured["made_mb"] = round(made / 1e6, 1)
@@ -272,7 +273,7 @@ def _notebook(chosen: argparse.Namespace) -> int:
 
 def _arm(chosen: argparse.Namespace) -> int:
     title = f"arm {chosen.name} seed={chosen.seed}"
-    print(f"{OURS}{title}: started", file=sys.stderr, flush=True)
+    _say(chosen.dataset, f"{title}: started")
     started = time.monotonic()
     record = Path(chosen.record) if chosen.record else None
     try:
@@ -285,8 +286,13 @@ def _arm(chosen: argparse.Namespace) -> int:
     if record:
         failure_of(record).unlink(missing_ok=True)
     seconds = time.monotonic() - started
-    print(f"{OURS}{title}: {made} in {seconds:.0f} s", file=sys.stderr, flush=True)
+    _say(chosen.dataset, f"{title}: {made} in {seconds:.0f} s")
     return 0
+
+
+def _say(dataset: str, text: str) -> None:
+    """Progress: `fairdiff run` shows such lines."""
+    print(f"{OURS}[{dataset}] {text}", file=sys.stderr, flush=True)
 
 
 def _make_arm(chosen: argparse.Namespace) -> str:
