@@ -409,8 +409,8 @@ def _report(studies: Sequence[Study], code: int, started: float) -> int:
             for study in studies
             for what, place in zip(titles, study.shown, strict=True)
         )
-        for what, place in shown:
-            print(f"  {what}: {place}")
+        for what, folder in shown:
+            print(f"  {what}: {folder}")
         return 0
     failures = read_failures(runs, since=started)
     for failure in failures:
