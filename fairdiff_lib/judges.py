@@ -121,9 +121,13 @@ def _disparity_effect(own: pd.DataFrame, rule: Protocol) -> Effect:
         f"{rule.metric.upper()} of {look_of(rule.baseline).label}'s images for "
         f"{row['attribute']} {row['level']} minus that for {row['reference']}"
     )
-    numbers = [float(row[key]) for key in ("value", "low", "high", "smallest_effect", "mde")]
-    n = int(row["n"] + row["n_reference"])
-    return Effect(name, rule.metric.upper(), *numbers, n, _models(row))
+    return Effect(
+        name,
+        rule.metric.upper(),
+        **{key: float(row[key]) for key in ("value", "low", "high", "smallest_effect", "mde")},
+        n=int(row["n"] + row["n_reference"]),
+        seeds=_models(row),
+    )
 
 
 def _models(row: pd.Series) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -129,16 +132,15 @@ def about_recovered(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def _in_words(row: dict[str, object]) -> str:
+def _in_words(row: Mapping[Any, Any]) -> str:
     """One measurement against what was planted."""
-    value, low, high, mde = (float(str(row[key])) for key in ("value", "low", "high", "mde"))
-    what = f"{name_of(str(row['metric'])).split(' (')[0]}" + f" ({row['features']})" * bool(
-        row["features"]
-    )
+    value, low, high, mde = (row[key] for key in ("value", "low", "high", "mde"))
+    space = f" ({row['features']})" if row["features"] else ""
+    what = name_of(row["metric"]).split(" (")[0] + space
     text = (
         f"{row['planted']} planted for {row['attribute']} {row['level']} ({row['role']}, "
         f"n={row['n']} against {row['n_reference']}): {what} of "
-        f"{look_of(str(row['method'])).label}'s images"
+        f"{look_of(row['method']).label}'s images"
     )
     if row["excludes_zero"] is None:
         return f"{text} has no interval"

@@ -73,7 +73,7 @@ def verdicts(evidence: Evidence, rule: Protocol) -> pd.DataFrame:
     return as_table(rows)
 
 
-def as_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def as_table(rows: Sequence[Mapping[Any, Any]]) -> pd.DataFrame:
     """Rows as a table in ``COLUMNS``; counts are whole numbers also where some are missing."""
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"n": "Int64", "seeds": "Int64"})
 
