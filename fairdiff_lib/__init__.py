@@ -91,6 +91,7 @@ LAYERS: tuple[str, ...] = (
     "tables",
     "verdict",
     "looks",
+    "latex",
     "figures",
     "galleries",
     "sentences",

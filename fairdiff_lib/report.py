@@ -8,12 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from fairdiff_lib import assets, tables
+from fairdiff_lib import assets, latex, tables
 from fairdiff_lib.cohorts import Cohort
 from fairdiff_lib.config import InputError, Settings
 from fairdiff_lib.populations import Simulator
 from fairdiff_lib.protocol import Registered, space_name
-from fairdiff_lib.store import Layout, is_simulated, read_json, read_table, write_table
+from fairdiff_lib.store import (
+    Layout,
+    is_simulated,
+    read_json,
+    read_table,
+    write_stamp,
+    write_table,
+)
 from fairdiff_lib.verdict import Evidence, verdicts
 
 if TYPE_CHECKING:
@@ -147,8 +154,8 @@ def write_ablation(result: AblationResult, layout: Layout, stamp: Any) -> list[P
     """Write T12, T13, the cost of every run, and the verdict on C2."""
     todo = {"tab12": result.cells, "tab13": result.methods, "tab_cost": result.cost}
     folder = layout.figures
-    paths = [write_table(table, folder / f"{name}.csv", stamp) for name, table in todo.items()]
-    return [*paths, write_table(result.c2, folder / "tab_c2.csv", stamp)]
+    paths = [publish(table, folder / f"{name}.csv", stamp) for name, table in todo.items()]
+    return [*paths, publish(result.c2, folder / "tab_c2.csv", stamp)]
 
 
 def option_table(methods: pd.DataFrame, roles: Mapping[str, str]) -> pd.DataFrame:
@@ -171,7 +178,29 @@ def ablation_scalars(result: AblationResult) -> dict[str, Any]:
 def write_tables(todo: Mapping[str, pd.DataFrame], layout: Layout, stamp: Any) -> list[Path]:
     """Write tables of this study by their names, each with the stamp."""
     folder = layout.figures
-    return [write_table(tables.as_written(t), folder / f"{n}.csv", stamp) for n, t in todo.items()]
+    return [publish(tables.as_written(t), folder / f"{n}.csv", stamp) for n, t in todo.items()]
+
+
+def publish(table: pd.DataFrame, path: Path, stamp: Mapping[str, Any]) -> Path:
+    """Write a table as CSV and LaTeX with one stamp for both; the CSV's path."""
+    write_table(table, path, None)
+    write_stamp(stamp, path, typeset(path, stamp))
+    return path
+
+
+def typeset(path: Path, stamp: Mapping[str, Any] | None = None) -> Path:
+    """Write the LaTeX of a table that is there, under the title that the index gives it.
+
+    Parameters
+    ----------
+    path : Path
+        The CSV.
+    stamp : mapping, optional
+        Without it, the one beside the CSV, which stays as it is: it does not vouch for what was
+        made after the run, but the first line of the ``.tex`` names the CSV's hash.
+    """
+    own = read_json(path.with_suffix(".json")) if stamp is None else stamp
+    return latex.write_latex(path, own, CONTENTS.get(path.stem, (path.stem, ""))[0])
 
 
 def spanning_stamp(
@@ -214,7 +243,7 @@ def write_spanning(
     """Write a table that spans datasets; returns its stamp, for a figure of the same rows."""
     path = layout.figures_all / f"{name}.csv"
     whole = spanning_stamp(table, path, layout.settings.dataset, stamp)
-    write_table(table, path, whole)
+    publish(table, path, whole)
     return whole
 
 
