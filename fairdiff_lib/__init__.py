@@ -45,6 +45,7 @@ LAYERS: tuple[str, ...] = (
     "controls",
     "rivals",
     "loop",
+    "hub_cards",
     "training",
     "networks",
     "backbones",
