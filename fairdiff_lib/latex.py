@@ -171,7 +171,7 @@ def _laid_out(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     panels = [name for name in cells if name not in (*LABELS, "value", *after)]
     values = ["value"]
     for side in SIDE_BY_SIDE if not after else ():
-        wide = _beside(cells, side) if side in cells else None
+        wide = _beside(cells, side) if side in cells and cells[side].nunique() > 1 else None
         if wide is not None and _width(wide.drop(columns=panels, errors="ignore")) <= WIDE:
             values = list(dict.fromkeys(cells[side]))
             cells, panels = wide, [name for name in panels if name != side]
