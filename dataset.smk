@@ -106,8 +106,8 @@ def every_run(job):
 
 
 def tables(*names, folder=LAYOUT.figures):
-    """A table and the stamp beside it, for each name."""
-    return expand("{folder}/{name}.{kind}", folder=folder, name=names, kind=["csv", "json"])
+    """A table as CSV and LaTeX and the stamp beside it, for each name."""
+    return expand("{folder}/{name}.{kind}", folder=folder, name=names, kind=["csv", "tex", "json"])
 
 
 def figures(*names, folder=LAYOUT.figures):

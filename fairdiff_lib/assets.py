@@ -17,6 +17,7 @@ from fairdiff_lib.config import InputError, Settings, as_dict
 from fairdiff_lib.gates import reconstruction_r2
 from fairdiff_lib.simulators import ruler_for, simulate
 from fairdiff_lib.store import (
+    CARD,
     Layout,
     is_simulated,
     read_json,
@@ -69,9 +70,14 @@ def load_cohort(settings: Settings, layout: Layout) -> Cohort:
 
 
 def folder_mark(root: Path) -> str:
-    """Digest of names, sizes and times of the files below a folder: cheap, for this machine."""
+    """Digest of names, sizes and times of the files below a folder: cheap, for this machine.
+
+    The folder's card is none of the data.
+    """
     total = hashlib.sha256()
     for path in sorted(root.rglob("*")):
+        if path.parent == root and CARD in path.name:  # also while it is being written
+            continue
         about = path.stat()
         total.update(f"{path.relative_to(root)}|{about.st_size}|{about.st_mtime_ns}\n".encode())
     return total.hexdigest()

@@ -9,10 +9,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from fairdiff_lib.latex import origin_of
 from fairdiff_lib.store import git, hash_file, read_json
 
 OK, BROKEN, UNVERIFIABLE = "ok", "BROKEN", "unverifiable"
-STAMPED = (".csv", ".png", ".html")  # kinds that a stamp stands beside
+STAMPED = (".csv", ".tex", ".png", ".html")  # kinds that a stamp stands beside
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,21 @@ def bytes_link(path: Path) -> Link:
     beside = stamp_path(path)
     if not beside.is_file():
         return Link(path.name, BROKEN, f"no stamp beside it; expected {beside.name}")
-    return hash_link(path, read_json(beside), beside.name)
+    stamp = read_json(beside)
+    if path.suffix == ".tex" and path.name not in stamp.get("files", {}):
+        return derived_link(path)
+    return hash_link(path, stamp, beside.name)
+
+
+def derived_link(path: Path) -> Link:
+    """Whether LaTeX that its stamp doesn't know was made from the CSV that is beside it."""
+    csv = path.with_suffix(".csv")
+    if not csv.is_file():
+        return Link(path.name, BROKEN, f"no {csv.name} beside it")
+    found, wanted = hash_file(csv), origin_of(path) or "none"
+    if found != wanted:
+        return Link(path.name, BROKEN, f"{csv.name} is {found[:16]}, it was made of {wanted[:16]}")
+    return Link(path.name, UNVERIFIABLE, f"made after the run from this {csv.name}")
 
 
 def hash_link(path: Path, stamp: Mapping[str, Any], where: str) -> Link:

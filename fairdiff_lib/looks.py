@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,6 +135,19 @@ def dataset_name(dataset: str) -> str:
     """Display name of a dataset; a simulated one says so."""
     base = dataset.removesuffix("_simulated")
     return NAMES.get(base, base) + (", simulated" if base != dataset else "")
+
+
+def short_name(name: str) -> str:
+    """A table's or figure's id as people say it: T2 for tab02; gates for tab_gates."""
+    numbered = re.fullmatch(r"(tab|fig)(\d+)", name)
+    if numbered:
+        return f"{numbered[1][0].upper()}{int(numbered[2])}"
+    return re.sub("^(tab|fig)_", "", name).replace("_", " ")
+
+
+def rounded(value: float, digits: int = 3) -> str:
+    """A number with so many significant digits; a whole one from 1000 on."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
 
 
 def look_of(method: str) -> Look:
@@ -293,9 +307,7 @@ def style_table(frame: pd.DataFrame, digits: int = 3, caption: str = "") -> HTML
     """
 
     def show(value: Any) -> str:
-        if isinstance(value, float):
-            return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
-        return f"{value}"
+        return rounded(value, digits) if isinstance(value, float) else f"{value}"
 
     name = hashlib.sha256(f"{caption}{frame.to_csv()}".encode()).hexdigest()[:8]
     plain = frame.reset_index(drop=True)

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 
 import pandas as pd
 
-from fairdiff_lib import looks
+from fairdiff_lib import looks, tables
 from fairdiff_lib.links import parts_of
 from fairdiff_lib.shelf import CLAIMS, Item, Part, questions, verdicts
 from fairdiff_lib.store import read_table
@@ -76,22 +76,12 @@ def _shown(item: Item) -> str:
     table = read_table(item.files[0], dtype={"seeds": str})
     few = len(table) <= ROWS
     words = f"{len(table):,} rows" if few else f"The first {ROWS} of {len(table):,} rows"
-    table, alike = _without_alike(as_shown(table))
+    table, alike = tables.without_alike(as_shown(table))
     if alike:
         words += "; in all of them " + ", ".join(f"{name} {escape(v)}" for name, v in alike.items())
     page = looks.style_table(table.head(ROWS)).data
     box = f'<div class="book-scroll">{page}</div>'
     return f"{words}.\n\n```{{raw}} html\n{box}\n```"
-
-
-def _without_alike(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, object]]:
-    """The columns that tell rows apart, and the value of each that doesn't (if it has one)."""
-    if len(table) < 2:
-        return table, {}
-    alike = [name for name in table.columns if table[name].nunique(dropna=False) == 1]
-    filled = table[alike].astype(object).where(table[alike].notna(), "not estimable")
-    told = {name: filled[name].iloc[0] for name in alike if filled[name].iloc[0] != ""}
-    return table.drop(columns=alike), told
 
 
 def as_shown(table: pd.DataFrame) -> pd.DataFrame:
@@ -140,8 +130,8 @@ def part_page(part: Part) -> str:
     if part.notebooks:
         titles = {doc: _told_apart(doc, copy.title) for doc, copy in part.notebooks.items()}
         lines += ["## Notebooks", "", toctree(titles), ""]
-    for title, tables in (("Tables", True), ("Figures", False)):
-        own = [item for item in part.items if item.is_table == tables]
+    for title, of_tables in (("Tables", True), ("Figures", False)):
+        own = [item for item in part.items if item.is_table == of_tables]
         if own:
             rows = [[link(item.short, item.doc, here), escape(item.content)] for item in own]
             lines += [f"## {title}", "", grid(["id", "what it holds"], rows), ""]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from fairdiff_lib import assets, tables
+from fairdiff_lib import assets, latex, tables
 from fairdiff_lib.cohorts import Cohort
 from fairdiff_lib.config import InputError, Settings
 from fairdiff_lib.findings import ABLATION
@@ -16,7 +16,14 @@ from fairdiff_lib.judges import Evidence
 from fairdiff_lib.protocol import Protocol, Registered, space_name
 from fairdiff_lib.quotes import model_words
 from fairdiff_lib.recovered import recovered_table
-from fairdiff_lib.store import Layout, locked, read_json, read_table, write_table
+from fairdiff_lib.store import (
+    Layout,
+    locked,
+    read_json,
+    read_table,
+    write_stamp,
+    write_table,
+)
 from fairdiff_lib.verdict import COLUMNS, as_table, cite, verdicts
 
 if TYPE_CHECKING:
@@ -150,8 +157,8 @@ def write_ablation(result: AblationResult, layout: Layout, stamp: Any) -> list[P
     """Write T12, T13, the cost of every run, and the verdict on C2."""
     todo = {"tab12": result.cells, "tab13": result.methods, "tab_cost": result.cost}
     folder = layout.figures
-    paths = [write_table(table, folder / f"{name}.csv", stamp) for name, table in todo.items()]
-    return [*paths, write_table(result.c2, folder / "tab_c2.csv", stamp)]
+    paths = [publish(table, folder / f"{name}.csv", stamp) for name, table in todo.items()]
+    return [*paths, publish(result.c2, folder / "tab_c2.csv", stamp)]
 
 
 def option_table(methods: pd.DataFrame, roles: Mapping[str, str]) -> pd.DataFrame:
@@ -174,7 +181,29 @@ def ablation_scalars(result: AblationResult) -> dict[str, Any]:
 def write_tables(todo: Mapping[str, pd.DataFrame], layout: Layout, stamp: Any) -> list[Path]:
     """Write tables of this study by their names, each with the stamp."""
     folder = layout.figures
-    return [write_table(tables.as_written(t), folder / f"{n}.csv", stamp) for n, t in todo.items()]
+    return [publish(tables.as_written(t), folder / f"{n}.csv", stamp) for n, t in todo.items()]
+
+
+def publish(table: pd.DataFrame, path: Path, stamp: Mapping[str, Any]) -> Path:
+    """Write a table as CSV and LaTeX with one stamp for both; the CSV's path."""
+    write_table(table, path, None)
+    write_stamp(stamp, path, typeset(path, stamp))
+    return path
+
+
+def typeset(path: Path, stamp: Mapping[str, Any] | None = None) -> Path:
+    """Write the LaTeX of a table that is there, under the title that the index gives it.
+
+    Parameters
+    ----------
+    path : Path
+        The CSV.
+    stamp : mapping, optional
+        Without it, the one beside the CSV, which stays as it is: it does not vouch for what was
+        made after the run, but the first line of the ``.tex`` names the CSV's hash.
+    """
+    own = read_json(path.with_suffix(".json")) if stamp is None else stamp
+    return latex.write_latex(path, own, CONTENTS.get(path.stem, (path.stem, ""))[0])
 
 
 def spanning_stamp(
@@ -223,7 +252,7 @@ def write_verdict(own: pd.DataFrame, layout: Layout, stamp: Mapping[str, Any]) -
     """
     path = layout.figures_all / "tab14.csv"
     with locked(layout.figures_all / ".tab14.lock"):
-        write_table(own, layout.figures / f"{PART}.csv", stamp)
+        publish(own, layout.figures / f"{PART}.csv", stamp)
         places = sorted(layout.figures.parent.glob(f"*/{PART}.csv"))
         whole = pd.concat([read_verdicts(place) for place in places], ignore_index=True)
         found = {place.parent.name: read_json(place.with_suffix(".json")) for place in places}
@@ -231,7 +260,7 @@ def write_verdict(own: pd.DataFrame, layout: Layout, stamp: Mapping[str, Any]) -
             name: {key: value for key, value in one.items() if key != "files"}
             for name, one in found.items()
         }
-        write_table(whole, path, spanning_stamp(stamps, stamp["commit"], stamp["dirty"]))
+        publish(whole, path, spanning_stamp(stamps, stamp["commit"], stamp["dirty"]))
     return whole
 
 

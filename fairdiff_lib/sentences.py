@@ -216,7 +216,7 @@ def about_quotes(table: pd.DataFrame) -> str:
 def about_reasons(table: pd.DataFrame) -> str:
     """A Markdown list: why each verdict is as it is, of all studies."""
     lines = [
-        f"- {dataset_name(row.dataset)}, {row.claim}, {row.study} study: {row.reason}."
+        f"- {dataset_name(str(row.dataset))}, {row.claim}, {row.study} study: {row.reason}."
         for row in table.itertuples()
     ]
     return "\n".join(lines)

@@ -63,10 +63,7 @@ class Item:
     @property
     def short(self) -> str:
         """As T2 or F3; other names without what they begin with."""
-        numbered = re.fullmatch(r"(tab|fig)(\d+)", self.name)
-        if numbered:
-            return f"{numbered[1][0].upper()}{int(numbered[2])}"
-        return re.sub("^(tab|fig)_", "", self.name).replace("_", " ")
+        return looks.short_name(self.name)
 
     @property
     def content(self) -> str:

@@ -39,6 +39,7 @@ CODE_PATHS = (
     "pyproject.toml",
     "constraints.txt",
 )
+CARD = "README.md"  # of a model or a dataset, where the Hugging Face Hub looks for it
 STAMPED_PACKAGES = (
     "torch",
     "diffusers",

@@ -240,6 +240,19 @@ def brief(table: pd.DataFrame, keep: Sequence[str] = ()) -> pd.DataFrame:
     return table[[name for name in table.columns if name in keep or name not in left_out]]
 
 
+def without_alike(
+    table: pd.DataFrame, keep: Sequence[str] = ()
+) -> tuple[pd.DataFrame, dict[str, object]]:
+    """The columns that tell rows apart, and the value of each that doesn't (if it has one)."""
+    if len(table) < 2:
+        return table, {}
+    names = [name for name in table.columns if name not in keep]
+    alike = [name for name in names if table[name].nunique(dropna=False) == 1]
+    filled = table[alike].astype(object).where(table[alike].notna(), "not estimable")
+    told = {name: filled[name].iloc[0] for name in alike if filled[name].iloc[0] != ""}
+    return table.drop(columns=alike), told
+
+
 def pick(table: pd.DataFrame, attributes: Iterable[str], column: str = "attribute") -> pd.DataFrame:
     """Rows of the named attributes (or of another column's values), in their order."""
     return table[table[column].isin(list(attributes))].reset_index(drop=True)

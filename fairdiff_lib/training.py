@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from fairdiff_lib import diffusion
 from fairdiff_lib.config import InputError, LoopConfig, Settings, as_dict
+from fairdiff_lib.hub_cards import write_model_card
 from fairdiff_lib.loop import (
     HISTORY_COLUMNS,
     FitResult,
@@ -183,6 +184,7 @@ def train_base(settings: Settings, layout: Layout, cohort: Any) -> Path:
                 save_file({"mean": mean.contiguous(), "std": std.contiguous()}, temporary)
             write_table(history, folder / "history.csv", None)
             _finish(folder, settings, layout, cohort, "base", 0, time.perf_counter() - started)
+            write_model_card(folder, settings, cohort, "base")
     return folder / "run.json"
 
 
@@ -294,6 +296,7 @@ def train_method(settings: Settings, layout: Layout, cohort: Any, method: str, s
             write_table(result.history.assign(stage="training"), folder / "history.csv", None)
             seconds = time.perf_counter() - started
             _finish(folder, settings, layout, cohort, method, seed, seconds, result)
+            write_model_card(folder, settings, cohort, method)
     return folder / "run.json"
 
 
