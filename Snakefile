@@ -63,7 +63,8 @@ COMMON = f" {SHARED} --threads {{threads}} --output {{log.notebook:q}} --record 
 METHODS, SEEDS = list(SETTINGS.methods), list(SETTINGS.seeds)
 CORES = int(config.get("cores", 1))
 RUNS_AT_ONCE = min(CORES, len(METHODS) * len(SEEDS))  # trained side by side, as they are equal
-SHARE = max(1, CORES // RUNS_AT_ONCE)
+APART = bool(config.get("apart"))  # in a queue each job has CORES of its own
+SHARE = CORES if APART else max(1, CORES // RUNS_AT_ONCE)
 
 FAMILY = DATASET.removesuffix("_simulated")
 AUDIT = ["tab_gates", "tab_contrasts", "tab_differences", "tab_intersections", "tab_encoder"]

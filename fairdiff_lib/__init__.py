@@ -142,6 +142,7 @@ LAYERS: tuple[str, ...] = (
     "site",
     "book",
     "timings",
+    "profiles",
     "graph",
     "verify",
     "benchmarks",

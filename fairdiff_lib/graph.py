@@ -18,7 +18,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import IO, NoReturn
@@ -32,11 +31,11 @@ from fairdiff_lib.config import (
     refuse_unknown,
 )
 from fairdiff_lib.notebook import OURS, Job, check_methods, plan_job, read_failures
+from fairdiff_lib.profiles import LOCAL, Profile
 from fairdiff_lib.store import PROJECT_ROOT, Layout, is_simulated
 from fairdiff_lib.timings import expected, start_timings
 
 SNAKEFILE = PROJECT_ROOT / "Snakefile"
-PROFILES = PROJECT_ROOT / "profiles"
 LOG = "snakemake.log"  # in the runs folder: all that Snakemake said in the last run
 JOB_COMMAND = "-m fairdiff_lib.study notebook "  # how the Snakefile's rules call us
 STUDIES = {  # what a run can be for; the Snakefile says which jobs each needs
@@ -117,17 +116,11 @@ class Study:
 # -- Snakemake -------------------------------------------------------------------------------
 
 
-def _command(study: Study, cores: int, profile: str, *extra: str) -> list[str]:
-    folder = PROFILES / profile
-    if not (folder / "config.yaml").is_file():
-        known = ", ".join(sorted(path.name for path in PROFILES.iterdir()))
-        raise InputError(f"unknown profile {profile!r}; known: {known}")
-    if profile == "slurm" and find_spec("snakemake_executor_plugin_slurm") is None:
-        raise InputError("profile slurm: first pip install -c constraints.txt -e '.[slurm]'")
-    values = {**asdict(study), "cores": cores}
+def _command(study: Study, cores: int, profile: Profile, *extra: str) -> list[str]:
+    values = {**asdict(study), "cores": cores, "apart": profile.queued}
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE)]
     command += ["--directory", str(study.runs), "--cores", str(cores)]
-    command += ["--workflow-profile", str(folder), *extra]
+    command += [*profile.options(study.runs), *extra]
     # quoted: Snakemake reads each value as YAML
     return [*command, "--config", *(f"{key}={_quoted(value)}" for key, value in values.items())]
 
@@ -136,7 +129,7 @@ def _quoted(value: object) -> str:
     return f"'{value}'" if isinstance(value, str) else str(value)
 
 
-def plan(study: Study, cores: int, profile: str = "local") -> list[tuple[Job, str]]:
+def plan(study: Study, cores: int, profile: Profile = LOCAL) -> list[tuple[Job, str]]:
     """Jobs that still have to run, each with its executed copy's name; sorted by title.
 
     Raises
@@ -145,6 +138,7 @@ def plan(study: Study, cores: int, profile: str = "local") -> list[tuple[Job, st
         Bad parameters, or a graph that can't be planned.
     """
     study.check()
+    profile.check()
     study.runs.mkdir(parents=True, exist_ok=True)
     command = _command(study, cores, profile, "--dry-run", "--nolock")
     done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
@@ -167,7 +161,7 @@ def _last_lines(text: str) -> str:
     return " ".join(lines[-3:])
 
 
-def print_plan(study: Study, cores: int, profile: str = "local") -> None:
+def print_plan(study: Study, cores: int, profile: Profile = LOCAL) -> None:
     """Print what would run, with the time and disk it took when measured."""
     jobs = plan(study, cores, profile)
     print(f"{'job':44} {'minutes':>8} {'MB':>7}  executed copy")
@@ -199,16 +193,16 @@ def _shown(path: Path) -> str:
 # -- a run -----------------------------------------------------------------------------------
 
 
-def run_graph(study: Study, cores: int, profile: str = "local") -> int:
+def run_graph(study: Study, cores: int, profile: Profile = LOCAL) -> int:
     """Run what is missing; after a kill, go on from there.
 
     Parameters
     ----------
     study : Study
     cores : int
-        Jobs side by side, and threads of a job that has the machine to itself.
-    profile : str
-        A folder below ``profiles``.
+        Jobs side by side, and threads of a job that has the machine to itself; in a queue, of
+        each job.
+    profile : Profile
 
     Returns
     -------
@@ -216,15 +210,17 @@ def run_graph(study: Study, cores: int, profile: str = "local") -> int:
         Exit code: 0 done, 1 failed, 2 bad input, 130 interrupted.
     """
     study.check()
+    profile.check()
     study.runs.mkdir(parents=True, exist_ok=True)
     with _only_run_in(study.runs) as lock:
         start_timings(study.runs)
+        profile.settle(study.runs)
         _remove_stale_lock(study, cores, profile)
         started = time.time()
         what = f"study {study.study}, preset {study.preset}, dataset {study.dataset}"
         print(f"fairdiff run: {what}, {cores} cores")
         command = _command(study, cores, profile)
-        code = _follow(command, study.runs / LOG, started, lock, profile == "local")
+        code = _follow(command, study.runs / LOG, started, lock, not profile.queued)
     return _report(study, code, started)
 
 
@@ -241,7 +237,7 @@ def _only_run_in(runs: Path) -> Iterator[int]:
         yield stream.fileno()
 
 
-def _remove_stale_lock(study: Study, cores: int, profile: str) -> None:
+def _remove_stale_lock(study: Study, cores: int, profile: Profile) -> None:
     """Snakemake's own lock survives a kill; as we hold the folder, nobody else can own it."""
     locks = study.runs / ".snakemake" / "locks"
     if locks.is_dir() and any(locks.iterdir()):
