@@ -63,7 +63,8 @@ COMMON = f" {SHARED} --threads {{threads}} --output {{log.notebook:q}} --record 
 METHODS, SEEDS = list(SETTINGS.methods), list(SETTINGS.seeds)
 CORES = int(config.get("cores", 1))
 RUNS_AT_ONCE = min(CORES, len(METHODS) * len(SEEDS))  # trained side by side, as they are equal
-SHARE = max(1, CORES // RUNS_AT_ONCE)
+APART = bool(config.get("apart"))  # in a queue each job has CORES of its own
+SHARE = CORES if APART else max(1, CORES // RUNS_AT_ONCE)
 
 FAMILY = DATASET.removesuffix("_simulated")
 AUDIT = ["tab_gates", "tab_contrasts", "tab_differences", "tab_intersections", "tab_encoder"]
@@ -233,6 +234,8 @@ rule train_base:
         settings=LAYOUT.records.name,
         made=LAYOUT.base,
     threads: CORES
+    resources:
+        runtime=1440,
     shell:
         FAIRDIFF + "03_train -p method base --made {params.made:q}" + COMMON
 
@@ -254,6 +257,8 @@ rule train:
         settings=LAYOUT.records.name,
         made=lambda wildcards: LAYOUT.run(wildcards.method, int(wildcards.seed)),
     threads: SHARE
+    resources:
+        runtime=720,
     shell:
         FAIRDIFF + "03_train -p method {wildcards.method} -p seed {wildcards.seed}"
         " --made {params.made:q}" + COMMON
@@ -364,6 +369,8 @@ rule arm:
         arm=lambda wildcards: ARM_RUNS[wildcards.run][0].name,
         seed=lambda wildcards: ARM_RUNS[wildcards.run][1],
         failure=lambda wildcards: record(f"arm_{wildcards.run}"),
+    resources:
+        runtime=720,
     shell:
         f"{shlex.quote(sys.executable)} -m fairdiff_lib.study arm {{params.arm:q}}"
         f" --seed {{params.seed}} --record {{params.failure:q}} {ROOTS}"

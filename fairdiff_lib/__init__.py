@@ -148,6 +148,7 @@ LAYERS: tuple[str, ...] = (
     "site",
     "book",
     "timings",
+    "profiles",
     "graph",
     "verify",
     "benchmarks",

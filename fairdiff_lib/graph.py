@@ -18,7 +18,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import IO, NoReturn
@@ -32,11 +31,11 @@ from fairdiff_lib.config import (
     refuse_unknown,
 )
 from fairdiff_lib.notebook import OURS, Job, check_methods, plan_job, read_failures
+from fairdiff_lib.profiles import LOCAL, Profile
 from fairdiff_lib.store import PROJECT_ROOT, Layout, is_simulated
 from fairdiff_lib.timings import expected, start_timings
 
 SNAKEFILE = PROJECT_ROOT / "Snakefile"
-PROFILES = PROJECT_ROOT / "profiles"
 LOG = "snakemake.log"  # in the runs folder: all that Snakemake said in the last run
 JOB_COMMAND = "-m fairdiff_lib.study notebook "  # how the graph's rules call us
 ARM_COMMAND = "-m fairdiff_lib.study arm "
@@ -148,17 +147,11 @@ def studies_of(datasets: Sequence[str], studies: Sequence[str], **shared: str) -
 # -- Snakemake -------------------------------------------------------------------------------
 
 
-def _command(studies: Sequence[Study], cores: int, profile: str, *extra: str) -> list[str]:
-    folder = PROFILES / profile
-    if not (folder / "config.yaml").is_file():
-        known = ", ".join(sorted(path.name for path in PROFILES.iterdir()))
-        raise InputError(f"unknown profile {profile!r}; known: {known}")
-    if profile == "slurm" and find_spec("snakemake_executor_plugin_slurm") is None:
-        raise InputError("profile slurm: first pip install -c constraints.txt -e '.[slurm]'")
-    values = {**_shared(studies), "cores": cores}
+def _command(studies: Sequence[Study], cores: int, profile: Profile, *extra: str) -> list[str]:
+    values = {**_shared(studies), "cores": cores, "apart": profile.queued}
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE)]
     command += ["--directory", str(studies[0].runs), "--cores", str(cores)]
-    command += ["--workflow-profile", str(folder), *extra]
+    command += [*profile.options(studies[0].runs), *extra]
     # quoted: Snakemake reads each value as YAML
     return [*command, "--config", *(f"{key}={_quoted(value)}" for key, value in values.items())]
 
@@ -183,7 +176,7 @@ class Plan:
     arms: Sequence[str]
 
 
-def plan(studies: Sequence[Study], cores: int, profile: str = "local") -> Plan:
+def plan(studies: Sequence[Study], cores: int, profile: Profile = LOCAL) -> Plan:
     """What a graph would run.
 
     Raises
@@ -192,6 +185,7 @@ def plan(studies: Sequence[Study], cores: int, profile: str = "local") -> Plan:
         Bad parameters, or a graph that can't be planned.
     """
     _prepare(studies)
+    profile.check()
     command = _command(studies, cores, profile, "--dry-run", "--nolock")
     done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -234,7 +228,7 @@ def _last_lines(text: str) -> str:
     return " ".join(lines[-3:])
 
 
-def print_plan(studies: Sequence[Study], cores: int, profile: str = "local") -> None:
+def print_plan(studies: Sequence[Study], cores: int, profile: Profile = LOCAL) -> None:
     """Print what would run, with the time and disk it took when measured."""
     planned = plan(studies, cores, profile)
     several = len({study.dataset for study in studies}) > 1
@@ -284,7 +278,7 @@ def _shown(path: Path) -> str:
 # -- a run -----------------------------------------------------------------------------------
 
 
-def run_graph(studies: Sequence[Study], cores: int, profile: str = "local") -> int:
+def run_graph(studies: Sequence[Study], cores: int, profile: Profile = LOCAL) -> int:
     """Run what is missing; after a kill, go on from there.
 
     Parameters
@@ -292,9 +286,9 @@ def run_graph(studies: Sequence[Study], cores: int, profile: str = "local") -> i
     studies : sequence of Study
         They differ in nothing but data set and study (`studies_of`).
     cores : int
-        Jobs side by side, and threads of a job that has the machine to itself.
-    profile : str
-        A folder below ``profiles``.
+        Jobs side by side, and threads of a job that has the machine to itself; in a queue, of
+        each job.
+    profile : Profile
 
     Returns
     -------
@@ -302,15 +296,17 @@ def run_graph(studies: Sequence[Study], cores: int, profile: str = "local") -> i
         Exit code: 0 done, 1 failed, 2 bad input, 130 interrupted.
     """
     _prepare(studies)
+    profile.check()
     runs = studies[0].runs
     with _only_run_in(runs) as lock:
         start_timings(runs)
+        profile.settle(runs)
         _remove_stale_lock(studies, cores, profile)
         started = time.time()
         print(f"fairdiff run: {_title(studies)}, {cores} cores", flush=True)
         command = _command(studies, cores, profile)
         several = len({study.dataset for study in studies}) > 1
-        brief = profile == "local"
+        brief = not profile.queued
         code = _follow(command, runs / LOG, started, lock, brief=brief, several=several)
     return _report(studies, code, started)
 
@@ -328,7 +324,7 @@ def _only_run_in(runs: Path) -> Iterator[int]:
         yield stream.fileno()
 
 
-def _remove_stale_lock(studies: Sequence[Study], cores: int, profile: str) -> None:
+def _remove_stale_lock(studies: Sequence[Study], cores: int, profile: Profile) -> None:
     """Snakemake's own lock survives a kill; as we hold the folder, nobody else can own it."""
     locks = studies[0].runs / ".snakemake" / "locks"
     if locks.is_dir() and any(locks.iterdir()):

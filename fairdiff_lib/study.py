@@ -32,6 +32,7 @@ from fairdiff_lib.notebook import (
     run_job,
     write_record,
 )
+from fairdiff_lib.profiles import Profile
 from fairdiff_lib.store import PROJECT_ROOT, write_json
 from fairdiff_lib.timings import note_timing, read_timings, write_expected
 
@@ -99,12 +100,14 @@ def _parser() -> _Parser:
     run.add_argument("--cores", type=int, default=0, metavar="N", help="all of them without this")
     run.add_argument("--dry-run", action="store_true", help="only print the plan, time and disk")
     run.add_argument("--profile", default="local", metavar="P", help="local or slurm")
+    run.add_argument("--partition", default="", metavar="N", help="of Slurm, if not the profile's")
     run.set_defaults(action=_run)
 
     notebook = actions.add_parser("notebook", help="run one notebook")
     notebook.add_argument("name", help="as 05_quality, or 05")
     notebook.add_argument("--preset", help="short for -p preset")
     notebook.add_argument("--dataset", help="short for -p dataset")
+    notebook.add_argument("--data-root", metavar="DIR", help="short for -p data_root")
     notebook.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     notebook.add_argument("--output", metavar="FILE", help="the executed copy")
     notebook.add_argument("--threads", type=int, default=0, metavar="N")
@@ -228,11 +231,12 @@ def _run(chosen: argparse.Namespace) -> int:
     )
     if chosen.cores < 0:
         raise InputError(f"--cores {chosen.cores}: expected 1 or more")
-    cores = chosen.cores or default_cores()
+    profile = Profile(chosen.profile, chosen.partition)
+    cores = chosen.cores or profile.cores or default_cores()
     if chosen.dry_run:
-        print_plan(studies, cores, chosen.profile)
+        print_plan(studies, cores, profile)
         return 0
-    return run_graph(studies, cores, chosen.profile)
+    return run_graph(studies, cores, profile)
 
 
 def _overrides(parts: Sequence[str]) -> str:
@@ -244,7 +248,7 @@ def _overrides(parts: Sequence[str]) -> str:
 
 def _notebook(chosen: argparse.Namespace) -> int:
     given = dict(chosen.p)
-    for name in ("preset", "dataset"):
+    for name in ("preset", "dataset", "data_root"):
         if getattr(chosen, name):
             given[name] = getattr(chosen, name)
     job = plan_job(chosen.name, given)

@@ -25,6 +25,7 @@ from fairdiff_lib.chexpert import (
 from fairdiff_lib.cohorts import read_cohort, spec_for
 from fairdiff_lib.config import CODINGS, InputError, load_settings
 from fairdiff_lib.store import Layout
+from fairdiff_lib.study import main
 
 RACES = (
     "White, non-Hispanic",
@@ -406,6 +407,37 @@ def test_bad_lists_are_one_clear_line(lists: Path, case: str) -> None:
     change(lists)
     line = refusal(lists)
     assert all(word in line for word in words), line
+
+
+@pytest.mark.parametrize(
+    ("kind", "case"),
+    [
+        ("release", "other columns"),
+        ("release", "workbook without patients"),
+        ("release", "absent images"),
+        ("lists", "two splits"),
+    ],
+)
+def test_the_command_line_says_it_in_one_line_and_leaves_nothing(
+    kind: str,
+    case: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root: Path = request.getfixturevalue(kind)
+    change, words = (RELEASE_CASES if kind == "release" else LIST_CASES)[case]
+    change(root)
+    places = {"runs_root": tmp_path / "runs", "figures_root": tmp_path / "figures"}
+    command = ["notebook", "01", "--preset", "smoke", "--dataset", "chexpert"]
+    command += ["--data-root", str(root), "--output", str(tmp_path / "copy.ipynb")]
+    command += [word for name, place in places.items() for word in ("-p", name, str(place))]
+    assert main(command) == 2
+    lines = capsys.readouterr().err.splitlines()
+    said = [line for line in lines if line.startswith("fairdiff: 01_cohorts: ")]
+    assert len(lines) == len(said) == 2 and said[0].endswith("started")
+    assert all(word in said[1] for word in words), said[1]
+    assert not any(place.exists() for place in places.values())
 
 
 def test_every_published_name_of_a_level_is_in_the_spec() -> None:
