@@ -62,8 +62,9 @@ STYLE = """\
 .book-scroll .data, .book-scroll .col_heading { white-space: nowrap; }
 .book-scroll table caption, .cell_output table caption { caption-side: top; text-align: left; }
 .bd-article img { max-width: 100%; height: auto; }
-.bd-article { overflow-wrap: anywhere; }
+body { overflow-wrap: anywhere; }  /* of a long name, titles and links to other pages too */
 .bd-article table { overflow-wrap: normal; }
+.bd-article code.literal .pre { white-space: normal; }  /* the theme keeps code on one line */
 """
 CARDS = "cards"  # folder of data sheets, and of the cards that runs wrote
 PAGES = (".md", ".ipynb")  # what Sphinx makes pages of
