@@ -142,6 +142,8 @@ LAYERS: tuple[str, ...] = (
     "notebook",
     "executed",
     "links",
+    "stages",
+    "runs_folder",
     "trace",
     "shelf",
     "pages",

@@ -62,9 +62,11 @@ STYLE = """\
 .book-scroll .data, .book-scroll .col_heading { white-space: nowrap; }
 .book-scroll table caption, .cell_output table caption { caption-side: top; text-align: left; }
 .bd-article img { max-width: 100%; height: auto; }
-.bd-article { overflow-wrap: anywhere; }
+body { overflow-wrap: anywhere; }  /* of a long name, titles and links to other pages too */
 .bd-article table { overflow-wrap: normal; }
+.bd-article code.literal .pre { white-space: normal; }  /* the theme keeps code on one line */
 """
+CARDS = "cards"  # folder of data sheets, and of the cards that runs wrote
 PAGES = (".md", ".ipynb")  # what Sphinx makes pages of
 LINK = re.compile(r"(!?)\[([^\[\]]*)\]\(([^()\s]+)\)")
 
@@ -199,7 +201,8 @@ def write_sources(parts: Sequence[Part], figures: Path, target: Path) -> Path:
         ``target``.
     """
     with atomic_folder(target) as root:
-        writer = _Writer(figures.resolve(), root, _known(parts))
+        texts = _texts(figures.resolve())
+        writer = _Writer(figures.resolve(), root, _known(parts, texts))
         for part in parts:
             writer.text(f"{part.place}/index", pages.part_page(part))
             for item in part.items:
@@ -209,16 +212,18 @@ def write_sources(parts: Sequence[Part], figures: Path, target: Path) -> Path:
                     shutil.copyfile(file, root / Path(item.doc).parent / file.name)
             for doc, copy in part.notebooks.items():
                 writer.notebook(copy.path, doc)
-        texts = _write_texts(writer)
+        for path, doc in texts.items():
+            said = _metadata_last(path.read_text(encoding="utf-8"))
+            writer.text(doc, writer.relinked(said, path.parent, doc))
         writer.text("claims", pages.claims_page(parts))
         writer.text("verdict", pages.verdict_page(parts))
-        writer.text("index", _front_page(writer, parts, texts))
+        writer.text("index", _front_page(writer, parts, list(texts.values())))
         with atomic_file(root / "_static" / "book.css") as temporary:
             temporary.write_text(STYLE, encoding="utf-8")
     return target
 
 
-def _known(parts: Iterable[Part]) -> dict[Path, str]:
+def _known(parts: Iterable[Part], texts: Mapping[Path, str]) -> dict[Path, str]:
     """What has a page: every file of an item, its stamp, every notebook, the texts."""
     known = {}
     for part in parts:
@@ -226,19 +231,24 @@ def _known(parts: Iterable[Part]) -> dict[Path, str]:
             for file in (*item.files, item.files[0].with_suffix(".json")):
                 known[file.resolve()] = f"{item.doc}.md"
         known |= {copy.path.resolve(): f"{doc}.ipynb" for doc, copy in part.notebooks.items()}
-    return known | {path: f"{doc}.md" for path, doc in _texts().items()}
+    return known | {path: f"{doc}.md" for path, doc in texts.items()}
 
 
-def _texts() -> dict[Path, str]:
+def _texts(figures: Path) -> dict[Path, str]:
+    """The project's own pages, then the cards: of data sets, and those that runs wrote."""
     cards = sorted((PROJECT_ROOT / "data" / "cards").glob("*.md"))
     found = {PROJECT_ROOT / name: doc for name, doc in TEXTS.items()}
-    return found | {card: f"cards/{card.stem}" for card in cards}
+    found |= {card: f"{CARDS}/{card.stem}" for card in cards}
+    written = sorted(figures.glob(f"*/*/{CARDS}/*.md"))
+    return found | {card: card.relative_to(figures).with_suffix("").as_posix() for card in written}
 
 
-def _write_texts(writer: _Writer) -> list[str]:
-    for path, doc in _texts().items():
-        writer.text(doc, writer.relinked(path.read_text(encoding="utf-8"), path.parent, doc))
-    return list(_texts().values())
+def _metadata_last(text: str) -> str:
+    """A card's metadata (YAML between dashes before its text) as a section at its end."""
+    found = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
+    if not found:
+        return text
+    return f"{text[found.end() :].strip()}\n\n## Metadata\n\n```yaml\n{found[1]}\n```\n"
 
 
 def _front_page(writer: _Writer, parts: Sequence[Part], texts: Sequence[str]) -> str:
@@ -255,7 +265,8 @@ def _front_page(writer: _Writer, parts: Sequence[Part], texts: Sequence[str]) ->
     for caption, docs in (
         ("Findings", ["claims", "verdict"]),
         ("Studies", [f"{part.place}/index" for part in parts]),
-        ("About", texts),
+        ("Cards", [doc for doc in texts if CARDS in doc.split("/")]),
+        ("About", [doc for doc in texts if CARDS not in doc.split("/")]),
     ):
         titles = {doc: "README" if doc == "readme" else "" for doc in docs}
         lines += [pages.toctree(titles, caption, hidden=True), ""]

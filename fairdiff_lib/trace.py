@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from fairdiff_lib import arms
-from fairdiff_lib.assets import folder_mark
 from fairdiff_lib.config import InputError, Settings, as_dict, load_settings, parse_overrides
 from fairdiff_lib.executed import Executed, cells_of, read_executed, text_of
 from fairdiff_lib.links import (
@@ -34,10 +33,11 @@ from fairdiff_lib.notebook import all_notebooks
 from fairdiff_lib.protocol import content_hash
 from fairdiff_lib.recorded import COMPARABLE
 from fairdiff_lib.report import CONTENTS
-from fairdiff_lib.store import Layout, git, is_simulated, read_json, read_table
+from fairdiff_lib.runs_folder import folder_links
+from fairdiff_lib.stages import is_same, stages_of
+from fairdiff_lib.store import Layout, git, read_json, read_table
 
 BEFORE_PROTOCOL = ("01_cohorts", "02_simulators", "03_train")
-SHARED = ("preset", "dataset", "overrides")  # parameters that all notebooks of a study share
 
 
 def trace(path: Path | str, runs_root: str = "data/runs", data_root: str = "") -> list[Link]:
@@ -130,21 +130,19 @@ class _Chain:
         return next((copy for copy in copies if copy.is_file()), None)
 
     @property
+    def alone(self) -> bool:
+        """Whether it lies where no study writes: a single run's files, kept for comparison."""
+        place = self.path.parent
+        homes = [home for own in [self.study] if own for home in (own, own.parent / "all")]
+        return not (place / "executed").is_dir() and not any(map(place.is_relative_to, homes))
+
+    @property
     def of_ablation(self) -> bool:
         return self.copy is not None and self.copy.parent.parent.name == "ablation"
 
     def stages(self) -> list[str]:
         """Jobs whose results the file rests on, in the graph's order, but for its own."""
-        settings = self.stamp["settings"]
-        runs = [f"{method}_seed{seed}" for method in settings["methods"]
-                for seed in settings["seeds"]]  # fmt: skip
-        names = ["02_simulators"] if is_simulated(settings["dataset"]) else []
-        names += ["01_cohorts", "03_train_base"]
-        if not self.of_ablation:
-            names += [f"{job}_{run}" for job in ("03_train", "04_generate") for run in runs]
-        if self.notebook in names:
-            return names[: names.index(self.notebook)]
-        return names
+        return stages_of(self.notebook, self.stamp["settings"], self.of_ablation)
 
     # -- data and notebooks ------------------------------------------------------------------
 
@@ -165,18 +163,30 @@ class _Chain:
             return Link(copy.stem, BROKEN, f"no executed copy {copy.parent.name}/{copy.name}")
         found = read_executed(copy)
         problems = [*self._other_data(found), *_code_problems(found), *found.errors]
-        problems += _differing(found, {name: self.stamp["parameters"].get(name) for name in SHARED
-                                       if name in self.stamp["parameters"]})  # fmt: skip
+        problems += self._other_settings(found)
         own = commit_link(copy.stem, found.stamp)
         if own.state != OK and found.stamp:
             return own if own.state == BROKEN or not problems else judge(copy.stem, problems, "")
         return judge(copy.stem, problems, f"{own.detail}; same study and data, code as committed")
+
+    def _other_settings(self, found: Executed) -> Iterator[str]:
+        """Parameters that made the job's result another one; some don't concern it."""
+        given = self.stamp["parameters"]
+        preset, dataset = given["preset"], given["dataset"]
+        yield from _differing(found, {"preset": preset, "dataset": dataset})
+        texts = (given.get("overrides", ""), found.parameters.get("overrides", ""))
+        if not is_same(found.path.stem, preset, dataset, texts):
+            yield from _differing(found, {"overrides": texts[0]})
 
     def _own_notebook(self) -> Link:
         """The notebook that made the file: same parameters, data and commit as in the stamp."""
         name = self.notebook
         if not name:
             return Link("notebook", BROKEN, f"none is known to make {self.path.stem}")
+        if self.copy is None and self.alone:
+            return Link(
+                name, UNVERIFIABLE, "kept apart from its study, without its notebook's copy"
+            )
         if self.copy is None:
             return Link(name, BROKEN, f"no executed copy of {name}.ipynb belongs to this file")
         found = read_executed(self.copy)
@@ -289,58 +299,7 @@ class _Chain:
         if not layout.cohort.parent.is_dir():
             yield Link("runs folder", UNVERIFIABLE, f"{self.runs_root} isn't here: not checked")
             return
-        yield self._cohort(layout)
-        for name in self.stages():
-            if name.startswith("03_train"):
-                yield self._run(layout, name)
-            elif name.startswith("04_generate"):
-                yield self._images(layout, name)
-
-    def _cohort(self, layout: Layout) -> Link:
-        name, notes = f"{layout.cohort.name}/", layout.cohort / "cohort.json"
-        if not notes.is_file():
-            return Link(name, UNVERIFIABLE, "isn't in the runs folder")
-        found = read_json(notes)
-        if found["data_hash"] != self.stamp["data_hash"]:
-            return Link(name, BROKEN, f"is of data {found['data_hash'][:16]}")
-        if not layout.data.is_dir() or folder_mark(layout.data) != found.get("mark"):
-            return Link(name, UNVERIFIABLE, "the data's files are gone or were touched since")
-        return Link(name, OK, "same data; no file of them was touched since they were hashed")
-
-    def _run(self, layout: Layout, job: str) -> Link:
-        folder = _run_folder(layout, job)
-        if not (folder / "run.json").is_file():
-            return Link(f"{folder.name}/", UNVERIFIABLE, "isn't in the runs folder")
-        found = read_json(folder / "run.json")
-        own = commit_link(folder.name, found["stamp"])
-        problems = [own.detail] if own.state == BROKEN else []
-        if found["stamp"]["data_hash"] != self.stamp["data_hash"]:
-            problems.append(f"was trained on data {found['stamp']['data_hash'][:16]}")
-        return judge(f"{folder.name}/", problems, f"same data, {own.detail}")
-
-    def _images(self, layout: Layout, job: str) -> Link:
-        method, seed = _method_and_seed(job)
-        folder = layout.generated(method, seed)
-        name = f"{folder.parent.name}/{folder.name}/"
-        manifests = sorted(folder.glob("*/manifest.csv"))
-        if not manifests:
-            return Link(name, UNVERIFIABLE, "isn't in the runs folder")
-        listed = {path.parent: read_table(path, ("image",), dtype=str) for path in manifests}
-        names = [place / f"{image}.png" for place, table in listed.items()
-                 for image in table["image"]]  # fmt: skip
-        missing = [path.name for path in names if not path.is_file()]
-        problem = f"{len(missing)} listed images are missing, as {missing[0]}" if missing else ""
-        return judge(name, [problem] if problem else [], f"{len(names)} images, as listed")
-
-
-def _run_folder(layout: Layout, job: str) -> Path:
-    return layout.base if job == "03_train_base" else layout.run(*_method_and_seed(job))
-
-
-def _method_and_seed(job: str) -> tuple[str, int]:
-    """Of ``03_train_<method>_seed<seed>`` and ``04_generate_...``."""
-    method, seed = job.split("_", 2)[2].rsplit("_seed", 1)
-    return method, int(seed)
+        yield from folder_links(layout, self.notebook, self.stages(), self.stamp["data_hash"])
 
 
 def _differing(found: Executed, wanted: Mapping[str, Any]) -> Iterator[str]:

@@ -71,6 +71,11 @@ def figures(tmp_path: Path) -> Path:
     whole = {"datasets": {settings.dataset: stamp}, "simulated": True, "commit": stamp["commit"]}
     write_table(claims, layout.figures_all / "tab14.csv", whole)
     write_json(layout.executed / "05_quality.ipynb", notebook(given, TABLE))
+    card = layout.figures / "cards" / "none_seed0.md"
+    card.parent.mkdir()
+    card.write_text(
+        "---\nlicense: mit\ntags:\n- x\n---\n# Model card: none\n\n[T2](../tab02.csv)\n"
+    )
     return tmp_path / "figures"
 
 
@@ -90,6 +95,10 @@ def test_a_book_is_built_without_a_problem(figures: Path, tmp_path: Path) -> Non
     assert 'href="../tab02.html"' in told and "tab99" not in told and ">wide<" in told
     verdict = (site / "verdict.html").read_text()
     assert "gap &lt; 0 for max-|t| [none_seed*]" in verdict and "seen" in verdict
+    card = (study / "cards" / "none_seed0.html").read_text()
+    assert "Model card: none" in card and 'href="../tab02.html"' in card and "license" in card
+    assert "cards/none_seed0.html" in front.read_text()
+    assert (site / "cards" / "ham10000_simulated.html").is_file()
     assert (site / "search.html").is_file() and (site / "searchindex.js").is_file()
 
 

@@ -10,15 +10,17 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from fairdiff_lib import links, store, study
-from fairdiff_lib.config import InputError, load_settings
+from fairdiff_lib import links, matrix_arms, store, study
+from fairdiff_lib.config import InputError, load_settings, parse_overrides
 from fairdiff_lib.protocol import content_hash
+from fairdiff_lib.report import CONTENTS
+from fairdiff_lib.stages import RESTS_ON, stages_of
 from fairdiff_lib.store import Layout, make_stamp, read_json, write_json, write_table
 from fairdiff_lib.trace import executed_copies, trace
 
 DATA = "d" * 64
 JOBS = ("02_simulators", "01_cohorts", "03_train_base", "03_train_none_seed0",
-        "04_generate_none_seed0", "07_downstream")  # fmt: skip
+        "04_generate_none_seed0", "05_quality", "07_downstream")  # fmt: skip
 
 
 @pytest.fixture
@@ -62,6 +64,16 @@ def executed(given: dict[str, Any], stamp: dict[str, Any]) -> dict[str, Any]:
 def traced(layout: Layout) -> dict[str, links.Link]:
     found = trace(layout.figures / "tab05.csv", layout.runs_root)
     return {link.name: link for link in found}
+
+
+def made_with(layout: Layout, name: str, notebook: str, overrides: str) -> dict[str, links.Link]:
+    """The chain of a table that a later notebook made with overrides of its own."""
+    settings = load_settings("smoke", overrides=parse_overrides(overrides))
+    given = {"preset": "smoke", "dataset": settings.dataset, "overrides": overrides}
+    stamp = make_stamp(settings, DATA, given) | {"commit": "a" * 40, "dirty": False}
+    path = write_table(pd.DataFrame({"value": [1.0]}), layout.figures / f"{name}.csv", stamp)
+    write_json(layout.executed / f"{notebook}.ipynb", executed(given, stamp))
+    return {link.name: link for link in trace(path, layout.runs_root)}
 
 
 def change(path: Path, old: str, new: str) -> None:
@@ -167,6 +179,68 @@ def test_a_broken_link_is_reported(
     assert any(line.startswith(f"fairdiff: {table}: ") and words in line for line in said)
 
 
+def test_an_override_matters_only_to_the_jobs_that_depend_on_it(layout: Layout) -> None:
+    found = made_with(layout, "tab_matrix", "13_matrix", "methods=none matrix.shares=0.1,1.0")
+    assert links.broken(found.values()) == []
+    assert {*JOBS, "13_matrix"} <= set(found)
+    found = made_with(layout, "tab_matrix", "13_matrix", "methods=none training.steps=7")
+    hit = {"03_train_none_seed0", "04_generate_none_seed0", "05_quality", "07_downstream"}
+    assert {link.name for link in links.broken(found.values())} == hit
+    words = "parameter overrides is 'methods=none' in the notebook and 'methods=none training.ste"
+    assert all(words in found[name].detail for name in hit)
+    found = made_with(layout, "tab_matrix", "13_matrix", "methods=none matrix.seeds=0,1")
+    assert links.broken(found.values()) == []
+    copy = layout.executed / "01_cohorts.ipynb"
+    change(copy, "'methods=none'", "'methods=none no.such=1'")  # not to be compared any more
+    assert traced(layout)["01_cohorts"].state == links.BROKEN
+
+
+def test_the_matrix_rests_on_its_classifiers(layout: Layout) -> None:
+    text = "methods=none matrix.method=none matrix.shares=0.5,1.0"
+    own = Layout(load_settings("smoke", overrides=parse_overrides(text)), "", layout.runs_root)
+    name = f"{own.matrix.name}/"
+    folders = [matrix_arms.folder_of(own, run, "sex")
+               for run in matrix_arms.matrix_runs(own.settings.matrix)]  # fmt: skip
+    for folder in folders[1:]:
+        write_json(folder / "run.json", {"data_hash": DATA, "arm": "real", "seed": 0})
+    few = made_with(layout, "tab_matrix", "13_matrix", text)[name]
+    many = len(folders)
+    assert few.state == links.UNVERIFIABLE and f"{many - 1} of {many} classifiers" in few.detail
+    write_json(folders[0] / "run.json", {"data_hash": DATA, "arm": "real", "seed": 0})
+    assert made_with(layout, "tab_matrix", "13_matrix", text)[name].state == links.OK
+    write_json(folders[0] / "run.json", {"data_hash": "e" * 64, "arm": "real", "seed": 0})
+    other = made_with(layout, "tab_matrix", "13_matrix", text)[name]
+    assert other.state == links.BROKEN and "1 classifiers are of other data" in other.detail
+
+
+def test_later_studies_know_what_they_rest_on(layout: Layout) -> None:
+    assert {notebook for _, notebook in CONTENTS.values()} == set(RESTS_ON)
+    found = made_with(layout, "tab_privacy", "14_privacy", "methods=none privacy.draws=3")
+    assert links.broken(found.values()) == []
+    assert "05_quality" in found and "07_downstream" not in found
+    found = made_with(layout, "tab_sweep", "15_sweep", "methods=none sweep.method=none")
+    assert links.broken(found.values()) == []
+    assert any("/sweep-" in name for name in found)
+    (layout.executed / "05_quality.ipynb").unlink()
+    found = made_with(layout, "tab_sweep", "15_sweep", "methods=none sweep.method=none")
+    assert [link.name for link in links.broken(found.values())] == ["05_quality"]
+    chosen = {"dataset": "ham10000", "methods": ["none", "random"], "seeds": [0, 1]}
+    assert stages_of("06_perturbation", chosen)[-1] == "03_train_random_seed1"
+    assert stages_of("08_ablations", chosen, ablation=True) == ["01_cohorts", "03_train_base"]
+
+
+def test_a_table_kept_apart_is_unverifiable_and_one_of_a_study_broken(layout: Layout) -> None:
+    apart = layout.figures.parents[1] / "sensitivity" / "other" / "tab05.csv"
+    for kind in (".csv", ".json"):
+        apart.parent.mkdir(parents=True, exist_ok=True)
+        apart.with_suffix(kind).write_bytes((layout.figures / f"tab05{kind}").read_bytes())
+    found = {link.name: link for link in trace(apart, layout.runs_root)}
+    assert found["07_downstream"].state == links.UNVERIFIABLE
+    assert found["tab05.csv"].state == links.OK
+    (layout.executed / "07_downstream.ipynb").unlink()
+    assert traced(layout)["07_downstream"].state == links.BROKEN
+
+
 def test_an_old_stamp_is_unverifiable_not_right(layout: Layout) -> None:
     path = layout.figures / "tab05.json"
     old = read_json(path)
@@ -212,3 +286,16 @@ def test_commits_are_looked_up_in_git() -> None:
 def test_committed_stamps_name_commits_of_this_repository() -> None:
     found = links.stamp_links(store.PROJECT_ROOT / "figures")
     assert found and not links.broken(found), json.dumps([x.detail for x in links.broken(found)])
+
+
+def test_no_committed_chain_is_broken() -> None:
+    """One table of every study; the stamps of all are checked above."""
+    figures = store.PROJECT_ROOT / "figures"
+    tables = sorted(figures.glob("*/*/tab_matrix.csv")) + sorted(figures.glob("*/*/tab_gates.csv"))
+    tables += sorted(figures.glob("sensitivity/*/tab02.csv"))
+    tables += sorted(figures.glob("*/*/tab_privacy.csv")) + sorted(
+        figures.glob("*/*/tab_sweep.csv")
+    )
+    assert tables
+    for table in tables:
+        assert links.broken(trace(table)) == [], table

@@ -12,8 +12,7 @@ from nbval.plugin import get_sanitize_patterns
 
 from fairdiff_lib import looks, verify
 from fairdiff_lib.config import InputError
-from fairdiff_lib.graph import Study
-from fairdiff_lib.store import read_json, write_json, write_table
+from fairdiff_lib.store import write_json, write_table
 
 
 def cell(source: str, data: dict[str, str], tags: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -58,36 +57,53 @@ def test_clocks_and_commits_are_left_out_of_the_comparison_and_numbers_are_not()
     assert sanitised(one) != sanitised(one.replace("2.5", "2.6"))
 
 
-def test_a_notebook_is_pointed_to_the_other_run(tmp_path: Path) -> None:
-    given = 'preset = "smoke"\nruns_root = ""  # elsewhere\nfigures_root = ""  # elsewhere\n'
-    timed = looks.style_table(pd.DataFrame({"seed": [0], "seconds": [1.5]})).data
+def run_of(folder: Path, loss: float, seconds: float) -> None:
+    """A run's one notebook: plain, streamed, and tabled outputs, and a table of timings."""
+    timed = looks.style_table(pd.DataFrame({"seed": [0], "seconds": [seconds]})).data
+    said = {"output_type": "stream", "name": "stdout", "text": ["one\n", f"loss {loss}\n"]}
     whole = notebook(
-        cell(given, {}, ("injected-parameters",)),
-        cell("a", {"text/html": timed}),
-        cell("b", {"text/html": costs(1.0, 2.0)}),
+        cell("preset = 'smoke'", {}, ("parameters",)),
+        cell(f"root = {str(folder)!r}", {}, ("injected-parameters",)),
+        cell("a", {"text/html": str(timed), "text/plain": "x"}),
+        cell("b", {"text/html": costs(seconds, loss), "image/png": str(seconds)}),
+        cell("c", {"text/plain": f"{{'loss': {loss}, 'seconds': {seconds}}}"}),
+        cell("d", {}) | {"outputs": [said]},
+        cell("e", {}),
     )
-    write_json(tmp_path / "executed" / "01.ipynb", whole)
-    study = Study("smoke", runs_root="/x/runs", figures_root="/x/figures")
-    assert verify.prepare(tmp_path / "executed", tmp_path / "compared", study) == 1
-    cells = read_json(tmp_path / "compared" / "01.ipynb")["cells"]
-    expected = "preset = \"smoke\"\nruns_root = '/x/runs'\nfigures_root = '/x/figures'"
-    assert cells[0]["source"] == expected
-    assert [verify.IGNORED in own["metadata"]["tags"] for own in cells] == [False, True, False]
+    write_json(folder / "01.ipynb", whole)
 
 
-def test_nbval_compares_what_cells_print(
+def test_nbval_compares_what_two_runs_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    alike = notebook(
-        cell("{'loss': 1.5, 'seconds': 4}", {"text/plain": "{'loss': 1.5, 'seconds': 9}"})
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    run_of(first, 1.5, 4.0)
+    run_of(second, 1.5, 9.0)
+    run_of(third, 1.6, 4.0)
+    assert verify.prepare(first, second, tmp_path / "alike") == (1, [])
+    assert verify.compare_notebooks(tmp_path / "alike") == []
+    assert "nbval: 7 passed" in capsys.readouterr().out
+    verify.prepare(first, third, tmp_path / "other")
+    problems = verify.compare_notebooks(tmp_path / "other")
+    assert [problem.split(":")[0] for problem in problems] == ["FAILED 01.ipynb"] * 3  # b, c, d
+    assert all("nbval.txt" in problem for problem in problems)
+    assert "1.6" in (tmp_path / "other" / "nbval.txt").read_text()
+
+
+def test_notebooks_that_cannot_be_compared_are_problems(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    run_of(first, 1.5, 4.0)
+    write_json(second / "01.ipynb", notebook(cell("other", {})))
+    write_json(second / "02.ipynb", notebook(cell("new", {})))
+    assert verify.prepare(first, second, tmp_path / "compared") == (
+        0,
+        [
+            "01.ipynb: the two runs have different cells",
+            "02.ipynb: only one of the two runs has it",
+        ],
     )
-    write_json(tmp_path / "same.ipynb", alike)
-    assert verify.compare_notebooks(tmp_path) == []
-    assert "nbval: 1 passed" in capsys.readouterr().out
-    write_json(tmp_path / "same.ipynb", notebook(cell("{'loss': 1.5}", {"text/plain": "{}"})))
-    (problem,) = verify.compare_notebooks(tmp_path)
-    assert problem.startswith("FAILED same.ipynb") and "nbval.txt" in problem
-    assert "1.5" in (tmp_path / "nbval.txt").read_text()
+    broke = {"output_type": "error", "ename": "E", "evalue": "no", "traceback": []}
+    assert verify.replay([broke]) == "raise RuntimeError('no')"
 
 
 def test_tables_are_alike_but_for_timings(tmp_path: Path) -> None:
