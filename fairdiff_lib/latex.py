@@ -23,15 +23,23 @@ WIDE = 115  # letters of \scriptsize in a line of a page
 LONG = 36  # letters of a text; a longer one is set in lines
 SIDE_BY_SIDE = ("method", "metric")  # the first that fits becomes columns
 LABELS = (
+    *("claim", "study", "verdict", "unit"),  # of T14
     *("method", "attribute", "level", "reference", "condition_level", "gate"),
     *("n", "n_reference"),
 )
 AFTER = (
+    "smallest_effect",
     *("comparison", "threshold", "passed", "p", "p_adjusted", "p_holm", "mde", "mde_ratio"),
     "role",
+    "training_seeds",
+)
+VERDICT = (  # of T14, whose sentences need a page, not a cell
+    *("dataset", "claim", "study", "verdict", "unit", "value", "low", "high"),
+    *("smallest_effect", "mde", "p_holm", "n", "seeds"),
 )
 LEFT_OUT = ("low_new", "high_new", "protocol")
 HEADS = {
+    "smallest_effect": "smallest effect",
     "n_reference": "n of reference",
     "p_adjusted": "adjusted p",
     "p_holm": "p (Holm)",
@@ -80,6 +88,8 @@ def write_latex(path: Path, stamp: Mapping[str, Any], content: str) -> Path:
         The CSV is missing or unreadable.
     """
     table = read_table(path, dtype={"seeds": str, "seed": str})
+    if "quote" in table:
+        table = table[list(VERDICT)].rename(columns={"seeds": "training_seeds"})
     short = tables.brief(table, keep=("dataset", "condition"))
     short = short.drop(columns=[name for name in LEFT_OUT if name in short])
     varied, alike = tables.without_alike(short, keep=("value", "low", "high"))

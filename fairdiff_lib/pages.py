@@ -21,8 +21,8 @@ from fairdiff_lib.store import read_table
 ROWS = 200  # of a table's page; the CSV has all
 PLAIN = "Simulated data: nothing here is about patients."
 SHOWN_FIRST = (
-    *("dataset", "claim", "method", "statement", "verdict", "reason"),
-    *("preset", "doc", "study"),
+    *("dataset", "claim", "method", "statement", "verdict", "reason", "quote", "limits"),
+    *("preset", "doc", "study", "cited"),
 )
 
 
@@ -153,7 +153,7 @@ def claims_page(parts: Sequence[Part]) -> str:
     """Claim -> table -> figure -> notebook: by claim, then what else was asked."""
     found = verdicts(parts)
     titles = {doc: copy.title for part in parts for doc, copy in part.notebooks.items()}
-    claims = found[found["claim"].str.fullmatch(r"C\d+")]
+    claims = _cited(found)
     lines = ["# Claims and where to look", ""]
     lines += [f"The reasons for each verdict are on the page {link('Verdict', 'verdict', '')}.", ""]
     for claim, rows in claims.groupby("claim", sort=True):
@@ -219,6 +219,12 @@ def verdict_page(parts: Sequence[Part]) -> str:
     return "\n".join([*lines, *_in_full(ablation, "C2", "The ablation study: ")]) + "\n"
 
 
+def _cited(found: pd.DataFrame) -> pd.DataFrame:
+    """One row per claim, data set and preset: of two studies, the one to cite."""
+    claims = found[found["claim"].str.fullmatch(r"C\d+")]
+    return claims[claims["cited"] != "False"] if "cited" in claims else claims
+
+
 def _in_full(found: pd.DataFrame, table: str, head: str) -> Iterator[str]:
     """A section per study, with its verdicts and the table that they are from."""
     studies = dict.fromkeys(zip(found["dataset"], found["preset"], strict=True))
@@ -226,13 +232,15 @@ def _in_full(found: pd.DataFrame, table: str, head: str) -> Iterator[str]:
         rows = found[(found["dataset"] == dataset) & (found["preset"] == preset)]
         yield f"## {escape(head + _study(dataset, preset))}\n"
         yield f"From {link(table, str(rows['doc'].iloc[0]), 'verdict')}.\n"
+        if "limits" in rows and rows["limits"].iloc[0]:
+            yield f"{escape(rows['limits'].iloc[0])}\n"
         for row in rows.to_dict("records"):
             yield from _verdict_lines({str(name): str(value) for name, value in row.items()})
 
 
 def verdict_grid(found: pd.DataFrame) -> str:
-    """Claims by studies, a verdict in each cell."""
-    claims = found[found["claim"].str.fullmatch(r"C\d+")]
+    """Claims by studies, the cited verdict in each cell."""
+    claims = _cited(found)
     studies = list(dict.fromkeys(zip(claims["dataset"], claims["preset"], strict=True)))
     head = ["claim", *(f"{escape(looks.dataset_name(d))}, {escape(p)}" for d, p in studies)]
     rows = []
@@ -246,13 +254,16 @@ def verdict_grid(found: pd.DataFrame) -> str:
 def _verdict_lines(row: Mapping[str, str]) -> Iterator[str]:
     """A list's entry: the verdict and the claim, the reason, and the other columns."""
     name = f"{row['claim']} {row['method']}" if row.get("method") else row["claim"]
+    if row.get("cited") == "False":
+        name += f" ({row['study']} study, not the one to cite)"
     yield f"- **{escape(name)}: {escape(row['verdict'])}.** {escape(row['statement'])}."
     more = [
         f"{escape(key.replace('_', ' '))} {escape(_brief(key, value))}"
         for key, value in row.items()
         if value and key not in SHOWN_FIRST
     ]
-    for text in (escape(row.get("reason", "")), "; ".join(more)):
+    quote = f"> {escape(row['quote'])}" if row.get("quote") else ""
+    for text in (quote, escape(row.get("reason", "")), "; ".join(more)):
         if text:
             yield f"\n  {text}"
     yield ""

@@ -43,7 +43,7 @@ class Profile:
     def config(self) -> dict[str, Any]:
         """Options of the file; InputError for an unknown profile or a file of another form."""
         refuse_unknown(
-            "profile", self.name, [path.parent.name for path in PROFILES.glob("*/*.yaml")]
+            "profile", self.name, tuple(path.parent.name for path in PROFILES.glob("*/*.yaml"))
         )
         try:
             found = yaml.safe_load(self.file.read_text(encoding="utf-8"))
