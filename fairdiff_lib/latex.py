@@ -88,11 +88,14 @@ def write_latex(path: Path, stamp: Mapping[str, Any], content: str) -> Path:
         The CSV is missing or unreadable.
     """
     table = read_table(path, dtype={"seeds": str, "seed": str})
+    keep: tuple[str, ...] = ("dataset", "condition")
+    told = ("value", "low", "high")
     if "quote" in table:
         table = table[list(VERDICT)].rename(columns={"seeds": "training_seeds"})
-    short = tables.brief(table, keep=("dataset", "condition"))
+        keep, told = tuple(table), (*told, "study", "verdict")
+    short = tables.brief(table, keep)
     short = short.drop(columns=[name for name in LEFT_OUT if name in short])
-    varied, alike = tables.without_alike(short, keep=("value", "low", "high"))
+    varied, alike = tables.without_alike(short, told)
     cells, panels = _laid_out(_as_text(varied))
     said = [*_title(path, stamp, content), *_reading(cells, alike, stamp)]
     if table.empty:

@@ -113,6 +113,18 @@ def test_missing_numbers_text_and_empty_tables(tmp_path: Path) -> None:
     assert r"a$|$b $>$ c" in text and r"p{" in text
 
 
+def test_verdicts_have_their_numbers_and_leave_the_sentences_out(tmp_path: Path) -> None:
+    row = {"dataset": "ham10000", "claim": "C1", "study": "main", "cited": True, "unit": "KID",
+           "verdict": "inconclusive", "value": 0.0312, "low": 0.01, "high": 0.05, "n": 1336,
+           "smallest_effect": 0.006, "mde": 0.018, "p_holm": 0.2, "seeds": 5,
+           "quote": "On HAM10000, the sentence."}  # fmt: skip
+    second = {**row, "claim": "C2", "unit": "AUC", "smallest_effect": np.nan}
+    text = written(pd.DataFrame([row, second]), tmp_path, "tab14")
+    check(text)
+    assert text.count("inconclusive") == 2 and "the sentence" not in text
+    assert "0.0312 (0.0100 to 0.0500)" in text and "0.006" in text and "training seeds 5" in text
+
+
 @pytest.mark.parametrize(
     ("number", "text"),
     [
