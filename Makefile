@@ -6,16 +6,22 @@ VENV ?= .venv
 PRESET ?= quick
 CORES ?= 0
 HAM10000 ?= data/real/ham10000
+SIMULATED := fairgenmed_simulated ham10000_simulated chexpert_simulated
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 UV ?= uv
 
 .DELETE_ON_ERROR:
-.PHONY: study study-ham10000 test verify book lint format lock bench clean
+.PHONY: study study-all study-ham10000 test verify book lint format lock bench clean
 
 study: $(READY)
 	$(BIN)/fairdiff run --preset $(PRESET) --cores $(CORES)
+
+# The three simulated data sets in one graph, then the ablation's tables, from its committed runs.
+study-all: $(READY)
+	$(BIN)/fairdiff run --preset $(PRESET) --dataset $(SIMULATED) --cores $(CORES)
+	$(BIN)/fairdiff run --preset $(PRESET) --study ablation --cores $(CORES)
 
 study-ham10000: $(READY)
 	$(BIN)/fairdiff run --preset reference --dataset ham10000 --data-root $(HAM10000) --cores $(CORES)

@@ -1,7 +1,7 @@
 """The graph of notebooks: planned, started, resumed.
 
-The graph itself is the Snakefile; this module starts Snakemake on it and shows
-what happens.
+The graph itself is the Snakefile, with dataset.smk; this module starts Snakemake on it and
+shows what happens.
 """
 
 from __future__ import annotations
@@ -37,21 +37,24 @@ from fairdiff_lib.timings import expected, start_timings
 
 SNAKEFILE = PROJECT_ROOT / "Snakefile"
 LOG = "snakemake.log"  # in the runs folder: all that Snakemake said in the last run
-JOB_COMMAND = "-m fairdiff_lib.study notebook "  # how the Snakefile's rules call us
-STUDIES = {  # what a run can be for; the Snakefile says which jobs each needs
+JOB_COMMAND = "-m fairdiff_lib.study notebook "  # how the graph's rules call us
+ARM_COMMAND = "-m fairdiff_lib.study arm "
+STUDIES = {  # what a run can be for; dataset.smk says which jobs each needs
     "main": "the study: train, generate, audit, compare",
     "ablation": "which part of a method matters? every method and control, over seeds",
+    "mechanism": "what does the optimiser do, in the ablation's core arms? with a dose-response",
     "matrix": "what do real, generated and mixed images train? equal steps, shares of real data",
     "privacy": "are training images remembered, and whose? nearest image, membership inference",
     "sweep": "what do guidance and sampler steps do to each group? a grid from the same noise",
     "proof": "is the audit itself valid? simulated audits of known truth",
 }
+DATASET_MARK = re.compile(r"^\[\w*\] ")  # before a line of progress
 STEPS_DONE = re.compile(r"^(\d+) of (\d+) steps \(\d+%\) done")
 
 
 @dataclass(frozen=True)
 class Study:
-    """What a graph is for: the scalars that all of its notebooks share.
+    """What a graph, or a part of it, is for: the scalars that its notebooks share.
 
     Relative folders are below the project.
     """
@@ -84,7 +87,7 @@ class Study:
         """Folders of what people read: tables and figures, executed notebooks."""
         if self.study == "proof":
             return self.layout.calibration, self.layout.calibration / "executed"
-        if self.study == "ablation":
+        if self.study in ("ablation", "mechanism"):
             return self.layout.figures, self.layout.ablation / "executed"
         return self.layout.figures, self.layout.executed
 
@@ -97,7 +100,7 @@ class Study:
                 f"study proof: dataset {self.dataset!r}; expected fairgenmed_simulated, "
                 "whose images can be redrawn"
             )
-        if self.study == "ablation":
+        if self.study in ("ablation", "mechanism"):
             arms.check_arms(settings)
         if self.study == "matrix":
             matrix_arms.check_arms(settings)
@@ -113,14 +116,42 @@ class Study:
             )
 
 
+def studies_of(datasets: Sequence[str], studies: Sequence[str], **shared: str) -> tuple[Study, ...]:
+    """A Study for each data set and each of the studies; one graph runs them.
+
+    Parameters
+    ----------
+    datasets, studies : sequence of str
+    **shared : str
+        The other fields of `Study`.
+
+    Raises
+    ------
+    InputError
+        A name twice, or one folder of real data for several data sets.
+    """
+    for what, names in (("--dataset", datasets), ("--study", studies)):
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise InputError(f"{what}: {twice[0]!r} stands there twice")
+    if shared.get("data_root") and len(datasets) > 1:
+        raise InputError(
+            f"--data-root: expected one data set with it, not {len(datasets)}; without it, real "
+            "data are looked for in data/real/<dataset>"
+        )
+    return tuple(
+        Study(dataset=dataset, study=study, **shared) for dataset in datasets for study in studies
+    )
+
+
 # -- Snakemake -------------------------------------------------------------------------------
 
 
-def _command(study: Study, cores: int, profile: Profile, *extra: str) -> list[str]:
-    values = {**asdict(study), "cores": cores, "apart": profile.queued}
+def _command(studies: Sequence[Study], cores: int, profile: Profile, *extra: str) -> list[str]:
+    values = {**_shared(studies), "cores": cores, "apart": profile.queued}
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE)]
-    command += ["--directory", str(study.runs), "--cores", str(cores)]
-    command += [*profile.options(study.runs), *extra]
+    command += ["--directory", str(studies[0].runs), "--cores", str(cores)]
+    command += [*profile.options(studies[0].runs), *extra]
     # quoted: Snakemake reads each value as YAML
     return [*command, "--config", *(f"{key}={_quoted(value)}" for key, value in values.items())]
 
@@ -129,25 +160,62 @@ def _quoted(value: object) -> str:
     return f"'{value}'" if isinstance(value, str) else str(value)
 
 
-def plan(study: Study, cores: int, profile: Profile = LOCAL) -> list[tuple[Job, str]]:
-    """Jobs that still have to run, each with its executed copy's name; sorted by title.
+@dataclass(frozen=True)
+class Plan:
+    """What still has to run.
+
+    Attributes
+    ----------
+    jobs : sequence of (Job, str)
+        Notebooks, each with its executed copy's name; by data set and title.
+    arms : sequence of str
+        Runs of arms (ablation, matrix), as ``fairdiff arm`` is given them.
+    """
+
+    jobs: Sequence[tuple[Job, str]]
+    arms: Sequence[str]
+
+
+def plan(studies: Sequence[Study], cores: int, profile: Profile = LOCAL) -> Plan:
+    """What a graph would run.
 
     Raises
     ------
     InputError
         Bad parameters, or a graph that can't be planned.
     """
-    study.check()
-    profile.check()
-    study.runs.mkdir(parents=True, exist_ok=True)
-    command = _command(study, cores, profile, "--dry-run", "--nolock")
+    _prepare(studies, profile)
+    command = _command(studies, cores, profile, "--dry-run", "--nolock")
     done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise InputError(f"the graph can't be planned: {_last_lines(done.stderr + done.stdout)}")
     lines = (done.stdout + done.stderr).splitlines()
-    calls = [line.split(JOB_COMMAND, 1)[1] for line in lines if JOB_COMMAND in line]
-    jobs = [_parse_call(shlex.split(call)) for call in calls]
-    return sorted(jobs, key=lambda pair: pair[0].title)
+    jobs = [_parse_call(shlex.split(call)) for call in _calls(lines, JOB_COMMAND)]
+    order = [study.dataset for study in studies]
+    jobs.sort(key=lambda pair: (order.index(_dataset(pair[0])), pair[0].title))
+    return Plan(jobs, sorted(_arm_title(call) for call in _calls(lines, ARM_COMMAND)))
+
+
+def _calls(lines: Iterable[str], command: str) -> list[str]:
+    """What stands behind a command of ours in what Snakemake says that it would run."""
+    return [line.split(command, 1)[1] for line in lines if command in line]
+
+
+def _arm_title(call: str) -> str:
+    words = shlex.split(call)
+    return f"{words[0]} seed={words[words.index('--seed') + 1]}"
+
+
+def _dataset(job: Job) -> str:
+    return str(job.parameters["dataset"])
+
+
+def _prepare(studies: Sequence[Study], profile: Profile) -> None:
+    """Refuse what cannot run, all of it, before the first folder is made."""
+    for study in studies:
+        study.check()
+    profile.check()
+    studies[0].runs.mkdir(parents=True, exist_ok=True)
 
 
 def _parse_call(words: Sequence[str]) -> tuple[Job, str]:
@@ -161,12 +229,16 @@ def _last_lines(text: str) -> str:
     return " ".join(lines[-3:])
 
 
-def print_plan(study: Study, cores: int, profile: Profile = LOCAL) -> None:
+def print_plan(studies: Sequence[Study], cores: int, profile: Profile = LOCAL) -> None:
     """Print what would run, with the time and disk it took when measured."""
-    jobs = plan(study, cores, profile)
+    planned = plan(studies, cores, profile)
+    several = len({study.dataset for study in studies}) > 1
     print(f"{'job':44} {'minutes':>8} {'MB':>7}  executed copy")
-    seconds, megabytes, unknown = 0.0, 0.0, 0
-    for job, output in jobs:
+    seconds, megabytes, unknown, dataset = 0.0, 0.0, 0, ""
+    for job, output in planned.jobs:
+        if several and _dataset(job) != dataset:
+            dataset = _dataset(job)
+            print(f"-- {dataset}")
         known = expected(job)
         seconds += known.seconds or 0
         megabytes += known.made_mb or 0
@@ -174,15 +246,29 @@ def print_plan(study: Study, cores: int, profile: Profile = LOCAL) -> None:
         minutes = "?" if known.seconds is None else f"{known.seconds / 60:.1f}"
         size = "?" if known.made_mb is None else f"{known.made_mb:.0f}"
         print(f"{job.title:44} {minutes:>8} {size:>7}  {_shown(Path(output))}")
-    free = shutil.disk_usage(study.runs).free / 1e6
-    what = f"study {study.study}, preset {study.preset}, on {study.dataset}"
-    print(f"\n{len(jobs)} jobs of {what}, {cores} cores")
+    free = shutil.disk_usage(studies[0].runs).free / 1e6
+    if planned.arms:
+        print(f"and {len(planned.arms)} runs of arms (not timed): {', '.join(planned.arms)}")
+    print(f"\n{len(planned.jobs)} jobs of {_title(studies)}, {cores} cores")
     print(
         f"one after the other {seconds / 60:.1f} minutes, {megabytes:.0f} MB ({free:.0f} MB free)"
     )
     if unknown:
         print(f"{unknown} of them have not been measured for this preset and dataset (?)")
-    print("parameters: " + ", ".join(f"{k}={v!r}" for k, v in asdict(study).items()))
+    print("parameters: " + ", ".join(f"{k}={v!r}" for k, v in _shared(studies).items()))
+
+
+def _shared(studies: Sequence[Study]) -> dict[str, str]:
+    """Fields as Snakemake gets them: names of data sets and studies after one another."""
+    return {
+        name: " ".join(dict.fromkeys(str(getattr(study, name)) for study in studies))
+        for name in asdict(studies[0])
+    }
+
+
+def _title(studies: Sequence[Study]) -> str:
+    given = _shared(studies)
+    return f"study {given['study']}, preset {given['preset']}, on {given['dataset']}"
 
 
 def _shown(path: Path) -> str:
@@ -193,12 +279,13 @@ def _shown(path: Path) -> str:
 # -- a run -----------------------------------------------------------------------------------
 
 
-def run_graph(study: Study, cores: int, profile: Profile = LOCAL) -> int:
+def run_graph(studies: Sequence[Study], cores: int, profile: Profile = LOCAL) -> int:
     """Run what is missing; after a kill, go on from there.
 
     Parameters
     ----------
-    study : Study
+    studies : sequence of Study
+        They differ in nothing but data set and study (`studies_of`).
     cores : int
         Jobs side by side, and threads of a job that has the machine to itself; in a queue, of
         each job.
@@ -209,19 +296,19 @@ def run_graph(study: Study, cores: int, profile: Profile = LOCAL) -> int:
     int
         Exit code: 0 done, 1 failed, 2 bad input, 130 interrupted.
     """
-    study.check()
-    profile.check()
-    study.runs.mkdir(parents=True, exist_ok=True)
-    with _only_run_in(study.runs) as lock:
-        start_timings(study.runs)
-        profile.settle(study.runs)
-        _remove_stale_lock(study, cores, profile)
+    _prepare(studies, profile)
+    runs = studies[0].runs
+    with _only_run_in(runs) as lock:
+        start_timings(runs)
+        profile.settle(runs)
+        _remove_stale_lock(studies, cores, profile)
         started = time.time()
-        what = f"study {study.study}, preset {study.preset}, dataset {study.dataset}"
-        print(f"fairdiff run: {what}, {cores} cores")
-        command = _command(study, cores, profile)
-        code = _follow(command, study.runs / LOG, started, lock, not profile.queued)
-    return _report(study, code, started)
+        print(f"fairdiff run: {_title(studies)}, {cores} cores", flush=True)
+        command = _command(studies, cores, profile)
+        several = len({study.dataset for study in studies}) > 1
+        brief = not profile.queued
+        code = _follow(command, runs / LOG, started, lock, brief=brief, several=several)
+    return _report(studies, code, started)
 
 
 @contextmanager
@@ -237,16 +324,18 @@ def _only_run_in(runs: Path) -> Iterator[int]:
         yield stream.fileno()
 
 
-def _remove_stale_lock(study: Study, cores: int, profile: Profile) -> None:
+def _remove_stale_lock(studies: Sequence[Study], cores: int, profile: Profile) -> None:
     """Snakemake's own lock survives a kill; as we hold the folder, nobody else can own it."""
-    locks = study.runs / ".snakemake" / "locks"
+    locks = studies[0].runs / ".snakemake" / "locks"
     if locks.is_dir() and any(locks.iterdir()):
         print("fairdiff run: an earlier run was killed; its lock is removed, its work goes on")
-        command = _command(study, cores, profile, "--unlock")
+        command = _command(studies, cores, profile, "--unlock")
         subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, check=True)
 
 
-def _follow(command: list[str], log: Path, started: float, lock: int, brief: bool) -> int:
+def _follow(
+    command: list[str], log: Path, started: float, lock: int, *, brief: bool, several: bool
+) -> int:
     """Run Snakemake, log all it says, and show people what they need."""
     with log.open("w", encoding="utf-8") as stream:
         process = subprocess.Popen(
@@ -261,7 +350,7 @@ def _follow(command: list[str], log: Path, started: float, lock: int, brief: boo
         before = signal.signal(signal.SIGTERM, _interrupt)
         try:
             assert process.stdout is not None
-            _show(process.stdout, stream, started, brief)
+            _show(process.stdout, stream, started, brief, several)
             return process.wait()
         except KeyboardInterrupt:
             _wait_or_interrupt(process)
@@ -284,39 +373,47 @@ def _wait_or_interrupt(process: subprocess.Popen[str]) -> None:
         process.wait()
 
 
-def _show(lines: Iterable[str], log: IO[str], started: float, brief: bool) -> None:
+def _show(lines: Iterable[str], log: IO[str], started: float, brief: bool, several: bool) -> None:
+    """Log each line, print what people want to see; with the data set where there are several."""
     for line in lines:
         log.write(line)
         log.flush()
         steps = STEPS_DONE.match(line)
         clock = f"[{(time.time() - started) / 60:5.1f} min]"
         if line.startswith(OURS):
-            print(clock, line.removeprefix(OURS).rstrip(), flush=True)
+            said = line.removeprefix(OURS).rstrip()
+            print(clock, said if several else DATASET_MARK.sub("", said), flush=True)
         elif steps:
             print(clock, f"{steps[1]} of {steps[2]} jobs done", flush=True)
         elif not brief:
             print(line.rstrip(), flush=True)
 
 
-def _report(study: Study, code: int, started: float) -> int:
+def _report(studies: Sequence[Study], code: int, started: float) -> int:
+    runs = studies[0].runs
     minutes = (time.time() - started) / 60
     if code == 130:
         print(f"interrupted after {minutes:.1f} minutes; the same command goes on from here")
         return code
-    log = (study.runs / LOG).read_text(encoding="utf-8")
+    log = (runs / LOG).read_text(encoding="utf-8")
     if code == 0:
         nothing = "Nothing to be done" in log
         print("nothing to do: all is there" if nothing else f"done in {minutes:.1f} minutes")
         titles = ("tables and figures", "executed notebooks")
-        for what, place in zip(titles, study.shown, strict=True):
-            print(f"  {what}: {_shown(place)}")
+        shown = dict.fromkeys(
+            (what, _shown(place))
+            for study in studies
+            for what, place in zip(titles, study.shown, strict=True)
+        )
+        for what, folder in shown:
+            print(f"  {what}: {folder}")
         return 0
-    failures = read_failures(study.runs, since=started)
+    failures = read_failures(runs, since=started)
     for failure in failures:
         print(f"{failure['title']}: {failure['message']}", file=sys.stderr)
         print(f"  executed copy: {_shown(Path(failure['output']))}", file=sys.stderr)
     if not failures:
-        place = study.runs / LOG
+        place = runs / LOG
         print(f"Snakemake failed: {_last_lines(log)} (all of it: {place})", file=sys.stderr)
     bad_input = bool(failures) and all(failure["bad_input"] for failure in failures)
     return 2 if bad_input else 1

@@ -85,7 +85,7 @@ class ChestConfig:
     image_width: int = 192  # pixels
     # round numbers near the real shares among the three levels
     share_asian: float = 0.15  # fraction of patients
-    share_black: float = 0.10  # fraction of patients
+    share_black: float = 0.18  # more than the real set has, so that the level can be judged
     share_female: float = 0.42  # fraction of patients
     share_contradicted: float = 0.05  # of certain labels of an effusion, not what the film shows
     heterogeneity_asian: float = 1.0  # x the spread of appearance; 1 = as varied as White

@@ -31,7 +31,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
-CODE_PATHS = ("fairdiff_lib", "notebooks", "Snakefile", "pyproject.toml", "constraints.txt")
+CODE_PATHS = (
+    "fairdiff_lib",
+    "notebooks",
+    "Snakefile",
+    "dataset.smk",
+    "pyproject.toml",
+    "constraints.txt",
+)
 STAMPED_PACKAGES = (
     "torch",
     "diffusers",

@@ -20,6 +20,7 @@ from fairdiff_lib.graph import (
     default_cores,
     print_plan,
     run_graph,
+    studies_of,
 )
 from fairdiff_lib.notebook import (
     OURS,
@@ -81,8 +82,14 @@ def _parser() -> _Parser:
     actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
 
     run = actions.add_parser("run", help="run the graph of notebooks, or what is left of it")
-    _add_choice(run)
-    run.add_argument("--study", default="main", metavar="S", help=", ".join(STUDIES))
+    _add_choice(run, several=True)
+    run.add_argument(
+        "--study",
+        nargs="+",
+        default=["main"],
+        metavar="S",
+        help=f"of {', '.join(STUDIES)}",
+    )
     run.add_argument("--methods", nargs="+", metavar="M", help="instead of the preset's")
     run.add_argument("--seeds", nargs="+", metavar="N", help="instead of the preset's")
     run.add_argument(
@@ -193,9 +200,15 @@ def _add_audit(audit: argparse.ArgumentParser) -> None:
     audit.set_defaults(action=_audit)
 
 
-def _add_choice(parser: argparse.ArgumentParser) -> None:
+def _add_choice(parser: argparse.ArgumentParser, several: bool = False) -> None:
     parser.add_argument("--preset", default="quick", help="smoke, quick, reference or paper")
-    parser.add_argument("--dataset", default="fairgenmed_simulated", help="see fairdiff list")
+    usual = "fairgenmed_simulated"
+    if several:
+        parser.add_argument(
+            "--dataset", nargs="+", default=[usual], metavar="D", help="in one graph; fairdiff list"
+        )
+    else:
+        parser.add_argument("--dataset", default=usual, help="see fairdiff list")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="as training.steps=20"
     )
@@ -207,23 +220,23 @@ def _run(chosen: argparse.Namespace) -> int:
         values = getattr(chosen, name)
         if values:
             parts.append(f"{name}={','.join(values)}")
-    study = Study(
-        chosen.preset,
+    studies = studies_of(
         chosen.dataset,
-        _overrides(parts),
-        chosen.data_root,
-        chosen.runs_root,
-        chosen.figures_root,
         chosen.study,
+        preset=chosen.preset,
+        overrides=_overrides(parts),
+        data_root=chosen.data_root,
+        runs_root=chosen.runs_root,
+        figures_root=chosen.figures_root,
     )
     if chosen.cores < 0:
         raise InputError(f"--cores {chosen.cores}: expected 1 or more")
     profile = Profile(chosen.profile, chosen.partition)
     cores = chosen.cores or profile.cores or default_cores()
     if chosen.dry_run:
-        print_plan(study, cores, profile)
+        print_plan(studies, cores, profile)
         return 0
-    return run_graph(study, cores, profile)
+    return run_graph(studies, cores, profile)
 
 
 def _overrides(parts: Sequence[str]) -> str:
@@ -241,7 +254,8 @@ def _notebook(chosen: argparse.Namespace) -> int:
     job = plan_job(chosen.name, given)
     output = Path(chosen.output or f"{job.path.stem}.executed.ipynb").resolve()
     record = Path(chosen.record) if chosen.record else None
-    print(f"{OURS}{job.title}: started", file=sys.stderr, flush=True)
+    where = job.parameters.get("dataset", "")
+    _say(where, f"{job.title}: started")
     try:
         measured = run_job(job, output, chosen.threads)
     except (InputError, NotebookFailed) as error:
@@ -251,7 +265,7 @@ def _notebook(chosen: argparse.Namespace) -> int:
             note = {"title": job.title, "message": message, "output": str(output), "bad_input": bad}
             write_json(failure_of(record), note)
         raise type(error)(f"{job.title}: {message}") from error
-    print(f"{OURS}{job.title}: done in {measured['seconds']:.0f} s", file=sys.stderr, flush=True)
+    _say(where, f"{job.title}: done in {measured['seconds']:.0f} s")
     if record:
         made = folder_bytes(Path(chosen.made)) if chosen.made else 0
         measured["made_mb"] = round(made / 1e6, 1)
@@ -263,7 +277,7 @@ def _notebook(chosen: argparse.Namespace) -> int:
 
 def _arm(chosen: argparse.Namespace) -> int:
     title = f"arm {chosen.name} seed={chosen.seed}"
-    print(f"{OURS}{title}: started", file=sys.stderr, flush=True)
+    _say(chosen.dataset, f"{title}: started")
     started = time.monotonic()
     record = Path(chosen.record) if chosen.record else None
     try:
@@ -276,8 +290,13 @@ def _arm(chosen: argparse.Namespace) -> int:
     if record:
         failure_of(record).unlink(missing_ok=True)
     seconds = time.monotonic() - started
-    print(f"{OURS}{title}: {made} in {seconds:.0f} s", file=sys.stderr, flush=True)
+    _say(chosen.dataset, f"{title}: {made} in {seconds:.0f} s")
     return 0
+
+
+def _say(dataset: str, text: str) -> None:
+    """Progress: `fairdiff run` shows such lines."""
+    print(f"{OURS}[{dataset}] {text}", file=sys.stderr, flush=True)
 
 
 def _make_arm(chosen: argparse.Namespace) -> str:

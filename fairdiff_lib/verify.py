@@ -66,7 +66,7 @@ def check_twice(place: Path, cores: int) -> list[str]:
         roots = {"runs_root": f"{place / name}/runs", "figures_root": f"{place / name}/figures"}
         studies.append(Study("smoke", **roots))
         print(f"\n{name} of two runs")
-        if run_graph(studies[-1], cores):
+        if run_graph(studies[-1:], cores):
             return [f"the {name} run failed"]
     first, second = studies
     left_out = prepare(first.layout.executed, place / "compared", second)

@@ -345,7 +345,7 @@ def test_privacy_and_the_sweep_run_on_what_the_study_left(smoke: Smoke) -> None:
 def test_the_ablation_study_runs_on_what_the_study_left_and_keeps_what_is_recorded(
     smoke: Smoke,
 ) -> None:
-    words, layout = [*command(smoke.study), "--study", "ablation"], smoke.study.layout
+    words, layout = [*command(smoke.study), "--study", "ablation", "mechanism"], smoke.study.layout
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "03_train" not in done.stdout, "the base was there"

@@ -52,6 +52,14 @@ BAD_INPUT = {
     "window": (["run", "--set", "mitigation.time_window=9999"], "time_window=9999 is longer"),
     "cores": (["run", "--cores", "-2"], "--cores -2: expected 1 or more"),
     "profile": (["run", "--dry-run", "--profile", "cloud"], "profile 'cloud'; known: local, slurm"),
+    "data set twice": (
+        ["run", "--dataset", "ham10000", "ham10000"],
+        "'ham10000' stands there twice",
+    ),
+    "one folder for two": (
+        ["run", "--dataset", "ham10000", "chexpert", "--data-root", "."],
+        "--data-root: expected one data set with it, not 2",
+    ),
     "no data": (["run", "--dataset", "ham10000", "--data-root", "nowhere"], "nowhere: missing"),
     "notebook": (["notebook", "42_answers"], "unknown notebook '42_answers'; known: 00_index"),
     "parameter": (["notebook", "05", "-p", "sede", "1"], "'sede'; known: data_root, dataset"),
@@ -228,6 +236,21 @@ def test_dry_run_prints_every_job_and_makes_nothing(
     assert "seeds=0,1" in said
     assert not (tmp_path / "figures").exists()
     assert not list((tmp_path / "runs").glob("[!.]*"))
+
+
+def test_one_graph_runs_several_data_sets_and_studies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = ["--runs-root", str(tmp_path / "runs"), "--figures-root", str(tmp_path / "figures")]
+    asked = ["--dataset", "chexpert_simulated", "fairgenmed_simulated", "--study", "main", "matrix"]
+    assert main(["run", "--preset", "smoke", *asked, "--dry-run", *places]) == 0
+    said = capsys.readouterr().out
+    chest, fundus = said.split("-- fairgenmed_simulated\n")
+    for part in (chest, fundus):
+        assert "03_train method=fairdiffusion seed=0" in part and "13_matrix" in part
+    assert "28 jobs of study main matrix" in said
+    arms = next(line for line in said.splitlines() if "runs of arms" in line)
+    assert arms.count(", real seed=0") == 2, "one for each data set"
 
 
 def test_expected_time_is_the_measured_one_scaled_by_the_work(
