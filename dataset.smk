@@ -477,15 +477,17 @@ rule sweep:
 
 
 # 09 -> a verdict per claim: this data set's rows of T14, which all data sets share (so it is no
-# output of one of them)
+# output of one of them). After 08 where that runs too: C2 may rest on its seeds
 rule verdict:
     input:
         protocol=ancient(protocol_path(LAYOUT)),
         quality=record("05_quality"),
         downstream=record("07_downstream"),
+        ablation=record("08_ablations") if "ablation" in STUDIES else [],
         source=source("09_verdict"),
     output:
         record=record("09_verdict"),
+        read=tables("tab_verdict", *["tab_recovered"] * is_simulated(DATASET)),
     log:
         notebook=executed("09_verdict"),
     params:

@@ -24,10 +24,13 @@ from fairdiff_lib.comparisons import (
 )
 from fairdiff_lib.config import Settings
 from fairdiff_lib.contrasts import PRIMARY
+from fairdiff_lib.findings import ABLATION
+from fairdiff_lib.judges import Evidence
 from fairdiff_lib.looks import name_of
 from fairdiff_lib.protocol import protocol_of
+from fairdiff_lib.quotes import model_words
 from fairdiff_lib.store import Layout
-from fairdiff_lib.verdict import Evidence, quality_verdict
+from fairdiff_lib.verdict import as_table, quality_verdict
 
 JUDGED = ("fairdiffusion", "fairdiffusion_corrected")  # arms that C2 is asked of
 
@@ -107,12 +110,16 @@ def c2_table(
             downstream=pd.DataFrame(),
             failed=notes,
             before=before,
+            model=model_words(settings),
+            study=ABLATION,
         )
         own = methods[(methods["method"] == arm) & (methods["baseline"] == BASELINE)]
         own = own[(own["metric"] == DISPARITY) & (own["role"] == PRIMARY)]
         p = float(own["p_adjusted"].iloc[0]) if len(own) else float("nan")
         rows.append({"method": arm, **quality_verdict(evidence, rule, p)})
-    return pd.DataFrame(rows)
+    table = as_table(rows)
+    table.insert(0, "method", [row["method"] for row in rows])
+    return table
 
 
 def _by_seed(runs: Recorded) -> pd.DataFrame:

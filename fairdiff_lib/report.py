@@ -11,10 +11,13 @@ import pandas as pd
 from fairdiff_lib import assets, tables
 from fairdiff_lib.cohorts import Cohort
 from fairdiff_lib.config import InputError, Settings
-from fairdiff_lib.populations import Simulator
-from fairdiff_lib.protocol import Registered, space_name
-from fairdiff_lib.store import Layout, is_simulated, read_json, read_table, write_table
-from fairdiff_lib.verdict import Evidence, verdicts
+from fairdiff_lib.findings import ABLATION
+from fairdiff_lib.judges import Evidence
+from fairdiff_lib.protocol import Protocol, Registered, space_name
+from fairdiff_lib.quotes import model_words
+from fairdiff_lib.recovered import recovered_table
+from fairdiff_lib.store import Layout, locked, read_json, read_table, write_table
+from fairdiff_lib.verdict import COLUMNS, as_table, cite, verdicts
 
 if TYPE_CHECKING:
     from fairdiff_lib.ablation_report import AblationResult
@@ -175,47 +178,78 @@ def write_tables(todo: Mapping[str, pd.DataFrame], layout: Layout, stamp: Any) -
 
 
 def spanning_stamp(
-    table: pd.DataFrame, path: Path, dataset: str, stamp: Mapping[str, Any]
+    stamps: Mapping[str, Mapping[str, Any]], commit: str | None, dirty: bool | None
 ) -> dict[str, Any]:
     """Stamp of a file whose rows come from runs of several datasets.
 
     Parameters
     ----------
-    table : DataFrame
-        What is about to be written, with a column dataset.
-    path : Path
-        The file so far; its stamp's entries for datasets that stay in the table are kept.
-    dataset : str
-        Of this run.
-    stamp : mapping
-        This run's, from ``store.make_stamp``.
+    stamps : mapping
+        Dataset to the stamp of its run, from ``store.make_stamp``.
+    commit, dirty
+        Of the run that puts the rows together.
 
     Returns
     -------
     dict
-        datasets (name to the stamp of its run), simulated and dirty (true if any is),
-        commit (this run's).
+        datasets, simulated and dirty (true if any is), commit.
     """
-    beside = path.with_suffix(".json")
-    old = read_json(beside).get("datasets", {}) if beside.is_file() else {}
-    kept = {name: own for name, own in old.items() if name in set(table["dataset"])}
-    datasets = {**kept, dataset: dict(stamp)}
     return {
-        "datasets": dict(sorted(datasets.items())),
-        "simulated": any(own["simulated"] for own in datasets.values()),
-        "commit": stamp["commit"],
-        "dirty": any(own["dirty"] for own in datasets.values()) or stamp["dirty"],
+        "datasets": dict(sorted(stamps.items())),
+        "simulated": any(own["simulated"] for own in stamps.values()),
+        "commit": commit,
+        "dirty": any(own["dirty"] for own in stamps.values()) or dirty,
     }
 
 
-def write_spanning(
-    table: pd.DataFrame, name: str, layout: Layout, stamp: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Write a table that spans datasets; returns its stamp, for a figure of the same rows."""
-    path = layout.figures_all / f"{name}.csv"
-    whole = spanning_stamp(table, path, layout.settings.dataset, stamp)
-    write_table(table, path, whole)
+def write_verdict(own: pd.DataFrame, layout: Layout, stamp: Mapping[str, Any]) -> pd.DataFrame:
+    """Write this dataset's verdicts, and T14: those of all datasets of the preset, one below other.
+
+    Each dataset keeps its own rows (tab_verdict) and T14 is put together from them, one process at
+    a time: of datasets that are judged at once none loses its rows.
+
+    Parameters
+    ----------
+    own : DataFrame
+        From :func:`collect_verdict`.
+    layout : Layout
+    stamp : mapping
+        This run's.
+
+    Returns
+    -------
+    DataFrame
+        T14.
+    """
+    path = layout.figures_all / "tab14.csv"
+    with locked(layout.figures_all / ".tab14.lock"):
+        write_table(own, layout.figures / f"{PART}.csv", stamp)
+        places = sorted(layout.figures.parent.glob(f"*/{PART}.csv"))
+        whole = pd.concat([read_verdicts(place) for place in places], ignore_index=True)
+        found = {place.parent.name: read_json(place.with_suffix(".json")) for place in places}
+        stamps = {
+            name: {key: value for key, value in one.items() if key != "files"}
+            for name, one in found.items()
+        }
+        write_table(whole, path, spanning_stamp(stamps, stamp["commit"], stamp["dirty"]))
     return whole
+
+
+PART = "tab_verdict"  # T14's rows of one dataset
+
+
+def read_verdicts(path: Path) -> pd.DataFrame:
+    """A table of verdicts as it was written.
+
+    Raises
+    ------
+    InputError
+        It lacks a column, as one of an earlier version does.
+    """
+    words = ("endpoint", "unit", "limits", "declaration")  # empty text is not a missing number
+    table = read_table(path, COLUMNS, dtype=dict.fromkeys(words, str))
+    full = table.assign(**{name: table[name].fillna("") for name in words})
+    return as_table(full.to_dict("records"))
 
 
 def data_version(layout: Layout, names: tuple[str, ...]) -> str:
@@ -236,35 +270,55 @@ def main_rows(table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
 def collect_verdict(
     settings: Settings, layout: Layout, cohort: Cohort, protocol: Registered
 ) -> pd.DataFrame:
-    """T14 with this dataset's rows put in beside those of other datasets."""
-    kind, columns = family(settings.dataset), ("method", "seeds", "p_adjusted", "role")
-    gaps = read_table(layout.figures / "tab_contrasts.csv", columns, dtype={"seeds": str})
+    """T14's rows of this dataset: the main study's, and C2 of the ablation study where it ran."""
+    kind, rule = family(settings.dataset), protocol.rule
     evidence = Evidence(
         dataset=settings.dataset,
         attributes=list(assets.attribute_levels(cohort)),
         quality=main_rows(read_tables(layout, QUALITY_TABLES[kind]), settings),
-        contrasts=tables.with_text(gaps),
+        contrasts=read_contrasts(layout),
         downstream=read_tables(layout, DOWNSTREAM_TABLES[kind]),
         failed=tables.gate_notes(layout),
-        planted=planted(settings.simulator) if is_simulated(settings.dataset) else None,
         before=protocol.before,
+        model=model_words(settings),
     )
-    study = tables.study_digest(settings, cohort.data_hash)
-    own = verdicts(evidence, protocol.rule).assign(study=study)
-    path = layout.figures_all / "tab14.csv"
-    return tables.add_rows(path, own, ("claim",), settings.dataset)
+    return cite(verdicts(evidence, rule), ablation_verdict(layout, cohort, rule))
 
 
-def planted(config: Simulator) -> dict[tuple[str, str], str]:
-    """What the simulator was told to do to which level, in words."""
-    words = ("camera noise", "spread of appearance")
-    found = {
-        key: " and ".join(
-            f"{word} x {value:g}" for word, value in zip(words, values, strict=True) if value != 1
-        )
-        for key, values in config.knobs.items()
-    }
-    return {key: text for key, text in found.items() if text}
+def read_contrasts(layout: Layout) -> pd.DataFrame:
+    """tab_contrasts as it was written."""
+    columns = ("method", "seeds", "p_adjusted", "role")
+    path = layout.figures / "tab_contrasts.csv"
+    return tables.with_text(read_table(path, columns, dtype={"seeds": str}))
+
+
+def ablation_verdict(layout: Layout, cohort: Cohort, rule: Protocol) -> pd.DataFrame:
+    """The ablation study's C2 of the protocol's method: a row, or none.
+
+    There is none where the study did not run, measured other data or other features, or was
+    declared after a run of it had been measured (``verdict.CITATION``); nor where its table is of
+    an earlier version without numbers, until notebook 08 has run again.
+    """
+    path, declared = layout.figures / "tab_c2.csv", layout.ablation / "protocol.json"
+    if not (path.is_file() and declared.is_file()):
+        return as_table([])
+    said = read_json(declared)
+    own = {key: rule.content[key] for key in ("dataset", "metric", "features_digest")}
+    same = own == {key: said["protocol"].get(key) for key in own}
+    hashes = {said["data_hash"], read_json(path.with_suffix(".json"))["data_hash"]}
+    if not same or hashes != {cohort.data_hash} or not said["before_any_measurement"]:
+        return as_table([])
+    methods = read_table(path, ("method",))
+    if not set(COLUMNS) <= set(methods.columns):
+        return as_table([])
+    table = read_verdicts(path)[(methods["method"] == rule.method).to_numpy()]
+    # the rule is the protocol's; what the study compares is in its own declaration
+    return table.assign(study=ABLATION, protocol=rule.sha256, declaration=said["sha256"])
+
+
+def collect_recovered(settings: Settings, layout: Layout, protocol: Registered) -> pd.DataFrame:
+    """What a simulation planted, beside what was measured."""
+    return recovered_table(read_contrasts(layout), settings.simulator, protocol.rule)
 
 
 # -- 00: what was made -----------------------------------------------------------------------
@@ -331,7 +385,9 @@ CONTENTS: dict[str, tuple[str, str]] = {  # id: (what it holds, notebook)
     "tab_c2": ("the verdict on C2, from T13", "08_ablations"),
     "fig07": ("ablation: time window and exploitation rate", "08_ablations"),
     "fig_methods": ("methods side by side", "08_ablations"),
-    "tab14": ("one verdict per claim", "09_verdict"),
+    "tab14": ("one verdict per claim, all datasets", "09_verdict"),
+    "tab_verdict": ("one verdict per claim, this dataset", "09_verdict"),
+    "tab_recovered": ("simulated: planted against measured", "09_verdict"),
     "tab_calibration": ("audits of known truth: alarms and coverage", "10_proof"),
     "tab_truth": ("the truth of the audits with images, and its error", "10_proof"),
     "fig_calibration": ("alarms where groups are equally good", "10_proof"),

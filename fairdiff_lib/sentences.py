@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from fairdiff_lib.figures import means_and_seeds
-from fairdiff_lib.looks import look_of, name_of, ordered_methods
+from fairdiff_lib.looks import dataset_name, look_of, name_of, ordered_methods
 from fairdiff_lib.protocol import Protocol
 
 
@@ -193,10 +193,30 @@ def about_methods(table: pd.DataFrame, column: str) -> str:
     return "\n".join(lines)
 
 
-def about_verdicts(table: pd.DataFrame) -> str:
-    """The verdicts of each dataset in one line."""
+def verdict_matrix(table: pd.DataFrame) -> pd.DataFrame:
+    """T14's cited verdicts: a row per claim, a column per dataset."""
+    cited = table[table["cited"].astype(bool)]
+    wide = cited.pivot(index="claim", columns="dataset", values="verdict")
+    named = wide.rename(columns={name: dataset_name(name) for name in wide.columns})
+    words = cited.drop_duplicates("claim").set_index("claim")["statement"]
+    named.insert(0, "what is claimed", words)
+    return named.rename_axis(columns=None).reset_index()
+
+
+def about_quotes(table: pd.DataFrame) -> str:
+    """Of each dataset its limits, and a list of the sentences to quote of its cited verdicts."""
     parts = []
-    for dataset, own in table.groupby("dataset", sort=False):
-        answers = ", ".join(f"{row.claim} {row.verdict}" for row in own.itertuples())
-        parts.append(f"{dataset}: {answers}")
-    return "; ".join(parts) + "."
+    for dataset, own in table[table["cited"].astype(bool)].groupby("dataset", sort=False):
+        lines = [f"- **{row.claim}: {row.verdict}.** {row.quote}" for row in own.itertuples()]
+        head = f"**{dataset_name(str(dataset))}.** {own['limits'].iloc[0]}"
+        parts.append("\n".join([head, "", *lines]))
+    return "\n\n".join(parts)
+
+
+def about_reasons(table: pd.DataFrame) -> str:
+    """A Markdown list: why each verdict is as it is, of all studies."""
+    lines = [
+        f"- {dataset_name(row.dataset)}, {row.claim}, {row.study} study: {row.reason}."
+        for row in table.itertuples()
+    ]
+    return "\n".join(lines)

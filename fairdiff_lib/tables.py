@@ -5,9 +5,7 @@ Every table has one row per number, with its n and, where there is one, its inte
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,6 @@ import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
 from fairdiff_lib.cohorts import Cohort
-from fairdiff_lib.config import Settings, as_dict
 from fairdiff_lib.seeds import summarise_seeds
 from fairdiff_lib.store import Layout, read_table
 
@@ -246,53 +243,3 @@ def brief(table: pd.DataFrame, keep: Sequence[str] = ()) -> pd.DataFrame:
 def pick(table: pd.DataFrame, attributes: Iterable[str], column: str = "attribute") -> pd.DataFrame:
     """Rows of the named attributes (or of another column's values), in their order."""
     return table[table[column].isin(list(attributes))].reset_index(drop=True)
-
-
-# -- tables that span datasets (T14) ---------------------------------------------------------
-
-
-def study_digest(settings: Settings, data_hash: str) -> str:
-    """Digest of the data and of all settings but the mitigation's: ablations of one study share it.
-
-    Parameters
-    ----------
-    data_hash : str
-        Of the data that the rows were measured on.
-    """
-    own = ("mitigation", "methods", "ablation", "matrix", "privacy", "sweep")
-    names = [name for name in as_dict(settings) if name not in own]
-    text = f"{settings.digest(*names)}|{data_hash}"
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
-
-
-def add_rows(path: Path, new: pd.DataFrame, keys: Sequence[str], dataset: str) -> pd.DataFrame:
-    """A table that spans datasets and runs, with this run's rows put in.
-
-    Rows of other datasets stay; of this dataset, rows of another study (other
-    settings or data) go, and rows with the same keys are replaced.
-
-    Parameters
-    ----------
-    path : Path
-        The table so far; it may be missing.
-    new : DataFrame
-        With columns dataset and study.
-    keys : sequence of str
-        What names a run within a study, as time_window.
-    dataset : str
-    """
-    if not path.is_file():
-        return new
-    old = read_table(path, ("dataset", "study", *keys), dtype={"seeds": str, "study": str})
-    given = set(_keys(new, keys))
-    same = old["dataset"] == dataset
-    stale = same & ~old["study"].isin(set(new["study"]))
-    replaced = same & np.array([key in given for key in _keys(old, keys)], dtype=bool)
-    kept = with_text(old[~(stale | replaced)])
-    both = pd.concat([part for part in (kept, new) if len(part)], ignore_index=True)
-    ordered: pd.DataFrame = both.sort_values("dataset", kind="stable", ignore_index=True)
-    return ordered
-
-
-def _keys(table: pd.DataFrame, names: Sequence[str]) -> list[tuple[Any, ...]]:
-    return [tuple(row) for row in table[list(names)].to_numpy().tolist()]

@@ -195,6 +195,7 @@ def test_a_finished_run_has_nothing_to_do(smoke: Smoke) -> None:
 def test_every_table_and_figure_is_there_with_its_stamp(smoke: Smoke) -> None:
     layout = smoke.study.layout
     tables = ["tab01", "tab_gates", *(f"tab0{number}" for number in range(2, 8))]
+    tables += ["tab_verdict", "tab_recovered"]
     tables += ["tab_harm", "tab_harm_contrasts", "tab_shown", "tab_shown_contrasts", "tab_probe"]
     drawn = [f"fig0{number}" for number in range(1, 7)]
     drawn += [f"fig_{name}" for name in ("roc", "reliability", "confusion", "slopes", "shown")]

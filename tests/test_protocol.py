@@ -12,13 +12,14 @@ import pytest
 from fairdiff_lib.cohorts import Cohort, spec_for
 from fairdiff_lib.config import InputError, Settings, load_settings
 from fairdiff_lib.protocol import (
+    Declared,
     Protocol,
     check_protocol,
     protocol_of,
     protocol_path,
     write_protocol,
 )
-from fairdiff_lib.store import Layout, read_json, write_json
+from fairdiff_lib.store import PROJECT_ROOT, Layout, read_json, write_json
 
 DATASET = "ham10000"
 
@@ -128,3 +129,30 @@ def test_the_hash_follows_every_value_and_names_no_place(tmp_path: Path) -> None
     settings, layout = place(tmp_path, **{"audit.features": str(tmp_path)})
     text = write_protocol(settings, layout, small_cohort()).read_text()
     assert str(tmp_path) not in text and tmp_path.name in text
+
+
+def any_cohort(dataset: str) -> Cohort:
+    """Some test subjects of every level; who they are decides nothing but the contrasts."""
+    spec = spec_for(dataset)
+    columns = {own.name: own.levels for own in (*spec.attributes, *spec.conditions)}
+    n = max(len(levels) for levels in columns.values())
+    rows = [{name: levels[i % len(levels)] for name, levels in columns.items()} for i in range(n)]
+    names = [f"s{i}" for i in range(n)]
+    table = pd.DataFrame(rows).assign(
+        subject=names, image=names, split="test", prompt="p", excluded=""
+    )
+    return Cohort(spec, table, Path(), "hash")
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted((PROJECT_ROOT / "figures").glob("*/*/protocol.json")),
+    ids=lambda p: f"{p.parent.parent.name}-{p.parent.name}",
+)
+def test_a_committed_protocol_is_still_what_the_code_lays_down(path: Path) -> None:
+    """Its hash stands in published verdicts: a changed rule or preset would orphan them."""
+    found = read_json(path)
+    preset, dataset = path.parent.parent.name, path.parent.name
+    rule = protocol_of(load_settings(preset, dataset), any_cohort(dataset))
+    declared = tuple(Declared(**own) for own in found["protocol"]["contrasts"])
+    assert dataclasses.replace(rule, contrasts=declared).sha256 == found["sha256"]

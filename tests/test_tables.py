@@ -155,37 +155,3 @@ def test_files_name_methods_and_seeds_and_memory_gets_its_own_names_back() -> No
     assert written.loc[0, "method"] == "real" and written.loc[0, "features"] == ""
     back = tables.as_read(written)
     assert set(back.columns) == set(table.columns) and back.loc[0, "source"] == "real"
-
-
-def ablation(dataset: str, study: str, window: int, value: float) -> pd.DataFrame:
-    row = {"study": study, "time_window": window, "dataset": dataset, "seeds": "0", "value": value}
-    return pd.DataFrame([{**row, "note": ""}])
-
-
-def test_a_table_that_spans_datasets_grows_and_forgets_only_what_is_stale(tmp_path: Path) -> None:
-    path, keys = tmp_path / "tab14.csv", ("time_window",)
-    for new in (
-        ablation("ham10000", "h", 30, 1.0),
-        ablation(SIMULATED, "old", 30, 2.0),
-        ablation(SIMULATED, "new", 10, 3.0),  # another study of that dataset: "old" goes
-        ablation(SIMULATED, "new", 30, 4.0),  # another setting: both stay
-        ablation(SIMULATED, "new", 10, 5.0),  # the same run again: replaced
-    ):
-        dataset = str(new["dataset"].iloc[0])
-        write_table(tables.add_rows(path, new, keys, dataset), path, None)
-    final = tables.add_rows(path, ablation("ham10000", "h", 30, 6.0), keys, "ham10000")
-    rows = {(r.dataset, r.study, r.time_window): r.value for r in final.itertuples()}
-    assert rows == {
-        (SIMULATED, "new", 10): 5.0,
-        (SIMULATED, "new", 30): 4.0,
-        ("ham10000", "h", 30): 6.0,
-    }
-
-
-def test_ablations_of_one_study_share_its_digest() -> None:
-    base = load_settings("smoke", SIMULATED)
-    other = load_settings("smoke", SIMULATED, {"mitigation.time_window": "2"})
-    longer = load_settings("smoke", SIMULATED, {"training.steps": "9"})
-    assert tables.study_digest(base, "data") == tables.study_digest(other, "data")
-    assert tables.study_digest(base, "data") != tables.study_digest(longer, "data")
-    assert tables.study_digest(base, "data") != tables.study_digest(base, "other data")

@@ -8,19 +8,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
-from fairdiff_lib.protocol import Declared, Protocol
-from fairdiff_lib.verdict import (
-    CLAIMS,
+from fairdiff_lib.findings import (
     CONTRADICTED,
     INCONCLUSIVE,
     NOT_TESTABLE,
-    PLANTED,
     SUPPORTED,
-    Evidence,
+    Change,
     holm,
-    verdicts,
 )
+from fairdiff_lib.judges import Evidence
+from fairdiff_lib.populations import ChestConfig, SimulatorConfig
+from fairdiff_lib.protocol import Declared, Protocol
+from fairdiff_lib.recovered import about_recovered, planted, recovered_table
+from fairdiff_lib.sentences import about_quotes, verdict_matrix
+from fairdiff_lib.verdict import CLAIMS, cite, verdicts
 
 LEVELS = {"overall": ("all",), "sex": ("Female", "Male")}
 RNG = np.random.default_rng(0)
@@ -67,7 +70,8 @@ def contrasts(value: float, reach: float, p: float, p_equivalence: float) -> pd.
     """The baseline's mean over seeds is declared; everything else is exploratory."""
     rows = [
         {"method": method, "seeds": seeds, "metric": "kid", "features": "encoder",
-         "attribute": "sex", "level": "Male", "reference": "Female", "value": value,
+         "attribute": "sex", "level": "Male", "reference": "Female", "n": 200,
+         "n_reference": 300, "value": value,
          "low": value - reach, "high": value + reach, "p_adjusted": p if declared else 0.0,
          "p_equivalence": p_equivalence if declared else 0.0, "smallest_effect": 0.022,
          "mde": 1.4 * reach, "mde_ratio": 1 + 14 * reach,
@@ -94,8 +98,8 @@ def table(
     better: float = 0.05,
     gaps: pd.DataFrame | None = None,
     failed: tuple[str, ...] = (),
-    planted: dict[tuple[str, str], str] | None = None,
     before: bool = True,
+    study: str = "main",
 ) -> pd.DataFrame:
     evidence = Evidence(
         dataset,
@@ -104,8 +108,9 @@ def table(
         contrasts(0.05, 0.01, 0.001, 0.99) if gaps is None else gaps,
         downstream(better, seeds),
         failed,
-        planted,
         before,
+        "a small model",
+        study,
     )
     return verdicts(evidence, RULE)
 
@@ -199,18 +204,6 @@ def test_no_difference_says_what_it_could_have_missed() -> None:
     assert "could have been missed up to 0.07 (ratio 1.7)" in reason
 
 
-def test_what_was_planted_stands_beside_what_was_measured() -> None:
-    planted = {("sex", "Male"): "camera noise x 3", ("race", "Black"): "spread x 2"}
-    row = table(dataset="fairgenmed_simulated", planted=planted).set_index("claim").loc[PLANTED]
-    assert row["verdict"] == "1 of 2 seen in KID"
-    assert (
-        "camera noise x 3 for sex Male: KID minus that of Female measured as 0.05"
-        in (row["reason"])
-    )
-    assert "no contrast could be measured" in row["reason"]
-    assert list(table()["claim"]) == list(CLAIMS)
-
-
 def test_a_protocol_written_afterwards_is_said() -> None:
     assert table()["reason"].str.contains("after test images").sum() == 0
     late = table(before=False).set_index("claim")["reason"]
@@ -220,3 +213,167 @@ def test_a_protocol_written_afterwards_is_said() -> None:
 def test_a_failed_gate_makes_findings_inconclusive() -> None:
     found = judge(failed=("gate vae failed",))
     assert found["C1"] == found["C2"] == found["C3"] == found["C4"] == INCONCLUSIVE
+
+
+NUMBERS = ["value", "low", "high", "smallest_effect", "mde", "n", "seeds", "p", "p_holm"]
+
+
+def test_numbers_stand_in_columns_of_their_own() -> None:
+    found = table().set_index("claim")
+    gap = found.loc["C1"]
+    assert [gap[name] for name in NUMBERS[:7]] == pytest.approx(
+        [0.05, 0.04, 0.06, 0.022, 0.014, 500, 2]
+    )
+    assert gap["endpoint"] == "KID of Stable Diffusion's images for sex Male minus that for Female"
+    change = found.loc["C2"]
+    assert change["low"] < change["value"] < change["high"] < 0 < change["mde"]
+    overall = np.mean([base("none", seed, "all") for seed in range(6)])
+    assert change["smallest_effect"] == pytest.approx((0.2 * overall) ** 2)
+    assert (change["unit"], change["seeds"], change["n"]) == ("squared KID", 6, 200)
+    gain = found.loc["C3"]
+    assert gain["value"] == pytest.approx(0.05, abs=0.005)  # above 0 is better, as AUC is
+    assert np.isnan(gain["smallest_effect"])  # none was declared
+    weaker = max(("C2", "C3"), key=lambda claim: found.loc[claim, "p"])
+    assert found.loc["C4", "endpoint"] == found.loc[weaker, "endpoint"]
+
+
+def test_the_detectable_change_is_found_with_eighty_percent_power() -> None:
+    """Redraw the endpoint with a true change of just the mde of its spread."""
+    rng, seeds, spread = np.random.default_rng(3), 8, 0.3
+    error = spread / seeds**0.5
+    reach = stats.t.ppf(0.975, seeds - 1) + stats.t.ppf(0.8, seeds - 1)
+    drawn = rng.normal(reach * error, spread, (4000, seeds))
+    found = [Change.of(values, 0.95) for values in drawn]
+    assert np.mean([own.p < 0.05 for own in found]) == pytest.approx(0.8, abs=0.03)
+    assert np.mean([own.detectable for own in found]) == pytest.approx(reach * error, rel=0.05)
+
+
+def test_rows_that_cannot_be_tested_have_no_number() -> None:
+    found = table(dataset="fairgenmed_simulated").set_index("claim")
+    assert found.loc[["C1", "C4"], NUMBERS].isna().all(axis=None)
+    assert found.loc["C2", NUMBERS].notna().all()
+
+
+def test_one_seed_has_an_estimate_and_nothing_more() -> None:
+    row = table(seeds=1).set_index("claim").loc["C2"]
+    assert (row["seeds"], row["n"]) == (1, 200) and row["value"] < 0
+    assert row[["low", "high", "mde", "p", "p_holm"]].isna().all()
+    assert "one training seed" in row["quote"] and "at least 5 seeds" in row["quote"]
+
+
+def test_a_quote_stands_by_itself() -> None:
+    late = table(dataset="fairgenmed_simulated", before=False, failed=("gate vae failed (x)",))
+    quotes = dict(zip(late["claim"], late["quote"], strict=True))
+    for claim in ("C2", "C3"):
+        row = late.set_index("claim").loc[claim]
+        for words in ("On simulated FairGenMed", "a small model", "FairDiffusion",
+                      f"{row['value']:+.2g} (95% interval {row['low']:+.2g} to {row['high']:+.2g})",
+                      "200 simulated test subjects, 6 paired training seeds", "inconclusive",
+                      "gate vae failed", "written after test images", "not of patients",
+                      ):  # fmt: skip
+            assert words in quotes[claim], (words, quotes[claim])
+    assert "not testable on simulated FairGenMed" in quotes["C1"]
+    real = table().set_index("claim")
+    assert "mean of 2 training seeds" in real.loc["C1", "quote"]
+    assert "simulated" not in " ".join(real["quote"])
+    for text in [*late["quote"], *real["quote"]]:
+        assert text.endswith(".") and ". " not in text and "\n" not in text
+
+
+def test_limits_stand_in_every_row() -> None:
+    assert table()["limits"].str.contains("neither race nor skin tone").all()
+    simulated = table(dataset="ham10000_simulated")["limits"]
+    assert simulated.str.contains("never about patients").all()
+    assert simulated.str.contains("neither race nor skin tone").all()
+
+
+def test_c2_is_cited_from_the_study_with_more_seeds() -> None:
+    def cited(main: int, ablation: int) -> str:
+        both = table(seeds=ablation, study="ablation")
+        found = cite(table(seeds=main), both[both["claim"] == "C2"])
+        assert list(found["claim"]) == ["C1", "C2", "C2", "C3", "C4"]  # both are shown
+        own = found[found["cited"]]
+        assert list(own["claim"]) == list(CLAIMS)
+        matrix = verdict_matrix(found)
+        assert matrix.loc[1, "HAM10000"] == own.iloc[1]["verdict"]
+        assert about_quotes(found).count("**C2") == 1
+        return str(own.iloc[1]["study"])
+
+    assert cited(1, 8) == "ablation"
+    assert cited(5, 5) == cited(6, 5) == "main"
+    alone = table()
+    assert cite(alone, alone.head(0))["cited"].all()
+
+
+# -- planted against measured ----------------------------------------------------------------
+
+
+def race_gaps() -> pd.DataFrame:
+    """Black's KID is found 0.05 higher; Asian's can't be estimated; the loss is lower."""
+    cells = [("Black", "kid", "encoder", 0.05, 0.01), ("Black", "kid", "random", 9.0, 0.1),
+             ("Black", "denoising_loss", "", -0.03, 0.01),
+             ("Asian", "kid", "encoder", float("nan"), float("nan"))]  # fmt: skip
+    rows = [
+        {"method": method, "seeds": seeds, "attribute": "race", "level": level,
+         "reference": "White", "metric": metric, "features": features, "n": 30,
+         "n_reference": 300, "value": value, "low": value - reach, "high": value + reach,
+         "p_adjusted": 0.01, "mde": 1.4 * reach,
+         "smallest_effect": 0.02 if metric == "kid" else float("nan")}
+        for level, metric, features, value, reach in cells
+        for method in ("none", "fairdiffusion")
+        for seeds in ("0", "0,1")
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def recovered(config: SimulatorConfig) -> pd.DataFrame:
+    declared = (
+        Declared("race", "Black", "White", 30, 300, "secondary"),
+        Declared("race", "Asian", "White", 90, 300, "primary"),
+    )
+    rule = Protocol(dataset="fairgenmed_simulated", contrasts=declared)
+    return recovered_table(race_gaps(), config, rule)
+
+
+def test_what_was_planted_stands_beside_what_was_measured() -> None:
+    found = recovered(SimulatorConfig(difficulty_black=3.0))
+    assert list(found["level"]) == ["Black", "Black", "Asian"]  # of the mean, without other spaces
+    first = found.iloc[0]
+    assert (first["planted"], first["difficulty"]) == ("camera noise x 3", 3.0)
+    assert (first["role"], first["seeds"]) == ("secondary", "0,1")
+    assert first["value"] == 0.05 and first["excludes_zero"] and first["detectable"]
+    loss = found.iloc[1]
+    assert loss["metric"] == "denoising_loss" and loss["detectable"] is None
+    assert (found.iloc[2]["planted"], found.iloc[2]["excludes_zero"]) == ("nothing", None)
+    text = about_recovered(found)
+    assert "camera noise x 3 planted for race Black (secondary, n=30 against 300)" in text
+    assert "so it is seen, as worse" in text and "so it is seen, as better" in text
+    assert "Where nothing was planted" not in text  # Asian has no interval
+    other = recovered(SimulatorConfig(difficulty_black=1.0, difficulty_asian=2.0))
+    assert "2 of 2 intervals exclude 0" in about_recovered(other)  # Black's: false alarms
+
+
+def test_an_effect_that_is_missed_says_what_could_have_been_found() -> None:
+    gaps = race_gaps().assign(low=-0.1, high=0.2, mde=0.2)
+    declared = (Declared("race", "Black", "White", 30, 300, "secondary"),)
+    rule = Protocol(dataset="fairgenmed_simulated", contrasts=declared)
+    found = recovered_table(gaps, SimulatorConfig(difficulty_black=3.0), rule)
+    assert not found["excludes_zero"].any() and found.iloc[0]["detectable"] is False
+    assert "0.2 would have been found with 80% power, which is larger" in about_recovered(found)
+
+
+def test_a_planted_reference_counts_too() -> None:
+    config = ChestConfig(difficulty_female=2.0)
+    rule = Protocol(contrasts=(Declared("sex", "Male", "Female", 90, 100, "primary"),))
+    gaps = race_gaps().assign(attribute="sex", level="Male", reference="Female")
+    assert recovered_table(gaps, config, rule)["difficulty"].unique().tolist() == [0.5]
+
+
+def test_what_was_planted_is_named_by_level() -> None:
+    assert planted(SimulatorConfig(difficulty_black=1.0)) == {}
+    both = SimulatorConfig(difficulty_black=3.0, heterogeneity_black=2.0, difficulty_hispanic=0.5)
+    assert planted(both) == {
+        ("race", "Black"): "camera noise x 3 and spread of appearance x 2",
+        ("ethnicity", "Hispanic"): "camera noise x 0.5",
+    }
+    assert planted(ChestConfig()) == {("race", "Black"): "noise and blur of the film x 3"}
