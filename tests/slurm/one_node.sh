@@ -36,7 +36,8 @@ clean() {
   set +e
   # shellcheck disable=SC2046  # the head's child is a number or nothing
   [ -z "$head" ] || kill -9 "$head" $(pgrep -P "$head") 2> /dev/null
-  scancel --partition=debug 2> /dev/null && sleep 3
+  scancel --partition=debug 2> /dev/null
+  for _ in {1..40}; do if [ -n "$(squeue --noheader 2> /dev/null)" ]; then sleep 1; else break; fi; done
   [ ${#daemons[@]} = 0 ] || kill "${daemons[@]}" 2> /dev/null
   wait 2> /dev/null
   [ "$(readlink /etc/slurm/slurm.conf)" = "$folder/slurm.conf" ] && rm /etc/slurm/slurm.conf
