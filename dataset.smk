@@ -235,7 +235,7 @@ rule train_base:
         made=LAYOUT.base,
     threads: CORES
     resources:
-        runtime=1440,
+        runtime=1440,  # minutes; a queue ends what takes longer
     shell:
         FAIRDIFF + "03_train -p method base --made {params.made:q}" + COMMON
 

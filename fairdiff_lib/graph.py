@@ -184,8 +184,7 @@ def plan(studies: Sequence[Study], cores: int, profile: Profile = LOCAL) -> Plan
     InputError
         Bad parameters, or a graph that can't be planned.
     """
-    _prepare(studies)
-    profile.check()
+    _prepare(studies, profile)
     command = _command(studies, cores, profile, "--dry-run", "--nolock")
     done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -211,10 +210,12 @@ def _dataset(job: Job) -> str:
     return str(job.parameters["dataset"])
 
 
-def _prepare(studies: Sequence[Study]) -> None:
+def _prepare(studies: Sequence[Study], profile: Profile) -> None:
+    """Refuse what cannot run, all of it, before the first folder is made."""
     for study in studies:
         study.check()
-        study.runs.mkdir(parents=True, exist_ok=True)
+    profile.check()
+    studies[0].runs.mkdir(parents=True, exist_ok=True)
 
 
 def _parse_call(words: Sequence[str]) -> tuple[Job, str]:
@@ -295,8 +296,7 @@ def run_graph(studies: Sequence[Study], cores: int, profile: Profile = LOCAL) ->
     int
         Exit code: 0 done, 1 failed, 2 bad input, 130 interrupted.
     """
-    _prepare(studies)
-    profile.check()
+    _prepare(studies, profile)
     runs = studies[0].runs
     with _only_run_in(runs) as lock:
         start_timings(runs)

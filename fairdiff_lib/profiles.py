@@ -42,9 +42,8 @@ class Profile:
     @cached_property
     def config(self) -> dict[str, Any]:
         """Options of the file; InputError for an unknown profile or a file of another form."""
-        refuse_unknown(
-            "profile", self.name, tuple(path.parent.name for path in PROFILES.glob("*/*.yaml"))
-        )
+        known = tuple(path.parent.name for path in PROFILES.glob("*/config.yaml"))
+        refuse_unknown("profile", self.name, known)
         try:
             found = yaml.safe_load(self.file.read_text(encoding="utf-8"))
         except yaml.YAMLError as error:

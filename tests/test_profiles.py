@@ -81,7 +81,7 @@ def test_a_machine_without_slurm_is_said_before_snakemake_starts(
     monkeypatch.setenv("PATH", str(tmp_path))
     study = Study("smoke", runs_root=str(tmp_path / "runs"))
     with pytest.raises(InputError, match="no squeue on this machine"):
-        graph.run_graph(study, 1, Profile("slurm", "debug"))
+        graph.run_graph([study], 1, Profile("slurm", "debug"))
     assert not (tmp_path / "runs" / graph.LOG).exists()
 
 
