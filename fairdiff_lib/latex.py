@@ -92,7 +92,7 @@ def write_latex(path: Path, stamp: Mapping[str, Any], content: str) -> Path:
     told: tuple[str, ...] = ("value", "low", "high")
     if "quote" in table:
         table = table[list(VERDICT)].rename(columns={"seeds": "training_seeds"})
-        keep, told = VERDICT + ("training_seeds",), (*told, "study", "verdict")
+        keep, told = (*VERDICT, "training_seeds"), (*told, "study", "verdict")
     short = tables.brief(table, keep)
     short = short.drop(columns=[name for name in LEFT_OUT if name in short])
     varied, alike = tables.without_alike(short, told)
