@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from string import ascii_lowercase, digits
 from typing import Any
 
 import numpy as np
@@ -68,18 +69,22 @@ def build_tokenizer(prompts: Sequence[str]) -> CLIPTokenizer:
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()]
     )
-    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)] + list("0123456789,.:;-")
+    known = {*ascii_lowercase, *digits, *",.:;-", *"".join(prompts).lower()}
+    letters = sorted(letter for letter in known if not letter.isspace())
+    # letters that end a word are named here, or the trainer numbers them in an order that differs
+    # from one process to the next, and with it the model that is trained
     trainer = trainers.BpeTrainer(
-        special_tokens=["<|startoftext|>", "<|endoftext|>"],
-        initial_alphabet=letters,
+        special_tokens=[
+            *("<|startoftext|>", "<|endoftext|>"),
+            *letters,
+            *(letter + WORD_END for letter in letters),
+        ],
         end_of_word_suffix=WORD_END,
         show_progress=False,
     )
     backend.train_from_iterator(sorted(set(prompts)), trainer)
     learnt = json.loads(backend.to_str())["model"]
     vocabulary = dict(learnt["vocab"])
-    for letter in letters:  # a letter can also end a word
-        vocabulary.setdefault(letter + WORD_END, len(vocabulary))
     merges = [tuple(pair) for pair in learnt["merges"]]
     tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges)
     longest = max(len(ids) for ids in tokenizer(sorted(set(prompts)))["input_ids"])

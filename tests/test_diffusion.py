@@ -43,6 +43,12 @@ def draw(pipeline: Any, rows: range, **options: Any) -> np.ndarray:
     )
 
 
+def test_a_vocabulary_is_numbered_alike_every_time() -> None:
+    """Its order decides what is trained; the library's own changes with every call."""
+    made = [diffusion.build_tokenizer(PROMPTS).get_vocab() for _ in range(5)]
+    assert all(vocabulary == made[0] for vocabulary in made)
+
+
 def test_every_word_of_the_prompts_is_one_token_and_prompts_differ(pipeline: Any) -> None:
     tokenizer = pipeline.tokenizer
     words = set(" ".join(PROMPTS).replace(":", " ").replace("-", " ").lower().split())
