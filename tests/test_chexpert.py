@@ -434,9 +434,9 @@ def test_the_command_line_says_it_in_one_line_and_leaves_nothing(
     command += [word for name, place in places.items() for word in ("-p", name, str(place))]
     assert main(command) == 2
     lines = capsys.readouterr().err.splitlines()
-    said = [line for line in lines if line.startswith("fairdiff: 01_cohorts: ")]
-    assert len(lines) == len(said) == 2 and said[0].endswith("started")
-    assert all(word in said[1] for word in words), said[1]
+    assert len(lines) == 2 and lines[0] == "fairdiff: [chexpert] 01_cohorts: started"
+    assert lines[1].startswith("fairdiff: 01_cohorts: ")
+    assert all(word in lines[1] for word in words), lines[1]
     assert not any(place.exists() for place in places.values())
 
 
