@@ -14,6 +14,7 @@ from scipy import stats
 from fairdiff_lib import laws, naive, proof, proof_oracle, proof_pools, proof_report, proof_trained
 from fairdiff_lib.cohorts import spec_for
 from fairdiff_lib.config import InputError, ProofConfig, load_settings
+from fairdiff_lib.graph import STUDIES
 from fairdiff_lib.inference import group_units
 from fairdiff_lib.kernels import Kernel, kid, standardised_kid
 from fairdiff_lib.proof import COLUMNS, Cell, Finding, OurAudit, TwoGroups, count, simulate
@@ -331,7 +332,7 @@ def test_more_simulations_keep_the_pools() -> None:
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        (["--study", "walk"], "unknown study 'walk'; known: ablation, main, matrix, proof"),
+        (["--study", "walk"], f"unknown study 'walk'; known: {', '.join(sorted(STUDIES))}"),
         (["--study", "proof", "--dataset", "ham10000"], "expected fairgenmed_simulated"),
     ],
 )

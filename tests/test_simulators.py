@@ -21,7 +21,7 @@ from fairdiff_lib.downstream_runs import check_splits
 from fairdiff_lib.gates import prompt_auc, reconstruction_r2
 from fairdiff_lib.planting import read_truth
 from fairdiff_lib.populations import ChestConfig, DermatoscopyConfig
-from fairdiff_lib.report import planted
+from fairdiff_lib.recovered import planted
 from fairdiff_lib.simulate import fundus_config
 from fairdiff_lib.simulate_chest import Patient, draw_patient, simulate_chest
 from fairdiff_lib.simulate_skin import LesionCase, draw_case, simulate_dermatoscopy
