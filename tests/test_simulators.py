@@ -95,7 +95,7 @@ def test_a_knob_of_a_family_moves_its_own_folders(dataset: str) -> None:
 
 
 def test_what_was_planted_is_said_by_level() -> None:
-    assert planted(ChestConfig()) == {("race", "Black"): "camera noise x 3"}
+    assert planted(ChestConfig()) == {("race", "Black"): "noise and blur of the film x 3"}
     varied = DermatoscopyConfig(difficulty_older=1.0, heterogeneity_male=2.0)
     assert planted(varied) == {("sex", "Male"): "spread of appearance x 2"}
     for config, name in ((ChestConfig(), "chexpert"), (DermatoscopyConfig(), "ham10000")):
