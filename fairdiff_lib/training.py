@@ -63,12 +63,18 @@ class Reconstruction(nn.Module):
 
 @dataclass
 class AutoencoderObjective:
-    """``|x - x'| + (x - x')^2 + kl_weight KL``, per sample."""
+    """``|e| + e^2 + kl_weight KL``, per sample, of the weighted error ``e``.
+
+    ``e = g + chroma_weight (d - g)``, where ``d = x' - x`` and ``g`` is its mean over red, green
+    and blue. At 1 it is the plain error. A small autoencoder that sees few steps learns brightness
+    first: colour varies less, and a lesion's grey patches are lost without the weight.
+    """
 
     module: nn.Module  # Reconstruction
     images: np.ndarray  # uint8 [N, 3, H, W]
     latent_shape: tuple[int, int, int]  # C, h, w
     kl_weight: float = 1e-6  # as Stable Diffusion's VAE
+    chroma_weight: float = 1.0
 
     def loss(
         self, module: nn.Module, rows: Tensor, part: slice, generator: torch.Generator
@@ -79,6 +85,9 @@ class AutoencoderObjective:
         noise = torch.randn((len(rows), *self.latent_shape), generator=generator)[part]
         output, kl = module(pixels, noise.to(device))
         error: Tensor = output - pixels
+        if self.chroma_weight != 1.0:
+            grey = error.mean(dim=1, keepdim=True)
+            error = grey + self.chroma_weight * (error - grey)
         per_image: Tensor = (error.abs() + error.square()).flatten(1).mean(dim=1)
         total: Tensor = per_image + self.kl_weight * kl
         return total
@@ -195,7 +204,7 @@ def _fit_autoencoder(
     shape = (unet.in_channels, unet.sample_size, unet.sample_size)
     module = Reconstruction(pipeline.vae)
     result = fit(
-        AutoencoderObjective(module, images, shape),
+        AutoencoderObjective(module, images, shape, chroma_weight=settings.model.vae_chroma_weight),
         settings.vae,
         count=len(images),
         seed=0,

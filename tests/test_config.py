@@ -77,6 +77,7 @@ BAD = [
     ({"overrides": {"mitigation.drift": "off"}}, "known: as_released, corrected"),
     ({"overrides": {"seeds": ""}}, "seeds"),
     ({"overrides": {"simulator.test": "0"}}, "at least 1"),
+    ({"overrides": {"model.vae_chroma_weight": "0"}}, "vae_chroma_weight=0.0: expected a value"),
     ({"overrides": {"model.unet_attention": "true"}}, "same length"),
     ({"overrides": {"model.unet_attention": "perhaps"}}, "expected bool"),
 ]

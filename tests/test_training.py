@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fairdiff_lib.config import InputError, LoopConfig, MitigationConfig
 from fairdiff_lib.loop import HISTORY_COLUMNS, batch_rows, fit, learning_rate
 from fairdiff_lib.mitigation import Mitigation, make_mitigation
+from fairdiff_lib.training import AutoencoderObjective
 
 ATTRIBUTES = {"race": ("Asian", "Black", "White"), "sex": ("Female", "Male")}
 LOOP = LoopConfig(steps=12, batch=8, warmup=2, checkpoint_every=4, log_every=1, ema_decay=0.9)
@@ -219,3 +220,36 @@ def test_checkpoints_hold_no_pickled_code(tmp_path: Path) -> None:
     newest = next(tmp_path.iterdir())
     torch.load(newest / "optimiser.pt", weights_only=True)
     assert json.loads((newest / "run.json").read_text())["step"] == LOOP.steps
+
+
+class FixedOffset(nn.Module):
+    """Stands in for an autoencoder: adds a colour, has no divergence."""
+
+    def __init__(self, offset: tuple[float, float, float]) -> None:
+        super().__init__()
+        self.offset = nn.Parameter(torch.tensor(offset)[:, None, None])
+
+    def forward(self, pixels: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        return pixels + self.offset, torch.zeros(len(pixels))
+
+
+@pytest.mark.parametrize(
+    ("offset", "plain", "weighted"),
+    [
+        ((0.1, 0.1, 0.1), 0.1 + 0.01, 0.1 + 0.01),  # brightness: the weight leaves it alone
+        ((0.3, -0.1, -0.2), 0.2 + 0.14 / 3, 0.8 + 16 * 0.14 / 3),  # colour alone: 4 times
+        ((0.2, 0.0, 0.1), 0.1 + 0.05 / 3, (0.5 + 0.3 + 0.1) / 3 + (0.25 + 0.09 + 0.01) / 3),
+    ],
+)
+def test_the_chroma_weight_multiplies_the_error_of_colour(
+    offset: tuple[float, float, float], plain: float, weighted: float
+) -> None:
+    images = np.full((2, 3, 4, 4), 100, dtype=np.uint8)
+    losses = []
+    for weight in (1.0, 4.0):
+        module = FixedOffset(offset)
+        objective = AutoencoderObjective(module, images, (1, 2, 2), chroma_weight=weight)
+        generator = torch.Generator().manual_seed(0)
+        losses.append(objective.loss(module, torch.tensor([0, 1]), slice(0, 2), generator))
+    torch.testing.assert_close(losses[0], torch.full((2,), plain))
+    torch.testing.assert_close(losses[1], torch.full((2,), weighted))
