@@ -65,6 +65,7 @@ CORES = int(config.get("cores", 1))
 RUNS_AT_ONCE = min(CORES, len(METHODS) * len(SEEDS))  # trained side by side, as they are equal
 APART = bool(config.get("apart"))  # in a queue each job has CORES of its own
 SHARE = CORES if APART else max(1, CORES // RUNS_AT_ONCE)
+ARM = CORES if APART else 1  # arms are many: here one core each, side by side
 
 FAMILY = DATASET.removesuffix("_simulated")
 AUDIT = ["tab_gates", "tab_contrasts", "tab_differences", "tab_intersections", "tab_encoder"]
@@ -369,11 +370,12 @@ rule arm:
         arm=lambda wildcards: ARM_RUNS[wildcards.run][0].name,
         seed=lambda wildcards: ARM_RUNS[wildcards.run][1],
         failure=lambda wildcards: record(f"arm_{wildcards.run}"),
+    threads: ARM
     resources:
         runtime=720,
     shell:
         f"{shlex.quote(sys.executable)} -m fairdiff_lib.study arm {{params.arm:q}}"
-        f" --seed {{params.seed}} --record {{params.failure:q}} {ROOTS}"
+        f" --seed {{params.seed}} --threads {{threads}} --record {{params.failure:q}} {ROOTS}"
 
 
 # 08 -> ablations: T12, T13, F7, the cost, the verdict on C2
@@ -418,9 +420,10 @@ rule matrix_arm:
         matrix_images,
     output:
         record=f"{LAYOUT.matrix}/{{arm}}_seed{{seed}}.json",
+    threads: ARM
     shell:
         f"{shlex.quote(sys.executable)} -m fairdiff_lib.study arm {{wildcards.arm}} --study matrix"
-        f" --seed {{wildcards.seed}} --record {{output.record:q}} {ROOTS}"
+        f" --seed {{wildcards.seed}} --threads {{threads}} --record {{output.record:q}} {ROOTS}"
 
 
 # 13 -> the downstream matrix, and train on A, test on B. After 07, whose classifiers it reads
