@@ -148,8 +148,7 @@ def make_run(settings: Settings, layout: Layout, cohort: Cohort, arm: Arm, seed:
         return path
     with locked(layout.base.parent / "ablation.lock"):  # the base and the encoder are made once
         write_declaration(settings, layout, cohort)
-        if not (layout.base / "run.json").is_file():
-            pipeline.train(settings, layout, cohort, "base", 0)
+        pipeline.train(settings, layout, cohort, "base", 0)
         fixed = fix(settings, layout, cohort, protocol_of(settings, cohort))
     return measure_run(settings, layout, fixed, arm, seed)
 
@@ -167,8 +166,8 @@ def measure_run(settings: Settings, layout: Layout, fixed: Fixed, arm: Arm, seed
     cohort, own = fixed.cohort, arms.settings_of(settings, arm)
     place = replace(layout, settings=own)
     for source, other in arms.sources_of(settings, arm, seed):
-        _train_once(own, place, cohort, source, other)
-    history, cost = _train_once(own, place, cohort, arm.method, seed)
+        pipeline.train(own, place, cohort, source, other)
+    history, cost = pipeline.train(own, place, cohort, arm.method, seed)
     test = cohort.included().split("test").table
     names, prompts = test["image"].tolist(), test["prompt"].tolist()
     diffusion.generate(own, place, names, prompts, arm.method, seed, "test")
@@ -187,15 +186,6 @@ def measure_run(settings: Settings, layout: Layout, fixed: Fixed, arm: Arm, seed
         stamp | {"trained_at": cost["stamp"]["commit"]},
     )
     return write_run(path_of(layout, arm, seed), run, is_simulated(settings.dataset))
-
-
-def _train_once(
-    settings: Settings, layout: Layout, cohort: Cohort, method: str, seed: int
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Train a run that another arm, in another process, may want at the same time."""
-    folder = layout.run(method, seed)
-    with locked(folder.with_name(f"{folder.name}.lock")):
-        return pipeline.train(settings, layout, cohort, method, seed)
 
 
 def _identity(
@@ -248,7 +238,7 @@ def core_runs(settings: Settings, layout: Layout, cohort: Cohort) -> list[tuple[
         own = arms.settings_of(settings, arm)
         place = replace(layout, settings=own)
         for seed in settings.ablation.other_seeds:
-            _train_once(own, place, cohort, arm.method, seed)
+            pipeline.train(own, place, cohort, arm.method, seed)
             named.append((arm.name, place.run(arm.method, seed)))
     return named
 

@@ -85,7 +85,7 @@ def read_chexpert(root: Path, coding: str, split_seed: int) -> Source:
     Of the public release, one frontal image of each patient whose race (Asian, Black or White),
     sex and labels are known; of these patients 6,000, 1,000 and 3,000 (or 60, 10 and 30 percent
     where there are fewer), in proportion to race, sex and effusion. A blank label is a negative
-    one.
+    one. Of the sampled lists, too, one frontal image of each patient.
 
     Parameters
     ----------
@@ -273,7 +273,7 @@ def _rank(seed: int, name: str) -> str:
 
 
 def _read_lists(root: Path, coding: str) -> Source:
-    """The three lists; a patient in two of them is refused."""
+    """The three lists; a patient in two of them is refused, of several films one is taken."""
     parts: list[pd.DataFrame] = []
     first: dict[str, str] = {}
     for split, name in LISTS.items():
@@ -284,9 +284,17 @@ def _read_lists(root: Path, coding: str) -> Source:
                     f"{root / name}, line {line}: patient {patient!r} is in "
                     f"{LISTS[first[patient]]} too; a patient belongs to one split"
                 )
-        parts.append(part.drop(columns="line"))
+        parts.append(_one_film(part.drop(columns="line")))
     hashes = "\n".join(hash_file(root / name) for name in LISTS.values())
     return Source(pd.concat(parts, ignore_index=True), hashlib.sha256(hashes.encode()).hexdigest())
+
+
+def _one_film(table: pd.DataFrame) -> pd.DataFrame:
+    """A row per patient, as of the release: a usable one where there is any, by a seeded hash."""
+    usable = (table[["sex", "race", *NAMES.values()]] != UNKNOWN).all(axis=1)
+    order = table.assign(unusable=~usable, rank=[_rank(0, path) for path in table["path"]])
+    first = order.sort_values(["unusable", "rank"]).drop_duplicates("subject").index
+    return table.loc[first.sort_values()]
 
 
 def _list_rows(path: Path, coding: str) -> pd.DataFrame:
@@ -331,4 +339,11 @@ def _column(frame: pd.DataFrame, field: str, path: Path) -> str:
             f"{path}: no column {names[0]!r} and only {len(frame.columns)} columns; expected it "
             f"by name or as column {place} (from 0)"
         )
-    return str(frame.columns[place])
+    found = str(frame.columns[place])
+    for other, (known, _) in _FIELDS.items():
+        if other != field and found.strip().lower() in known:
+            raise InputError(
+                f"{path}: no column {names[0]!r}, and column {place} (from 0), where it is "
+                f"expected, is {found!r}"
+            )
+    return found

@@ -5,7 +5,7 @@ Each is made when it is missing and found again when it is there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -16,9 +16,11 @@ from fairdiff_lib.classify import Classifier, fit_classifier
 from fairdiff_lib.cohorts import Cohort
 from fairdiff_lib.config import Settings
 from fairdiff_lib.features import Extractor, make_extractor
-from fairdiff_lib.store import Layout, atomic_file, read_json, write_json
+from fairdiff_lib.loop import fixed_threads
+from fairdiff_lib.store import Layout, atomic_file, locked, read_json, write_json
 
 SAMPLES = 5  # per row of the prompt gallery
+THREADS = 2  # that the encoder is trained on, on every machine
 BLUR = 1 / 32  # standard deviation of the blurred control, fraction of the image's side
 
 
@@ -28,16 +30,30 @@ BLUR = 1 / 32  # standard deviation of the blurred control, fraction of the imag
 def load_encoder(settings: Settings, layout: Layout, cohort: Cohort) -> Classifier:
     """The feature encoder, trained once on the real training split for its conditions.
 
-    One and the same for every method and seed. It never sees test images.
+    One and the same for every method and seed. It never sees test images. Whichever job needs it
+    first makes it, alone and on ``THREADS`` threads: KID follows its rounding.
     """
     folder, notes = layout.features / "encoder", layout.features / "encoder-data.json"
     heads = {c.name: c.levels for c in cohort.spec.conditions}
-    trained = notes.is_file() and read_json(notes)["data_hash"] == cohort.data_hash
-    if trained and (folder / "config.json").is_file():
-        return Classifier.load(folder, settings.encoder, heads)
+
+    def found() -> bool:
+        trained = notes.is_file() and read_json(notes)["data_hash"] == cohort.data_hash
+        return trained and (folder / "config.json").is_file()
+
+    if not found():
+        with locked(layout.features / "encoder.lock"), fixed_threads(THREADS):
+            if not found():
+                _train_encoder(settings, layout, cohort, heads).save(folder)
+                write_json(notes, {"data_hash": cohort.data_hash})
+    return Classifier.load(folder, settings.encoder, heads)
+
+
+def _train_encoder(
+    settings: Settings, layout: Layout, cohort: Cohort, heads: Mapping[str, Sequence[str]]
+) -> Classifier:
     train, val = cohort.included().split("train"), cohort.included().split("val")
     size = settings.model.image_size
-    encoder = fit_classifier(
+    return fit_classifier(
         train.load_images(size),
         train.condition_codes(),
         heads,
@@ -47,9 +63,6 @@ def load_encoder(settings: Settings, layout: Layout, cohort: Cohort) -> Classifi
         seed=0,
         folder=layout.features / "work",
     )
-    encoder.save(folder)
-    write_json(notes, {"data_hash": cohort.data_hash})
-    return encoder
 
 
 def load_extractor(settings: Settings, encoder: Classifier) -> Extractor:

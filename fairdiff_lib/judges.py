@@ -83,7 +83,8 @@ def common_seeds(table: pd.DataFrame, column: str, rule: Protocol) -> list[str]:
 def judge_disparity(evidence: Evidence, rule: Protocol) -> Finding:
     """C1: KID of the baseline, as the mean over its seeds' models, differs between levels.
 
-    Its p is the smallest max-|t| adjusted one over the declared contrasts. The models share the
+    Its p is the smallest max-|t| adjusted one over the declared contrasts that are at least the
+    smallest effect of interest, or over all where none is. The models share the
     patients, so it is made once, on the mean of the models' estimates: one p per seed would
     count every patient several times. It speaks of the mean of these models, for new patients.
 
@@ -99,14 +100,15 @@ def judge_disparity(evidence: Evidence, rule: Protocol) -> Finding:
     if own.empty:
         return Finding.fixed(INCONCLUSIVE, "no declared contrast has enough subjects")
     level = 1 - rule.confidence
-    large = (own["p_adjusted"] < level) & (own["value"].abs() >= own["smallest_effect"])
     otherwise = CONTRADICTED if (own["p_equivalence"] < level).all() else INCONCLUSIVE
+    large = own[own["value"].abs() >= own["smallest_effect"]]
+    shown = own if large.empty else large  # p, effect and words are of one and the same contrast
     return Finding(
-        float(own["p_adjusted"].min()),
-        SUPPORTED if large.any() else otherwise,
+        float(shown["p_adjusted"].min()),
+        otherwise if large.empty else SUPPORTED,
         otherwise,
-        _disparity_words(own),
-        _disparity_effect(own, rule),
+        _disparity_words(shown, len(own)),
+        _disparity_effect(shown, rule),
     )
 
 
@@ -134,14 +136,14 @@ def _models(row: pd.Series) -> int:
     return str(row["seeds"]).count(",") + 1
 
 
-def _disparity_words(own: pd.DataFrame) -> str:
+def _disparity_words(own: pd.DataFrame, declared: int) -> str:
     """The clearest contrast, the smallest effect, and what could have been missed."""
     row = _clearest(own)
     seeds = _models(row)
     ratio = own["mde_ratio"].max()
     missed = f"up to {own['mde'].max():.3g}" + (f" (ratio {ratio:.3g})" if ratio > 0 else "")
     return (
-        f"mean of {seeds} model(s), {len(own)} declared contrast(s); clearest: "
+        f"mean of {seeds} model(s), {declared} declared contrast(s); clearest: "
         f"{row['attribute']} {row['level']} minus {row['reference']} {row['value']:.3g} "
         f"({row['low']:.3g} to {row['high']:.3g}), adjusted p {row['p_adjusted']:.2g}; smallest "
         f"effect of interest {row['smallest_effect']:.3g}; a contrast could have been missed "

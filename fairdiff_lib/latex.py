@@ -23,7 +23,7 @@ WIDE = 115  # letters of \scriptsize in a line of a page
 LONG = 36  # letters of a text; a longer one is set in lines
 SIDE_BY_SIDE = ("method", "metric")  # the first that fits becomes columns
 LABELS = (
-    *("claim", "study", "verdict", "unit"),  # of T14
+    *("claim", "study", "cited", "verdict", "unit"),  # of T14
     *("method", "attribute", "level", "reference", "condition_level", "gate"),
     *("n", "n_reference"),
 )
@@ -34,8 +34,12 @@ AFTER = (
     "training_seeds",
 )
 VERDICT = (  # of T14, whose sentences need a page, not a cell
-    *("dataset", "claim", "study", "verdict", "unit", "value", "low", "high"),
+    *("dataset", "claim", "study", "cited", "verdict", "unit", "value", "low", "high"),
     *("smallest_effect", "mde", "p_holm", "n", "seeds"),
+)
+ESSENTIAL = (  # what is shown of a table that is too long; the CSV has the other metrics
+    *("kid", "fid", "inception_score", "accuracy", "auc", "dpd", "eod", "psd_mean", "psd_max"),
+    *("es_fid", "es_kid", "es_accuracy", "es_auc", "fid_psd_mean", "fid_psd_max"),
 )
 LEFT_OUT = ("low_new", "high_new", "protocol")
 HEADS = {
@@ -43,8 +47,10 @@ HEADS = {
     "n_reference": "n of reference",
     "p_adjusted": "adjusted p",
     "p_holm": "p (Holm)",
-    "mde": "detectable",
+    "mde": "detectable effect",
     "mde_ratio": "detectable ratio",
+    "detectable": "smallest effect detectable",
+    "excludes_zero": "interval excludes 0",
     "seconds": "time (s)",
     "seconds_per_step": "time per step (s)",
     "seconds_per_proposal": "time per proposal (s)",
@@ -90,14 +96,20 @@ def write_latex(path: Path, stamp: Mapping[str, Any], content: str) -> Path:
     table = read_table(path, dtype={"seeds": str, "seed": str})
     keep: tuple[str, ...] = ("dataset", "condition")
     told: tuple[str, ...] = ("value", "low", "high")
+    limits: list[str] = []
     if "quote" in table:
-        table = table[list(VERDICT)].rename(columns={"seeds": "training_seeds"})
+        limits = [text for text in dict.fromkeys(table.get("limits", ())) if isinstance(text, str)]
+        one = "cited" not in table or table["cited"].all()
+        names = [name for name in VERDICT if name != "cited" or not one]
+        table = table[names].rename(columns={"seeds": "training_seeds"})
         keep, told = (*VERDICT, "training_seeds"), (*told, "study", "verdict")
     short = tables.brief(table, keep)
+    if "metric" in short and len(short) > ROWS:
+        short = short[short["metric"].isin(ESSENTIAL)]
     short = short.drop(columns=[name for name in LEFT_OUT if name in short])
     varied, alike = tables.without_alike(short, told)
     cells, panels = _laid_out(_as_text(varied))
-    said = [*_title(path, stamp, content), *_reading(cells, alike, stamp)]
+    said = [*_title(path, stamp, content), *_reading(cells, alike, stamp), *map(escape, limits)]
     if table.empty:
         said.append("The table has no row.")
     if len(cells) > ROWS or len(short) < len(table):
@@ -300,6 +312,12 @@ def _parts(stamp: Mapping[str, Any]) -> dict[str, Any]:
     return dict(stamp.get("datasets", {own: stamp}))
 
 
+def _preset(stamp: Mapping[str, Any]) -> str:
+    """Of one dataset, or of all where they agree."""
+    found = {part.get("parameters", {}).get("preset", "") for part in _parts(stamp).values()}
+    return str(found.pop()) if len(found) == 1 else ""
+
+
 def _origin(path: Path, stamp: Mapping[str, Any]) -> list[str]:
     data = sorted({str(part.get("data_hash", "none")) for part in _parts(stamp).values()})
     return [
@@ -318,7 +336,7 @@ def origin_of(path: Path) -> str:
 
 def _label(path: Path, stamp: Mapping[str, Any]) -> str:
     given = stamp.get("parameters", {})
-    names = [given.get("preset", ""), given.get("dataset", ""), path.parent.name, path.stem]
+    names = [_preset(stamp), given.get("dataset", ""), path.parent.name, path.stem]
     return "tab:" + "-".join(dict.fromkeys(name.replace("_", "-") for name in names if name))
 
 
@@ -326,7 +344,7 @@ def _title(path: Path, stamp: Mapping[str, Any], content: str) -> Iterator[str]:
     """Id and title, dataset and preset."""
     yield escape(f"{looks.short_name(path.stem)}: {content}.")
     where = [looks.dataset_name(name) for name in _parts(stamp) if name]
-    preset = stamp.get("parameters", {}).get("preset", "")
+    preset = _preset(stamp)
     where += [f"preset {preset}"] if preset else []
     if where:
         yield escape(f"{', '.join(where)}.")
@@ -338,8 +356,13 @@ def _reading(
     cells: pd.DataFrame, alike: Mapping[str, Any], stamp: Mapping[str, Any]
 ) -> Iterator[str]:
     """What is the same in all rows, and how to read a cell."""
-    told = [f"{_head(name)} {_word(name, value)}" for name, value in alike.items()
-            if name != "dataset" and value != "not estimable"]  # fmt: skip
+    told = [
+        f"training {'seeds' if ',' in str(value) else 'seed'} {value}"
+        if name == "seeds"
+        else f"{_head(name)} {_word(name, value)}"
+        for name, value in alike.items()
+        if name != "dataset" and value != "not estimable"
+    ]
     if told:
         yield escape(f"In all rows: {'; '.join(told)}.")
     text = [cell for column in cells for cell in cells[column]]

@@ -125,9 +125,22 @@ NAMES: dict[str, str] = {
 }
 
 
+WORDS = {  # of names that are put together
+    "kid": "KID",
+    "fid": "FID",
+    "mifid": "MiFID",
+    "auc": "AUC",
+    "fnr": "false-negative rate",
+    "es": "equity-scaled",
+    "psd": "PSD",
+    "dpd": "DPD",
+    "eod": "EOD",
+}
+
+
 def name_of(key: str) -> str:
     """Display name of an attribute, condition, metric or dataset."""
-    text = NAMES.get(key, key.replace("_", " "))
+    text = NAMES.get(key) or " ".join(WORDS.get(word, word) for word in key.split("_"))
     return text[:1].upper() + text[1:]
 
 

@@ -525,6 +525,22 @@ def process_rank() -> int:
     return int(PartialState(cpu=not has_gpu()).process_index)
 
 
+def process_count() -> int:
+    """How many processes train together."""
+    return int(PartialState(cpu=not has_gpu()).num_processes)
+
+
+@contextmanager
+def fixed_threads(count: int) -> Iterator[None]:
+    """Compute on so many threads, whatever the job has: sums are rounded by their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def leave() -> None:
     """End of a process' last training: without it, several processes abort now and then."""
     if PartialState(cpu=not has_gpu()).num_processes > 1:

@@ -6,7 +6,8 @@ The notebooks call these, print what they return, and draw it.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,10 @@ from fairdiff_lib.downstream_runs import (
     read_watched,
 )
 from fairdiff_lib.fairness import Audit, means_over_seeds
+from fairdiff_lib.loop import process_count
 from fairdiff_lib.protocol import write_protocol
 from fairdiff_lib.seeds import CHANGE_COLUMNS, compare_audits
-from fairdiff_lib.store import Layout, read_json
+from fairdiff_lib.store import Layout, locked, read_json
 
 # -- 03 and 04: training and generation ------------------------------------------------------
 
@@ -50,13 +52,32 @@ def train(
     seed : int
         Not used by the base.
     """
-    if not _finished(layout.base, cohort):
-        training.train_base(settings, layout, cohort)
     folder = layout.base if method == "base" else layout.run(method, seed)
-    if not _finished(folder, cohort):
-        training.train_method(settings, layout, cohort, method, seed)
+    for place in dict.fromkeys((layout.base, folder)):
+        if _finished(place, cohort):
+            continue
+        with _alone(place):
+            if _finished(place, cohort):
+                continue
+            if place == layout.base:
+                training.train_base(settings, layout, cohort)
+            else:
+                training.train_method(settings, layout, cohort, method, seed)
     history = training.read_history([folder]).assign(dataset=settings.dataset)
     return history, read_json(folder / "run.json")
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other jobs out of a run's folder: an arm of the ablation may be a run of the study.
+
+    Processes that train together are one job, and are started by hand (:mod:`distributed`).
+    """
+    if process_count() > 1:
+        yield
+        return
+    with locked(folder.with_name(f"{folder.name}.lock")):
+        yield
 
 
 def _finished(folder: Path, cohort: Cohort) -> bool:

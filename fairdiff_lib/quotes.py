@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from fairdiff_lib.config import Settings
-from fairdiff_lib.findings import ABLATION, NOT_TESTABLE, POWER
+from fairdiff_lib.findings import ABLATION, INCONCLUSIVE, NOT_TESTABLE, POWER
+from fairdiff_lib.gates import failed_words
 from fairdiff_lib.looks import dataset_name
 from fairdiff_lib.store import is_simulated
 
@@ -93,6 +94,8 @@ def quote(row: Mapping[str, Any], facts: Facts) -> str:
     because = f"; {caveats}" if caveats else ""
     if not np.isfinite(row["value"]):
         return f"On {place}, {claim} is {row['verdict']}: {row['reason']}{because}."
+    caveats = "; ".join([*_decides(row, facts), *_caveats(row, facts)])
+    because = f"; {caveats}" if caveats else ""
     units = UNITS.get(row["dataset"].removesuffix("_simulated"), "subjects")
     simulated = "simulated " if is_simulated(row["dataset"]) else ""
     return (
@@ -127,16 +130,36 @@ def _p(adjusted: float) -> str:
 def _sizes(row: Mapping[str, Any]) -> str:
     """Smallest effect of interest, and the detectable one."""
     smallest, mde = row["smallest_effect"], row["mde"]
-    parts = [f"{smallest:.2g} is of interest"] if np.isfinite(smallest) else []
+    parts = ["no smallest effect of interest was declared"]
+    if np.isfinite(smallest):
+        squared = row["unit"].startswith("squared ")
+        plain = f", {smallest**0.5:.2g} unsquared," if squared else ""
+        parts = [f"{smallest:.2g}{plain} is of interest"]
     if np.isfinite(mde):
         parts.append(f"{mde:.2g} would have been found with {POWER:.0%} power")
-    return f", where {' and '.join(parts)}" if parts else ""
+    return f", where {' and '.join(parts)}"
+
+
+def _decides(row: Mapping[str, Any], facts: Facts) -> Iterator[str]:
+    """What the interval says beside a verdict of inconclusive."""
+    if row["claim"] == "C4":
+        yield "C4 needs both C2 and C3, and this is the one that decides"
+    smallest, mde = row["smallest_effect"], row["mde"]
+    found = np.isfinite(row["p_holm"]) and row["p_holm"] < 1 - facts.confidence
+    if row["verdict"] != INCONCLUSIVE or found or not np.isfinite(smallest):
+        return
+    if np.isfinite(row["low"]) and max(-row["low"], row["high"]) < smallest:
+        yield "a change as large as is of interest is excluded" + (
+            ", for which the claim has no verdict" if row["claim"] != "C1" else ""
+        )
+    elif np.isfinite(mde) and mde > smallest:
+        yield f"it would have had to be {mde / smallest:.2g} times what is of interest to be found"
 
 
 def _caveats(row: Mapping[str, Any], facts: Facts) -> Iterator[str]:
-    gates = [re.sub(r" \(.*", "", line) for line in facts.failed]
-    if gates:
-        yield ", ".join(gates)
+    for line in facts.failed:
+        gate = re.match(r"gate (\w+) failed", line)
+        yield failed_words(gate.group(1)) if gate else line
     seeds = row["seeds"]
     if row["claim"] != "C1" and seeds is not None and seeds < facts.least_seeds:
         yield f"comparing methods needs at least {facts.least_seeds} seeds"

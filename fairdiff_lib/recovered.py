@@ -17,7 +17,7 @@ LOSS = "denoising_loss"
 COLUMNS = (
     "dataset", "method", "seeds", "attribute", "level", "reference", "planted", "difficulty",
     "heterogeneity", "role", "metric", "features", "n", "n_reference", "value", "low", "high",
-    "p_adjusted", "smallest_effect", "mde", "excludes_zero", "detectable",
+    "p_adjusted", "smallest_effect", "mde", "excludes_zero", "direction", "detectable",
 )  # fmt: skip
 NOTHING = "nothing"
 
@@ -61,8 +61,10 @@ def recovered_table(gaps: pd.DataFrame, config: Simulator, rule: Protocol) -> pd
         In ``COLUMNS``. difficulty, heterogeneity: planted factors of the level, relative to the
         reference's. seeds: of the models whose mean is measured. value, low, high: level minus
         reference, above 0 is worse. role: of the level's contrast, secondary below the protocol's
-        least n. excludes_zero: the interval does. detectable: the smallest effect of interest
-        would have been found at this n with 80% power; empty where the metric declares none.
+        least n. excludes_zero: the interval does. direction: in words; more difficulty should make
+        it worse, of heterogeneity no direction is known. detectable: the smallest effect of
+        interest would have been found at this n with 80% power; empty where the metric declares
+        none.
     """
     own = gaps[(gaps["method"] == rule.baseline) & (gaps["level"] != SPREAD)]
     kid = (own["metric"] == rule.metric) & own["features"].isin([rule.features, rule.sensitivity])
@@ -86,6 +88,7 @@ def recovered_table(gaps: pd.DataFrame, config: Simulator, rule: Protocol) -> pd
                     "heterogeneity": factors[1],
                     "role": declared.role,
                     "excludes_zero": bool(row["low"] > 0 or row["high"] < 0) if tested else None,
+                    "direction": _direction(row, *factors) if tested else "no interval",
                     "detectable": _detectable(row["mde"], row["smallest_effect"]),
                 }
             )
@@ -108,6 +111,19 @@ def _factors(
     plain = (1.0, 1.0)
     own, other = config.knobs.get(level, plain), config.knobs.get(reference, plain)
     return own[0] / other[0], own[1] / other[1]
+
+
+def _direction(row: Mapping[Any, Any], difficulty: float, heterogeneity: float) -> str:
+    """Where the interval lies, and whether that is as planted."""
+    if row["low"] <= 0 <= row["high"]:
+        return "not told from 0"
+    said = "worse" if row["low"] > 0 else "better"
+    if difficulty == heterogeneity == 1:
+        return f"{said}, where nothing was planted"
+    if difficulty == 1:
+        return f"{said}; no direction was planted"
+    expected = "worse" if difficulty > 1 else "better"
+    return f"{said}, as planted" if said == expected else f"{said}, against what was planted"
 
 
 def _detectable(mde: float, smallest: float) -> bool | None:
@@ -146,7 +162,7 @@ def _in_words(row: Mapping[Any, Any]) -> str:
         return f"{text} has no interval"
     text += f", minus that of {row['reference']}, is {value:+.2g} ({low:+.2g} to {high:+.2g})"
     if row["excludes_zero"]:
-        return f"{text}, so it is seen, as {'worse' if value > 0 else 'better'}"
+        return f"{text}, so it is seen: {row['direction']}"
     more = ""
     if row["detectable"] is not None:
         than = "no larger" if row["detectable"] else "larger"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from fairdiff_lib.findings import (
@@ -32,13 +33,14 @@ CLAIMS: dict[str, str] = {
     "C1": "Stable Diffusion fine-tuned on medical images differs in quality between groups",
     "C2": "FairDiffusion improves image quality and its equity",
     "C3": "FairDiffusion's images train better and fairer classifiers",
-    "C4": "The same holds on other modalities",
+    "C4": "C2 and C3 hold on a modality other than fundus photography, too",
 }
 CITATION = (
     "C2 is cited from the study with more training seeds of both methods, from the main one where "
     "they are equal. The ablation study counts only where it measured the same data with the same "
     "features and was declared before any of its runs was measured. Seeds of the two are never "
-    "pooled, and both rows are shown."
+    "pooled, and both rows are shown; but where both measured the very same runs, there is one "
+    "row, the main study's."
 )
 COLUMNS = (
     "dataset", "claim", "study", "cited", "verdict", "endpoint", "unit", "value", "low", "high",
@@ -122,11 +124,21 @@ def cite(main: pd.DataFrame, ablation: pd.DataFrame) -> pd.DataFrame:
     if ablation.empty:
         return main
     own = main["claim"] == "C2"
+    if same_runs(main[own].iloc[0], ablation.iloc[0]):
+        known = main.loc[own, "reason"] + "; the ablation study has the same runs of both methods"
+        return main.assign(reason=main["reason"].where(~own, known))
     seeds = [int(part["seeds"].fillna(0).iloc[0]) for part in (ablation, main[own])]
     larger = seeds[0] > seeds[1]
     main = main.assign(cited=~own | (not larger))
     both = pd.concat([main, ablation.assign(cited=larger)], ignore_index=True)
     return both.sort_values(["claim", "cited"], kind="stable", ignore_index=True)
+
+
+def same_runs(a: pd.Series, b: pd.Series) -> bool:
+    """Whether two rows rest on the same runs: as many seeds, and equal numbers."""
+    numbers = ["value", "low", "high"]
+    close = np.allclose(a[numbers].astype(float), b[numbers].astype(float), rtol=1e-9, atol=1e-12)
+    return bool(close and a["seeds"] == b["seeds"])
 
 
 def _limited(verdict: str, reason: str, evidence: Evidence) -> tuple[str, str]:

@@ -304,6 +304,20 @@ def test_lists_leave_lateral_views_out(lists: Path) -> None:
     assert len(read_cohort("chexpert", lists)) == 71
 
 
+def test_of_several_listed_films_of_a_patient_one_is_taken(lists: Path) -> None:
+    name, known = LISTS["train"], read_cohort("chexpert", lists).table
+    row = int(np.flatnonzero(known["subject"] == "patient00003")[0])
+    put(name, "c24", 4, "patient00003_study2_view1.jpg")(lists)  # of patient 4 before
+    put(name, "c19", 4, "1.0" if known["effusion"][row] == WITHOUT else "0.0")(lists)
+    shutil.copy(lists / "Chexpert_sample_512/patient00004_study1_view1.jpg",
+                lists / "Chexpert_sample_512/patient00003_study2_view1.jpg")  # fmt: skip
+    table = read_cohort("chexpert", lists).table
+    assert len(table) == 71 and not table["subject"].duplicated().any()
+    put(name, "c5", 3, "Other")(lists)  # a film that can't be used gives way to one that can
+    kept = read_cohort("chexpert", lists).table.set_index("subject").loc["patient00003"]
+    assert kept["image"] == "patient00003_study2_view1"
+
+
 # --- bad input ---
 
 
@@ -362,6 +376,15 @@ LIST_CASES: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
         (f"{LISTS['val']}: missing",),
     ),
     "few columns": (drop_column(LISTS["val"], "c24"), (LISTS["val"], "'filename'", "24 columns")),
+    "another finding in its place": (
+        lambda root: edit(
+            root / LISTS["val"],
+            lambda f: f.rename(columns={f"c{9 + k}": x for k, x in enumerate(FINDINGS) if k}).drop(
+                columns="c9"
+            ),
+        ),
+        (LISTS["val"], "no column 'no finding', and column 9", repr(FINDINGS[1])),
+    ),
     "shifted columns": (
         lambda root: edit(root / LISTS["val"], lambda f: f[["c0", *f.columns]]),
         (LISTS["val"], "line 2", "'c23'"),

@@ -21,6 +21,7 @@ from fairdiff_lib.findings import (
 from fairdiff_lib.judges import Evidence
 from fairdiff_lib.populations import ChestConfig, SimulatorConfig
 from fairdiff_lib.protocol import Declared, Protocol
+from fairdiff_lib.quotes import Facts, quote
 from fairdiff_lib.recovered import about_recovered, planted, recovered_table
 from fairdiff_lib.sentences import about_quotes, verdict_matrix
 from fairdiff_lib.verdict import CLAIMS, cite, verdicts
@@ -290,7 +291,8 @@ def test_limits_stand_in_every_row() -> None:
 def test_c2_is_cited_from_the_study_with_more_seeds() -> None:
     def cited(main: int, ablation: int) -> str:
         both = table(seeds=ablation, study="ablation")
-        found = cite(table(seeds=main), both[both["claim"] == "C2"])
+        other = both[both["claim"] == "C2"].assign(value=lambda rows: rows["value"] + 0.001)
+        found = cite(table(seeds=main), other)
         assert list(found["claim"]) == ["C1", "C2", "C2", "C3", "C4"]  # both are shown
         own = found[found["cited"]]
         assert list(own["claim"]) == list(CLAIMS)
@@ -303,6 +305,41 @@ def test_c2_is_cited_from_the_study_with_more_seeds() -> None:
     assert cited(5, 5) == cited(6, 5) == "main"
     alone = table()
     assert cite(alone, alone.head(0))["cited"].all()
+
+
+def test_the_same_runs_are_shown_once() -> None:
+    main, again = table(before=False), table(study="ablation")
+    found = cite(main, again[again["claim"] == "C2"]).set_index("claim")
+    assert list(found.index) == list(CLAIMS) and set(found["study"]) == {"main"}
+    assert "the ablation study has the same runs" in found.loc["C2", "reason"]
+    assert "exploratory" in found.loc["C2", "quote"]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"low": -0.02, "high": 0.01, "mde": 0.03}, "a change as large as is of interest is exc"),
+        ({"low": -0.3, "high": 0.1, "mde": 0.2}, "it would have had to be 5 times what is of"),
+        ({"low": -0.3, "high": 0.1, "mde": 0.03}, ""),
+        ({"smallest_effect": float("nan")}, "no smallest effect of interest was declared"),
+        ({"unit": "squared KID"}, "0.04, 0.2 unsquared, is of interest"),
+        ({"claim": "C4"}, "C4 needs both C2 and C3"),
+    ],
+)
+def test_a_quote_says_what_an_undecided_interval_leaves(
+    values: dict[str, object], words: str
+) -> None:
+    row = {
+        **{"dataset": "ham10000", "claim": "C2", "study": "main", "statement": "it helps"},
+        **{"verdict": INCONCLUSIVE, "reason": "r", "p_holm": 0.4, "endpoint": "change"},
+        **{"unit": "KID", "value": -0.01, "low": -0.1, "high": 0.1, "smallest_effect": 0.04},
+        **{"mde": 0.01, "n": 200, "seeds": 6, **values},
+    }
+    said = quote(row, Facts("a model", ("gate below_blurred_reals failed (x)",), True, 0.95, 5))
+    assert words in said
+    assert "further from real ones than blurred real ones are (gate below_blurred_reals" in said
+    undecided = ("is excluded" in said) + ("it would have had to be" in said)
+    assert undecided == (words[:4] in ("a ch", "it w"))
 
 
 # -- planted against measured ----------------------------------------------------------------
@@ -342,12 +379,14 @@ def test_what_was_planted_stands_beside_what_was_measured() -> None:
     assert (first["planted"], first["difficulty"]) == ("camera noise x 3", 3.0)
     assert (first["role"], first["seeds"]) == ("secondary", "0,1")
     assert first["value"] == 0.05 and first["excludes_zero"] and first["detectable"]
+    assert first["direction"] == "worse, as planted"
     loss = found.iloc[1]
     assert loss["metric"] == "denoising_loss" and loss["detectable"] is None
     assert (found.iloc[2]["planted"], found.iloc[2]["excludes_zero"]) == ("nothing", None)
     text = about_recovered(found)
     assert "camera noise x 3 planted for race Black (secondary, n=30 against 300)" in text
-    assert "so it is seen, as worse" in text and "so it is seen, as better" in text
+    assert "so it is seen: worse, as planted" in text
+    assert "so it is seen: better, against what was planted" in text
     assert "Where nothing was planted" not in text  # Asian has no interval
     other = recovered(SimulatorConfig(difficulty_black=1.0, difficulty_asian=2.0))
     assert "2 of 2 intervals exclude 0" in about_recovered(other)  # Black's: false alarms
