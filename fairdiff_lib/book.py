@@ -20,7 +20,14 @@ from fairdiff_lib.config import InputError
 from fairdiff_lib.executed import joined
 from fairdiff_lib.shelf import Part, read_shelf, verdicts
 from fairdiff_lib.site import check_site
-from fairdiff_lib.store import PROJECT_ROOT, atomic_file, atomic_folder, read_json, write_json
+from fairdiff_lib.store import (
+    PROJECT_ROOT,
+    atomic_file,
+    atomic_folder,
+    read_json,
+    refuse_other,
+    write_json,
+)
 
 TEXTS = {  # the project's own pages -> where they stand in the book
     "README.md": "readme",
@@ -94,6 +101,7 @@ def make_book(figures: Path, output: Path) -> tuple[Path, list[str]]:
     parts = read_shelf(figures)
     if not parts:
         raise InputError(f"{figures}: no table, figure or executed notebook with a stamp below it")
+    refuse_other(output, "source", "doctrees", "html")
     write_sources(parts, figures, output / "source")
     shutil.rmtree(output / "html", ignore_errors=True)  # or pages that are gone would stay
     warnings = build_site(output)

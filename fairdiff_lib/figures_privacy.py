@@ -82,7 +82,7 @@ def _panels(shown: Rows, false_positives: float) -> list[tuple[str, Rows, float]
         (f"Nearer to training\n({space})", near[near["features"] == space], NO_SIGNAL)
         for space in dict.fromkeys(near["features"])
     ]
-    words = f"Members found, at\n{false_positives:.0%} false positives"
+    words = f"Members found, at\n{100 * false_positives:g}% false positives"
     for metric, title, chance in (
         (AUC, "Membership\nAUC", 0.5),
         (FOUND, words, false_positives),

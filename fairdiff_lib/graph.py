@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -106,6 +107,11 @@ class Study:
             matrix_arms.check_arms(settings)
         if self.study == "sweep":
             sweep_cells.check_cells(settings)
+        if self.study == "privacy" and not settings.audit.loss_timesteps:
+            raise InputError(
+                "audit.loss_timesteps is empty: study privacy compares denoising losses; "
+                "expected at least one"
+            )
         check_methods(settings.methods)
         if min(settings.seeds) < 0:
             raise InputError(f"seeds={settings.seeds}: expected 0 or more each")
@@ -330,7 +336,12 @@ def _remove_stale_lock(studies: Sequence[Study], cores: int, profile: Profile) -
     if locks.is_dir() and any(locks.iterdir()):
         print("fairdiff run: an earlier run was killed; its lock is removed, its work goes on")
         command = _command(studies, cores, profile, "--unlock")
-        subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, check=True)
+        done = subprocess.run(
+            command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            said = " ".join((done.stderr or done.stdout).split())[-300:]
+            raise InputError(f"{locks}: an earlier run's lock can't be removed ({said})")
 
 
 def _follow(
@@ -353,7 +364,7 @@ def _follow(
             _show(process.stdout, stream, started, brief, several)
             return process.wait()
         except KeyboardInterrupt:
-            _wait_or_interrupt(process)
+            _wait_or_interrupt(process, stream)
             return 130
         finally:
             signal.signal(signal.SIGTERM, before)
@@ -364,13 +375,27 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _wait_or_interrupt(process: subprocess.Popen[str]) -> None:
-    """A terminal interrupts Snakemake too; a lone signal to us has to be passed on."""
+def _wait_or_interrupt(process: subprocess.Popen[str], log: IO[str]) -> None:
+    """A terminal interrupts Snakemake too; a lone signal to us has to be passed on.
+
+    What it still says goes into the log: if nobody read it, a full pipe would stop it for ever.
+    """
+    assert process.stdout is not None
+    rest = threading.Thread(target=_drain, args=(process.stdout, log), daemon=True)
+    rest.start()
     try:
         process.wait(timeout=3)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGINT)
         process.wait()
+    rest.join(timeout=3)  # a job that outlives Snakemake holds the pipe open
+
+
+def _drain(lines: Iterable[str], log: IO[str]) -> None:
+    for line in lines:
+        if log.closed:
+            return
+        log.write(line)
 
 
 def _show(lines: Iterable[str], log: IO[str], started: float, brief: bool, several: bool) -> None:

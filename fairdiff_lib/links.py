@@ -126,16 +126,25 @@ def stamped_files(root: Path) -> list[Path]:
 def stamp_links(root: Path) -> list[Link]:
     """Two links for every table and figure below a folder: its bytes, and its stamp's commit.
 
-    A stamp of several datasets is broken where any of theirs is.
+    One more for each other file that a stamp names, as a figure's PDF. A stamp of several datasets
+    is broken where any of theirs is.
     """
-    links = []
-    for path in stamped_files(root):
+    links, named = [], set()
+    shown = stamped_files(root)
+    for path in shown:
         name = path.relative_to(root).as_posix()
         own = bytes_link(path)
         links.append(Link(name, own.state, own.detail))
         if stamp_path(path).is_file():
             stamp = read_json(stamp_path(path))
             links += [commit_link(name, part) for part in parts_of(stamp)]
+            named |= {path.with_name(other) for other in stamp.get("files") or ()}
+    for path in sorted(named - set(shown)):
+        name = path.relative_to(root).as_posix()
+        if path.is_file():
+            links.append(hash_link(path, read_json(stamp_path(path)), stamp_path(path).name))
+        else:
+            links.append(Link(name, BROKEN, "missing; a stamp names it"))
     return links
 
 

@@ -161,7 +161,7 @@ class _Rates:
         if self.few:
             parts.append(
                 f"fewer than {round(1 / self.target)} non-members: a false-positive rate of "
-                f"{self.target:.0%} can't be resolved"
+                f"{100 * self.target:g}% can't be resolved"
             )
         return "; ".join(parts)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,16 +15,18 @@ from fairdiff_lib.cohorts import Cohort
 from fairdiff_lib.config import InputError, Settings
 from fairdiff_lib.contrasts import EXPLORATORY
 from fairdiff_lib.downstream_runs import REAL
-from fairdiff_lib.fairness import Audit, audit, labelled
+from fairdiff_lib.fairness import Audit, Labelled, audit, labelled, means_over_seeds
 from fairdiff_lib.harm_study import Tables, finish
 from fairdiff_lib.inference import Floats, Groups, group_units
 from fairdiff_lib.privacy import NEARER, Pool, nearer_metric
+from fairdiff_lib.seeds import SEED_INTERVAL
 from fairdiff_lib.store import Layout
 
 NEAREST = (NEARER,)  # metrics of the first audit, then of the second
 ATTACK = (membership.AUC, membership.FOUND, membership.ALARMED, membership.ADVANTAGE)
 CONTRASTED = (NEARER, *membership.CONTRASTED)
 SPLITS = ("train", "val", "test")  # the first is what the generator was trained on
+MEAN_NOTE = "interval over subjects, of the mean of these runs"
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ def collect_privacy(settings: Settings, layout: Layout, cohort: Cohort) -> Table
     known = read_known(settings, layout, cohort)
     parts: list[pd.DataFrame] = []
     audits: list[tuple[Mapping[str, Any], Audit]] = []
+    contrasted: list[tuple[Mapping[str, Any], Audit]] = []
     control = nearest_audits(known, [space.test for space, _, _ in known.spaces])
     for seed in settings.seeds:
         labels = {"dataset": settings.dataset, "method": REAL, "seed": seed}
@@ -81,8 +84,30 @@ def collect_privacy(settings: Settings, layout: Layout, cohort: Cohort) -> Table
         found = [*nearest_audits(known, made), *attack(known, layout, method, seed).values()]
         for one in found:
             parts.append(labelled(share_rows(one), labels))
-            audits += [(labels, one)] if one.metric in CONTRASTED else []
-    return finish(settings, layout, parts, audits)
+            audits.append((labels, one))
+            contrasted += [(labels, one)] if one.metric in CONTRASTED else []
+    result = finish(settings, layout, parts, contrasted)
+    return replace(result, table=for_new_subjects(result.table, audits))
+
+
+def for_new_subjects(table: pd.DataFrame, audits: Labelled) -> pd.DataFrame:
+    """The table with intervals over subjects in the rows of a mean over seeds.
+
+    Who was trained on and who was held out is the same for every seed: a spread over seeds knows
+    nothing of that chance, and an interval made of it would find members in noise.
+    """
+    rows = [labelled(share_rows(one), labels) for labels, one in means_over_seeds(audits)]
+    names = ["method", "attribute", "level", "metric", "features", "seeds"]
+    means = pd.concat(rows, ignore_index=True)
+    means = means[means["seeds"].str.contains(",")].set_index(names)
+    keys = pd.MultiIndex.from_frame(table[names])
+    known = keys.isin(means.index)
+    found = means.reindex(keys[known])
+    table = table.copy()
+    for side in ("low", "high"):
+        table.loc[known, side] = found[side].to_numpy()
+    table.loc[known, "note"] = table.loc[known, "note"].str.replace(SEED_INTERVAL, MEAN_NOTE)
+    return table
 
 
 def share_rows(one: Audit) -> pd.DataFrame:

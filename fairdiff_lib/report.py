@@ -301,6 +301,13 @@ def collect_verdict(
 ) -> pd.DataFrame:
     """T14's rows of this dataset: the main study's, and C2 of the ablation study where it ran."""
     kind, rule = family(settings.dataset), protocol.rule
+    own = (*QUALITY_TABLES[kind], *DOWNSTREAM_TABLES[kind], "tab_contrasts", "tab_gates")
+    made = data_version(layout, own)
+    if made != cohort.data_hash:
+        raise InputError(
+            f"{layout.figures}: its tables are of data {made[:10]}, {layout.data} holds "
+            f"{cohort.data_hash[:10]} now; run the study again"
+        )
     evidence = Evidence(
         dataset=settings.dataset,
         attributes=list(assets.attribute_levels(cohort)),

@@ -44,7 +44,7 @@ def about_members(table: pd.DataFrame, false_positives: float) -> str:
         )
         lines.append(
             f"- {look_of(method).label}: AUC {number(auc)}, "
-            f"{_against(auc, 0.5)}; found at {false_positives:.0%} false positives "
+            f"{_against(auc, 0.5)}; found at {100 * false_positives:g}% false positives "
             f"{number(found)}, {_against(found, false_positives)}{best}."
         )
     return "\n".join(lines)

@@ -120,6 +120,33 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def refuse_other(folder: Path, *known: str, need: str = "") -> None:
+    """Refuse to replace a folder that holds something else than what goes there.
+
+    Parameters
+    ----------
+    folder : Path
+        May be missing or empty.
+    *known : str
+        Names that it may hold; without any, all are allowed.
+    need : str
+        A name without which it is another folder.
+
+    Raises
+    ------
+    InputError
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: a file; expected a new or empty folder")
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    other = [name for name in names if known and name not in known]
+    if other or (names and need and need not in names):
+        raise InputError(
+            f"{folder}: holds {(other or names)[0]}, which would be lost; expected a new or empty "
+            "folder, or what this command wrote before"
+        )
+
+
 def write_json(path: Path | str, value: Any) -> None:
     """Write JSON atomically: sorted keys, two-space indent."""
     with atomic_file(path) as temporary:

@@ -33,7 +33,7 @@ from fairdiff_lib.notebook import (
     write_record,
 )
 from fairdiff_lib.profiles import Profile
-from fairdiff_lib.store import PROJECT_ROOT, write_json
+from fairdiff_lib.store import PROJECT_ROOT, refuse_other, write_json
 from fairdiff_lib.timings import note_timing, read_timings, write_expected
 
 if TYPE_CHECKING:
@@ -417,8 +417,9 @@ def _simulate(chosen: argparse.Namespace) -> int:
     from fairdiff_lib.simulators import simulate
 
     settings = Study(chosen.preset, chosen.dataset, _overrides(chosen.set)).settings
-    started = time.monotonic()
-    simulate(settings, Path(chosen.output))
+    started, output = time.monotonic(), Path(chosen.output).resolve()
+    refuse_other(output, need="simulated.json")
+    simulate(settings, output)
     seconds = time.monotonic() - started
     print(f"{dataset_name(settings.dataset)}: written to {chosen.output} ({seconds:.0f} s)")
     return 0

@@ -100,6 +100,7 @@ class _Chain:
         return [
             self._data(),
             *(self._upstream(self.study / "executed" / f"{name}.ipynb") for name in self.stages()),
+            *self._cited_ablation(),
             *self._recorded_runs(),
             *self._protocol(),
             *self._folders(),
@@ -139,6 +140,14 @@ class _Chain:
     @property
     def of_ablation(self) -> bool:
         return self.copy is not None and self.copy.parent.parent.name == "ablation"
+
+    @property
+    def cites_ablation(self) -> bool:
+        """Whether a row of it is the ablation study's verdict."""
+        own = self.study / "tab_verdict.csv" if self.study else None
+        if self.path.stem not in ("tab14", "tab_verdict") or own is None or not own.is_file():
+            return False
+        return bool((read_table(own, ("study",))["study"] == "ablation").any())
 
     def stages(self) -> list[str]:
         """Jobs whose results the file rests on, in the graph's order, but for its own."""
@@ -206,9 +215,17 @@ class _Chain:
 
     # -- recorded runs and protocol ----------------------------------------------------------
 
+    def _cited_ablation(self) -> Iterator[Link]:
+        """The ablation study's notebook and table, where a verdict cites them."""
+        if self.study and self.cites_ablation:
+            yield self._upstream(self.study / "ablation" / "executed" / "08_ablations.ipynb")
+            table = self.study / "tab_c2.csv"
+            missing = Link(table.name, BROKEN, "missing; the verdict cites it")
+            yield bytes_link(table) if table.is_file() else missing
+
     def _recorded_runs(self) -> Iterator[Link]:
         """What the ablation study keeps of its runs, in git."""
-        if not (self.of_ablation and self.study):
+        if not ((self.of_ablation or self.cites_ablation) and self.study):
             return
         folder = self.study / "ablation" / "runs"
         paths = sorted(folder.glob("*.json"))

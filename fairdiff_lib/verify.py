@@ -23,7 +23,7 @@ from fairdiff_lib.config import InputError
 from fairdiff_lib.executed import cells_of, joined, text_of
 from fairdiff_lib.graph import Study, run_graph
 from fairdiff_lib.links import broken, count, stamp_links
-from fairdiff_lib.store import atomic_file, read_json, read_table, write_json
+from fairdiff_lib.store import atomic_file, read_json, read_table, refuse_other, write_json
 
 TIMED = re.compile("seconds|optimiser_share|measure_share|memory")  # names of what a clock gave
 IGNORED = "nbval-ignore-output"  # nbval's tag for a cell that runs without being compared
@@ -57,10 +57,11 @@ def check_twice(place: Path, cores: int) -> list[str]:
     Raises
     ------
     InputError
-        nbval isn't installed, or a run fails for bad input.
+        nbval isn't installed, ``place`` holds something else, or a run fails for bad input.
     """
     if find_spec("nbval") is None:
         raise InputError("nbval isn't installed: pip install -e '.[dev]'")
+    refuse_other(place, "first", "second", "compared")
     shutil.rmtree(place, ignore_errors=True)
     studies = []
     for name in ("first", "second"):

@@ -182,6 +182,14 @@ def test_every_run_and_the_control_are_in_the_tables(
     assert set(result.table["metric"]) == {*privacy_study.NEAREST, *privacy_study.ATTACK}
     assert set(result.contrasts["metric"]) == set(privacy_study.CONTRASTED)
     assert set(result.contrasts["seeds"]) == {"0,1"}
+    auc = result.table[result.table["metric"] == membership.AUC].set_index(["level", "seeds"])
+    auc = auc[auc["method"] == "none"]
+    width = (auc["high"] - auc["low"])["all"]
+    # of two seeds a t-interval would reach 9 standard deviations; subjects are as many as in one
+    assert 0.5 * width["0"] < width["0,1"] < 1.05 * width["0"]
+    mean = auc.loc[("all", "0,1")]
+    assert mean["low"] < 0.5 < mean["high"]  # nothing tells members here
+    assert "over subjects, of the mean" in mean["note"]
     assert result.table["note"].str.contains("gates were not run").all()
 
 

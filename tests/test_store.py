@@ -13,6 +13,8 @@ import pytest
 
 from fairdiff_lib import store
 from fairdiff_lib.config import InputError, load_settings
+from fairdiff_lib.store import refuse_other
+from fairdiff_lib.study import main
 
 
 def full_disk() -> OSError:
@@ -143,3 +145,29 @@ def test_recorded_scalars_are_plain(tmp_path: Path) -> None:
     store.record(layout, "05", {"n": np.int64(3), "kid": np.float64("nan"), "gate": True})
     kept = store.read_json(layout.records / "05.json")
     assert kept == {"n": 3, "kid": None, "gate": True}
+
+
+def test_a_folder_that_holds_something_else_is_not_replaced(tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    refuse_other(taken, "html")  # isn't there yet
+    taken.mkdir()
+    refuse_other(taken, need="simulated.json")  # empty
+    (taken / "html").touch()
+    refuse_other(taken, "html", "source")
+    for known, need in ((("source",), ""), ((), "simulated.json")):
+        with pytest.raises(InputError, match="taken: holds html, which would be lost"):
+            refuse_other(taken, *known, need=need)
+    refuse_other(taken, need="html")
+    with pytest.raises(InputError, match="a file; expected a new or empty folder"):
+        refuse_other(taken / "html")
+
+
+@pytest.mark.parametrize("command", ["simulate", "verify", "book"])
+def test_no_command_empties_a_folder_of_others(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.txt").write_text("years of work")
+    assert main([command, "--output", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "holds mine.txt, which would be lost" in said and said.count("\n") == 1
+    assert (tmp_path / "mine.txt").read_text() == "years of work"

@@ -273,6 +273,45 @@ def test_a_verdict_names_the_protocol_of_its_dataset(layout: Layout) -> None:
         assert found["09_verdict"].state == links.OK
 
 
+def test_a_verdict_that_cites_the_ablation_rests_on_it(layout: Layout) -> None:
+    stamp = read_json(layout.figures / "tab05.json")
+    del stamp["files"]
+    write_json(layout.executed / "09_verdict.ipynb", executed(stamp["parameters"], stamp))
+
+    def chain(study: str) -> dict[str, links.Link]:
+        rows = pd.DataFrame({"claim": ["C2"], "study": [study], "protocol": [""]})
+        path = write_table(rows, layout.figures / "tab_verdict.csv", stamp)
+        return {link.name: link for link in trace(path, layout.runs_root)}
+
+    assert not {"08_ablations", "tab_c2.csv"} & set(chain("main"))
+    assert chain("ablation")["tab_c2.csv"].state == links.BROKEN  # it isn't there
+    copy = layout.ablation / "executed" / "08_ablations.ipynb"
+    write_json(copy, executed(stamp["parameters"], stamp))
+    write_table(pd.DataFrame({"value": [1.0]}), layout.figures / "tab_c2.csv", stamp)
+    found = chain("ablation")
+    assert found["08_ablations"].state == found["tab_c2.csv"].state == links.OK
+    change(layout.figures / "tab_c2.csv", "1.0", "2.0")
+    assert chain("ablation")["tab_c2.csv"].state == links.BROKEN
+
+
+def test_every_file_that_a_stamp_names_is_checked(tmp_path: Path) -> None:
+    stamp = {"commit": "a" * 40, "dirty": False}
+    (tmp_path / "fig01.png").write_bytes(b"p")
+    (tmp_path / "fig01.pdf").write_bytes(b"q")
+    names = ("fig01.png", "fig01.pdf")
+    files = {name: store.hash_file(tmp_path / name) for name in names}
+    write_json(tmp_path / "fig01.json", {**stamp, "files": files})
+
+    def state() -> str:
+        return {link.name: link.state for link in links.stamp_links(tmp_path)}["fig01.pdf"]
+
+    assert state() == links.OK
+    (tmp_path / "fig01.pdf").write_bytes(b"other")
+    assert state() == links.BROKEN
+    (tmp_path / "fig01.pdf").unlink()
+    assert state() == links.BROKEN
+
+
 def test_commits_are_looked_up_in_git() -> None:
     head = store.git("rev-parse", "HEAD")
     if head is None:
