@@ -62,6 +62,8 @@ class Facts:
         The condition that they are standardised for.
     table : str
         The file that holds all contrasts.
+    standing : str
+        Stands before the finding: what limits it most.
     """
 
     title: str
@@ -73,6 +75,7 @@ class Facts:
     standardised: pd.DataFrame | None = None
     mix: str = ""
     table: str = "contrasts.csv"
+    standing: str = ""
 
 
 @dataclass(frozen=True)
@@ -238,7 +241,7 @@ def _content(audit: Audit, facts: Facts, stamp: Mapping[str, Any]) -> _Content:
     hidden = len(audit.contrasts) - SHOWN
     return _Content(
         facts.title,
-        finding(audit),
+        f"{facts.standing}{finding(audit)}",
         [*facts.compared, ("Primary endpoint", facts.endpoint)],
         dots,
         dots_foot(dots, facts.unit, audit.design.confidence),

@@ -22,6 +22,7 @@ from fairdiff_lib.looks import (
     SPLITS,
     STYLE,
     Look,
+    classifier_name,
     dataset_name,
     look_of,
     name_of,
@@ -193,7 +194,7 @@ def fig03(
     single = ~table["seeds"].astype(str).str.contains(",")  # a mean has no width of its own
     noise = table[(table["metric"] == floor) & single]
     band = " Grey: noise between two halves of the reals." if len(noise) else ""
-    foot = f"{interval_text(part)}{band} n: subjects behind each value.{features}"
+    foot = f"{interval_text(part, seeds_drawn=True)}{band} n: subjects behind each value.{features}"
     title = f"Image quality by group: {dataset_name(dataset)}"
     methods = ordered_methods(part["method"])
     looks = [look_of(method) for method in methods]
@@ -223,11 +224,12 @@ def means_and_seeds(table: pd.DataFrame, keys: Sequence[str]) -> tuple[pd.DataFr
     return table[mean | ~averaged], table[averaged & ~mean]
 
 
-def interval_text(table: pd.DataFrame) -> str:
-    """What whiskers mean, from the table's own columns."""
+def interval_text(table: pd.DataFrame, *, seeds_drawn: bool = False) -> str:
+    """What whiskers mean, from the table's own columns, and dots of single seeds if drawn."""
     several = "seeds" in table and table["seeds"].astype(str).str.contains(",").any()
     if several:
-        return "Dots: mean over seeds, with 95% interval over seeds; small dots: single seeds."
+        small = "; small dots: single seeds" if seeds_drawn else ""
+        return f"Dots: mean over seeds, with 95% interval over seeds{small}."
     return "Dots: one training seed; 95% interval over subjects, not over training runs."
 
 
@@ -321,14 +323,17 @@ def fig04(table: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
     attributes = list(dict.fromkeys(sigma["attribute"]))
     overall = table[table["attribute"] == ""]
     others = ["acquisition", "objective", "loss"]
+    seeds = sorted(set(table["seed"]))
     foot = (
         "Step: optimiser step of the fine-tuning. Loss: unweighted denoising error, mean of the "
         "steps since the last mark. Gap: largest minus smallest level's loss, summed over "
-        "attributes. Sigma: solid for FairDiffusion, dotted for the random perturbation."
+        f"attributes. Training seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}."
     )
+    if "random" in set(sigma["method"]):
+        foot += " Sigma: dotted for the random perturbation."
     title = f"What the optimiser did: {dataset_name(dataset)}"
     looks = [look_of(method) for method in ordered_methods(table["method"])]
-    fig = page(2.6 + 2.0 * bool(attributes), title, foot, notes, looks)
+    fig = page(2.6 + 2.0 * bool(attributes), title, foot, notes)
     with matplotlib.rc_context(STYLE):
         grid = stacked(fig, 1 + bool(attributes))
         if attributes:
@@ -339,6 +344,7 @@ def fig04(table: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
         labels = ("acquisition (UCB) of the next sigma", "objective: minus the loss gap", "loss")
         for ax, quantity, label in zip(grid[-1].subplots(1, 3), others, labels, strict=True):
             _path_panel(ax, overall[overall["quantity"] == quantity], label)
+            panel_legend(ax, looks if quantity == "loss" else [])
     return fig
 
 
@@ -427,9 +433,14 @@ def fig05(
     foot = (
         "Equity-scaled M = M / (1 + sum over levels |M_level - M|), 1 is best (dashed; intervals "
         "are cut there). "
-        f"Tested on real images, n = {many} subjects. "
-        f"{interval_text(part)}"
+        f"Tested on real images, n = {many} subjects. {interval_text(part)}"
     )
+    known = np.isfinite(part["value"])
+    if (known & ~np.isfinite(part["low"])).any():
+        foot += " No bar: not estimable, as where a level has one subject of a class."
+    alone = set(conditions) - set(part.loc[part["source"] != "real", "condition"])
+    if alone and len(sources) > 1:
+        foot += " Real images alone: the prompt does not name that condition."
     attributes = list(dict.fromkeys(part["attribute"]))
     height = 1.2 + len(rows) * (0.55 + 0.42 * len(attributes))
     title = f"Which images train a fair classifier? {dataset_name(dataset)}"
@@ -443,7 +454,7 @@ def fig05(
                 ax.set_xlabel(name_of(metric))
                 if i == 0:
                     ax.set_title(name_of(condition), loc="left")
-            axes[i, 0].set_ylabel(str(classifier).removesuffix(" from scratch"), fontsize=6.5)
+            axes[i, 0].set_ylabel(classifier_name(str(classifier)), fontsize=6.5)
             _end_at_one(axes[i])
     return fig
 

@@ -64,7 +64,7 @@ def fig07(cells: pd.DataFrame, doses: pd.DataFrame, notes: Sequence[str] = ()) -
         Warnings to print on the page.
     """
     if cells.empty:
-        return page(0.7, "Does the optimiser's setting matter?", "Not run on this dataset.", notes)
+        return page(0.7, "Does the optimiser's setting matter?", "Not run on this data set.", notes)
     columns = ("dataset", "time_window", "exploitation_rate", "baseline", "metric", "seeds")
     dataset = require(cells, columns, "fig07")
     own = cells[(cells["metric"] == "kid") & (cells["attribute"] == "overall")]
@@ -72,7 +72,8 @@ def fig07(cells: pd.DataFrame, doses: pd.DataFrame, notes: Sequence[str] = ()) -
     foot = (
         "Left: change in overall KID from Stable Diffusion (95% interval over seeds), the seeds, "
         "and the variance of the weights that the setting amounts to; empty cells were not run. "
-        "Right: a mark per run; weights of variance 0 would be Stable Diffusion."
+        "Colours end at the smallest effect of interest. Right: a mark per run; weights of "
+        f"variance 0 would be Stable Diffusion. n = {int(own['n'].max())} test subjects."
     )
     looks = [arm_look(name) for name in dict.fromkeys(doses["method"].str.split(" ").str[0])]
     fig = page(3.7, f"Does the optimiser's setting matter? {dataset_name(dataset)}", foot, notes)
@@ -99,7 +100,7 @@ def _heat_map(ax: Axes, table: pd.DataFrame) -> None:
     """Changes by window (columns) and rate (rows)."""
     grid = table.pivot(index="exploitation_rate", columns="time_window", values="value")
     values = grid.to_numpy(dtype=float)
-    most = float(np.nanmax(np.abs(values))) or 1.0
+    most = float(np.nanmax([*np.abs(values).ravel(), table["smallest_effect"].max()])) or 1.0
     ax.imshow(values, cmap="PuOr", vmin=-most, vmax=most, aspect="auto", origin="lower", alpha=0.5)
     for _, row in table.iterrows():
         x = list(grid.columns).index(row["time_window"])
@@ -124,7 +125,7 @@ def _dose(ax: Axes, table: pd.DataFrame, label: str) -> None:
                 mec="white", mew=0.4)  # fmt: skip
     ax.axhline(0, color="#bbbbbb", lw=0.6, zorder=0)
     ax.set_xlabel("variance of the weights")
-    ax.set_ylabel(label.replace("\n", " "))
+    ax.set_ylabel(label, fontsize=7)
     ax.ticklabel_format(axis="y", style="sci", scilimits=(-3, 3), useMathText=True)
 
 

@@ -16,6 +16,7 @@ from fairdiff_lib.figures import interval_text, means_and_seeds
 from fairdiff_lib.looks import (
     MUTED,
     STYLE,
+    classifier_name,
     dataset_name,
     look_of,
     name_of,
@@ -63,8 +64,9 @@ def fig_matrix(table: Rows, *, condition: str, attribute: str, notes: Sequence[s
     shown, _ = means_and_seeds(chosen, ["method", "share"])
     keys = list(shown[["attribute", "level"]].drop_duplicates().itertuples(index=False, name=None))
     arms = ordered_methods(shown["method"])
+    classifier = classifier_name(str(shown["classifier"].iloc[0]))
     foot = (
-        f"{shown['classifier'].iloc[0]}, as many optimiser steps in every run. Real training "
+        f"{classifier}, as many optimiser steps in every run. Real training "
         "subjects are drawn, not validation subjects; the generator saw all of them. Dotted "
         "lines: without real images. "
         f"Balanced: each level of {name_of(attribute).lower()} equally often. "

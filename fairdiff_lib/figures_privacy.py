@@ -69,10 +69,15 @@ def fig_privacy(table: Rows, *, false_positives: float, notes: Sequence[str] = (
             _panel(ax, own, lines, methods)
             ax.axvline(chance, color=MUTED, lw=0.8, ls=(0, (4, 3)), zorder=0)
             ax.set_title(words, loc="left")
+            ax.set_xlabel("AUC" if "AUC" in words else f"share of {_counted(words)}", fontsize=7)
         alarmed = shown[shown["metric"] == ALARMED]
         _alarms(axes[-1], alarmed, lines, methods)
         _name_rows(axes[0], shown[shown["metric"] == NEARER], lines)
     return fig
+
+
+def _counted(words: str) -> str:
+    return "members" if words.startswith("Members") else "images"
 
 
 def _panels(shown: Rows, false_positives: float) -> list[tuple[str, Rows, float]]:

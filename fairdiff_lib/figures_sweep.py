@@ -78,7 +78,8 @@ def _maps(part: Any, maps: Rows, own: Cell) -> None:
     spaces = list(dict.fromkeys(maps["features"]))
     for ax, space in zip(part.subplots(1, len(spaces), squeeze=False)[0], spaces, strict=True):
         _heat(ax, maps[maps["features"] == space], own)
-        ax.set_title(f"KID of all, {space} features", loc="left")
+        many = int(maps.loc[maps["features"] == space, "n"].max())
+        ax.set_title(f"KID of all ({many}), {space} features", loc="left")
 
 
 def _by_level(part: Any, shown: Rows, own: Cell, names: Sequence[str]) -> None:

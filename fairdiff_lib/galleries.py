@@ -51,11 +51,14 @@ def fig02(
     if not sources:
         raise InputError("fig02: no image to show")
     check_images({source: chosen[source] for source in sources}, len(columns), "fig02")
-    foot = "One prompt per column, taken from the test split; the same initial noise in each row."
+    foot = (
+        "A column is the prompt of one test subject of the group, a row a source; columns differ "
+        "in all that their prompts say, not in the group alone. The same initial noise in each row."
+    )
     if "real" in images and "real" not in chosen:
         foot += " Real patients' images are left out."
     side = (WIDTH - 0.9) / max(len(columns), 4)
-    title = f"Same prompts, by group: {dataset_name(dataset)}"
+    title = f"A test prompt of each group: {dataset_name(dataset)}"
     fig = page(0.85 + side * len(sources), title, foot, notes)
     tighten(fig)
     with matplotlib.rc_context(STYLE):
@@ -74,6 +77,7 @@ def fig06(
     rows: Sequence[tuple[str, str]],
     *,
     dataset: str,
+    prompt: str = "",
     notes: Sequence[str] = (),
 ) -> Figure:
     """Prompt gallery: one condition changes at a time, five samples of each.
@@ -86,6 +90,8 @@ def fig06(
         What is asked for in that row; the rest of the prompt stays the same.
     dataset : str
         Decides the title.
+    prompt : str
+        The prompt that the rows change, printed on the page.
     notes : sequence of str
         Warnings to print on the page.
     """
@@ -98,6 +104,8 @@ def fig06(
         "Each row changes one condition of the same prompt; a column keeps its initial noise, "
         "so that what differs down a column is what the words changed."
     )
+    if prompt:
+        foot += f' Unchanged: "{prompt}"'
     side = (WIDTH - 1.1) / (samples * len(methods) + 0.3 * (len(methods) - 1))
     title = f"One condition at a time: {dataset_name(dataset)}"
     fig = page(0.8 + min(side, 0.75) * len(rows), title, foot, notes)

@@ -349,7 +349,7 @@ def _title(path: Path, stamp: Mapping[str, Any], content: str) -> Iterator[str]:
     if where:
         yield escape(f"{', '.join(where)}.")
     if stamp.get("simulated"):
-        yield "Simulated data: nothing here is about patients."
+        yield "Simulated data: nothing here is about patients; real images are simulated patients'."
 
 
 def _reading(

@@ -125,6 +125,7 @@ NAMES: dict[str, str] = {
 }
 
 
+FAMILIES = {"efficientnet": "EfficientNet", "vit": "ViT", "residual": "ResNet"}
 WORDS = {  # of names that are put together
     "kid": "KID",
     "fid": "FID",
@@ -142,6 +143,13 @@ def name_of(key: str) -> str:
     """Display name of an attribute, condition, metric or dataset."""
     text = NAMES.get(key) or " ".join(WORDS.get(word, word) for word in key.split("_"))
     return text[:1].upper() + text[1:]
+
+
+def classifier_name(name: str) -> str:
+    """Display name of a classifier: its family, then its size."""
+    plain = name.removesuffix(" from scratch")
+    family, _, size = plain.partition("-")
+    return f"{FAMILIES.get(family, family)} {size.replace('-', ', ')}".strip()
 
 
 def dataset_name(dataset: str) -> str:
@@ -199,6 +207,8 @@ def page(
     looks : sequence of Look
         Shown in one legend under the title.
     """
+    if "simulated" in title and any("real " in text for text in (foot, *(x.label for x in looks))):
+        foot = f"{foot} Real: of simulated patients, not made by a model."
     lines = [foot] if foot else []
     lines += [f"Caution: {note}" for note in notes if note]
     text = "\n".join(wrap(line) for line in lines)

@@ -18,6 +18,7 @@ from fairdiff_lib.fairness import Audit
 from fairdiff_lib.inference import OVERALL
 from fairdiff_lib.looks import dataset_name, look_of, name_of
 from fairdiff_lib.protocol import Protocol, Registered
+from fairdiff_lib.quotes import limits
 from fairdiff_lib.sentences import about_small_levels, extremes, one_at_a_time
 from fairdiff_lib.store import is_simulated, write_stamp
 
@@ -66,6 +67,7 @@ def study_facts(result: QualityResult, cohort: Cohort, protocol: Registered) -> 
         standardised=shown_audit(result, rule, "kid_standardised").contrasts,
         mix=name_of(rule.condition).lower(),
         table="tab_contrasts.csv",
+        standing=_standing(result, protocol),
     )
 
 
@@ -86,6 +88,14 @@ def write_study_card(
 # -- the words -------------------------------------------------------------------------------
 
 
+def _standing(result: QualityResult, protocol: Registered) -> str:
+    """What the finding is worth, before it is said; empty where nothing is against it."""
+    method = shown_method(result, protocol.rule)
+    failed = tables.failed_gates(result.gates[result.gates["method"] == method])
+    said = ["exploratory"] * (not protocol.before) + ["a check failed"] * bool(failed)
+    return f"{' and '.join(said)}: ".capitalize() if said else ""
+
+
 def _compared(
     found: Audit, label: str, cohort: Cohort, protocol: Registered
 ) -> Iterator[tuple[str, str]]:
@@ -98,7 +108,8 @@ def _compared(
         models = f"one trained model (seed {seeds})"
     source = ", a classifier of this study's conditions," if rule.features == "encoder" else ""
     when = "before any test image was" if protocol.before else "AFTER test images were"
-    yield "Real images", f"{images:,} test images of {n:,} subjects"
+    who = "simulated subjects" if is_simulated(rule.dataset) else "subjects"
+    yield "Real images", f"{images:,} test images of {n:,} {who}"
     yield "Generated images", f"{label}, one for each test image's prompt; {models}"
     yield "Comparison", "paired by subject; each group's images against its own real ones"
     yield "Features", f"{rule.features}{source} with scale and kernel from real training images"
@@ -119,6 +130,8 @@ def _caveats(result: QualityResult, found: Audit, protocol: Registered) -> Itera
     rule, method = protocol.rule, shown_method(result, protocol.rule)
     if is_simulated(rule.dataset):
         yield "The images are simulated: nothing here is about patients."
+    elif limits(rule.dataset):
+        yield limits(rule.dataset)
     for line in tables.failed_gates(result.gates[result.gates["method"] == method]):
         yield f"{line[0].upper()}{line[1:]}: the numbers above may not mean what they say."
     if method != rule.baseline:
@@ -131,8 +144,8 @@ def _caveats(result: QualityResult, found: Audit, protocol: Registered) -> Itera
     if read:
         yield (
             f"The encoder's own accuracy on real images ({name_of(rule.condition).lower()}): "
-            f"{read} (see tab_encoder.csv). Where it reads a group worse, KID sees less of what is "
-            "wrong there."
+            f"{read} (see tab_encoder.csv). Where it reads a group worse, KID is measured less "
+            "well; in which direction that errs is not known."
         )
     small = about_small_levels(found.by_group, list(found.attributes), rule.secondary_below)
     if small:
