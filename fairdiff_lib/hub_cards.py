@@ -15,6 +15,7 @@ from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardDa
 
 from fairdiff_lib.cohorts import Cohort
 from fairdiff_lib.config import Settings, as_dict
+from fairdiff_lib.looks import dataset_name, limits, look_of
 from fairdiff_lib.methods import config_of, fields_of
 from fairdiff_lib.store import (
     CARD,
@@ -35,6 +36,12 @@ BAYESIAN = (
 MEAN = (
     "Fair Bayesian Perturbation, corrected: each sample's loss is scaled by a weight whose mean, "
     "per demographic level, a Bayesian optimiser chooses so that the levels' losses come closer."
+)
+DEPARTURES = (
+    "In the table, `as_released` keeps what the released code does and `corrected` departs from "
+    "it: unless a method says otherwise, the optimiser's windows are counted over the whole run "
+    "(the release starts anew each epoch, and with epochs this short it would never run) and all "
+    "processes share one sigma."
 )
 
 
@@ -146,8 +153,8 @@ def _base_model(settings: Settings, method: str) -> str | None:
 def _model_lines(
     run: Mapping[str, Any], settings: Settings, cohort: Cohort, method: str
 ) -> Iterator[str]:
-    name = "base" if method == "base" else f"{method}, seed {run['seed']}"
-    yield f"# {settings.dataset}: {name}\n"
+    name = f"{look_of(method).label}" + (f", seed {run['seed']}" if method != "base" else "")
+    yield f"# {dataset_name(settings.dataset)}: {name}\n"
     yield from _purpose(settings, cohort)
     yield from _training(run, settings, cohort, method)
     yield "\n## How to load it\n"
@@ -174,6 +181,7 @@ def _purpose(settings: Settings, cohort: Cohort) -> Iterator[str]:
     else:
         yield f"- Trained on {settings.dataset}, whose own terms bind whoever uses this model."
         yield "  Whether it reproduces training images is asked by the privacy audit (notebook 14)."
+        yield f"- {limits(settings.dataset)}"
     size = settings.model.image_size
     kind = "Fine-tuned" if settings.model.pretrained else "A small model, trained from scratch"
     yield f"- {kind}, at {size} x {size} pixels: for a study's comparison, not for image quality."
@@ -223,7 +231,9 @@ def _method_line(settings: Settings, method: str) -> str:
     fine = "The base's U-Net, fine-tuned on the training split; VAE and text encoder are frozen."
     if method.startswith("fairdiffusion"):
         kind = config_of(method, settings.mitigation).reweighting
-        return f"{fine} {MEAN if kind == 'mean' else BAYESIAN}"
+        return f"{fine} {MEAN if kind == 'mean' else BAYESIAN} {DEPARTURES}"
+    if method == "none":
+        return f"{fine} Every sample has weight 1: the baseline."
     return f"{fine} Method `{method}` of `fairdiff_lib.methods`."
 
 

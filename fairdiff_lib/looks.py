@@ -24,7 +24,7 @@ from matplotlib.lines import Line2D
 from pandas.io.formats.style import Styler
 
 from fairdiff_lib.config import InputError, refuse_unknown
-from fairdiff_lib.store import write_figure
+from fairdiff_lib.store import is_simulated, write_figure
 
 WIDTH = 7.0  # inches: a page's text width
 STYLE: Any = {
@@ -150,6 +150,28 @@ def classifier_name(name: str) -> str:
     plain = name.removesuffix(" from scratch")
     family, _, size = plain.partition("-")
     return f"{FAMILIES.get(family, family)} {size.replace('-', ', ')}".strip()
+
+
+SIMULATED_LIMIT = (
+    "Simulated images support statements about the audit and the mechanism, never about patients"
+)
+LIMITS = {
+    "fairgenmed": "one kind of image, fundus photographs; race, sex and ethnicity as recorded",
+    "ham10000": "HAM10000 has neither race nor skin tone: nothing follows for either; "
+    "its groups are sex and age",
+    "chexpert": "labels of CheXpert's training images are read from reports by a program; "
+    "its groups are race and sex as recorded",
+}
+
+
+def limits(dataset: str) -> str:
+    """What no verdict on this dataset says."""
+    family = dataset.removesuffix("_simulated")
+    known = LIMITS.get(family, "")
+    if is_simulated(dataset):
+        layout = "; HAM10000's layout has neither race nor skin tone" * (family == "ham10000")
+        return f"{SIMULATED_LIMIT}{layout}."
+    return f"{known[:1].upper()}{known[1:]}." if known else ""
 
 
 def dataset_name(dataset: str) -> str:

@@ -17,16 +17,6 @@ from fairdiff_lib.looks import dataset_name
 from fairdiff_lib.store import is_simulated
 
 UNITS = {"fairgenmed": "subjects", "ham10000": "lesions", "chexpert": "patients"}
-SIMULATED_LIMIT = (
-    "Simulated images support statements about the audit and the mechanism, never about patients"
-)
-LIMITS = {
-    "fairgenmed": "one kind of image, fundus photographs; race, sex and ethnicity as recorded",
-    "ham10000": "HAM10000 has neither race nor skin tone: nothing follows for either; "
-    "its groups are sex and age",
-    "chexpert": "labels of CheXpert's training images are read from reports by a program; "
-    "its groups are race and sex as recorded",
-}
 
 
 @dataclass(frozen=True)
@@ -60,16 +50,6 @@ def model_words(settings: Settings) -> str:
     if own.pretrained:
         return f"{Path(own.pretrained).name} at {own.image_size} px"
     return f"a small model trained from scratch at {own.image_size} px"
-
-
-def limits(dataset: str) -> str:
-    """What no verdict on this dataset says."""
-    family = dataset.removesuffix("_simulated")
-    known = LIMITS.get(family, "")
-    if is_simulated(dataset):
-        layout = "; HAM10000's layout has neither race nor skin tone" * (family == "ham10000")
-        return f"{SIMULATED_LIMIT}{layout}."
-    return f"{known[:1].upper()}{known[1:]}." if known else ""
 
 
 def place_words(dataset: str) -> str:

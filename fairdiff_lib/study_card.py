@@ -16,9 +16,8 @@ from fairdiff_lib.card import ENDPOINT, Facts, write_card
 from fairdiff_lib.cohorts import Cohort
 from fairdiff_lib.fairness import Audit
 from fairdiff_lib.inference import OVERALL
-from fairdiff_lib.looks import dataset_name, look_of, name_of
+from fairdiff_lib.looks import dataset_name, limits, look_of, name_of
 from fairdiff_lib.protocol import Protocol, Registered
-from fairdiff_lib.quotes import limits
 from fairdiff_lib.sentences import about_small_levels, extremes, one_at_a_time
 from fairdiff_lib.store import is_simulated, write_stamp
 

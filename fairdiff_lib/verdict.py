@@ -26,8 +26,9 @@ from fairdiff_lib.judges import (
     judge_elsewhere,
     judge_quality,
 )
+from fairdiff_lib.looks import limits
 from fairdiff_lib.protocol import Protocol
-from fairdiff_lib.quotes import Facts, limits, quote
+from fairdiff_lib.quotes import Facts, quote
 
 CLAIMS: dict[str, str] = {
     "C1": "Stable Diffusion fine-tuned on medical images differs in quality between groups",
