@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from fairdiff_lib import diffusion, training
+from fairdiff_lib import diffusion, imaging, pipeline, store, training
 from fairdiff_lib.cohorts import Cohort, read_cohort
 from fairdiff_lib.config import InputError, Settings, load_settings
 from fairdiff_lib.simulate import simulate_fairgenmed
@@ -145,3 +147,51 @@ def test_a_broken_generated_image_is_named(place: Place) -> None:
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(InputError, match=f"{names[1]}.png: not readable"):
         diffusion.load_generated(path.parents[1], "val")
+
+
+def test_the_encoder_is_made_once_and_on_the_same_threads_by_any_job(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    fit = imaging.fit_classifier
+
+    def fitted(*arguments: Any, **options: Any) -> Any:
+        made.append(torch.get_num_threads())
+        return fit(*arguments, **options)
+
+    monkeypatch.setattr(imaging, "fit_classifier", fitted)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(2):
+            imaging.load_encoder(place.settings, place.layout, place.cohort)
+        assert made == [imaging.THREADS] and torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_run_that_another_job_trains_is_waited_for(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An arm of the ablation and a run of the study may be one and the same folder."""
+    settings, layout, cohort = place.settings, place.layout, place.cohort
+    folder, entered, trained = layout.run("random", 0), threading.Event(), []
+    train = training.train_method
+
+    def slowly(*arguments: Any) -> Path:
+        entered.set()
+        trained.append(arguments[-2:])
+        return train(*arguments)
+
+    monkeypatch.setattr(training, "train_method", slowly)
+    jobs = [
+        threading.Thread(target=pipeline.train, args=(settings, layout, cohort, "random", 0))
+        for _ in range(2)
+    ]
+    with store.locked(folder.with_name(f"{folder.name}.lock")):
+        for job in jobs:
+            job.start()
+        assert not entered.wait(0.5)
+    for job in jobs:
+        job.join()
+    assert trained == [("random", 0)] and (folder / "run.json").is_file()
