@@ -105,7 +105,7 @@ def fig06(
         "so that what differs down a column is what the words changed."
     )
     if prompt:
-        foot += f' Unchanged: "{prompt}"'
+        foot += f' The usual prompt: "{prompt}"'
     side = (WIDTH - 1.1) / (samples * len(methods) + 0.3 * (len(methods) - 1))
     title = f"One condition at a time: {dataset_name(dataset)}"
     fig = page(0.8 + min(side, 0.75) * len(rows), title, foot, notes)
