@@ -31,8 +31,10 @@ SHUFFLES = 5  # permutations that the shuffled control is averaged over
 COLUMNS = ("gate", "n", "value", "threshold", "comparison", "passed", "note")
 FAILED = {  # what a failed gate means, in a sentence that may be quoted
     "vae_reconstruction": "the autoencoder loses what the condition draws",
-    "below_shuffled_prompts": "generated images are no closer to real ones of their own condition",
-    "below_blurred_reals": "generated images are further from real ones than blurred real ones are",
+    "below_shuffled_prompts": "generated images are not clearly closer to real ones of their own "
+    "condition than to those of another",
+    "below_blurred_reals": "generated images are not clearly closer to real ones than blurred real "
+    "ones are",
     "above_real_floor": "generated images are as close to real ones as these among themselves",
 }
 Row = dict[str, Any]

@@ -348,7 +348,7 @@ def test_a_quote_says_what_an_undecided_interval_leaves(
     }
     said = quote(row, Facts("a model", ("gate below_blurred_reals failed (x)",), True, 0.95, 5))
     assert words in said
-    assert "further from real ones than blurred real ones are (gate below_blurred_reals" in said
+    assert "closer to real ones than blurred real ones are (gate below_blurred_reals" in said
     undecided = ("is excluded" in said) + ("it would have had to be" in said)
     assert undecided == (words[:4] in ("a ch", "it w"))
 
