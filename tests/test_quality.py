@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from fairdiff_lib import quality
 from fairdiff_lib.config import InputError
@@ -188,6 +189,15 @@ def test_kernel_bandwidth_is_the_median_distance() -> None:
 def test_inception_score_of_certain_and_of_uniform_classes() -> None:
     assert quality.inception_score(np.eye(4)[np.arange(40) % 4]) == pytest.approx(4, rel=1e-4)
     assert quality.inception_score(np.full((40, 4), 0.25)) == pytest.approx(1, rel=1e-6)
+
+
+def test_inception_score_is_the_same_to_the_last_bit_whatever_was_drawn_before() -> None:
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(5), 37)
+    scores = set()
+    for seed in range(8):
+        torch.manual_seed(seed)
+        scores.add(quality.inception_score(probabilities))
+    assert len(scores) == 1
 
 
 def test_mifid_punishes_copies_of_training_images() -> None:
