@@ -14,12 +14,13 @@ not in git: a fresh clone runs everything.
 import shlex
 import sys
 
-from fairdiff_lib import arms, matrix_arms
-from fairdiff_lib.assets import load_cohort
-from fairdiff_lib.config import load_settings, parse_overrides
-from fairdiff_lib.methods import source_runs
-from fairdiff_lib.protocol import protocol_path, write_protocol
-from fairdiff_lib.store import PROJECT_ROOT, Layout, is_simulated
+from fairdiff_lib.studies.ablation import arms
+from fairdiff_lib.studies.matrix import arms as matrix_arms
+from fairdiff_lib.data.assets import load_cohort
+from fairdiff_lib.settings.options import load_settings, parse_overrides
+from fairdiff_lib.settings.methods import source_runs
+from fairdiff_lib.studies.verdict.protocol import protocol_path, write_protocol
+from fairdiff_lib.disk.files import PROJECT_ROOT, Layout, is_simulated
 
 # the scalars that all notebooks share; `fairdiff run` gives them (an empty one arrives as None)
 PRESET = str(config.get("preset") or "quick")
@@ -56,7 +57,7 @@ ROOTS = shlex.join(
     )
     for part in (f"--{name}", value)
 )
-FAIRDIFF = f"{shlex.quote(sys.executable)} -m fairdiff_lib.study notebook "
+FAIRDIFF = f"{shlex.quote(sys.executable)} -m fairdiff_lib.run.cli notebook "
 # ends every rule's command
 COMMON = f" {SHARED} --threads {{threads}} --output {{log.notebook:q}} --record {{output.record:q}}"
 
@@ -374,7 +375,7 @@ rule arm:
     resources:
         runtime=720,
     shell:
-        f"{shlex.quote(sys.executable)} -m fairdiff_lib.study arm {{params.arm:q}}"
+        f"{shlex.quote(sys.executable)} -m fairdiff_lib.run.cli arm {{params.arm:q}}"
         f" --seed {{params.seed}} --threads {{threads}} --record {{params.failure:q}} {ROOTS}"
 
 
@@ -422,7 +423,7 @@ rule matrix_arm:
         record=f"{LAYOUT.matrix}/{{arm}}_seed{{seed}}.json",
     threads: ARM
     shell:
-        f"{shlex.quote(sys.executable)} -m fairdiff_lib.study arm {{wildcards.arm}} --study matrix"
+        f"{shlex.quote(sys.executable)} -m fairdiff_lib.run.cli arm {{wildcards.arm}} --study matrix"
         f" --seed {{wildcards.seed}} --threads {{threads}} --record {{output.record:q}} {ROOTS}"
 
 

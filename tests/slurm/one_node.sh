@@ -72,7 +72,7 @@ say "$(sinfo --version): $(sinfo --noheader --format='partition %P, %D node, %c 
 
 # -- a head that is killed -------------------------------------------------------------------
 
-run=("$python" -m fairdiff_lib.study run --preset smoke --profile slurm --partition debug --cores 1
+run=("$python" -m fairdiff_lib.run.cli run --preset smoke --profile slurm --partition debug --cores 1
   --runs-root "$folder/runs" --figures-root "$folder/figures")
 records() { find "$folder/runs" -path '*/jobs/*.json' -printf '%f %T@\n' 2> /dev/null | sort; }
 

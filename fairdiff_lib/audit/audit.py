@@ -1,0 +1,397 @@
+"""The audit: one object for any metric, from a metric's estimates by group.
+
+An estimator turns :class:`inference.Groups` into one :class:`inference.Estimate` per group;
+intervals, contrasts against the largest level, tests and equity summaries follow from those
+alone, whatever the metric is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from fairdiff_lib.audit.contrasts import (
+    Design,
+    contrast_rows,
+    control_discoveries,
+    disparity,
+    omnibus_rows,
+)
+from fairdiff_lib.audit.equity import GROUP_COLUMNS, equity_rows
+from fairdiff_lib.audit.estimate import (
+    MIN_UNITS,
+    OVERALL,
+    Bools,
+    Estimate,
+    Floats,
+    Groups,
+    Ints,
+    Levels,
+    difference,
+    group_units,
+    mean_estimate,
+    not_estimable,
+)
+from fairdiff_lib.audit.estimators import jackknife_units, macro_auc, mean_of_rows
+from fairdiff_lib.audit.kid import Kernel, as_features, kid
+from fairdiff_lib.audit.quality import manifold_scores
+from fairdiff_lib.settings.options import InputError, refuse_unknown
+
+Estimator = Callable[[Groups], list[Estimate]]
+Key = tuple[str, str]
+MODEL_NOTE = "two trained models, interval over subjects; methods need several seeds"
+MANIFOLD_NOTE = "depends on n: levels of unequal size do not compare"
+
+
+def kid_metric(kernel: Kernel, real: ArrayLike, generated: ArrayLike) -> Estimator:
+    """KID of features [N, D] against each group's own reals."""
+    return partial(kid, kernel, real, generated)
+
+
+def mean_metric(values: Floats, bounded: bool = False) -> Estimator:
+    """Mean of a value per image [N]: accuracy (``bounded``), a denoising loss, a rate."""
+    return lambda groups: [
+        mean_of_rows(values, groups.unit, member, bounded) for member in groups.members.T
+    ]
+
+
+def auc_metric(truth: Ints, scores: Floats) -> Estimator:
+    """AUC of class indices [N] and scores [N, K]; macro one-against-rest for K > 2.
+
+    Raises
+    ------
+    InputError
+        Scores of another shape, or one that is not finite.
+    """
+    scores = as_features(scores, "scores", len(truth))
+    return lambda groups: [
+        macro_auc(truth, scores, groups.unit, member) for member in groups.members.T
+    ]
+
+
+def rows_metric(function: Callable[[Ints], float]) -> Estimator:
+    """Any function of image row indices, by the jackknife over units (one call per unit)."""
+    return lambda groups: [
+        jackknife_units(function, groups.unit, member) for member in groups.members.T
+    ]
+
+
+def manifold_metric(real: ArrayLike, generated: ArrayLike, score: str) -> Estimator:
+    """Precision, recall, density or coverage of features [N, D], within each group.
+
+    Parameters
+    ----------
+    real, generated : [N, D]
+    score : str
+        A key of :func:`quality.manifold_scores`. Intervals hold for the reference images given.
+    """
+    refuse_unknown("manifold score", score, ("precision", "recall", "density", "coverage"))
+    x, y = as_features(real, "real features"), as_features(generated, "generated features")
+    return lambda groups: [
+        _manifold_estimate(x, y, groups.unit, member, score) for member in groups.members.T
+    ]
+
+
+def _manifold_estimate(x: Floats, y: Floats, unit: Ints, member: Bools, score: str) -> Estimate:
+    chosen, n = member[unit], int(member.sum())
+    if n < MIN_UNITS:
+        return not_estimable(len(member), n, f"fewer than {MIN_UNITS} subjects")
+    values = np.full(len(unit), np.nan)
+    values[chosen] = manifold_scores(x[chosen], y[chosen])[score]
+    mean = mean_of_rows(values, unit, member, bounded=score != "density")
+    return replace(mean, note="; ".join(part for part in (mean.note, MANIFOLD_NOTE) if part))
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What is known about one metric, overall and by group.
+
+    Attributes
+    ----------
+    metric : str
+    estimates : dict of (attribute, level) to Estimate
+        A group that cannot be estimated stays, as NaN with n and the reason.
+    design : Design
+        Attributes and levels that are compared, direction, confidence, role, smallest effect.
+    features : str
+        Name of the feature space, where the metric rests on one.
+    """
+
+    metric: str
+    estimates: dict[Key, Estimate]
+    design: Design
+    features: str = ""
+
+    @property
+    def attributes(self) -> Levels:
+        """Attribute to level names: those that contrasts are made for."""
+        return self.design.attributes
+
+    @property
+    def overall(self) -> Estimate:
+        """The estimate over all units."""
+        return self.estimates[OVERALL]
+
+    @property
+    def n(self) -> dict[Key, int]:
+        """Units of each group."""
+        return {key: estimate.n for key, estimate in self.estimates.items()}
+
+    @cached_property
+    def by_group(self) -> pd.DataFrame:
+        """attribute, level, metric, n, value, low, high, note; the first row is overall."""
+        rows = [
+            (*key, self.metric, e.n, e.value, *e.interval(self.design.confidence), e.note)
+            for key, e in self.estimates.items()
+        ]
+        return pd.DataFrame(rows, columns=list(GROUP_COLUMNS))
+
+    @cached_property
+    def contrasts(self) -> pd.DataFrame:
+        """Signed differences from the largest level: see :func:`contrasts.contrast_rows`."""
+        return contrast_rows(self.estimates, self.design, self.metric, self.features)
+
+    @cached_property
+    def omnibus(self) -> pd.DataFrame:
+        """Largest minus smallest level of each attribute, with the test that all are equal."""
+        return omnibus_rows(self.estimates, self.design, self.metric, self.features)
+
+    @cached_property
+    def disparity(self) -> pd.DataFrame:
+        """Mean squared difference between levels, less its sampling variance, by attribute.
+
+        In the columns of ``by_group``; metric ``<metric>_disparity``, level "all".
+        """
+        rows = []
+        for name in self.attributes:
+            value, n, note = disparity(self.estimates, self.design, name)
+            metric = f"{self.metric}_disparity"
+            rows.append((name, "all", metric, n, value, np.nan, np.nan, note))
+        return pd.DataFrame(rows, columns=list(GROUP_COLUMNS))
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """Equity-scaled value, gap, ratio, worst level, PSD and disparity, by attribute.
+
+        The gap's note carries the p of its test (:attr:`omnibus`); see :func:`equity_rows`.
+        """
+        rows = equity_rows(self.by_group, self.attributes, {self.metric: self.design.better})
+        p = self.omnibus.set_index("attribute")["p"]
+        tested = (rows["metric"] == f"{self.metric}_gap") & np.isfinite(rows["value"])
+        notes = [
+            f"{note}; p = {p[name]:.2g}" if yes and np.isfinite(p[name]) else note
+            for note, name, yes in zip(rows["note"], rows["attribute"], tested, strict=True)
+        ]
+        return pd.concat([rows.assign(note=notes), self.disparity], ignore_index=True)
+
+    def with_smallest_effect(self, size: float) -> Audit:
+        """The audit with another smallest difference of interest; NaN unless it is positive."""
+        size = size if size > 0 else float("nan")
+        return replace(self, design=replace(self.design, smallest_effect=size))
+
+    def with_role(self, role: str) -> Audit:
+        """The audit as a primary endpoint, or in the role that all its contrasts have."""
+        return replace(self, design=replace(self.design, role=role))
+
+
+def audit(
+    estimator: Estimator,
+    groups: Groups,
+    attributes: Levels,
+    *,
+    metric: str,
+    better: str = "low",
+    confidence: float = 0.95,
+    secondary_below: int = 80,
+    role: str = "primary",
+    smallest_effect: float = float("nan"),
+    features: str = "",
+    seed: int = 0,
+) -> Audit:
+    """Audit any metric.
+
+    Parameters
+    ----------
+    estimator : callable
+        Groups to one estimate per group, as :func:`kid_metric` makes.
+    groups : Groups
+        From :func:`inference.group_units`, with at least the attributes' levels.
+    metric, features
+        As in :class:`Audit`.
+    attributes, better, confidence, secondary_below, role, smallest_effect, seed
+        As in :class:`contrasts.Design`.
+
+    Raises
+    ------
+    InputError
+        No attribute, one with fewer than two levels or with fewer than two that have a unit,
+        or with a level that ``groups`` lacks.
+    """
+    refuse_unknown("direction", better, ("high", "low"))
+    if not attributes:
+        raise InputError(f"audit of {metric}: no attribute to compare levels of")
+    for name, levels in attributes.items():
+        if len(levels) < 2:
+            raise InputError(f"audit of {metric}: {name} has fewer than two levels")
+        for level in levels:
+            if (name, level) not in groups.keys:
+                raise InputError(f"audit of {metric}: the groups lack {name} {level!r}")
+        if sum(groups.column(name, level).any() for level in levels) < 2:
+            raise InputError(f"audit of {metric}: fewer than two levels of {name} have a subject")
+    found = dict(zip(groups.keys, estimator(groups), strict=True))
+    design = Design(attributes, better, confidence, secondary_below, role, smallest_effect, seed)
+    return Audit(metric, found, design, features)
+
+
+def mean_audit(audits: Sequence[Audit]) -> Audit:
+    """The mean over several models, as those of several seeds, on the same units.
+
+    Each group's estimate is the mean of the models' estimates, its influence values the mean of
+    theirs. So the intervals and tests are about the mean of *these* models on new patients; the
+    patients that the models share count once, as they must: combining the models' p-values would
+    count them S times.
+    """
+    first = audits[0]
+    for other in audits[1:]:
+        if (other.metric, other.features) != (first.metric, first.features):
+            raise InputError("mean of audits: they differ in metric or features")
+        if list(other.estimates) != list(first.estimates):
+            raise InputError("mean of audits: they differ in groups")
+    found = {key: mean_estimate([one.estimates[key] for one in audits]) for key in first.estimates}
+    return replace(first, estimates=found)
+
+
+Labelled = Sequence[tuple[Mapping[str, Any], Audit]]
+
+
+def means_over_seeds(audits: Labelled) -> list[tuple[dict[str, Any], Audit]]:
+    """One audit per group of labels that differ in ``seed`` only: :func:`mean_audit` of them.
+
+    Parameters
+    ----------
+    audits : sequence of (labels, Audit)
+        Labels with a ``seed``; audits of one metric and feature space belong together.
+
+    Returns
+    -------
+    list of (labels, Audit)
+        ``seeds``, as "0,1,2", in the place of ``seed``.
+    """
+    groups: dict[tuple[Any, ...], list[tuple[Any, Audit]]] = {}
+    for labels, one in audits:
+        rest = tuple((name, value) for name, value in labels.items() if name != "seed")
+        groups.setdefault((rest, one.metric, one.features), []).append((labels, one))
+    found = []
+    for own in groups.values():
+        seeds = ",".join(str(labels["seed"]) for labels, _ in own)
+        named = {("seeds" if k == "seed" else k): (seeds if k == "seed" else v)
+                 for k, v in own[0][0].items()}  # fmt: skip
+        found.append((named, mean_audit([one for _, one in own])))
+    return found
+
+
+def contrast_table(audits: Labelled) -> pd.DataFrame:
+    """Contrasts of several audits below each other, each followed by its omnibus tests.
+
+    Parameters
+    ----------
+    audits : sequence of (labels, Audit)
+        Labels as {"dataset": ..., "method": ..., "seed": ...}: the first columns.
+
+    Returns
+    -------
+    DataFrame
+        The labels, then ``contrasts.CONTRAST_COLUMNS``: value is level minus reference. The
+        adjusted p of what is not primary controls the false discovery rate over all such rows
+        of the same labels.
+    """
+    frames = [
+        labelled(pd.concat([one.contrasts, one.omnibus], ignore_index=True), labels)
+        for labels, one in audits
+    ]
+    table = pd.concat(frames, ignore_index=True)
+    names = list(audits[0][0])
+    runs = table.groupby(names, sort=False, dropna=False)
+    parts = [control_discoveries(run) for _, run in runs]
+    joined: pd.DataFrame = pd.concat(parts).sort_index()
+    return joined
+
+
+def labelled(frame: pd.DataFrame, labels: Mapping[str, Any]) -> pd.DataFrame:
+    """The frame with constant columns before its own."""
+    return frame.assign(**labels)[[*labels, *(c for c in frame.columns if c not in labels)]]
+
+
+def kid_audit(
+    kernel: Kernel,
+    real: ArrayLike,
+    generated: ArrayLike,
+    table: pd.DataFrame,
+    attributes: Levels,
+    *,
+    unit: str = "subject",
+    confidence: float = 0.95,
+    secondary_below: int = 80,
+    smallest_share: float = 0.2,
+    features: str = "",
+    seed: int = 0,
+) -> Audit:
+    """Audit of the primary metric: KID of each group against its own reals.
+
+    Parameters
+    ----------
+    kernel : Kernel
+    real, generated : [N, D]
+        Features of the test images and of the images generated for their prompts.
+    table : DataFrame [N]
+        A row per image: ``unit`` and a column of level names per attribute.
+    attributes : mapping
+    smallest_share : float
+        Smallest difference of interest, x the overall KID; of a study's own baseline,
+        where there is one, by :meth:`Audit.with_smallest_effect`.
+    """
+    found = audit(
+        kid_metric(kernel, real, generated),
+        group_units(table, attributes, unit),
+        attributes,
+        metric="kid",
+        confidence=confidence,
+        secondary_below=secondary_below,
+        features=features,
+        seed=seed,
+    )
+    return found.with_smallest_effect(smallest_share * found.overall.value)
+
+
+def method_difference(first: Audit, second: Audit, confidence: float = 0.95) -> pd.DataFrame:
+    """One trained model against another on the same subjects, by group: first minus second.
+
+    Paired: the variance knows the subjects and reals that both share. It speaks of these
+    two models, not of the methods that trained them; that needs several seeds.
+
+    Returns
+    -------
+    DataFrame
+        attribute, level, metric, n, value, low, high, p, note.
+    """
+    rows = []
+    for (attribute, level), gap in differences(first, second).items():
+        own = first.estimates[attribute, level]
+        low, high = gap.interval(confidence)
+        note = "; ".join(part for part in (gap.note, MODEL_NOTE) if part)
+        rows.append((attribute, level, first.metric, own.n, gap.value, low, high,
+                     gap.p_value(), note))  # fmt: skip
+    return pd.DataFrame(rows, columns=[*GROUP_COLUMNS[:-1], "p", "note"])
+
+
+def differences(first: Audit, second: Audit) -> dict[Key, Estimate]:
+    """Paired difference of two models by group, first minus second, with influence values."""
+    if first.metric != second.metric or list(first.estimates) != list(second.estimates):
+        raise InputError("differences of two models: the audits differ in metric or groups")
+    return {key: difference(own, second.estimates[key]) for key, own in first.estimates.items()}

@@ -1,0 +1,205 @@
+"""From estimates by group to signed contrasts, their tests, and what they could have missed.
+
+The reference is each attribute's largest level: chosen by size, never by outcome. A level that
+does not differ visibly is "equivalent" only if a test says so (two one-sided tests against the
+smallest effect of interest); otherwise the table says how large a difference could have been
+missed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from statsmodels.stats.multitest import multipletests
+
+from fairdiff_lib.audit.estimate import Estimate, Levels, difference, max_t
+
+Key = tuple[str, str]
+Found = Mapping[Key, Estimate]
+CONTRAST_COLUMNS = (
+    "attribute", "level", "reference", "metric", "features", "n", "n_reference",
+    "value", "low", "high", "p", "p_adjusted",
+    "smallest_effect", "p_equivalence", "mde", "mde_ratio", "role", "note",
+)  # fmt: skip
+PRIMARY, SECONDARY, DESCRIPTION = "primary", "secondary", "description"
+EXPLORATORY, SENSITIVITY = "exploratory", "sensitivity"  # roles of whole audits
+SPREAD = "max - min"  # stands as the level of an attribute's omnibus test
+EXPLORATORY_NOTE = "exploratory: p_adjusted controls the false discovery rate only"
+GAP_NOTE = "description with its test only: positive even without disparity"
+DISPARITY_NOTE = "mean squared difference between levels, less its sampling variance"
+
+
+@dataclass(frozen=True)
+class Design:
+    """What is compared with what, and which comparisons were declared beforehand.
+
+    Attributes
+    ----------
+    attributes : mapping
+        Attribute to level names.
+    better : str
+        ``"high"`` or ``"low"``.
+    confidence : float
+        Of each interval by itself; the family is kept by ``p_adjusted``.
+    secondary_below : int
+        Levels with fewer units are secondary.
+    role : str
+        ``primary`` for a primary endpoint; any other holds for all contrasts of the audit.
+    smallest_effect : float
+        Smallest difference of interest, in units of the metric; NaN where none was declared.
+    seed : int
+        Of the Monte Carlo behind max-|t|.
+    """
+
+    attributes: Levels
+    better: str = "low"
+    confidence: float = 0.95
+    secondary_below: int = 80
+    role: str = PRIMARY
+    smallest_effect: float = float("nan")
+    seed: int = 0
+
+
+def pairs_with_largest(found: Found, attributes: Levels) -> list[tuple[Key, Key]]:
+    """Each level of every attribute with the attribute's largest one (the first of equals)."""
+    pairs = []
+    for name, levels in attributes.items():
+        keys = [(name, level) for level in levels]
+        reference = max(keys, key=lambda key: found[key].n)
+        pairs += [(key, reference) for key in keys if key != reference]
+    return pairs
+
+
+def contrast_rows(found: Found, design: Design, metric: str, features: str = "") -> pd.DataFrame:
+    """Signed differences from the largest level, in ``CONTRAST_COLUMNS``.
+
+    Adjusted p: max-|t| over the primary contrasts of all attributes; false discovery rate
+    (Benjamini and Hochberg 1995) over the others.
+    """
+    pairs = pairs_with_largest(found, design.attributes)
+    gaps = [difference(found[key], found[reference]) for key, reference in pairs]
+    rows = [
+        _row(found[key], found[reference], gap, design)
+        | {"attribute": key[0], "level": key[1], "reference": reference[1]}
+        for (key, reference), gap in zip(pairs, gaps, strict=True)
+    ]
+    table = pd.DataFrame(rows).assign(metric=metric, features=features)
+    return _with_roles(table, gaps, design)[list(CONTRAST_COLUMNS)]
+
+
+def _row(own: Estimate, reference: Estimate, gap: Estimate, design: Design) -> dict[str, Any]:
+    """Numbers of one contrast."""
+    low, high = gap.interval(design.confidence)
+    missed = gap.detectable(design.confidence)
+    worse = reference.value + (missed if design.better == "low" else -missed)
+    positive = reference.interval(design.confidence)[0] > 0  # a ratio to what may be 0 says nothing
+    return {
+        "n": own.n,
+        "n_reference": reference.n,
+        "value": gap.value,
+        "low": low,
+        "high": high,
+        "p": gap.p_value(),
+        "smallest_effect": design.smallest_effect,
+        "p_equivalence": gap.p_equivalence(design.smallest_effect),
+        "mde": missed,
+        "mde_ratio": worse / reference.value if positive else float("nan"),
+        "note": gap.note,
+    }
+
+
+def _with_roles(table: pd.DataFrame, gaps: Sequence[Estimate], design: Design) -> pd.DataFrame:
+    """Role and adjusted p of every contrast."""
+    declared = np.full(len(table), design.role == PRIMARY)
+    large = (table[["n", "n_reference"]].min(axis=1) >= design.secondary_below).to_numpy()
+    primary = declared & large
+    roles = np.where(declared, np.where(large, PRIMARY, SECONDARY), design.role)
+    adjusted = np.full(len(table), np.nan)
+    chosen = [gap for gap, yes in zip(gaps, primary, strict=True) if yes]
+    adjusted[primary] = max_t(chosen, design.seed)
+    notes = [
+        "; ".join(part for part in (note, "" if yes else EXPLORATORY_NOTE) if part)
+        for note, yes in zip(table["note"], primary | ~np.isfinite(table["p"]), strict=True)
+    ]
+    table = table.assign(role=roles, p_adjusted=adjusted, note=notes)
+    return control_discoveries(table)
+
+
+def control_discoveries(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with adjusted p of all rows that are neither primary nor description.
+
+    They are one family, whose false discovery rate is controlled (Benjamini and Hochberg); rows
+    without a p stay without.
+    """
+    raw = table["p"].to_numpy(dtype=np.float64)
+    rest = ~table["role"].isin([PRIMARY, DESCRIPTION]).to_numpy() & np.isfinite(raw)
+    adjusted = table["p_adjusted"].to_numpy(dtype=np.float64, copy=True)
+    if rest.any():
+        adjusted[rest] = multipletests(raw[rest], method="fdr_bh")[1]
+    return table.assign(p_adjusted=adjusted)
+
+
+# -- all levels of an attribute at once ------------------------------------------------------
+
+
+def _large_pairs(found: Found, name: str, design: Design) -> tuple[list[str], list[Estimate]]:
+    """Levels large enough to be declared, and the differences of all their pairs."""
+    usable = [
+        level
+        for level in design.attributes[name]
+        if found[name, level].n >= design.secondary_below and np.isfinite(found[name, level].value)
+    ]
+    pairs = combinations([found[name, level] for level in usable], 2)
+    return usable, [difference(first, second) for first, second in pairs]
+
+
+def omnibus_rows(found: Found, design: Design, metric: str, features: str = "") -> pd.DataFrame:
+    """Largest minus smallest level of every attribute, in ``CONTRAST_COLUMNS``.
+
+    Its p is that of max-|t| over all pairs of levels: the test of "all levels are equal" whose
+    statistic is the standardised range. It has no interval: the range is positive even where
+    nothing differs. Levels below ``secondary_below`` are left out and named.
+    """
+    rows = []
+    for name in design.attributes:
+        usable, gaps = _large_pairs(found, name, design)
+        left_out = [level for level in design.attributes[name] if level not in usable]
+        notes = [GAP_NOTE] + [f"without {', '.join(left_out)} (too small)"] * bool(left_out)
+        values = [found[name, level].value for level in usable]
+        sizes = [found[name, level].n for level in usable]
+        blank = dict.fromkeys(CONTRAST_COLUMNS, float("nan"))
+        row = {**blank, "attribute": name, "level": SPREAD, "reference": "", "metric": metric,
+               "features": features, "n": min(sizes, default=0),
+               "n_reference": max(sizes, default=0), "role": DESCRIPTION}  # fmt: skip
+        if len(usable) < 2:
+            rows.append({**row, "note": "not estimable: fewer than two levels large enough"})
+            continue
+        adjusted = max_t(gaps, design.seed)
+        p = float(np.nanmin(adjusted)) if np.isfinite(adjusted).any() else float("nan")
+        spread = float(np.ptp(values))
+        rows.append({**row, "value": spread, "p": p, "p_adjusted": p, "note": "; ".join(notes)})
+    return pd.DataFrame(rows, columns=list(CONTRAST_COLUMNS))
+
+
+def disparity(found: Found, design: Design, name: str) -> tuple[float, int, str]:
+    """Mean over all pairs of levels of T^2 - V(T), T their difference: unbiased for its square.
+
+    E[T^2] = true difference^2 + V(T), so a noisy estimate isn't taken for a disparity; the
+    value may fall below 0. For separate groups V(T) = V_g + V_g'. Levels below
+    ``secondary_below`` stay out.
+
+    Returns
+    -------
+    value, n (units of the levels taken), note
+    """
+    usable, gaps = _large_pairs(found, name, design)
+    known = [gap for gap in gaps if gap.standard_error > 0]
+    if not known:
+        return float("nan"), 0, "not estimable: fewer than two levels large enough"
+    value = float(np.mean([gap.value**2 - gap.standard_error**2 for gap in known]))
+    return value, sum(found[name, level].n for level in usable), DISPARITY_NOTE

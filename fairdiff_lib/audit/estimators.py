@@ -1,0 +1,314 @@
+"""Estimators: from rows and units to an estimate with its influence values.
+
+U-statistics of order two, cluster means, AUC after DeLong, the jackknife for any function
+of rows, and the cluster bootstrap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+from scipy import stats
+
+from fairdiff_lib.audit.estimate import (
+    MIN_UNITS,
+    Bools,
+    Estimate,
+    Floats,
+    Ints,
+    combine,
+    not_estimable,
+    without_error,
+)
+
+Weighted = Callable[[Ints, Floats], Floats]  # rows [n], multiplicities [R, n] => values [R]
+CHUNK = 256  # leave-one-out samples at a time: bounds the memory
+
+
+def u_statistic(
+    real: Floats, generated: Floats, unit: Ints, member: Bools, source: Ints | None = None
+) -> Estimate:
+    """Order-two U-statistic with its jackknife variance, from sums over partners.
+
+    With h(i, j) over pairs of units and a_i = sum_{j != i} h(i, j) / (n - 1), the value is
+    the mean of a_i and V = 4 (n - 1) / (n (n - 2)^2) sum_i (a_i - value)^2.
+
+    Parameters
+    ----------
+    real, generated : float64 [N]
+        Sum over the group's other units j of the part of h(i, j) that belongs to the real
+        (generated) image; a row per image, averaged here over the images of a unit.
+    unit : int64 [N]
+    member : bool [U]
+    source : int64 [N], optional
+        Unit that the generated image was made for, where it stands elsewhere (a
+        permutation): its influence is booked there.
+    """
+    n, units = int(member.sum()), len(member)
+    if n < MIN_UNITS:
+        return not_estimable(units, n, f"fewer than {MIN_UNITS} subjects")
+    share = member[unit] / np.bincount(unit, minlength=units)[unit]  # weight of an image
+    scale = 2 * np.sqrt((n - 1) / n) / (n - 2)
+    value, influence = 0.0, np.zeros(units)
+    for part, home in ((real, unit), (generated, unit if source is None else source)):
+        mean = float(share @ part) / n / (n - 1)
+        value += mean
+        centred = share * (part / (n - 1) - mean)
+        influence += scale * np.bincount(home, weights=centred, minlength=units)
+    return Estimate(value, influence, n, float(n - 1))
+
+
+def mean_of_rows(values: Floats, unit: Ints, member: Bools, bounded: bool = False) -> Estimate:
+    """Mean over the images of a group, units as clusters.
+
+    Parameters
+    ----------
+    values : float64 [N]
+        NaN rows are left out.
+    unit : int64 [N]
+    member : bool [U]
+    bounded : bool
+        The values are 0 or 1.
+    """
+    used = member[unit] & np.isfinite(values)
+    n, units = len(np.unique(unit[used])), len(member)
+    if n < MIN_UNITS:
+        return not_estimable(units, n, f"fewer than {MIN_UNITS} subjects")
+    mean = float(values[used].mean())
+    rows = np.where(used, np.nan_to_num(values) - mean, 0.0) / used.sum()
+    influence = np.bincount(unit, weights=rows, minlength=units) * np.sqrt(n / (n - 1))
+    if not np.any(influence):
+        return without_error(mean, member, n, "all values equal")
+    return Estimate(mean, influence, n, float(n - 1), bounded=bounded)
+
+
+def auc(truth: Bools, score: Floats, unit: Ints, member: Bools) -> Estimate:
+    """Area under the ROC curve with DeLong's variance, for clusters as Obuchowski's (1997).
+
+    Parameters
+    ----------
+    truth : bool [N]
+    score : float64 [N]
+    unit : int64 [N]
+    member : bool [U]
+    """
+    used, units = member[unit], len(member)
+    n = len(np.unique(unit[used]))
+    if n < MIN_UNITS:
+        return not_estimable(units, n, f"fewer than {MIN_UNITS} subjects")
+    positive, negative = used & truth, used & ~truth
+    if not positive.any() or not negative.any():
+        return not_estimable(units, n, "one class only")
+    rows = np.flatnonzero(used)
+    above = stats.rankdata(score[rows])  # midranks among both classes
+    within = np.empty(len(rows))
+    for one in (truth[rows], ~truth[rows]):
+        within[one] = stats.rankdata(score[rows][one])
+    other = np.where(truth[rows], negative.sum(), positive.sum())
+    placement = np.zeros(len(truth))  # share of the other class below (above, for negatives)
+    placement[rows] = (above - within) / other
+    placement[negative] = 1 - placement[negative]
+    value = float(placement[positive].mean())
+    influence, variances, dfs = np.zeros(units), [], []
+    for one in (positive, negative):
+        clusters = len(np.unique(unit[one]))
+        if clusters < 2:
+            return without_error(value, member, n, "a class with a single subject")
+        centred = np.where(one, placement - value, 0.0) / one.sum()
+        part = np.bincount(unit, weights=centred, minlength=units)
+        part *= np.sqrt(clusters / (clusters - 1))
+        influence += part
+        variances.append(float(np.sum(part**2)))
+        dfs.append(clusters - 1)
+    total = sum(variances)
+    if not total > 0:
+        return without_error(value, member, n, "perfect separation")
+    df = total**2 / sum(v**2 / d for v, d in zip(variances, dfs, strict=True))
+    return Estimate(value, influence, n, df, bounded=True)
+
+
+def macro_auc(truth: Ints, scores: Floats, unit: Ints, member: Bools) -> Estimate:
+    """One-against-rest AUC averaged over classes; binary: of the second class.
+
+    Parameters
+    ----------
+    truth : int64 [N]
+        Class index.
+    scores : float64 [N, K]
+    unit : int64 [N]
+    member : bool [U]
+    """
+    if scores.shape[1] == 2:
+        return auc(truth == 1, scores[:, 1], unit, member)
+    classes = [auc(truth == k, scores[:, k], unit, member) for k in range(scores.shape[1])]
+    n = classes[0].n
+    if n < MIN_UNITS:
+        return classes[0]
+    mean = combine(classes, [1 / len(classes)] * len(classes))
+    if not np.isfinite(mean.value):
+        return not_estimable(len(member), n, "a class without a subject")
+    if not mean.standard_error > 0:
+        return without_error(mean.value, member, n, "a class with a single subject, or separated")
+    return Estimate(mean.value, mean.influence, n, min(c.df for c in classes), bounded=True)
+
+
+def block_jackknife(
+    statistic: Callable[[Ints], float], unit: Ints, blocks: int = 20, seed: int = 0
+) -> tuple[float, float, float]:
+    """Bias-corrected value, standard error and full-sample value of any function of rows.
+
+    Units (never single images) are dealt into ``blocks`` at random; the jackknife removes
+    the part of the bias that is proportional to 1/n.
+
+    Parameters
+    ----------
+    statistic : callable
+        int64 row indices to float.
+    unit : int64 [N]
+    """
+    names, owner = np.unique(unit, return_inverse=True)
+    deal = np.random.default_rng(seed).permutation(len(names)) % blocks
+    block, rows = deal[owner], np.arange(len(unit), dtype=np.int64)
+    full = statistic(rows)
+    left = np.array([statistic(rows[block != b]) for b in range(blocks)])
+    error = np.sqrt((blocks - 1) / blocks * np.sum((left - left.mean()) ** 2))
+    return float(blocks * full - (blocks - 1) * left.mean()), float(error), full
+
+
+def jackknife_units(function: Callable[[Ints], float], unit: Ints, member: Bools) -> Estimate:
+    """Any smooth function of image rows, with influence values from leaving out one unit each.
+
+    Parameters
+    ----------
+    function : callable
+        int64 row indices to float; called once per unit of the group.
+    unit : int64 [N]
+    member : bool [U]
+    """
+    rows = np.flatnonzero(member[unit])
+    names, units = np.unique(unit[rows]), len(member)
+    n = len(names)
+    if n < MIN_UNITS:
+        return not_estimable(units, n, f"fewer than {MIN_UNITS} subjects")
+    left = np.array([function(rows[unit[rows] != name]) for name in names])
+    value = function(rows)
+    if not np.isfinite(left).all() or not np.isfinite(value):
+        return not_estimable(units, n, "the function gives no finite value")
+    influence = np.zeros(units)
+    influence[names] = (left.mean() - left) * np.sqrt((n - 1) / n)
+    return Estimate(float(value), influence, n, float(n - 1))
+
+
+def multiplicities(unit: Ints, replicates: int, seed: int = 0) -> Floats:
+    """Cluster bootstrap: how often each image row counts in each replicate.
+
+    Units are drawn with replacement, one seed per replicate, so that replicate r is the
+    same whatever the number of replicates.
+
+    Returns
+    -------
+    float64 [R, N]
+    """
+    names, owner = np.unique(unit, return_inverse=True)
+    drawn = np.empty((replicates, len(names)))
+    for r, child in enumerate(np.random.SeedSequence(seed).spawn(replicates)):
+        picks = np.random.default_rng(child).integers(len(names), size=len(names))
+        drawn[r] = np.bincount(picks, minlength=len(names))
+    return drawn[:, owner]
+
+
+def jackknife_weighted(function: Weighted, unit: Ints, member: Bools) -> Estimate:
+    """Any smooth statistic of weighted rows, with influence values from leaving out one unit each.
+
+    As :func:`jackknife_units`, for statistics that take many samples at once.
+
+    Parameters
+    ----------
+    function : callable
+        Rows int64 [n] and how often each counts, float64 [R, n], to values [R].
+    unit : int64 [N]
+    member : bool [U]
+    """
+    rows, units = np.flatnonzero(member[unit]), len(member)
+    names, owner = np.unique(unit[rows], return_inverse=True)
+    n = len(names)
+    if n < MIN_UNITS:
+        return not_estimable(units, n, f"fewer than {MIN_UNITS} subjects")
+    value = float(function(rows, np.ones((1, len(rows))))[0])
+    if not np.isfinite(value):
+        return not_estimable(units, n, "undefined for these subjects")
+    parts = [np.arange(start, min(start + CHUNK, n)) for start in range(0, n, CHUNK)]
+    left = np.concatenate([function(rows, (owner != k[:, None]).astype(float)) for k in parts])
+    if not np.isfinite(left).all():
+        return without_error(value, member, n, "undefined without one of the subjects")
+    if not np.ptp(left) > 0:
+        return without_error(value, member, n, "the same without any one subject")
+    influence = np.zeros(units)
+    influence[names] = (left.mean() - left) * np.sqrt((n - 1) / n)
+    return Estimate(value, influence, n, float(n - 1))
+
+
+def bootstrap_bca(
+    function: Weighted, unit: Ints, member: Bools, replicates: int = 400, seed: int = 0
+) -> Estimate:
+    """The same with the BCa interval of a cluster bootstrap (Efron 1987), at any confidence.
+
+    Units are resampled (see :func:`multiplicities`). Contrasts still rest on the jackknife's
+    influence values, as does the acceleration. ``scipy.stats.bootstrap`` has neither a seed
+    per replicate nor a way round replicates that lack a class.
+
+    Never for a kernel metric: a unit that is drawn twice would be paired with itself, where
+    k(x, x) = 1 is the largest value there is, which reads as a distance that isn't there. KID
+    has the variance of :func:`u_statistic`. Nor for summed or largest distances between
+    groups: their replicates are more unequal than the sample itself, which BCa doesn't mend.
+
+    Parameters
+    ----------
+    function, unit, member
+        As for :func:`jackknife_weighted`.
+    replicates, seed : int
+    """
+    found = jackknife_weighted(function, unit, member)
+    if not found.standard_error > 0:
+        return found
+    rows = np.flatnonzero(member[unit])
+    drawn = function(rows, multiplicities(unit[rows], replicates, seed))
+    usable = drawn[np.isfinite(drawn)]
+    lost = replicates - len(usable)
+    if 2 * lost > replicates:
+        return without_error(found.value, member, found.n, "undefined in most resamples")
+    note = f"{lost} of {replicates} resamples undefined, left out" if lost else ""
+    limits = partial(bca_limits, found.value, usable, found.influence)
+    return replace(found, note=note, limits=limits)
+
+
+def bca_limits(
+    value: float, drawn: Floats, influence: Floats, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Bias-corrected and accelerated interval of a bootstrap.
+
+    Parameters
+    ----------
+    value : float
+    drawn : float64 [R]
+        The statistic of every replicate.
+    influence : float64 [U]
+        On any scale; zeros add nothing.
+    confidence : float
+
+    Returns
+    -------
+    tuple of float
+        NaN where the value lies outside all replicates.
+    """
+    below = (np.mean(drawn < value) + np.mean(drawn <= value)) / 2  # ties count half
+    if not 0 < below < 1:
+        return float("nan"), float("nan")
+    acceleration = np.sum(influence**3) / (6 * np.sum(influence**2) ** 1.5)
+    shift = stats.norm.ppf(below)
+    reach = shift + stats.norm.ppf([(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(drawn, stats.norm.cdf(shift + reach / (1 - acceleration * reach)))
+    return float(low), float(high)

@@ -1,0 +1,247 @@
+"""Gates before any fairness table: does the generator show what was asked, and can we tell?
+
+Each gate is a pure function of arrays that returns one row; a gate that fails is printed and
+the tables below it say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from fairdiff_lib.audit.estimate import (
+    OVERALL,
+    Bools,
+    Estimate,
+    Floats,
+    Groups,
+    combine,
+    difference,
+    group_units,
+)
+from fairdiff_lib.audit.kid import Kernel, as_features, kid, real_floor
+from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.sim.simulators import Ruler
+
+SHUFFLES = 5  # permutations that the shuffled control is averaged over
+COLUMNS = ("gate", "n", "value", "threshold", "comparison", "passed", "note")
+FAILED = {  # what a failed gate means, in a sentence that may be quoted
+    "vae_reconstruction": "the autoencoder loses what the condition draws",
+    "below_shuffled_prompts": "generated images are not clearly closer to real ones of their own "
+    "condition than to those of another",
+    "below_blurred_reals": "generated images are not clearly closer to real ones than blurred real "
+    "ones are",
+    "above_real_floor": "generated images are as close to real ones as these among themselves",
+}
+Row = dict[str, Any]
+
+
+def failed_words(gate: str) -> str:
+    """What it means that a gate failed."""
+    return f"{FAILED.get(gate, 'what the prompt asks for is hardly drawn')} (gate {gate} failed)"
+
+
+def reconstruction_r2(measured: ArrayLike, truth: ArrayLike) -> float:
+    """Coefficient of determination of a measurement against the truth (the identity line).
+
+    An image in which nothing could be measured (NaN) counts as a prediction of the mean,
+    so it lowers the value instead of leaving it.
+
+    Parameters
+    ----------
+    measured, truth : float [N]
+    """
+    wanted = np.asarray(truth, dtype=np.float64)
+    got = np.where(np.isfinite(measured), measured, wanted.mean())
+    spread = np.sum((wanted - wanted.mean()) ** 2)
+    return float(1 - np.sum((got - wanted) ** 2) / spread) if spread > 0 else float("nan")
+
+
+def prompt_auc(measured: ArrayLike, abnormal: ArrayLike) -> float:
+    """Probability that an image asked to be abnormal measures higher than a normal one.
+
+    A pair with an image in which nothing could be measured (NaN) counts one half.
+
+    Parameters
+    ----------
+    measured : float [N]
+    abnormal : bool [N]
+    """
+    values, asked = np.asarray(measured, dtype=np.float64), np.asarray(abnormal, dtype=bool)
+    if asked.all() or not asked.any():
+        return float("nan")
+    seen = np.isfinite(values)
+    both = float(seen[asked].mean() * seen[~asked].mean())  # share of pairs with two values
+    if both == 0:
+        return 0.5
+    high, low = values[seen & asked], np.sort(values[seen & ~asked])
+    below = np.searchsorted(low, high, "left") + np.searchsorted(low, high, "right")
+    return float(both * below.mean() / (2 * len(low)) + (1 - both) / 2)
+
+
+def gate_reconstruction(
+    ruler: Ruler, measured: ArrayLike, truth: ArrayLike, least: float = 0.6
+) -> Row:
+    """The ruler's quantity on the VAE's reconstructions against the simulator's truth."""
+    lost = int(np.sum(~np.isfinite(np.asarray(measured, dtype=np.float64))))
+    value = reconstruction_r2(measured, truth)
+    note = f"R^2 of the {ruler.name} after the VAE; {ruler.nothing} in {lost}"
+    return _row("vae_reconstruction", np.size(truth), value, least, ">=", value >= least, note)
+
+
+def gate_prompt(ruler: Ruler, measured: ArrayLike, high: ArrayLike, least: float = 0.8) -> Row:
+    """The ruler's quantity on generated images, prompts for its high against its low level."""
+    lost = int(np.sum(~np.isfinite(np.asarray(measured, dtype=np.float64))))
+    value = prompt_auc(measured, high)
+    note = (
+        f"AUC of the measured {ruler.name}, {ruler.high} against {ruler.low}; "
+        f"{ruler.nothing} in {lost}"
+    )
+    return _row(ruler.gate, np.size(high), value, least, ">=", value >= least, note)
+
+
+def within_condition(estimates: list[Estimate], groups: Groups, condition: str) -> Estimate:
+    """Mean over a condition's levels of the KID within each level that can be estimated."""
+    cells = [
+        estimate
+        for (name, _), estimate in zip(groups.keys, estimates, strict=True)
+        if name == condition and np.isfinite(estimate.value)
+    ]
+    if not cells:
+        raise InputError(f"gates: no level of {condition!r} has enough subjects for a KID")
+    return combine(cells, [1 / len(cells)] * len(cells))
+
+
+def shuffled_kid(
+    kernel: Kernel, real: Floats, generated: Floats, groups: Groups, condition: str, seed: int = 0
+) -> Estimate:
+    """Within-condition KID with the prompts shuffled: generated images change places.
+
+    Averaged over ``SHUFFLES`` permutations. Each image's influence is booked on the unit it
+    was made for, so the difference from the unshuffled KID knows what the two share.
+    """
+    rng, found = np.random.default_rng(seed), []
+    for _ in range(SHUFFLES):
+        order = rng.permutation(len(groups.unit))
+        estimates = kid(kernel, real, generated[order], groups, source=groups.unit[order])
+        found.append(within_condition(estimates, groups, condition))
+    return combine(found, [1 / SHUFFLES] * SHUFFLES)
+
+
+def gate_below(name: str, own: Estimate, control: Estimate, what: str, confidence: float) -> Row:
+    """KID clearly below a control's: upper limit of the paired difference below zero."""
+    gap = difference(own, control)
+    low, high = gap.interval(confidence)
+    note = (
+        f"upper limit of the difference of within-condition KID from {what}: "
+        f"{own.value:.4g} - {control.value:.4g} = {gap.value:.4g} ({low:.4g} to {high:.4g})"
+    )
+    return _row(name, own.n, high, 0.0, "<", high < 0, note)
+
+
+def gate_floor(overall: Estimate, splits: Floats, confidence: float) -> Row:
+    """KID above what halves of the reals reach among themselves.
+
+    Were the generator as good as real, its KID would vary less than the halves do (they have
+    half its n), so the upper end of their band is a conservative limit.
+    """
+    ceiling = float(np.quantile(splits, (1 + confidence) / 2)) if len(splits) else float("nan")
+    low, high = overall.interval(confidence)
+    note = f"KID ({low:.4g} to {high:.4g}) against the upper end of the real-real floor"
+    passed = overall.value > ceiling
+    return _row("above_real_floor", overall.n, overall.value, ceiling, ">", passed, note)
+
+
+def _row(
+    gate: str,
+    n: int,
+    value: float,
+    threshold: float,
+    comparison: str,
+    passed: bool | np.bool_,
+    note: str,
+) -> Row:
+    return {
+        "gate": gate,
+        "n": int(n),
+        "value": float(value),
+        "threshold": float(threshold),
+        "comparison": comparison,
+        "passed": bool(passed),  # NaN compares as failed
+        "note": note,
+    }
+
+
+def gates(
+    kernel: Kernel,
+    real: ArrayLike,
+    generated: ArrayLike,
+    blurred: ArrayLike,
+    table: pd.DataFrame,
+    condition: tuple[str, tuple[str, ...]],
+    *,
+    labels: Mapping[str, Any],
+    reconstruction: tuple[Ruler, ArrayLike, ArrayLike] | None = None,
+    prompt: tuple[Ruler, ArrayLike, ArrayLike] | None = None,
+    least_r2: float = 0.6,
+    least_auc: float = 0.8,
+    unit: str = "subject",
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """All gates of one generator.
+
+    Parameters
+    ----------
+    kernel : Kernel
+    real, generated, blurred : [N, D]
+        Features of the test images, of the images generated for their prompts, and of the
+        test images after a Gaussian blur.
+    table : DataFrame [N]
+        A row per image: ``unit`` and a column with the condition's level names.
+    condition : (name, level names)
+        The cohort's primary condition.
+    labels : mapping
+        First columns, as {"dataset": ..., "method": ..., "seed": ...}.
+    reconstruction : (ruler, measured [R], truth [R]), optional
+        The ruler's quantity on VAE reconstructions and the simulator's; simulated data only.
+    prompt : (ruler, measured [P], asked to be high: bool [P]), optional
+        The same on images generated for prompts at its low and high level; simulated only.
+    least_r2, least_auc : float
+    unit : str
+    confidence : float
+        Two-sided.
+    seed : int
+        Of the shuffles and of the floor's halves.
+
+    Returns
+    -------
+    DataFrame
+        The labels, then gate, n, value, threshold, comparison, passed, note.
+    """
+    name, levels = condition
+    groups = group_units(table, {name: levels}, unit)
+    x = as_features(real, "real features", len(table))
+    y = as_features(generated, "generated features", len(table))
+    z = as_features(blurred, "features of blurred reals", len(table))
+    rows = []
+    if reconstruction is not None:
+        rows.append(gate_reconstruction(*reconstruction, least_r2))
+    if prompt is not None:
+        rows.append(gate_prompt(*prompt, least_auc))
+    own = kid(kernel, x, y, groups)
+    mean = within_condition(own, groups, name)
+    shuffled = shuffled_kid(kernel, x, y, groups, name, seed)
+    blur = within_condition(kid(kernel, x, z, groups), groups, name)
+    rows.append(
+        gate_below("below_shuffled_prompts", mean, shuffled, "shuffled prompts", confidence)
+    )
+    rows.append(gate_below("below_blurred_reals", mean, blur, "blurred reals", confidence))
+    everyone: Bools = groups.column(*OVERALL)
+    splits = real_floor(kernel, x, groups.unit, everyone, seed=seed)
+    rows.append(gate_floor(own[0], splits, confidence))
+    return pd.DataFrame([{**labels, **row} for row in rows])[[*labels, *COLUMNS]]

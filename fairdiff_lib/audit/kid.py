@@ -1,0 +1,419 @@
+"""KID as a U-statistic over units, with the influence values that its inference needs.
+
+h(i, j) = k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(x_j, y_i) for units i, j with real
+images x and generated images y, averaged over the images of the two units. A group is a
+column of a membership matrix, so all groups cost one pass over the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fairdiff_lib.audit.estimate import (
+    MIN_UNITS,
+    Bools,
+    Estimate,
+    Floats,
+    Groups,
+    Ints,
+    combine,
+    not_estimable,
+)
+from fairdiff_lib.audit.estimators import u_statistic
+from fairdiff_lib.audit.partners import CHUNK, partner_sums
+from fairdiff_lib.settings.options import InputError, refuse_unknown
+
+MIN_STRATUM = 5  # units of a group that each condition level needs for a standardised KID
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Radial basis function k(x, y) = exp(-|x - y|^2 / (2 bandwidth^2))."""
+
+    bandwidth: float  # in units of the features
+
+    def __call__(self, left: Floats, right: Floats) -> Floats:  # [N, D], [P, D] => [N, P]
+        """Kernel matrix."""
+        block = squared_distances(left, right)
+        block *= -0.5 / self.bandwidth**2
+        return np.exp(block, out=block)
+
+
+def squared_distances(left: Floats, right: Floats) -> Floats:  # [N, D], [P, D] => [N, P]
+    """Squared Euclidean distances, from centred features (less rounding)."""
+    centre = right.mean(axis=0)
+    left, right = left - centre, right - centre
+    block = left @ right.T
+    block *= -2
+    block += np.sum(left**2, axis=1)[:, None]
+    block += np.sum(right**2, axis=1)[None, :]
+    return np.maximum(block, 0, out=block)
+
+
+def as_features(features: ArrayLike, what: str, rows: int | None = None) -> Floats:
+    """Float64 [N, D]; refuses another shape, another number of rows, and non-finite values."""
+    array = np.asarray(features, dtype=np.float64)
+    if array.ndim != 2 or (rows is not None and len(array) != rows):
+        wanted = "[N, D]" if rows is None else f"[{rows}, D]"
+        raise InputError(f"{what}: shape {list(array.shape)}; expected {wanted}")
+    if not np.isfinite(array).all():
+        row = int(np.argmin(np.isfinite(array).all(axis=1)))
+        raise InputError(f"{what}: row {row} has a value that is not finite")
+    return array
+
+
+def fit_kernel(train_features: ArrayLike, seed: int = 0, rows: int = 2000) -> Kernel:
+    """Kernel whose bandwidth is the median distance between real training images.
+
+    Fixed before any generated image is seen, and the same for every method and group.
+
+    Parameters
+    ----------
+    train_features : [N, D]
+    seed : int
+        Of the ``rows`` images that are drawn where there are more.
+
+    Raises
+    ------
+    InputError
+        Fewer than two images, or all of them equal.
+    """
+    features = as_features(train_features, "training features")
+    if len(features) > rows:
+        chosen = np.random.default_rng(seed).choice(len(features), rows, replace=False)
+        features = features[chosen]
+    upper = np.triu_indices(len(features), 1)
+    squares = squared_distances(features, features)[upper] if len(features) > 1 else np.zeros(1)
+    bandwidth = float(np.sqrt(np.median(squares)))
+    if not bandwidth > 1e-12:
+        raise InputError("training features: at least half of the pairs coincide; no bandwidth")
+    return Kernel(bandwidth)
+
+
+def _share(unit: Ints) -> Floats:  # [R] => [R]
+    """An image's weight in the mean over its unit."""
+    return np.asarray(1 / np.bincount(unit)[unit])
+
+
+def _by_unit(values: Floats, unit: Ints, units: int) -> Floats:  # [R, C] => [U, C]
+    """Mean over the images of each unit; zero for a unit without one."""
+    means = np.zeros((units, values.shape[1]))
+    np.add.at(means, unit, values * _share(unit)[:, None])
+    return means
+
+
+@dataclass(frozen=True)
+class PairSums:
+    """Sums of h over partners, per image and group, split by whose image varies.
+
+    Attributes
+    ----------
+    real : float64 [N, M]
+        For real image a of unit i: sum over the units j != i of group m of
+        k(x_a, x_j) - k(x_a, y_j).
+    generated : float64 [P, M]
+        For generated image a the same of k(y_a, y_j) - k(x_j, y_a).
+    """
+
+    real: Floats
+    generated: Floats
+
+
+def pair_sums(
+    kernel: Kernel,
+    real: Floats,
+    generated: Floats,
+    groups: Groups,
+    generated_unit: Ints | None = None,
+    exact: bool | None = None,
+    chunk: int = CHUNK,
+) -> PairSums:
+    """Sums of h over partners for all groups; parameters as in :func:`kid`."""
+    own = groups.unit if generated_unit is None else generated_unit
+    unit = np.concatenate([groups.unit, own])
+    share = np.concatenate([_share(groups.unit), -_share(own)])
+    rows = np.concatenate([real, generated])
+    sums = partner_sums(kernel.bandwidth, rows, unit, share, groups.members, exact, chunk)
+    return PairSums(sums[: len(real)], -sums[len(real) :])
+
+
+def _features(real: ArrayLike, generated: ArrayLike, n: int, p: int) -> tuple[Floats, Floats]:
+    """Both feature arrays, [N, D] and [P, D], checked."""
+    x = as_features(real, "real features", n)
+    y = as_features(generated, "generated features", p)
+    if x.shape[1] != y.shape[1]:
+        raise InputError(f"features: {x.shape[1]} columns real, {y.shape[1]} generated")
+    return x, y
+
+
+def _generated_unit(groups: Groups, generated_unit: Ints | None) -> Ints:  # [P]
+    """Unit of each generated image; every unit must have one."""
+    own = groups.unit if generated_unit is None else np.asarray(generated_unit, dtype=np.int64)
+    units = len(groups.members)
+    outside = own[(own < 0) | (own >= units)]
+    if len(outside):
+        raise InputError(f"generated images: unit {outside[0]}; expected 0 to {units - 1}")
+    without = units - len(np.unique(own))
+    if without:
+        raise InputError(
+            f"generated images: none for {without} of {units} subjects; expected one or more each"
+        )
+    return own
+
+
+def kid(
+    kernel: Kernel,
+    real: ArrayLike,
+    generated: ArrayLike,
+    groups: Groups,
+    source: Ints | None = None,
+    *,
+    generated_unit: Ints | None = None,
+    exact: bool | None = None,
+    chunk: int = CHUNK,
+) -> list[Estimate]:
+    """Unbiased KID of every group, against the group's own reals.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        From :func:`fit_kernel` on training reals.
+    real : [N, D]
+        Features; row a belongs to unit ``groups.unit[a]``.
+    generated : [P, D]
+        Features; row by row those of ``real``'s units, unless ``generated_unit`` says else.
+    groups : Groups
+    source : int64 [N], optional
+        Unit that each generated image was made for, where rows were permuted.
+    generated_unit : int64 [P], optional
+        Unit of each generated image, where units have more (or fewer) of them than reals.
+    exact : bool, optional
+        As in :func:`partners.partner_sums`.
+
+    Returns
+    -------
+    list of Estimate
+        In the order of ``groups.keys``; NaN with a reason below ``MIN_UNITS`` units.
+    """
+    if source is not None and generated_unit is not None:
+        raise InputError("KID: source holds for images that pair row by row, not by unit")
+    own = _generated_unit(groups, generated_unit)
+    x, y = _features(real, generated, len(groups.unit), len(own))
+    sums = pair_sums(kernel, x, y, groups, own, exact, chunk)
+    units, unit = len(groups.members), groups.unit
+    if source is None:
+        unit = np.arange(units)
+        sums = PairSums(
+            _by_unit(sums.real, groups.unit, units), _by_unit(sums.generated, own, units)
+        )
+    return [
+        u_statistic(sums.real[:, m], sums.generated[:, m], unit, member, source)
+        for m, member in enumerate(groups.members.T)
+    ]
+
+
+def kid_unpaired(
+    kernel: Kernel,
+    real: ArrayLike,
+    generated: ArrayLike,
+    groups: Groups,
+    generated_groups: Groups,
+    *,
+    exact: bool | None = None,
+    chunk: int = CHUNK,
+) -> list[Estimate]:
+    """Unbiased KID of every group, real and generated images of different units.
+
+    The two-sample U-statistic: mean k(x_i, x_j) over i != j, plus mean k(y_i, y_j) over
+    i != j, less twice mean k(x_i, y_j). Its variance is the sum of the two jackknives.
+
+    Parameters
+    ----------
+    real, generated : [N, D], [P, D]
+    groups, generated_groups : Groups
+        Of the real and of the generated images, with the same keys.
+
+    Returns
+    -------
+    list of Estimate
+        Influence over the real units, then the generated ones; ``n`` is the smaller of the
+        two numbers of units, since that one limits what is known.
+    """
+    if groups.keys != generated_groups.keys:
+        raise InputError("KID: real and generated images have different groups; expected the same")
+    x, y = _features(real, generated, len(groups.unit), len(generated_groups.unit))
+    first, second = groups.members, generated_groups.members
+    unit = np.concatenate([groups.unit, len(first) + generated_groups.unit])
+    basis = np.block(
+        [[first, np.zeros_like(first)], [np.zeros_like(second), second]]
+    )  # partners among the reals, then among the generated
+    sums = partner_sums(
+        kernel.bandwidth, np.concatenate([x, y]), unit, _share(unit), basis, exact, chunk
+    )
+    to_real, to_made = np.split(_by_unit(sums, unit, len(basis)), 2, axis=1)
+    in_real, in_made = np.split(basis, 2, axis=1)
+    return [
+        _two_sample(to_real[:, m], to_made[:, m], in_real[:, m], in_made[:, m])
+        for m in range(len(groups.keys))
+    ]
+
+
+def _two_sample(to_real: Floats, to_made: Floats, in_real: Bools, in_made: Bools) -> Estimate:
+    """A group's unpaired KID from its units' sums of k over real and over generated partners."""
+    n, p = int(in_real.sum()), int(in_made.sum())
+    for count, what in ((n, "real"), (p, "generated")):
+        if count < MIN_UNITS:
+            return not_estimable(len(in_real), count, f"fewer than {MIN_UNITS} {what} subjects")
+    unit, none = np.arange(len(in_real)), np.zeros(len(in_real))
+    own = u_statistic(to_real - (n - 1) / p * to_made, none, unit, in_real)
+    made = u_statistic(to_made - (p - 1) / n * to_real, none, unit, in_made)
+    return replace(combine([own, made], [1.0, 1.0]), n=min(n, p))
+
+
+def shares(strata: Groups) -> dict[str, float]:
+    """Share of all units at each level of the one condition that ``strata`` holds."""
+    return {
+        level: float(size / len(strata.members))
+        for (_, level), size in zip(strata.keys[1:], strata.sizes()[1:], strict=True)
+    }
+
+
+def standardised_kid(
+    kernel: Kernel,
+    real: ArrayLike,
+    generated: ArrayLike,
+    groups: Groups,
+    strata: Groups,
+    weights: Mapping[str, float],
+    *,
+    generated_unit: Ints | None = None,
+    exact: bool | None = None,
+    chunk: int = CHUNK,
+) -> list[Estimate]:
+    """KID of every group as if all groups had the same shares of a condition's levels.
+
+    sum over levels c, c' of w_c w_c' times the mean of h over pairs of different units, i in
+    c and j in c': the squared distance between the reweighted laws, unbiased. The weights
+    count as fixed; influence is centred within a level, so the variance is a stratified one.
+
+    Parameters
+    ----------
+    kernel, real, generated, groups, generated_unit, exact
+        As in :func:`kid`.
+    strata : Groups
+        The condition's levels, from ``group_units(table, {condition: levels})``.
+    weights : mapping
+        Level to its common share, as :func:`shares` of the pooled test set; a level of
+        share 0 is ignored.
+
+    Returns
+    -------
+    list of Estimate
+        In the order of ``groups.keys``; degrees of freedom are Satterthwaite's. NaN with the
+        reason where a group has fewer than ``MIN_STRATUM`` units in a level that counts.
+
+    Raises
+    ------
+    InputError
+        Weights of an unknown level, below 0 or not of sum 1; strata of other images.
+    """
+    condition, used = _strata(groups, strata, weights)
+    own = _generated_unit(groups, generated_unit)
+    x, y = _features(real, generated, len(groups.unit), len(own))
+    names, common = list(used), np.array(list(used.values()))
+    level = np.stack([strata.column(condition, name) for name in names], axis=1)  # [U, C]
+    cells = groups.members[:, :, None] & level[:, None, :]  # [U, M, C]
+    units = len(cells)
+    cross = Groups(groups.unit, (), cells.reshape(units, -1))
+    sums = pair_sums(kernel, x, y, cross, own, exact, chunk)
+    total = _by_unit(sums.real, groups.unit, units) + _by_unit(sums.generated, own, units)
+    found = []
+    for m, partners in enumerate(np.moveaxis(total.reshape(cells.shape), 1, 0)):
+        cell = cells[:, m]
+        thin = [
+            f"{condition} {name} has {n} subjects, fewer than {MIN_STRATUM}"
+            for name, n in zip(names, cell.sum(axis=0), strict=True)
+            if n < MIN_STRATUM
+        ]
+        n = int(cell.sum())
+        if thin or n < MIN_UNITS:
+            reason = "; ".join(thin) or f"fewer than {MIN_UNITS} subjects"
+            found.append(not_estimable(units, n, reason))
+        else:
+            found.append(_reweighted(partners, cell, common))
+    return found
+
+
+def _strata(
+    groups: Groups, strata: Groups, weights: Mapping[str, float]
+) -> tuple[str, dict[str, float]]:
+    """Name of the condition and the weights that are not zero."""
+    if not np.array_equal(groups.unit, strata.unit):
+        raise InputError("standardised KID: strata and groups are not of the same images")
+    known = tuple(level for _, level in strata.keys[1:])
+    condition = strata.keys[1][0]
+    for level in weights:
+        refuse_unknown(f"level of {condition}", level, known)
+    values = np.array(list(weights.values()), dtype=np.float64)
+    if not (values >= 0).all() or not np.isclose(values.sum(), 1, rtol=0, atol=1e-9):
+        raise InputError(f"weights of {condition}: {dict(weights)}; expected shares of sum 1")
+    return condition, {level: weight for level, weight in weights.items() if weight > 0}
+
+
+def _reweighted(partners: Floats, cell: Bools, common: Floats) -> Estimate:
+    """A group's standardised KID from each unit's sums of h over partners by level.
+
+    Parameters
+    ----------
+    partners : float64 [U, C]
+    cell : bool [U, C]
+        Units of the group by level.
+    common : float64 [C]
+        Weights of the levels.
+    """
+    size = cell.sum(axis=0)
+    others = size[None, :] - cell  # partners that a unit has in each level
+    mean = (common * partners / others).sum(axis=1)  # [U]: h averaged over reweighted partners
+    parts = []
+    for c, n in enumerate(size):
+        own = cell[:, c]
+        value = float(mean[own].mean())
+        scale = 2 * np.sqrt((n - 1) / n) / (n - 2)  # the jackknife's, as in u_statistic
+        influence = np.where(own, scale * (mean - value), 0.0)
+        parts.append(Estimate(value, influence, int(n), float(n - 1)))
+    return combine(parts, common.tolist())
+
+
+def real_floor(
+    kernel: Kernel, real: Floats, unit: Ints, member: Bools, splits: int = 100, seed: int = 0
+) -> Floats:
+    """KID between two random halves of a group's reals: what noise alone gives.
+
+    Half the group on each side, so the spread is wider than that of a KID at the group's n.
+    Shown beside the KID, never subtracted.
+
+    Returns
+    -------
+    float64 [splits]
+        Empty where the group has too few units.
+    """
+    chosen = member[unit]
+    _, owner = np.unique(unit[chosen], return_inverse=True)
+    n = int(owner.max()) + 1 if len(owner) else 0
+    if n < 2 * MIN_UNITS:
+        return np.empty(0)
+    rng = np.random.default_rng(seed)
+    half = (np.argsort(rng.random((splits, n)), axis=1) < n // 2).T.astype(np.float64)  # [n, S]
+    basis = np.column_stack([half, np.ones(n)])
+    sums = _by_unit(
+        partner_sums(kernel.bandwidth, real[chosen], owner, _share(owner), basis), owner, n
+    )
+    to_first, to_second = sums[:, :-1], sums[:, -1:] - sums[:, :-1]
+    m, k = n // 2, n - n // 2
+    first = (half * to_first).sum(axis=0) / (m * (m - 1))
+    second = ((1 - half) * to_second).sum(axis=0) / (k * (k - 1))
+    return np.asarray(first + second - 2 * (half * to_second).sum(axis=0) / (m * k))

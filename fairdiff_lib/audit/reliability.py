@@ -1,0 +1,252 @@
+"""Are probabilities to be believed, and who is missed? Calibration and underdiagnosis by group.
+
+Every metric is an estimator for ``fairness.audit``. Two classes: the probability of the second
+against the truth. More: the largest probability against being right (top-label), but for the
+Brier score, which sums over classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+from scipy import special
+from statsmodels.discrete.discrete_model import Logit
+
+from fairdiff_lib.audit.audit import Estimator, mean_metric
+from fairdiff_lib.audit.estimate import (
+    MIN_UNITS,
+    Bools,
+    Estimate,
+    Floats,
+    Ints,
+    not_estimable,
+)
+from fairdiff_lib.audit.estimators import bootstrap_bca, mean_of_rows
+from fairdiff_lib.settings.options import InputError
+
+BINS = 10  # of equal mass
+UNITS_PER_BIN = 2  # subjects on average, for pairs within a bin
+LEAST_PROBABILITY = 1e-7  # and 1 minus it: the logit of 0 is infinite
+
+
+def brier_metric(truth: Ints, scores: Floats) -> Estimator:
+    """Mean squared error of the probabilities (Brier 1950): of the second class, or summed.
+
+    Parameters
+    ----------
+    truth : int64 [N]
+        Class index.
+    scores : float64 [N, K]
+    """
+    error = (scores - np.eye(scores.shape[1])[truth]) ** 2
+    return mean_metric(error[:, 1] if scores.shape[1] == 2 else error.sum(axis=1))
+
+
+# -- expected calibration error --------------------------------------------------------------
+
+
+def ece_metric(
+    truth: Ints, scores: Floats, bins: int = BINS, replicates: int = 400, seed: int = 0
+) -> Estimator:
+    """Debiased expected calibration error, on the scale of a probability, with BCa intervals.
+
+    The root of the squared error in :func:`squared_calibration_error`, whose estimate is 0
+    where chance alone gives as much; such a group then has no contrast. Bins have equal mass
+    over all rows and are the same for every group, so that groups are measured alike.
+
+    Parameters
+    ----------
+    truth : int64 [N]
+        Class index.
+    scores : float64 [N, K]
+    bins, replicates, seed : int
+    """
+    sure, right = believed(truth, scores)
+    edges = np.unique(np.quantile(sure, np.linspace(0, 1, bins + 1)[1:-1]))
+    place = np.searchsorted(edges, sure, side="right")
+
+    def one(unit: Ints, member: Bools) -> Estimate:
+        n, least = int(member.sum()), max(MIN_UNITS, UNITS_PER_BIN * (len(edges) + 1))
+        if n < least:
+            return not_estimable(len(member), n, f"fewer than {least} subjects")
+        square = partial(squared_calibration_error, sure - right, place, unit)
+        return _root(bootstrap_bca(square, unit, member, replicates, seed), member)
+
+    return lambda groups: [one(groups.unit, member) for member in groups.members.T]
+
+
+def believed(truth: Ints, scores: Floats) -> tuple[Floats, Floats]:
+    """Probability that is judged, and whether it came true (0 or 1), float64 [N] each."""
+    if scores.shape[1] == 2:
+        return scores[:, 1], (truth == 1).astype(np.float64)
+    return scores.max(axis=1), (scores.argmax(axis=1) == truth).astype(np.float64)
+
+
+def squared_calibration_error(
+    excess: Floats, place: Ints, unit: Ints, rows: Ints, weights: Floats
+) -> Floats:
+    """Mean over bins of the squared mean excess, from pairs of different subjects in a bin.
+
+    Leaving out each subject's pair with itself takes away what chance adds to the plug-in
+    value; with one image each and one probability per bin this is the debiased reliability of
+    Broecker (2012) and Ferro & Fricker (2012), sum_b n_b / n [(p_b - y_b)^2 - y_b (1 - y_b) /
+    (n_b - 1)], and the estimator of Kumar et al. (2019). It may be negative. Bins with one
+    subject have no pair and are left out.
+
+    Parameters
+    ----------
+    excess : float64 [N]
+        Probability minus outcome.
+    place : int64 [N]
+        Bin of each row.
+    unit : int64 [N]
+    rows : int64 [n]
+    weights : float64 [R, n]
+        Multiplicity of each row; the same for the rows of a unit.
+
+    Returns
+    -------
+    float64 [R]
+        NaN without a pair.
+    """
+    _, first, owner = np.unique(unit[rows], return_index=True, return_inverse=True)
+    cell = (owner, place[rows])
+    summed, count = np.zeros((2, len(first), int(place.max()) + 1))  # [units, bins]
+    np.add.at(summed, cell, excess[rows])
+    np.add.at(count, cell, 1.0)
+    drawn = weights[:, first]
+    pairs = (drawn @ count) ** 2 - drawn**2 @ count**2
+    cross = (drawn @ summed) ** 2 - drawn**2 @ summed**2
+    mass = np.where(pairs > 0, drawn @ count, 0.0)
+    square = np.divide(cross, pairs, out=np.zeros_like(cross), where=pairs > 0)
+    total = mass.sum(axis=1)
+    value = np.divide(
+        (mass * square).sum(axis=1), total, out=np.full(len(total), np.nan), where=total > 0
+    )
+    return np.asarray(value)
+
+
+def _root(square: Estimate, member: Bools) -> Estimate:
+    """Root of a squared error, its interval and (by the delta method) its influence."""
+    if not np.isfinite(square.value):
+        return square
+    limits = None
+    if square.limits is not None:
+        limits = partial(_root_limits, square)
+    if square.value > 0:
+        value = float(np.sqrt(square.value))
+        return replace(square, value=value, influence=square.influence / (2 * value), limits=limits)
+    note = "no more than chance alone gives: no contrasts"
+    influence = np.where(member, np.nan, 0.0)
+    return replace(square, value=0.0, influence=influence, limits=limits, note=note)
+
+
+def _root_limits(square: Estimate, confidence: float) -> tuple[float, float]:
+    low, high = np.sqrt(np.maximum(square.interval(confidence), 0))  # NaN stays NaN
+    return float(low), float(high)
+
+
+# -- calibration slope and intercept ---------------------------------------------------------
+
+
+def calibration_slope_metric(truth: Ints, scores: Floats) -> Estimator:
+    """Slope of the truth on the logit of the score: below 1 where scores are too extreme.
+
+    Logistic regression of the second of two classes (Cox 1958); its variance is the sandwich
+    over subjects.
+    """
+    return _calibration(truth, scores, slope=True)
+
+
+def calibration_intercept_metric(truth: Ints, scores: Floats) -> Estimator:
+    """Calibration in the large: intercept at slope 1, above 0 where scores are too low.
+
+    As :func:`calibration_slope_metric` with the logit of the score as offset (Van Calster
+    et al. 2019).
+    """
+    return _calibration(truth, scores, slope=False)
+
+
+def _calibration(truth: Ints, scores: Floats, slope: bool) -> Estimator:
+    if scores.shape[1] != 2:
+        raise InputError(f"calibration slope: {scores.shape[1]} classes; expected two")
+    sure = np.clip(scores[:, 1], LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+    case, score = truth == 1, special.logit(sure)
+    return lambda groups: [
+        _logistic(case, score, groups.unit, member, slope) for member in groups.members.T
+    ]
+
+
+def _logistic(case: Bools, score: Floats, unit: Ints, member: Bools, slope: bool) -> Estimate:
+    """Last coefficient of a logistic regression, with its influence values over units."""
+    rows, units = np.flatnonzero(member[unit]), len(member)
+    n = len(np.unique(unit[rows]))
+    if n < MIN_UNITS:
+        return not_estimable(units, n, f"fewer than {MIN_UNITS} subjects")
+    y, z = case[rows], score[rows]
+    if y.all() or not y.any():
+        return not_estimable(units, n, "one class only")
+    if slope and not (z[y].min() < z[~y].max() and z[~y].min() < z[y].max()):
+        return not_estimable(units, n, "the scores separate the classes, or are all equal")
+    design = np.column_stack([np.ones(len(z)), z]) if slope else np.ones((len(z), 1))
+    with np.errstate(over="ignore"):  # of exp in a step too far, which the next one mends
+        found = Logit(y.astype(float), design, offset=None if slope else z).fit(
+            method="newton", maxiter=100, disp=False, warn_convergence=False
+        )
+    if not found.mle_retvals["converged"]:
+        return not_estimable(units, n, "the logistic regression did not converge")
+    part = (found.model.score_obs(found.params) @ found.cov_params())[:, -1]
+    influence = np.bincount(unit[rows], weights=part, minlength=units) * np.sqrt(n / (n - 1))
+    return Estimate(float(found.params[-1]), influence, n, float(n - 1))
+
+
+# -- underdiagnosis --------------------------------------------------------------------------
+
+
+def fnr_metric(truth: Ints, predicted: Ints) -> Estimator:
+    """False-negative rate: share of the second class that was called the first.
+
+    Parameters
+    ----------
+    truth, predicted : int64 [N]
+        Class index of two; ``predicted`` at a threshold from validation.
+    """
+    missed = np.where(truth == 1, predicted != 1, np.nan)
+
+    def one(unit: Ints, member: Bools) -> Estimate:
+        found = mean_of_rows(missed, unit, member, bounded=True)
+        if np.isfinite(found.value):
+            return found
+        reason = f"fewer than {MIN_UNITS} positive subjects" if found.n else "no positive subject"
+        return not_estimable(len(member), found.n, reason)
+
+    return lambda groups: [one(groups.unit, member) for member in groups.members.T]
+
+
+def chance_gap(
+    overall: Estimate,
+    levels: Sequence[Estimate],
+    confidence: float = 0.95,
+    seed: int = 0,
+    draws: int = 20_000,
+) -> float:
+    """Largest minus smallest mean that levels of these sizes stay below without any disparity.
+
+    What a gap is to be read against, as it is positive even where all levels are equal: the
+    spread of a subject is that of the overall mean, the levels differ in n alone.
+
+    Parameters
+    ----------
+    overall : Estimate
+        A mean over subjects.
+    levels : sequence of Estimate
+        The same mean of separate levels.
+    confidence : float
+        Share of cohorts.
+    """
+    spread = overall.standard_error * np.sqrt([overall.n / level.n for level in levels])
+    drawn = np.random.default_rng(seed).standard_normal((draws, len(levels))) * spread
+    return float(np.quantile(np.ptp(drawn, axis=1), confidence))

@@ -1,0 +1,288 @@
+"""From one table per training seed to a mean with its interval over seeds.
+
+The training seed is the unit of every statement about a method. Subjects are shared by all
+seeds, so the spread over seeds speaks of these subjects; :func:`for_new_patients` adds what
+drawing others would change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from fairdiff_lib.audit.audit import Audit, differences
+from fairdiff_lib.audit.estimate import Estimate, mean_estimate
+from fairdiff_lib.settings.options import InputError
+
+LEAST_SEEDS = 5  # for a p-value
+OWN = ("seed", "n", "value", "low", "high", "note")
+DROPPED = ("p", "p_adjusted")  # of one model; a mean over seeds has none
+ONE_SEED = "one seed: interval over subjects; comparing methods needs more seeds"
+SEED_INTERVAL = "interval over training seeds, for these subjects"
+SAME_NOTE = "the same for every seed: interval as of one"
+FEW_SEEDS = f"fewer than {LEAST_SEEDS} seeds: shown without p"
+
+
+def summarise_seeds(table: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+    """Mean over seeds of every number of a tidy table, never the best one.
+
+    Parameters
+    ----------
+    table : DataFrame
+        seed, n, value, low, high, note and whatever names a number (dataset, method,
+        attribute, level, metric, ...). Rows of a worst level (``*_worst``) have no mean
+        over several seeds and are left out there.
+    confidence : float
+
+    Returns
+    -------
+    DataFrame
+        What names the number, then seeds (as "0,1,2"), n_seeds, n (smallest), value
+        (mean), sd, low, high, note. Several seeds: t-interval with S - 1 degrees of
+        freedom. One seed, or a number that no seed changes: the table's own interval, over
+        subjects, and a note.
+    """
+    names = _names(table)
+    rows = []
+    if table["seed"].nunique() > 1:  # a seed's worst level is its own
+        table = table[~table["metric"].str.endswith("_worst")]
+    for values, part in table.groupby(names, sort=False, dropna=False):
+        row = dict(zip(names, values, strict=True))
+        rows.append({**row, **_over_seeds(part, confidence)})
+    columns = [*names, "seeds", "n_seeds", "n", "value", "sd", "low", "high", "note"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _names(table: pd.DataFrame) -> list[str]:
+    missing = [column for column in OWN if column not in table.columns]
+    if missing:
+        raise InputError(f"table over seeds: column {missing[0]!r} is missing")
+    names = [column for column in table.columns if column not in (*OWN, *DROPPED)]
+    twice = table.duplicated([*names, "seed"])
+    if twice.any():
+        raise InputError(f"table over seeds: row {int(np.argmax(twice))} repeats another's names")
+    return names
+
+
+def _over_seeds(part: pd.DataFrame, confidence: float) -> dict[str, object]:
+    """Mean, sd and interval of one number."""
+    seeds = ",".join(str(seed) for seed in part["seed"])
+    value = part["value"].to_numpy(dtype=np.float64)
+    known = value[np.isfinite(value)]
+    notes = list(dict.fromkeys(note for note in part["note"].fillna("") if note))
+    head = {"seeds": seeds, "n_seeds": len(part), "n": int(part["n"].min())}
+    if len(part) == 1:
+        low, high = (float(part[side].iloc[0]) for side in ("low", "high"))
+        note = "; ".join([*notes, ONE_SEED] if np.isfinite(value[0]) else notes)
+        return {**head, "value": value[0], "sd": np.nan, "low": low, "high": high, "note": note}
+    fixed = part[["value", "low", "high"]].nunique(dropna=False).eq(1).all()
+    if fixed and len(known):  # no training changes it, as the floor between reals
+        low, high = (float(part[side].iloc[0]) for side in ("low", "high"))
+        note = "; ".join([*notes, SAME_NOTE])
+        return {**head, "value": known[0], "sd": 0.0, "low": low, "high": high, "note": note}
+    if len(known) < len(value):
+        notes.append(f"estimable in {len(known)} of {len(value)} seeds")
+    if 1 < len(known) < LEAST_SEEDS:
+        notes.append(FEW_SEEDS)
+    if len(known) > 1:
+        notes.append(SEED_INTERVAL)
+    mean, sd, low, high = t_interval(known, confidence)
+    return {**head, "value": mean, "sd": sd, "low": low, "high": high, "note": "; ".join(notes)}
+
+
+def t_interval(
+    values: NDArray[np.float64], confidence: float = 0.95
+) -> tuple[float, float, float, float]:
+    """Mean, standard deviation (n - 1) and t-interval; NaN for what too few values leave open."""
+    nan = float("nan")
+    if len(values) < 2:
+        return (float(values[0]) if len(values) else nan), nan, nan, nan
+    mean, sd = float(values.mean()), float(values.std(ddof=1))
+    reach = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1)) * sd / len(values) ** 0.5
+    return mean, sd, mean - reach, mean + reach
+
+
+def compare_methods(
+    table: pd.DataFrame, baseline: str = "none", confidence: float = 0.95
+) -> pd.DataFrame:
+    """Every method against a baseline, paired by seed: method minus baseline.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As for :func:`summarise_seeds`, with a column method.
+    baseline : str
+
+    Returns
+    -------
+    DataFrame
+        What names the number, method, baseline, seeds, n_seeds, n, value (mean difference),
+        sd, low, high, p, note. t with S - 1 degrees of freedom; without p below
+        ``LEAST_SEEDS`` seeds, without an interval for one.
+    """
+    names = _names(table)
+    if "method" not in names or baseline not in set(table["method"]):
+        raise InputError(f"comparison of methods: no rows of method {baseline!r}")
+    keys = [*(name for name in names if name != "method"), "seed"]
+    reference = table[table["method"] == baseline][[*keys, "value"]]
+    others = table[table["method"] != baseline]
+    both = others.merge(reference, on=keys, suffixes=("", "_baseline"))
+    both["value"] -= both["value_baseline"]
+    rows = []
+    for values, part in both.groupby(names, sort=False, dropna=False):
+        row = dict(zip(names, values, strict=True)) | {"baseline": baseline}
+        rows.append({**row, **_paired(part, confidence)})
+    tail = ["baseline", "seeds", "n_seeds", "n", "value", "sd", "low", "high", "p", "note"]
+    return pd.DataFrame(rows, columns=[*names, *tail])
+
+
+def _paired(part: pd.DataFrame, confidence: float) -> dict[str, object]:
+    """Mean paired difference over seeds."""
+    gaps = part["value"].to_numpy(dtype=np.float64)
+    gaps = gaps[np.isfinite(gaps)]
+    mean, sd, low, high = t_interval(gaps, confidence)
+    p, note = float("nan"), ""
+    if len(gaps) == 0:
+        note = "not estimable"
+    elif len(gaps) == 1:
+        note = "one seed: comparing methods needs more seeds"
+    elif len(gaps) < LEAST_SEEDS:
+        note = FEW_SEEDS
+    elif sd > 0:
+        p = float(2 * stats.t.sf(abs(mean) / (sd / len(gaps) ** 0.5), len(gaps) - 1))
+    return {
+        "seeds": ",".join(str(seed) for seed in part["seed"]), "n_seeds": len(gaps),
+        "n": int(part["n"].min()), "value": mean, "sd": sd, "low": low, "high": high,
+        "p": p, "note": note,
+    }  # fmt: skip
+
+
+# -- for new patients as well ----------------------------------------------------------------
+
+NEW_NOTE = "low to high: these patients; low_new to high_new: new patients and new seeds"
+
+
+@dataclass(frozen=True)
+class PairedChange:
+    """Mean paired difference over seeds, and what it says of whom.
+
+    Attributes
+    ----------
+    value, sd : float
+        Over seeds; sd is NaN for one seed.
+    low, high, p : float
+        New seeds on *these* patients: t with S - 1 degrees of freedom.
+    low_new, high_new, p_new : float
+        New seeds on *new* patients. Each p is NaN below ``LEAST_SEEDS`` seeds.
+    """
+
+    value: float
+    sd: float
+    low: float
+    high: float
+    p: float
+    low_new: float
+    high_new: float
+    p_new: float
+
+
+def for_new_patients(gaps: Sequence[Estimate], confidence: float = 0.95) -> PairedChange:
+    """Mean of paired differences, one per seed on the same patients, with both its intervals.
+
+    D_s is the difference under seed s. On fixed patients, s_D^2 is the variance over seeds only:
+    whatever all seeds share because they share the patients cancels in it. Its counterpart V is
+    the variance over patients of the *mean* of the D_s, from influence values averaged over the
+    seeds. By the law of total variance the mean varies with s_D^2 / S + V when seeds and
+    patients are both drawn anew. The part that is neither (a seed that does better on some
+    patients) enters both terms, at 1 / S: the sum errs, if at all, on the wide side. Degrees of
+    freedom after Satterthwaite (1946); where these, being more than S - 1, would make the interval
+    narrower than that for these patients, it is that one: new patients make nothing surer.
+
+    Parameters
+    ----------
+    gaps : sequence of Estimate, length S
+        Differences of two models of one seed, as of :func:`fairness.differences`.
+    confidence : float
+    """
+    nan = float("nan")
+    known = [gap for gap in gaps if np.isfinite(gap.value)]
+    count = len(known)
+    mean, sd, low, high = t_interval(np.array([gap.value for gap in known]), confidence)
+    if count < 2:
+        return PairedChange(mean, sd, low, high, nan, nan, nan, nan)
+    over_seeds, patients = sd**2 / count, mean_estimate(known)
+    over_patients = patients.standard_error**2
+    total = over_seeds + over_patients
+    if not total > 0:
+        return PairedChange(mean, sd, low, high, nan, nan, nan, nan)
+    df = total**2 / (over_seeds**2 / (count - 1) + over_patients**2 / patients.df)
+    reach = max(float(stats.t.ppf((1 + confidence) / 2, df)) * total**0.5, high - mean)
+    p, p_new = nan, float(2 * stats.t.sf(abs(mean) / total**0.5, df))
+    if sd > 0:
+        p = float(2 * stats.t.sf(abs(mean) / over_seeds**0.5, count - 1))
+        p_new = max(p, p_new)
+    if count < LEAST_SEEDS:
+        p = p_new = nan
+    return PairedChange(mean, sd, low, high, p, mean - reach, mean + reach, p_new)
+
+
+def compare_audits(
+    audits: Mapping[tuple[str, int], Audit], baseline: str = "none", confidence: float = 0.95
+) -> pd.DataFrame:
+    """Every method against a baseline by group, paired by seed: method minus baseline.
+
+    Parameters
+    ----------
+    audits : mapping of (method, seed) to Audit
+        Of one metric, on the same subjects.
+    baseline : str
+
+    Returns
+    -------
+    DataFrame
+        method, baseline, seeds, n_seeds, attribute, level, metric, features, n, and the fields
+        of :class:`PairedChange`, note.
+    """
+    rows = []
+    for method in dict.fromkeys(name for name, _ in audits if name != baseline):
+        seeds = [s for name, s in audits if name == method and (baseline, s) in audits]
+        if not seeds:
+            continue
+        pairs = [differences(audits[method, s], audits[baseline, s]) for s in seeds]
+        own = audits[method, seeds[0]]
+        names = {"method": method, "baseline": baseline, "metric": own.metric,
+                 "features": own.features}  # fmt: skip
+        for key in own.estimates:
+            gaps = [pair[key] for pair in pairs]
+            change = for_new_patients(gaps, confidence)
+            rows.append(
+                names
+                | {"seeds": ",".join(str(s) for s in seeds), "n_seeds": len(seeds)}
+                | {"attribute": key[0], "level": key[1], "n": own.estimates[key].n}
+                | vars(change)
+                | {"note": _change_note(gaps)}
+            )
+    return pd.DataFrame(rows, columns=list(CHANGE_COLUMNS))
+
+
+CHANGE_COLUMNS = (
+    "method", "baseline", "seeds", "n_seeds", "attribute", "level", "metric", "features", "n",
+    "value", "sd", "low", "high", "p", "low_new", "high_new", "p_new", "note",
+)  # fmt: skip
+
+
+def _change_note(gaps: Sequence[Estimate]) -> str:
+    """What keeps a change from having an interval or a p, and how to read those it has."""
+    known = sum(bool(np.isfinite(gap.value)) for gap in gaps)
+    notes = list(dict.fromkeys(gap.note for gap in gaps if gap.note))
+    if known == 1:
+        notes.append("one seed: comparing methods needs more seeds")
+    elif known:
+        notes.append(NEW_NOTE)
+        notes += [FEW_SEEDS] * (known < LEAST_SEEDS)
+    return "; ".join(notes)

@@ -1,0 +1,370 @@
+"""Features of images: uint8 [N, 3, H, W] => float32 [N, D], by named extractors, cached.
+
+Every quality metric is a function of such an array. A table names the extractor
+that its numbers rest on, since another one may rank methods differently.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm.auto import tqdm
+
+from fairdiff_lib.classify.backbones import load_pretrained
+from fairdiff_lib.classify.fit import Classifier
+from fairdiff_lib.classify.networks import contiguous, to_pixels
+from fairdiff_lib.classify.predictions import check_images
+from fairdiff_lib.disk.files import atomic_file
+from fairdiff_lib.settings.options import InputError
+
+Images = NDArray[np.uint8]
+Features = NDArray[np.float32]
+
+BATCH = 128  # images per pass; does not change a feature
+TEXTURE_SCALES = 4  # halvings of the picture; takes 32 pixels on a side
+FLAT = 1e-3  # standard deviation that counts as none; a grey level is 8e-3 here
+BUILT_IN = ("encoder", "texture", "random", "inception")
+
+
+class Extractor(Protocol):
+    """Maps images to features, each image by itself.
+
+    Attributes
+    ----------
+    name : str
+        What a table calls it.
+    identity : str
+        Name and weights: two extractors of one identity give equal features. Keys the cache.
+    width : int
+        Number of features D.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def identity(self) -> str: ...
+
+    @property
+    def width(self) -> int: ...
+
+    def __call__(self, images: Images) -> Features: ...  # uint8 [N, 3, H, W] => float32 [N, D]
+
+
+def _digest(module: nn.Module) -> str:
+    """First 12 hex digits of the SHA-256 of a module's weights."""
+    state = {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
+    return hashlib.sha256(save(contiguous(state))).hexdigest()[:12]
+
+
+def _best_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+# -- extractors ------------------------------------------------------------------------------
+
+
+class EncoderExtractor:
+    """Mean over space of every stage of a classifier trained on the real training split.
+
+    Its penultimate features hold what the conditions need and little else: there, blurred vessels
+    cost nothing. The early stages keep the texture.
+
+    Parameters
+    ----------
+    classifier : Classifier
+        One and the same for all methods and seeds that are compared.
+    """
+
+    name = "encoder"
+
+    def __init__(self, classifier: Classifier) -> None:
+        self.classifier = classifier
+        self.width = sum(classifier.config.channels)
+        self.identity = f"encoder-stages-{_digest(classifier.module)}"
+
+    def __call__(self, images: Images) -> Features:
+        return self.classifier.stage_means(images, BATCH)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Features in units of their spread over real training images, so that each one counts.
+
+    Attributes
+    ----------
+    mean, spread : float64 [D]
+        A feature that is constant over the training images has spread 1.
+    """
+
+    mean: NDArray[np.float64]
+    spread: NDArray[np.float64]
+
+    @classmethod
+    def fit(cls, train: Features) -> Scale:  # [N, D]
+        """Fix the scale, before any generated image is seen."""
+        values = train.astype(np.float64)
+        spread = values.std(axis=0)
+        return cls(values.mean(axis=0), np.where(spread > 0, spread, 1.0))
+
+    def __call__(self, features: Features) -> NDArray[np.float64]:  # [N, D] => [N, D]
+        """Scaled features."""
+        return np.asarray((features - self.mean) / self.spread)
+
+
+class RandomConvExtractor:
+    """Fixed random convolutions: a feature space that no label has shaped.
+
+    Three layers of stride 2 with weights drawn once; the features are mean and
+    standard deviation over space of every layer's maps, so that fine and coarse
+    texture both count. Weak, but blind to what the encoder was taught: a second
+    view of the same comparison.
+
+    Parameters
+    ----------
+    seed : int
+        Of the weights.
+    width : int
+        Number of features, a multiple of 8.
+    """
+
+    def __init__(self, seed: int = 0, width: int = 64) -> None:
+        if width < 8 or width % 8:
+            raise InputError(f"random features: width={width}; expected a multiple of 8")
+        self.name = "random"
+        self.width = width
+        self.identity = f"random-{seed}-{width}"
+        generator = torch.Generator().manual_seed(seed)
+        channels = (3, width // 8, width // 8, width // 4)
+        self.kernels = [
+            torch.randn(outward, inward, 5, 5, generator=generator) * math.sqrt(2 / (inward * 25))
+            for inward, outward in pairwise(channels)
+        ]  # He et al. 2015: the variance is kept from layer to layer
+
+    def __call__(self, images: Images) -> Features:
+        h = to_pixels(torch.tensor(images))
+        found: list[Tensor] = []
+        with torch.inference_mode():
+            for kernel in self.kernels:
+                h = functional.leaky_relu(functional.conv2d(h, kernel, stride=2, padding=2), 0.1)
+                found += [h.mean(dim=(2, 3)), h.std(dim=(2, 3), correction=0)]
+        return torch.cat(found, dim=1).numpy()
+
+
+class TextureExtractor:
+    """Colour, and how much detail there is at each of four scales: no label, no weights.
+
+    Mean and standard deviation of each channel, then the log standard deviation of what each
+    halving of the picture loses (a Laplacian pyramid; Burt and Adelson 1983). Blur, noise and
+    wrong colours cost much here; wrong anatomy costs nothing.
+    """
+
+    name = identity = "texture"
+    width = 3 * (2 + TEXTURE_SCALES)
+
+    def __call__(self, images: Images) -> Features:
+        h = to_pixels(torch.tensor(images))
+        found = [h.mean(dim=(2, 3)), h.std(dim=(2, 3), correction=0)]
+        for _ in range(TEXTURE_SCALES):
+            low = functional.avg_pool2d(h, 2)
+            coarse = functional.interpolate(low, h.shape[2:], mode="bilinear")
+            lost = (h - coarse).std(dim=(2, 3), correction=0)
+            found.append((lost + FLAT).log())
+            h = low
+        return torch.cat(found, dim=1).numpy()
+
+
+class TransformersExtractor:
+    """Image features of a pretrained transformers backbone, as DINOv2.
+
+    The class token where the model has one, else the mean over tokens (or over
+    space); never a pooling head, which many checkpoints lack.
+
+    Parameters
+    ----------
+    source : str
+        Local folder (wins where both exist), or hub id.
+    revision : str
+        Commit of the hub id: required there, never guessed.
+
+    Raises
+    ------
+    InputError
+        No revision for a hub id, weights that are not to be had, or incomplete ones.
+    """
+
+    def __init__(self, source: str, revision: str = "") -> None:
+        field = "audit.features_revision"
+        self.processor, whole = load_pretrained("features", source, revision, field)
+        # of CLIP-like pairs, the image half
+        model: nn.Module = getattr(whole, "vision_model", whole)
+        self.device = _best_device()
+        self.model = model.to(self.device).eval()
+        names = [name.rsplit(".", 1)[-1] for name, _ in model.named_parameters()]
+        self.class_token = any(name in ("cls_token", "class_embedding") for name in names)
+        self.name = Path(source).name if Path(source).is_dir() else source
+        self.identity = f"{Path(source).name}-{_digest(model)}"
+        self.width = self(np.zeros((1, 3, 32, 32), np.uint8)).shape[1]
+
+    def __call__(self, images: Images) -> Features:
+        pictures = [image.transpose(1, 2, 0) for image in images]
+        inputs = self.processor(
+            images=pictures, return_tensors="pt", input_data_format="channels_last"
+        )
+        pixels = inputs["pixel_values"].to(self.device)
+        with torch.inference_mode():
+            hidden = self.model(pixel_values=pixels)["last_hidden_state"]
+        return self._pool(hidden).float().cpu().numpy()
+
+    def _pool(self, hidden: Tensor) -> Tensor:  # [B, T, D] or [B, D, h, w] => [B, D]
+        if hidden.ndim == 4:
+            return hidden.mean(dim=(2, 3))
+        return hidden[:, 0] if self.class_token else hidden.mean(dim=1)
+
+
+class InceptionExtractor:
+    """The 2,048 Inception-v3 features of FID, through torchmetrics and torch-fidelity.
+
+    Parameters
+    ----------
+    weights : str
+        File of torch-fidelity's weights; empty = fetched by torch-fidelity.
+
+    Raises
+    ------
+    InputError
+        torch-fidelity or its weights are not to be had.
+    """
+
+    def __init__(self, weights: str = "") -> None:
+        from torchmetrics.image import fid
+
+        try:
+            network: Any = fid.NoTrainInceptionV3("inception-v3-compat", ["2048"], weights or None)
+        except (ImportError, OSError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(
+                f"features 'inception': needs torch-fidelity and its weights ({reason})"
+            ) from error
+        self.device = _best_device()
+        self.network = network.to(self.device)
+        self.name, self.width = "inception", 2048
+        self.identity = f"inception-{_digest(self.network)}"
+
+    def __call__(self, images: Images) -> Features:
+        with torch.inference_mode():
+            found: Tensor = self.network(torch.tensor(images, device=self.device))
+        return found.reshape(len(images), self.width).float().cpu().numpy()
+
+
+def make_extractor(
+    name: str, revision: str = "", classifier: Classifier | None = None
+) -> Extractor:
+    """Extractor by name.
+
+    Parameters
+    ----------
+    name : str
+        ``encoder``, ``texture``, ``random``, ``inception``, a folder, or a hub id as
+        ``owner/model``.
+    revision : str
+        Commit of a hub id.
+    classifier : Classifier, optional
+        Required for ``encoder``.
+
+    Raises
+    ------
+    InputError
+        An unknown name, or something that the named extractor needs isn't there.
+    """
+    if name == "encoder":
+        if classifier is None:
+            raise InputError("features 'encoder': needs the fitted encoder; none was given")
+        return EncoderExtractor(classifier)
+    if name == "texture":
+        return TextureExtractor()
+    if name == "random":
+        return RandomConvExtractor()
+    if name == "inception":
+        return InceptionExtractor()
+    if "/" in name or Path(name).is_dir():
+        return TransformersExtractor(name, revision)
+    known = ", ".join(BUILT_IN)
+    raise InputError(f"unknown features {name!r}; known: {known}, a folder, or a hub id owner/name")
+
+
+# -- extraction ------------------------------------------------------------------------------
+
+
+def hash_images(images: Images) -> str:
+    """First 16 hex digits of the SHA-256 of shape and bytes."""
+    total = hashlib.sha256(repr(images.shape).encode())
+    total.update(np.ascontiguousarray(images).data)
+    return total.hexdigest()[:16]
+
+
+def extract(
+    extractor: Extractor, images: Images, batch: int = BATCH, cache: Path | str | None = None
+) -> Features:
+    """Features of all images, a batch at a time, read from the cache where they are there.
+
+    Parameters
+    ----------
+    extractor : Extractor
+    images : uint8 [N, 3, H, W]
+    batch : int
+        Images per pass; does not change a feature.
+    cache : path, optional
+        Folder for ``<identity>-<hash of the images>.npy``.
+
+    Returns
+    -------
+    float32 [N, D]
+
+    Raises
+    ------
+    InputError
+        Images of another type or shape, or features that are not finite.
+    """
+    check_images("images", images)
+    if not len(images):
+        return np.empty((0, extractor.width), np.float32)
+    path = None
+    if cache is not None:
+        path = Path(cache) / f"{extractor.identity}-{hash_images(images)}.npy"
+        found = _read_cache(path, (len(images), extractor.width))
+        if found is not None:
+            return found
+    starts = tqdm(range(0, len(images), batch), desc=f"features {extractor.name}", disable=None)
+    features = np.concatenate([extractor(images[i : i + batch]) for i in starts])
+    features = features.astype(np.float32, copy=False)
+    bad = ~np.isfinite(features).all(axis=1)
+    if bad.any():
+        raise InputError(
+            f"features {extractor.name!r}: not finite for {bad.sum()} of {len(images)} images, "
+            f"first at row {int(bad.argmax())}"
+        )
+    if path is not None:
+        with atomic_file(path) as temporary, temporary.open("wb") as stream:
+            np.save(stream, features, allow_pickle=False)
+    return features
+
+
+def _read_cache(path: Path, shape: tuple[int, int]) -> Features | None:
+    """Cached features, or None where there are none of that shape (they are then made again)."""
+    try:
+        found: NDArray[Any] = np.load(path, allow_pickle=False)
+    except (FileNotFoundError, ValueError, EOFError):
+        return None
+    return found if found.shape == shape and found.dtype == np.float32 else None

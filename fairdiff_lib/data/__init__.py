@@ -1,0 +1,1 @@
+"""Data sets as declared objects, and one reader per original layout."""

@@ -1,0 +1,1 @@
+"""Where things lie and what they rest on: files, places, stamps."""

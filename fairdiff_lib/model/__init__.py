@@ -1,0 +1,1 @@
+"""Stable Diffusion: built, loaded, its loss, its samples."""

@@ -1,0 +1,1 @@
+"""Commands: the graph, one notebook, verification."""

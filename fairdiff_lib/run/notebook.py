@@ -1,0 +1,386 @@
+"""One notebook: its parameters checked, run by papermill, its executed copy cleaned.
+
+The only module that knows papermill. A notebook that fails leaves its executed
+copy, with the traceback, where a successful one would lie.
+"""
+
+from __future__ import annotations
+
+import ast
+import fcntl
+import os
+import re
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from fairdiff_lib.disk.files import PROJECT_ROOT, atomic_file, read_json, write_json
+from fairdiff_lib.settings.options import (
+    InputError,
+    Settings,
+    load_settings,
+    parse_overrides,
+    refuse_unknown,
+)
+
+NOTEBOOKS = PROJECT_ROOT / "notebooks"
+BASE = "base"  # the "method" of the job that trains what every method starts from
+OURS = "fairdiff: "  # begins each line that a job writes for people
+VOLATILE = ("papermill", "execution", "widgets")  # metadata that differ from run to run
+
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+PROGRESS = re.compile(r"\d+%\|.*\|")  # a line of tqdm's
+
+
+class NotebookFailed(RuntimeError):
+    """A cell raised something other than :class:`InputError`; one line says which."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A notebook with checked parameters.
+
+    Parameters
+    ----------
+    path : Path
+        The source notebook.
+    parameters : dict
+        Only those that were given; the notebook's own defaults hold for the rest.
+    settings : Settings
+        What preset, dataset and overrides amount to.
+    """
+
+    path: Path
+    parameters: dict[str, Any]
+    settings: Settings
+
+    @property
+    def kind(self) -> str:
+        """What takes equally long: the notebook, and for training the method."""
+        name = self.path.stem
+        trains = name.startswith("03")
+        return f"{name} {self.parameters.get('method', 'none')}" if trains else name
+
+    @property
+    def title(self) -> str:
+        """The notebook and what distinguishes this job from the others of its graph."""
+        given = {k: v for k, v in self.parameters.items() if k in ("method", "seed")}
+        if given.get("method") == BASE:
+            given.pop("seed", None)
+        return " ".join([self.path.stem, *(f"{k}={v}" for k, v in given.items())])
+
+
+def all_notebooks() -> dict[str, Path]:
+    """Name to path of every source notebook."""
+    return {path.stem: path for path in sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))}
+
+
+def find_notebook(name: str) -> Path:
+    """Path of a notebook named in full, with its suffix, or by its number alone.
+
+    Raises
+    ------
+    InputError
+        No such notebook.
+    """
+    known = all_notebooks()
+    stem = name.removesuffix(".ipynb")
+    by_number = {key.split("_")[0]: key for key in known}
+    stem = by_number.get(stem, stem)
+    refuse_unknown("notebook", stem, tuple(known))
+    return known[stem]
+
+
+def _papermill() -> Any:
+    """Papermill, imported late and without an optional part of jsonschema.
+
+    That part checks web addresses, which notebooks don't have, and takes two
+    seconds to build its grammar: half a minute over a study's jobs.
+    """
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+    import papermill
+
+    return papermill
+
+
+def known_parameters(path: Path) -> dict[str, Any]:
+    """Name to default value of the parameters cell.
+
+    Raises
+    ------
+    InputError
+        The notebook has no parameters cell, or a default that is no plain value.
+    """
+    papermill = _papermill()
+    found = papermill.inspect_notebook(str(path))
+    if not found:
+        raise InputError(f"{path.name}: no cell is tagged 'parameters'")
+    try:
+        return {name: ast.literal_eval(str(p["default"])) for name, p in found.items()}
+    except ValueError as error:
+        raise InputError(f"{path.name}: a default is no plain value ({error})") from error
+
+
+def check_methods(methods: tuple[str, ...]) -> None:
+    """Refuse a method that does not exist, with the list of those that do."""
+    if set(methods) <= {"none"}:
+        return  # spares the two seconds that torch takes to import
+    from fairdiff_lib.settings.methods import METHODS
+
+    for method in methods:
+        refuse_unknown("method", method, tuple(METHODS))
+
+
+def plan_job(name: str, given: Mapping[str, Any]) -> Job:
+    """Check a notebook's name and every parameter before anything is started.
+
+    Parameters
+    ----------
+    name : str
+        As for :func:`find_notebook`.
+    given : mapping
+        Parameter to value or text.
+
+    Raises
+    ------
+    InputError
+        An unknown notebook, parameter, preset, dataset, method or setting, or a value
+        of another type.
+    """
+    path = find_notebook(name)
+    defaults = known_parameters(path)
+    values: dict[str, Any] = {}
+    for key, value in given.items():
+        refuse_unknown(f"parameter of {path.stem}", key, tuple(defaults))
+        values[key] = _convert(key, value, type(defaults[key]))
+    full = defaults | values
+    if full.get("seed", 0) < 0:
+        raise InputError(f"parameter seed={full['seed']}: expected 0 or more")
+    if full.get("method", BASE) != BASE:
+        check_methods((full["method"],))
+    settings = load_settings(
+        full.get("preset", "quick"),
+        full.get("dataset", "fairgenmed_simulated"),
+        parse_overrides(full.get("overrides", "")),
+    )
+    return Job(path, values, settings)
+
+
+def _convert(name: str, value: Any, kind: type) -> Any:
+    try:
+        return {"true": True, "false": False}[str(value).lower()] if kind is bool else kind(value)
+    except (KeyError, ValueError) as error:
+        raise InputError(f"parameter {name}={value!r}: expected {kind.__name__}") from error
+
+
+def run_job(job: Job, output: Path, threads: int = 0) -> dict[str, float]:
+    """Run a notebook and write its executed copy, also when it fails.
+
+    Parameters
+    ----------
+    job : Job
+    output : Path
+        The executed copy.
+    threads : int
+        Of the numerical libraries; 0 leaves it to them.
+
+    Returns
+    -------
+    dict
+        seconds (wall), peak_mb (largest memory of the kernel).
+
+    Raises
+    ------
+    InputError
+        The notebook met bad input; the message is its line.
+    NotebookFailed
+        Anything else.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    try:
+        with _environment(threads), _one_at_a_time(output):
+            _execute(job, output)
+    finally:
+        if output.is_file():
+            _rewrite_clean(output)
+    scale = 1 if sys.platform == "darwin" else 1024  # bytes there, kibibytes elsewhere
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * scale
+    return {"seconds": round(time.monotonic() - started, 1), "peak_mb": round(peak / 1e6)}
+
+
+def _execute(job: Job, output: Path) -> None:
+    papermill = _papermill()
+    from nbclient.exceptions import DeadKernelError
+    from traitlets.config import Config
+
+    try:
+        # sockets in a folder of their own: nothing listens on the network, and kernels
+        # side by side don't meet (the default name is the same for all)
+        with TemporaryDirectory(prefix="fairdiff-") as sockets:
+            manager = {"transport": "ipc", "ip": f"{sockets}/kernel"}
+            papermill.execute_notebook(
+                str(job.path),
+                str(output),
+                parameters=job.parameters,
+                kernel_name="python3",
+                progress_bar=False,
+                cwd=str(PROJECT_ROOT),
+                config=Config({"KernelManager": manager}),
+            )
+    except papermill.PapermillExecutionError as error:
+        line = " ".join(str(error.evalue).split())
+        if error.ename == "InputError":
+            raise InputError(line) from error
+        raise NotebookFailed(f"cell {error.exec_count}: {error.ename}: {line}") from error
+    except DeadKernelError as error:
+        raise NotebookFailed("the kernel died; most often the memory was not enough") from error
+    except RuntimeError as error:  # nbclient's, for a kernel that did not start in time
+        raise NotebookFailed(str(error)) from error
+
+
+@contextmanager
+def _environment(threads: int) -> Iterator[None]:
+    """Environment of the kernel; the kernel inherits it at its start."""
+    wanted = {"TOKENIZERS_PARALLELISM": "false", "PYTHONHASHSEED": "0"}
+    if threads:
+        wanted |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _one_at_a_time(output: Path) -> Iterator[None]:
+    """Wait for a process of a killed run that still works on the same notebook."""
+    with (output.parent / f".{output.stem}.lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{OURS}{output.stem}: waits for an earlier run's process", file=sys.stderr)
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            Path(stream.name).unlink(missing_ok=True)
+
+
+# -- executed copies -------------------------------------------------------------------------
+
+
+def _rewrite_clean(path: Path) -> None:
+    import nbformat
+
+    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    clean(notebook)
+    with atomic_file(path) as temporary:
+        text = nbformat.writes(notebook)  # type: ignore[no-untyped-call]
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def clean(notebook: Any) -> None:
+    """Remove in place what changes from run to run: timings, random ids, this machine's paths.
+
+    Parameters
+    ----------
+    notebook : NotebookNode
+        Version 4. Outputs, tags and execution counts stay.
+    """
+    for number, cell in enumerate(notebook.cells):
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.id = "injected-parameters"
+            cell.source = re.sub(
+                r"(?m)^(\w+_root) = ([\"'])(/|~|\.\.).*$", r'\1 = ""  # elsewhere', cell.source
+            )
+        elif cell.metadata.get("tags") and "papermill-error-cell-tag" in cell.metadata.tags:
+            cell.id = f"papermill-error-{number}"
+        cell.source = without_paths(cell.source)
+        for output in cell.get("outputs", []):
+            _clean_output(output)
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if not _is_dead(output)]
+    for holder in (notebook, *notebook.cells):
+        for name in VOLATILE:
+            holder.metadata.pop(name, None)
+
+
+def _is_dead(output: Any) -> bool:
+    """Whether nothing is left to read: an emptied stream, or a progress bar's widget."""
+    return output.get("text") == "" or WIDGET in output.get("data", {})
+
+
+def _clean_output(output: Any) -> None:
+    if output.get("output_type") == "stream":  # a bar that was drawn once stays at 0% for ever
+        lines = re.split(r"(?<=[\n\r])", output["text"])
+        output["text"] = "".join(line for line in lines if not PROGRESS.search(line))
+    for name in ("text", "evalue"):
+        if name in output:
+            output[name] = without_paths(output[name])
+    if "traceback" in output:
+        output["traceback"] = [without_paths(line) for line in output["traceback"]]
+    for kind, data in output.get("data", {}).items():
+        if kind.startswith("text/") and isinstance(data, str):
+            output["data"][kind] = without_paths(data)
+
+
+def without_paths(text: str) -> str:
+    """``text`` with this project's and the environment's folders cut from the paths in it."""
+    text = re.sub(r"[\w./~-]*/site-packages/", "site-packages/", text)
+    text = text.replace(f"{PROJECT_ROOT}/", "").replace(str(PROJECT_ROOT), ".")
+    return text.replace(f"{Path.home()}/", "~/")
+
+
+# -- records ---------------------------------------------------------------------------------
+
+
+def write_record(path: Path, job: Job, measured: Mapping[str, float]) -> None:
+    """Write the file that says that a job is done, last of all.
+
+    Parameters
+    ----------
+    path : Path
+        Declared as the job's output in the Snakefile.
+    job : Job
+    measured : mapping
+        From :func:`run_job`, and made_mb.
+    """
+    record = {
+        "notebook": job.path.stem,
+        "kind": job.kind,
+        "parameters": job.parameters,
+        "preset": job.settings.preset,
+        "dataset": job.settings.dataset,
+        **measured,
+    }
+    write_json(path, record)
+    failure_of(path).unlink(missing_ok=True)
+
+
+def failure_of(record: Path) -> Path:
+    """Where a job that failed leaves its line."""
+    return record.with_suffix(".failed.json")
+
+
+def read_failures(folder: Path, since: float) -> list[dict[str, Any]]:
+    """Failures below ``folder`` that are younger than ``since`` (seconds since the epoch)."""
+    found = sorted(folder.rglob("*.failed.json"))
+    return [read_json(path) for path in found if path.stat().st_mtime >= since]
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of the files below a folder; 0 where there is none."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,1 @@
+"""What can be chosen: options, presets, methods; plain data, no network."""

@@ -1,0 +1,1 @@
+"""Tables in; figures, words and cards out."""

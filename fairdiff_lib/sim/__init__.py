@@ -1,0 +1,1 @@
+"""Simulated patients, written in the original layouts, with a known planted disparity."""

@@ -1,0 +1,105 @@
+"""What the simulators share: who fills which place, checks of the knobs, files, and the truth."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from tqdm.auto import tqdm
+
+from fairdiff_lib.disk.files import read_table
+from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.populations import Simulator
+
+T = TypeVar("T")
+
+_WORTH_PROCESSES = 200  # subjects; starting processes takes as long as drawing some of them
+# irrational steps, and the position at which the first level begins
+_STEPS = ((math.sqrt(5) - 1) / 2, math.sqrt(2) - 1, math.sqrt(3) - 1, math.sqrt(7) - 2)
+_FIRST = (5, 12, 3, 8)
+
+
+def spread(index: int) -> list[float]:
+    """Four numbers in [0, 1), each filling the interval evenly as ``index`` grows.
+
+    Rotations by irrational numbers: every prefix has its groups in proportion, to within 3
+    subjects up to 6,000, so a small group is never missing by chance and a larger cohort keeps
+    the subjects of a smaller one. Who fills a place is random; the places are not.
+    """
+    return [((index - k) * step) % 1.0 for step, k in zip(_STEPS, _FIRST, strict=True)]
+
+
+def choose(uniform: float, levels: Sequence[str], shares: Sequence[float]) -> str:
+    """Level at a quantile of a discrete distribution."""
+    for level, bound in zip(levels, np.cumsum(shares).tolist(), strict=True):
+        if uniform < bound:
+            return level
+    return levels[-1]
+
+
+def between(uniform: float, bounds: tuple[float, float]) -> float:
+    """A uniform number of [0, 1) carried to an interval."""
+    return bounds[0] + uniform * (bounds[1] - bounds[0])
+
+
+def clipped(value: float, low: float, high: float) -> float:
+    """``value`` within its bounds."""
+    return min(max(value, low), high)
+
+
+def check_fields(config: Simulator, most: dict[str, int]) -> None:
+    """Refuse counts, shares, factors and sizes that can't be simulated, naming the field.
+
+    Parameters
+    ----------
+    config : Simulator
+    most : dict
+        Largest count per field of ``config.counts``.
+    """
+    for name, count in config.counts.items():
+        if not 1 <= count <= most[name]:
+            raise InputError(f"simulator.{name}: expected 1 to {most[name]}")
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name.startswith("share_") and not 0 <= value <= 1:
+            raise InputError(f"simulator.{field.name}={value}: expected a fraction from 0 to 1")
+        if field.name.startswith(("difficulty_", "heterogeneity_")) and not value > 0:
+            raise InputError(f"simulator.{field.name}={value}: expected a positive factor")
+        if field.name.endswith(("_height", "_width")) and value < 32:
+            raise InputError(f"simulator.{field.name}={value}: expected at least 32 pixels")
+
+
+def factors(config: Simulator, levels: dict[str, str]) -> tuple[float, float]:
+    """Difficulty and heterogeneity of a subject: over its levels, the product of each."""
+    own = [config.knobs.get(item, (1.0, 1.0)) for item in levels.items()]
+    return math.prod(d for d, _ in own), math.prod(h for _, h in own)
+
+
+def write_each(write: Callable[..., None], subjects: Sequence[T], *rest: Any) -> None:
+    """Call ``write(subject, *rest)`` for each, by as many processes as OMP_NUM_THREADS says."""
+    workers = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
+    if len(subjects) < _WORTH_PROCESSES:
+        workers = 1
+    jobs = (delayed(write)(subject, *rest) for subject in subjects)
+    done = Parallel(n_jobs=workers, return_as="generator")(jobs)
+    for _ in tqdm(done, total=len(subjects), desc="simulate", disable=None):
+        pass
+
+
+def read_truth(root: Path) -> pd.DataFrame:
+    """True parameters of a simulated cohort, one row per image, indexed by image name.
+
+    Returns
+    -------
+    DataFrame
+        difficulty, heterogeneity, noise, defocus and all that was drawn; see data/cards.
+    """
+    truth = read_table(Path(root) / "truth.csv", ("image", "difficulty", "heterogeneity"))
+    return truth.set_index("image")

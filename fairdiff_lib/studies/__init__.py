@@ -1,0 +1,1 @@
+"""A module, or a small folder, per notebook: runs in, tables out."""

@@ -1,0 +1,1 @@
+"""The ablation: arms, their recorded runs, and what is compared."""

@@ -1,0 +1,233 @@
+"""Arms of the ablation study: methods under named settings, and what each is compared with.
+
+Plain data, written down before any of these runs is measured. An arm is a method with options of
+its own, so that one study can hold the same method at several windows; its runs lie where any
+study's would (``store.Layout.run``), and a run that two arms share is made once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from fairdiff_lib.disk.files import Layout, read_json
+from fairdiff_lib.settings.methods import CORRECTED, source_runs
+from fairdiff_lib.settings.options import (
+    InputError,
+    Settings,
+    check_method,
+    check_settings,
+    refuse_unknown,
+    replace_field,
+)
+
+CORE, CONTROL, RIVAL = "core", "control", "rival"
+WINDOW, OPTION = "window", "option"  # T12's cells; one correction at a time
+ROLES = (CORE, CONTROL, RIVAL, WINDOW, OPTION)
+BASELINE = "none"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm.
+
+    Attributes
+    ----------
+    name : str
+        What tables call it, in their column ``method``.
+    method : str
+        Key of ``methods.METHODS``.
+    role : str
+        One of :data:`ROLES`. Core arms are trained with all of ``ablation.seeds`` and are tested;
+        the others with ``ablation.other_seeds``, and are described.
+    against : tuple of str
+        Arms that it is compared with, paired by seed.
+    options : mapping
+        Dotted setting to value.
+    """
+
+    name: str
+    method: str
+    role: str
+    against: tuple[str, ...] = (BASELINE,)
+    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def all_arms(settings: Settings) -> tuple[Arm, ...]:
+    """Every arm that there is, under these settings."""
+    own, fair = settings.ablation, "fairdiffusion"
+    # one score per window: the corrected optimiser needs more windows than the released one
+    scored = MappingProxyType(
+        {
+            "mitigation.time_window": own.scored_window,
+            "mitigation.held_out_rows": own.held_out_rows,
+            "mitigation.held_out_timesteps": own.held_out_timesteps,
+        }
+    )
+    corrected, shuffled = "fairdiffusion_corrected", "shuffled_y_corrected"
+    core = (
+        Arm(BASELINE, "none", CORE, ()),
+        Arm(fair, fair, CORE, (BASELINE, "random_sigma", "shuffled_y")),
+        Arm("random_sigma", "random_sigma", CORE),
+        Arm("shuffled_y", "shuffled_y", CORE),
+        Arm(corrected, corrected, CORE, (BASELINE, shuffled, fair), scored),
+        Arm(shuffled, shuffled, CORE, (BASELINE,), scored),
+    )
+    controls = ("none_matched_lr", "group_blind_noise", "random", "replay")
+    rivals = ("inverse_frequency", "group_balanced", "group_dro", "fis", "febs",
+              "adaptive_sampling", "demographic_tokens", "fair_lora")  # fmt: skip
+    return (
+        *core,
+        *(Arm(name, name, CONTROL, (BASELINE, fair)) for name in controls),
+        *(Arm(name, name, RIVAL) for name in rivals),
+        *_cells(settings),
+        *_options(settings, scored),
+    )
+
+
+def _cells(settings: Settings) -> list[Arm]:
+    """T12: the window and the drift's rate, each changed by itself; the middle is the method."""
+    fair, own = "fairdiffusion", settings.mitigation
+    cells = [(window, own.exploitation_rate) for window in settings.ablation.windows]
+    cells += [(own.time_window, rate) for rate in settings.ablation.rates]
+    return [
+        Arm(
+            f"{fair} window={window} rate={rate:g}",
+            fair,
+            WINDOW,
+            (BASELINE, fair),
+            MappingProxyType(
+                {"mitigation.time_window": window, "mitigation.exploitation_rate": rate}
+            ),
+        )
+        for window, rate in cells
+    ]
+
+
+def _options(settings: Settings, scored: Mapping[str, Any]) -> list[Arm]:
+    """One departure from the release at a time, and all of them but the reweighting."""
+    fair = "fairdiffusion"
+    single: dict[str, dict[str, Any]] = {
+        name: {f"mitigation.{name}": CORRECTED} for name in ("missing_group", "clamp", "drift")
+    }
+    single["objective"] = {
+        "mitigation.objective": "running_bins",
+        "mitigation.history": "all",
+        "mitigation.time_window": settings.ablation.scored_window,
+    }
+    single["weights"] = {"generation.weights": "raw"}
+    return [
+        Arm("fairdiffusion_as_released", "fairdiffusion_as_released", OPTION, (BASELINE, fair)),
+        Arm("fairdiffusion_noise", "fairdiffusion_noise", OPTION, (BASELINE, fair), scored),
+        *(
+            Arm(f"{fair} {name}", fair, OPTION, (BASELINE, fair), MappingProxyType(options))
+            for name, options in single.items()
+        ),
+    ]
+
+
+def arms_of(settings: Settings) -> tuple[Arm, ...]:
+    """The arms that the study's roles ask for, the baseline first."""
+    for role in settings.ablation.roles:
+        refuse_unknown("ablation role", role, ROLES)
+    if CORE not in settings.ablation.roles:
+        raise InputError("ablation.roles lacks core, whose baseline every arm is compared with")
+    return tuple(arm for arm in all_arms(settings) if arm.role in settings.ablation.roles)
+
+
+def find_arm(settings: Settings, name: str) -> Arm:
+    """An arm by name; InputError with the known ones."""
+    known = {arm.name: arm for arm in arms_of(settings)}
+    refuse_unknown("arm", name, known)
+    return known[name]
+
+
+def seeds_of(settings: Settings, arm: Arm) -> tuple[int, ...]:
+    """Training seeds of an arm."""
+    own = settings.ablation
+    return own.seeds if arm.role == CORE else own.other_seeds
+
+
+def settings_of(settings: Settings, arm: Arm) -> Settings:
+    """The study's settings with the arm's options."""
+    own = replace_field(settings, "seeds", seeds_of(settings, arm))
+    for name, value in arm.options.items():
+        own = replace_field(own, name, value)
+    return own
+
+
+def runs_of(settings: Settings) -> list[tuple[Arm, int]]:
+    """Every (arm, seed) of the study; a run comes after those whose histories it reads."""
+    arms = arms_of(settings)
+    return [(arm, seed) for arm in arms for seed in seeds_of(settings, arm)]
+
+
+def sources_of(settings: Settings, arm: Arm, seed: int) -> list[tuple[str, int]]:
+    """(arm, seed) whose histories a run reads."""
+    return source_runs(arm.method, seed, seeds_of(settings, arm))
+
+
+def check_arms(settings: Settings) -> None:
+    """Refuse arms that cannot run under these settings, naming arm and field."""
+    own = settings.ablation
+    if not set(own.other_seeds) <= set(own.seeds):
+        raise InputError(
+            f"ablation.other_seeds={own.other_seeds}: expected some of ablation.seeds={own.seeds}"
+        )
+    for arm in arms_of(settings):
+        try:
+            chosen = settings_of(settings, arm)
+            chosen = replace_field(chosen, "methods", _with_sources(arm))
+            check_settings(chosen)
+            check_method(arm.method, chosen)
+        except InputError as error:
+            raise InputError(f"arm {arm.name!r}: {error}") from error
+
+
+def _with_sources(arm: Arm) -> tuple[str, ...]:
+    """The method and those whose finished runs it reads, which are arms of the same name."""
+    return (arm.method, *(name for name, _ in source_runs(arm.method, 0, (0, 1))))
+
+
+def declared_comparisons(settings: Settings) -> list[tuple[str, str]]:
+    """The (arm, baseline) pairs that are tested: those between core arms."""
+    core = {arm.name for arm in arms_of(settings) if arm.role == CORE}
+    return [
+        (arm.name, other)
+        for arm in arms_of(settings)
+        if arm.name in core
+        for other in arm.against
+        if arm.name.startswith("fairdiffusion") and other in core
+    ]
+
+
+# -- where a run is recorded -----------------------------------------------------------------
+
+
+def path_of(layout: Layout, arm: Arm, seed: int) -> Path:
+    """JSON of a run, written last; its CSV and npz lie beside it."""
+    return layout.ablation / "runs" / f"{arm.name.replace(' ', '-')}-seed{seed}.json"
+
+
+def is_recorded(settings: Settings, layout: Layout, arm: Arm, seed: int) -> bool:
+    """Whether the run is there, made under these very settings."""
+    path = path_of(layout, arm, seed)
+    if not path.is_file():
+        return False
+    found, wanted = read_json(path)["identity"], names_of(settings, layout, arm, seed)
+    return all(found.get(key) == value for key, value in wanted.items())
+
+
+def names_of(settings: Settings, layout: Layout, arm: Arm, seed: int) -> dict[str, str]:
+    """What a run's numbers depend on, as far as settings say it."""
+    own = settings_of(settings, arm)
+    place = replace(layout, settings=own)
+    usual = replace(own, generation=replace(own.generation, weights="ema"))  # an arm's own choice
+    return {
+        "run": place.run(arm.method, seed).name,
+        "generated": place.generated(arm.method, seed).name,
+        "audit": usual.digest("model", "generation", "encoder", "audit"),
+    }

@@ -1,0 +1,1 @@
+"""Harm by group: calibration, missed patients, asked against shown."""

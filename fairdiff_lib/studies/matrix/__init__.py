@@ -1,0 +1,1 @@
+"""The downstream matrix: real, generated and mixed training images."""

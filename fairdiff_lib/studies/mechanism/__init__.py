@@ -1,0 +1,1 @@
+"""What the optimiser does: histories, surrogate, gradients, dose-response."""

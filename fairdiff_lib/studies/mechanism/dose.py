@@ -1,0 +1,351 @@
+"""Dose and response: fine-tune the base a little at chosen sigmas, and see what moves.
+
+Every level's sigma is either low or high, by a two-level fractional factorial design, so that a few
+runs tell the levels' effects apart. A finished cell (design point, seed, reweighting) is one CSV
+file in the runs folder and is found again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import statsmodels.api as sm
+import torch
+from scipy.linalg import hadamard
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.disk.files import Layout, read_table, write_table
+from fairdiff_lib.methods.controls import FixedSigma
+from fairdiff_lib.methods.groups import Attributes, group_means, summed_gap
+from fairdiff_lib.methods.perturbation import HeldOut
+from fairdiff_lib.settings.methods import CORRECTED
+from fairdiff_lib.settings.options import (
+    InputError,
+    MitigationConfig,
+    Settings,
+    as_dict,
+    refuse_unknown,
+)
+from fairdiff_lib.train.loop import fit
+from fairdiff_lib.train.runs import load_base, method_objective, with_steps
+
+REWEIGHTINGS = ("noise", "mean")
+CELL_COLUMNS = (
+    "reweighting",
+    "point",
+    "seed",
+    "steps",
+    "attribute",
+    "level",
+    "n",
+    "sigma",
+    "loss",
+    "gap",
+)
+EFFECT_COLUMNS = (
+    "dataset",
+    "reweighting",
+    "outcome",
+    "attribute",
+    "level",
+    "n",
+    "value",
+    "low",
+    "high",
+    "note",
+)
+OUTCOMES = ("own_loss", "overall_loss", "gap")
+
+
+@dataclass(frozen=True)
+class Dose:
+    """What is tried; the defaults take about five minutes of one core on the quick preset."""
+
+    low: float = 0.1  # sigma; inside its bounds, where the optimiser may move
+    high: float = 0.9
+    steps: int = 30  # of fine-tuning: one released window
+    seeds: tuple[int, ...] = (0, 1)  # of order, timesteps and noise
+    reweightings: tuple[str, ...] = REWEIGHTINGS
+    held_out_rows: int = 96  # validation rows, rare levels first
+    held_out_timesteps: tuple[int, ...] = (100, 300, 500, 700, 900)
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.low < self.high <= 1.0:
+            raise InputError(
+                f"dose.low={self.low}, dose.high={self.high}: expected 0 <= low < high <= 1"
+            )
+        for name in ("steps", "held_out_rows"):
+            if getattr(self, name) < 1:
+                raise InputError(f"dose.{name}={getattr(self, name)}: expected at least 1")
+        for name in ("seeds", "reweightings", "held_out_timesteps"):
+            if not getattr(self, name):
+                raise InputError(f"dose.{name} is empty; give at least one")
+        for reweighting in self.reweightings:
+            refuse_unknown("dose.reweightings", reweighting, REWEIGHTINGS)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One fine-tuning: a design point, a seed, a reweighting."""
+
+    reweighting: str
+    point: int
+    seed: int
+
+    @property
+    def file(self) -> str:
+        """Name of its CSV."""
+        return f"{self.reweighting}-point{self.point}-seed{self.seed}.csv"
+
+
+# -- the design ------------------------------------------------------------------------------
+
+
+def design(factors: int) -> np.ndarray:
+    """Two-level fractional factorial design of resolution III or better.
+
+    Columns of the Sylvester-Hadamard matrix of the smallest order above ``factors``: first the
+    basic factors, then their products, longest first (8 runs hold 4 factors at resolution IV and
+    7 at III).
+
+    Parameters
+    ----------
+    factors : int
+        At least 1.
+
+    Returns
+    -------
+    int64 [runs, factors]
+        -1 = low, 1 = high; columns are balanced and orthogonal.
+
+    Notes
+    -----
+    At resolution III a main effect can't be told from interactions of two other factors.
+    """
+    if factors < 1:
+        raise InputError(f"a design of {factors} factors: expected at least 1")
+    order = 2 ** factors.bit_length()  # more than `factors`, for the column of the mean
+    words = sorted(range(1, order), key=lambda column: (_rank(column), column))
+    # + 1 everywhere in the first row: turned, so that the first point is low throughout
+    chosen: np.ndarray = -hadamard(order)[:, words[:factors]].astype(np.int64)
+    return chosen
+
+
+def _rank(column: int) -> int:
+    """Basic factors (powers of two) first, then the products of most factors."""
+    letters = column.bit_count()
+    return 0 if letters == 1 else 64 - letters
+
+
+def sigmas(dose: Dose, attributes: Attributes) -> Tensor:
+    """Sigma of each design point, float64 [points, G]."""
+    signs = torch.as_tensor(design(sum(len(levels) for levels in attributes.values())))
+    return dose.low + (dose.high - dose.low) * (signs.double() + 1.0) / 2.0
+
+
+def cells(dose: Dose, attributes: Attributes) -> list[Cell]:
+    """Every cell; seeds are outermost, so that an interrupted study is balanced."""
+    points = range(len(sigmas(dose, attributes)))
+    return [
+        Cell(reweighting, point, seed)
+        for seed in dose.seeds
+        for reweighting in dose.reweightings
+        for point in points
+    ]
+
+
+# -- cells -----------------------------------------------------------------------------------
+
+
+def run_cells(settings: Settings, layout: Layout, cohort: Cohort, dose: Dose) -> pd.DataFrame:
+    """Run every cell that isn't there yet.
+
+    Parameters
+    ----------
+    settings : Settings
+        ``training`` is the loop; a cell is the first ``dose.steps`` steps of such a run.
+    layout : Layout
+        With a finished base.
+    cohort : Cohort
+        With all splits; no test row is used.
+    dose : Dose
+
+    Returns
+    -------
+    DataFrame
+        :data:`CELL_COLUMNS`: a row per level with its sigma, its held-out loss and rows, and a row
+        of attribute "overall" with the mean loss and the gap (largest minus smallest level, summed
+        over attributes).
+
+    Raises
+    ------
+    InputError
+        No base, or one of other data.
+    """
+    kept = cohort.included()
+    attributes = {a.name: a.levels for a in kept.spec.attributes}
+    folder = layout.dose(_digest(dose, cohort.data_hash))
+    found = []
+    todo = cells(dose, attributes)
+    for cell in tqdm(todo, desc="dose-response cells", disable=None):
+        path = folder / cell.file
+        if not path.is_file():
+            write_table(_run_cell(settings, layout, kept, attributes, dose, cell), path, None)
+        found.append(read_table(path, CELL_COLUMNS, dtype={"attribute": str, "level": str}))
+    return pd.concat(found, ignore_index=True)
+
+
+def _digest(dose: Dose, data_hash: str) -> str:
+    """Of what a cell depends on besides the layout's own settings."""
+    own = as_dict(dose)
+    for name in ("seeds", "reweightings"):  # these name the cells
+        del own[name]
+    text = json.dumps([own, data_hash], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def _run_cell(
+    settings: Settings,
+    layout: Layout,
+    kept: Cohort,
+    attributes: Attributes,
+    dose: Dose,
+    cell: Cell,
+) -> pd.DataFrame:
+    """Fine-tune the base at one sigma and measure the raw weights on validation rows."""
+    train = kept.split("train")
+    pipeline = load_base(layout, kept.data_hash)
+    config = MitigationConfig(
+        reweighting=cell.reweighting,
+        mean_range=settings.mitigation.mean_range,
+        drift=CORRECTED,
+        held_out_rows=dose.held_out_rows,
+        held_out_timesteps=dose.held_out_timesteps,
+    )
+    sigma = sigmas(dose, attributes)[cell.point]
+    mitigation = FixedSigma(config, attributes, cell.seed).hold(sigma)
+    mitigation.prepare(pipeline, kept.take((kept.table["split"] != "test").to_numpy(dtype=bool)))
+    held_out = HeldOut(pipeline, kept, attributes, config, seed=0)  # the same rows for every cell
+    loop = dataclasses.replace(with_steps(settings.training, dose.steps), ema_decay=0.0)
+    fit(
+        method_objective(layout, pipeline, train, loop.prompt_dropout),
+        loop,
+        count=len(train),
+        seed=cell.seed,
+        levels=train.codes(),
+        mitigation=mitigation,
+        label=f"{cell.reweighting}, point {cell.point}, seed {cell.seed}",
+    )
+    return _measured(held_out, sigma, attributes, cell, dose.steps)
+
+
+def _measured(
+    held_out: HeldOut, sigma: Tensor, attributes: Attributes, cell: Cell, steps: int
+) -> pd.DataFrame:
+    losses, levels = held_out.losses(), held_out.levels
+    means = group_means(losses, levels, attributes)
+    head = {**dataclasses.asdict(cell), "steps": steps}
+    rows: list[dict[str, Any]] = [
+        {
+            "attribute": "overall",
+            "level": "all",
+            "n": len(losses),
+            "sigma": float(sigma.mean()),
+            "loss": float(losses.mean()),
+            "gap": -summed_gap(means),
+        }
+    ]
+    names = [(name, level) for name, own in attributes.items() for level in own]
+    counts = [
+        int((levels[:, a] == k).sum()) for a, own in enumerate(means) for k in range(len(own))
+    ]
+    columns = (names, counts, sigma.tolist(), torch.cat(means).tolist())
+    for (attribute, level), n, dose_of, loss in zip(*columns, strict=True):
+        rows.append(
+            {"attribute": attribute, "level": level, "n": n, "sigma": dose_of, "loss": loss}
+        )
+    return pd.DataFrame([{**head, **row} for row in rows], columns=list(CELL_COLUMNS))
+
+
+# -- effects ---------------------------------------------------------------------------------
+
+
+def effects(table: pd.DataFrame, dataset: str, confidence: float = 0.95) -> pd.DataFrame:
+    """What raising one level's sigma from low to high changes.
+
+    Ordinary least squares on all levels' sigmas with the seed as a block, for each reweighting and
+    outcome: the level's own held-out loss, the mean loss, and the gap.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As of :func:`run_cells`.
+    dataset : str
+    confidence : float
+        Of the t-intervals; they are many and not adjusted.
+
+    Returns
+    -------
+    DataFrame
+        :data:`EFFECT_COLUMNS`; n is the number of cells. Intervals are NaN where the cells are as
+        few as the coefficients.
+    """
+    rows = []
+    for reweighting, part in table.groupby("reweighting", sort=False):
+        head = {"dataset": dataset, "reweighting": reweighting}
+        for outcome, attribute, level, fitted in _fits(part):
+            rows.append({**head, **_effect(outcome, attribute, level, fitted, confidence)})
+    return pd.DataFrame(rows, columns=list(EFFECT_COLUMNS))
+
+
+def _fits(part: pd.DataFrame) -> Iterator[tuple[str, str, str, Any]]:
+    """Outcome, level and the model that holds its effect, one model per outcome."""
+    keys = ["point", "seed"]
+    overall = part[part["attribute"] == "overall"].set_index(keys)
+    own = part[part["attribute"] != "overall"]
+    signs = own.pivot(index=keys, columns=["attribute", "level"], values="sigma")
+    middle = (signs.max() + signs.min()) / 2.0
+    coded = (signs > middle).astype(np.float64)  # 0 = low, 1 = high: a coefficient is the effect
+    losses = own.pivot(index=keys, columns=["attribute", "level"], values="loss")
+    names = list(dict.fromkeys(zip(own["attribute"], own["level"], strict=True)))
+    block = pd.get_dummies(coded.index.get_level_values("seed")).to_numpy(dtype=np.float64)
+    exog = np.hstack([coded[names].to_numpy(), block])  # the blocks' means are the constant
+    shared = {
+        "overall_loss": sm.OLS(overall.loc[coded.index, "loss"].to_numpy(), exog).fit(),
+        "gap": sm.OLS(overall.loc[coded.index, "gap"].to_numpy(), exog).fit(),
+    }
+    for place, (attribute, level) in enumerate(names):
+        alone = sm.OLS(losses[(attribute, level)].to_numpy(), exog).fit()
+        for outcome, fitted in {"own_loss": alone, **shared}.items():
+            yield outcome, attribute, level, (fitted, place)
+
+
+def _effect(
+    outcome: str, attribute: str, level: str, fitted: tuple[Any, int], confidence: float
+) -> dict[str, Any]:
+    model, place = fitted
+    value, note = float(model.params[place]), ""
+    low = high = float("nan")
+    if model.df_resid > 0:
+        low, high = (float(end) for end in model.conf_int(1.0 - confidence)[place])
+    else:
+        note = "as many coefficients as cells: no interval"
+    return {
+        "outcome": outcome,
+        "attribute": attribute,
+        "level": level,
+        "n": int(model.nobs),
+        "value": value,
+        "low": low,
+        "high": high,
+        "note": note,
+    }

@@ -1,0 +1,319 @@
+"""What a perturbation did to a run, from the run's history alone.
+
+A run is named by a label and a folder, so a study's methods and an ablation's arms are measured by
+the same functions. What a method doesn't have, as a sigma, gives no rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import special
+from torch import Tensor
+
+from fairdiff_lib.audit.seeds import t_interval
+from fairdiff_lib.disk.files import read_json
+from fairdiff_lib.methods.controls import drift_ratio, sigma_path
+from fairdiff_lib.methods.groups import Attributes
+from fairdiff_lib.methods.perturbation import sample_scales
+from fairdiff_lib.settings.methods import CORRECTED, config_of
+from fairdiff_lib.settings.options import MitigationConfig
+from fairdiff_lib.studies.mechanism.surrogate import SHUFFLES, Told, fit_quality, told
+from fairdiff_lib.train.runs import read_history
+
+COLUMNS = (
+    "dataset",
+    "method",
+    "seed",
+    "quantity",
+    "attribute",
+    "level",
+    "value",
+    "low",
+    "high",
+    "note",
+)
+OVER_ROWS = "mean of {n} logged rows; interval as if rows were independent"
+
+
+@dataclass(frozen=True)
+class MeasuredRun:
+    """A finished run as tables call it, and what its folder says of it.
+
+    Attributes
+    ----------
+    label : str
+        What tables call it: the method's name, or an ablation's arm.
+    method : str
+        Key of ``methods.METHODS``.
+    seed : int
+    folder : Path
+    config : MitigationConfig
+        As the method saw it.
+    training : mapping
+        The loop's settings, as its stamp holds them.
+    history : DataFrame
+        As ``training.read_history`` gives it.
+    """
+
+    label: str
+    method: str
+    seed: int
+    folder: Path
+    config: MitigationConfig
+    training: Mapping[str, Any]
+    history: pd.DataFrame
+
+    def whole(self, quantity: str) -> pd.Series[float]:
+        """A quantity of the whole batch, by step."""
+        own = self.history[
+            (self.history["quantity"] == quantity) & (self.history["attribute"] == "")
+        ]
+        values: pd.Series[float] = own.set_index("step")["value"].sort_index()
+        return values
+
+    def path(self, attributes: Attributes) -> Tensor | None:
+        """Sigma of every step, float64 [steps, G]; None for a method without sigma."""
+        if not (self.history["quantity"] == "sigma").any():
+            return None
+        return sigma_path(self.history, attributes)
+
+    def told(self, attributes: Attributes) -> Told | None:
+        """What its optimiser was told; see ``surrogate.told``."""
+        return told(self.history, attributes)
+
+
+def read_runs(named: Sequence[tuple[str, Path]]) -> list[MeasuredRun]:
+    """Finished runs by (label, folder).
+
+    Raises
+    ------
+    InputError
+        A folder without run.json or history.csv.
+    """
+    return [_read_run(label, folder) for label, folder in named]
+
+
+def _read_run(label: str, folder: Path) -> MeasuredRun:
+    run = read_json(folder / "run.json")
+    settings = run["stamp"]["settings"]
+    known = {f.name for f in fields(MitigationConfig)}  # an older run may have named others
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in settings["mitigation"].items()
+        if name in known
+    }
+    return MeasuredRun(
+        label,
+        run["method"],
+        int(run["seed"]),
+        folder,
+        config_of(run["method"], MitigationConfig(**given)),
+        settings["training"],
+        read_history([folder]),
+    )
+
+
+def baseline_of(run: MeasuredRun, runs: Sequence[MeasuredRun]) -> MeasuredRun | None:
+    """The run of ``none`` with this seed and these training settings; None if there is none."""
+    for other in runs:
+        if other.method == "none" and (other.seed, other.training) == (run.seed, run.training):
+            return other
+    return None
+
+
+# -- rows ------------------------------------------------------------------------------------
+
+
+def history_table(
+    runs: Sequence[MeasuredRun],
+    attributes: Attributes,
+    train_levels: np.ndarray,
+    dataset: str,
+    shuffles: int = SHUFFLES,
+    confidence: float = 0.95,
+) -> pd.DataFrame:
+    """All that histories say about the mechanism, a row per number.
+
+    Parameters
+    ----------
+    runs : sequence of MeasuredRun
+        Those of ``none`` among them are the others' baselines.
+    attributes : mapping
+        Attribute name to level names.
+    train_levels : int64 [N, A]
+        Of the training rows.
+    dataset : str
+    shuffles : int
+        See ``surrogate.fit_quality``; about a third of a second each.
+    confidence : float
+
+    Returns
+    -------
+    DataFrame
+        :data:`COLUMNS`; attribute and level are empty for the whole batch. Quantities:
+        surrogate_r2, surrogate_r2_shuffled, surrogate_p; negative_weights,
+        negative_weights_theory; clipped_spans, clipped_steps, clip_factor; drift_ratio; weight.
+    """
+    rows: list[dict[str, Any]] = []
+    for run in runs:
+        baseline = baseline_of(run, runs)
+        own = [
+            *_surrogate_rows(run.told(attributes), run.config.noise_model, shuffles),
+            *_negative_rows(run, attributes, train_levels, confidence),
+            *_clipping_rows(run, confidence),
+            *([] if baseline in (None, run) else _drift_rows(run, baseline, confidence)),
+            *_weight_rows(run, attributes, confidence),
+        ]
+        rows += [{"dataset": dataset, "method": run.label, "seed": run.seed, **row} for row in own]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def number(
+    quantity: str,
+    value: float,
+    low: float = math.nan,
+    high: float = math.nan,
+    note: str = "",
+    place: tuple[str, str] = ("", ""),
+) -> dict[str, Any]:
+    """One row's own columns; ``place`` is (attribute, level)."""
+    return {
+        "quantity": quantity,
+        "attribute": place[0],
+        "level": place[1],
+        "value": value,
+        "low": low,
+        "high": high,
+        "note": note,
+    }
+
+
+def averaged(
+    quantity: str,
+    values: Sequence[float] | np.ndarray,
+    confidence: float,
+    note: str = OVER_ROWS,
+    place: tuple[str, str] = ("", ""),
+) -> dict[str, Any]:
+    """The mean of the finite values with its t-interval; ``note`` may name their number ``{n}``."""
+    known = np.asarray(values, dtype=np.float64)
+    known = known[np.isfinite(known)]
+    mean, _, low, high = t_interval(known, confidence)
+    return number(quantity, mean, low, high, note.format(n=len(known)), place)
+
+
+def _surrogate_rows(pairs: Told | None, noise_model: str, shuffles: int) -> list[dict[str, Any]]:
+    quality = None if pairs is None else fit_quality(pairs, noise_model, shuffles)
+    if quality is None:
+        return []
+    seen = (
+        f"{quality.scores} scores, each of {quality.windows} windows left out in turn, "
+        "hyperparameters from all: to be read beside the shuffles"
+    )
+    shuffled = np.array(quality.shuffled)
+    if not len(shuffled):
+        return [number("surrogate_r2", quality.r2, note=seen)]
+    spread = f"mean, least and largest of {len(shuffled)} shuffles of the scores"
+    return [
+        number("surrogate_r2", quality.r2, note=seen),
+        number(
+            "surrogate_r2_shuffled",
+            float(shuffled.mean()),
+            float(shuffled.min()),
+            float(shuffled.max()),
+            spread,
+        ),
+        number("surrogate_p", quality.p, note=f"share of {len(shuffled) + 1}, itself included"),
+    ]
+
+
+def _negative_rows(
+    run: MeasuredRun, attributes: Attributes, train_levels: np.ndarray, confidence: float
+) -> list[dict[str, Any]]:
+    path, measured = run.path(attributes), run.whole("negative_weights")
+    if path is None or measured.empty:
+        return []
+    rows = [averaged("negative_weights", measured.to_numpy(), confidence)]
+    if run.config.reweighting == "noise":
+        share = float(negative_share(path, train_levels, attributes).mean())
+        clamped = ", before they are clamped" if run.config.clamp == CORRECTED else ""
+        note = f"of the Gaussian noise of each step's sigma, over the training rows{clamped}"
+        rows.append(number("negative_weights_theory", share, note=note))
+    return rows
+
+
+def negative_share(path: Tensor, levels: np.ndarray, attributes: Attributes) -> Tensor:
+    """P(w < 0) of each step, ``mean_i Phi(-1 / s_i)`` with ``s_i^2 = sum_a sigma_a^2`` (P3).
+
+    Parameters
+    ----------
+    path : float64 [steps, G]
+    levels : int64 [N, A]
+        Of the rows that the batches are drawn from.
+    attributes : mapping
+
+    Returns
+    -------
+    float64 [steps]
+    """
+    sizes = [len(names) for names in attributes.values()]
+    profiles, counts = np.unique(levels, axis=0, return_counts=True)
+    shares = torch.as_tensor(counts / counts.sum())
+    rows = torch.as_tensor(profiles)
+    found = []
+    for sigma in path:
+        spread = sample_scales(sigma, rows, sizes).square().sum(dim=1).sqrt().clamp_min(1e-12)
+        found.append(float((shares * torch.as_tensor(special.ndtr(-1.0 / spread.numpy()))).sum()))
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def _clipping_rows(run: MeasuredRun, confidence: float) -> list[dict[str, Any]]:
+    factors = run.whole("clip_factor")
+    if factors.empty:
+        return []
+    spans = np.diff(factors.index.to_numpy(dtype=np.int64), prepend=0)  # steps behind each row
+    clipped = factors.to_numpy() < 1.0
+    # a span's mean factor is 1 - (what its clipped steps lost) / steps: at least so many of them
+    least = np.where(clipped, np.maximum(1, np.ceil(spans * (1.0 - factors.to_numpy()))), 0)
+    low, high = float(least.sum() / spans.sum()), float(spans[clipped].sum() / spans.sum())
+    value = low if low == high else math.nan
+    span = f"share of {len(spans)} spans of up to {spans.max()} steps with at least one clipped"
+    bounds = "share of steps; rows hold means over spans, so low and high are bounds, no interval"
+    return [
+        number("clipped_spans", float(clipped.mean()), note=span),
+        number("clipped_steps", value, low, high, bounds),
+        averaged("clip_factor", factors.to_numpy(), confidence),
+    ]
+
+
+def _drift_rows(
+    run: MeasuredRun, baseline: MeasuredRun | None, confidence: float
+) -> list[dict[str, Any]]:
+    if baseline is None or run.whole("second_moment").empty:
+        return []
+    ratios = drift_ratio(run.history, baseline.history, (run.label, baseline.label))
+    return [averaged("drift_ratio", ratios.to_numpy(), confidence)]
+
+
+def _weight_rows(
+    run: MeasuredRun, attributes: Attributes, confidence: float
+) -> list[dict[str, Any]]:
+    own = run.history[run.history["quantity"] == "weight"]
+    if (own["value"].dropna() == 1.0).all():  # the method leaves the loss alone
+        return []
+    names = [(name, level) for name, levels in attributes.items() for level in levels]
+    rows = []
+    for attribute, level in names:
+        here = (own["attribute"] == attribute) & (own["level"] == level)
+        if here.any():
+            values = own.loc[here, "value"].to_numpy(dtype=np.float64)
+            rows.append(averaged("weight", values, confidence, place=(attribute, level)))
+    return rows

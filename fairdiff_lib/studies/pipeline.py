@@ -1,0 +1,303 @@
+"""From what the runs left on disk to the study's tables: one function per notebook.
+
+The notebooks call these, print what they return, and draw it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fairdiff_lib.audit.audit import Audit, means_over_seeds
+from fairdiff_lib.audit.classifiers import classification_audits, es_audit, scored
+from fairdiff_lib.audit.downstream import (
+    classification_contrasts,
+    classification_table,
+    contrasted_audits,
+)
+from fairdiff_lib.audit.seeds import CHANGE_COLUMNS, compare_audits
+from fairdiff_lib.classify.runs import (
+    REAL,
+    downstream_runs,
+    read_mismatched,
+    read_predictions,
+    read_thresholds,
+    read_watched,
+)
+from fairdiff_lib.data import assets
+from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.disk.files import Layout, locked, read_json
+from fairdiff_lib.model import pipeline as diffusion
+from fairdiff_lib.model import sample as imaging
+from fairdiff_lib.settings.options import Settings
+from fairdiff_lib.show import tables
+from fairdiff_lib.studies.verdict.protocol import write_protocol
+from fairdiff_lib.train import runs as training
+from fairdiff_lib.train.loop import process_count
+
+# -- 03 and 04: training and generation ------------------------------------------------------
+
+
+def train(
+    settings: Settings, layout: Layout, cohort: Cohort, method: str, seed: int
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Train the base or fine-tune by a method, unless it is done; its history and run.json.
+
+    Parameters
+    ----------
+    method : str
+        ``base``, or a method that starts from it. The base is made where it is missing.
+    seed : int
+        Not used by the base.
+    """
+    folder = layout.base if method == "base" else layout.run(method, seed)
+    for place in dict.fromkeys((layout.base, folder)):
+        if _finished(place, cohort):
+            continue
+        with _alone(place):
+            if _finished(place, cohort):
+                continue
+            if place == layout.base:
+                training.train_base(settings, layout, cohort)
+            else:
+                training.train_method(settings, layout, cohort, method, seed)
+    history = training.read_history([folder]).assign(dataset=settings.dataset)
+    return history, read_json(folder / "run.json")
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other jobs out of a run's folder: an arm of the ablation may be a run of the study.
+
+    Processes that train together are one job, and are started by hand (:mod:`distributed`).
+    """
+    if process_count() > 1:
+        yield
+        return
+    with locked(folder.with_name(f"{folder.name}.lock")):
+        yield
+
+
+def _finished(folder: Path, cohort: Cohort) -> bool:
+    path = folder / "run.json"
+    return path.is_file() and read_json(path)["stamp"]["data_hash"] == cohort.data_hash
+
+
+def generate(
+    settings: Settings, layout: Layout, cohort: Cohort, method: str, seed: int
+) -> pd.DataFrame:
+    """Images for the test and the training prompts, and the prompt gallery.
+
+    The protocol is written first, if it isn't there.
+
+    Returns
+    -------
+    DataFrame
+        split, images, seconds, images_per_second (NaN where they were there already).
+    """
+    write_protocol(settings, layout, cohort)
+    rows = []
+    for split in ("test", "train"):
+        own, started = cohort.included().split(split), time.perf_counter()
+        count = diffusion.generate(
+            settings, layout, own.table["image"].tolist(), own.table["prompt"].tolist(),
+            method, seed, split,
+        )  # fmt: skip
+        seconds = time.perf_counter() - started
+        rows.append({"split": split, "images": len(own), "new": count, "seconds": seconds})
+    imaging.gallery_images(settings, layout, cohort, method, seed)
+    return pd.DataFrame(rows)
+
+
+# -- 04 and 05: what people look at ----------------------------------------------------------
+
+
+def collect_examples(
+    settings: Settings, layout: Layout, cohort: Cohort, seed: int, methods: Sequence[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """F2's images by source ("real" and the methods), and the names of its columns."""
+    rows, names = assets.group_examples(cohort)
+    test = cohort.included().split("test")
+    images = {"real": test.load_images(settings.model.image_size, rows)}
+    for method in methods:
+        made = diffusion.load_generated(layout.generated(method, seed), "test")
+        images[method] = made[rows]
+    return images, names
+
+
+def collect_gallery(
+    settings: Settings, layout: Layout, cohort: Cohort, seed: int, methods: Sequence[str]
+) -> dict[str, Any]:
+    """F6's images by method; the rows are ``assets.gallery_rows``."""
+    return {
+        method: imaging.gallery_images(settings, layout, cohort, method, seed) for method in methods
+    }
+
+
+# -- 06: what the optimiser did --------------------------------------------------------------
+
+
+def collect_perturbation(
+    named: Sequence[tuple[str, Path]], dataset: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """History of every run, and a row per run on its cost.
+
+    Parameters
+    ----------
+    named : sequence of (label, folder)
+        Finished runs; a label stands as their method.
+    dataset : str
+
+    Returns
+    -------
+    history : DataFrame
+        dataset, method, seed, stage, step, quantity, attribute, level, value.
+    runs : DataFrame
+        dataset, method, seed, steps, seconds_per_step, optimiser_share, proposals,
+        final_loss, peak_memory_gib.
+    """
+    parts, rows = [], []
+    for label, folder in named:
+        run = read_json(folder / "run.json")
+        own = training.read_history([folder]).assign(method=label, dataset=dataset)
+        parts.append(own)
+        whole = own[own["attribute"] == ""].sort_values("step")
+        proposals = whole.loc[whole["quantity"] == "acquisition", "value"]
+        rows.append(
+            {
+                "dataset": dataset,
+                "method": label,
+                "seed": run["seed"],
+                "steps": int(own["step"].max()),
+                "seconds_per_step": run["seconds_per_step"],
+                "optimiser_share": run["optimiser_share"],
+                "proposals": int(np.isfinite(proposals).sum()),
+                "final_loss": float(whole.loc[whole["quantity"] == "loss", "value"].iloc[-1]),
+                "peak_memory_gib": run["peak_memory_gib"],
+            }
+        )
+    return pd.concat(parts, ignore_index=True), pd.DataFrame(rows)
+
+
+def path_rows(history: pd.DataFrame) -> pd.DataFrame:
+    """Rows for F4: the first of several seeds; of an ablation's arms those of a usual study."""
+    usual = history[history["method"].isin(["none", "random", "fairdiffusion"])]
+    own = history if usual.empty else usual
+    first: pd.DataFrame = own[own["seed"] == own["seed"].iloc[0]]
+    return first
+
+
+def method_runs(settings: Settings, layout: Layout) -> list[tuple[str, Path]]:
+    """(method, folder) of every run of a study."""
+    return [(method, layout.run(method, seed)) for method, seed in assets.runs_of(settings)]
+
+
+# -- 07: downstream --------------------------------------------------------------------------
+
+
+def collect_downstream(settings: Settings, layout: Layout, cohort: Cohort) -> pd.DataFrame:
+    """Classifiers trained on real or generated images, tested on real images.
+
+    Returns
+    -------
+    DataFrame
+        dataset, source ("real" or a method), seeds, classifier (the configuration that ran),
+        condition, attribute, level, metric, n, value, low, high, note.
+    """
+    test, attributes = cohort.included().split("test").table, assets.attribute_levels(cohort)
+    parts = []
+    for run in downstream_runs(settings):
+        predictions = read_predictions(settings, layout, cohort, *run)
+        parts.append(
+            classification_table(
+                predictions,
+                test,
+                attributes,
+                labels=_labels(settings, *run),
+                watched=read_watched(layout, *run),
+                mismatched=read_mismatched(layout, cohort, *run),
+                thresholds=read_thresholds(layout, *run),
+                confidence=settings.audit.confidence,
+                bootstrap=settings.audit.bootstrap,
+            )
+        )
+    table = tables.over_seeds(pd.concat(parts, ignore_index=True), settings.audit.confidence)
+    return tables.with_notes(table, tables.gate_notes(layout))
+
+
+def _labels(settings: Settings, source: str, seed: int, name: str) -> dict[str, Any]:
+    """First columns of a classifier's rows."""
+    label = settings.classifier(name).name
+    return {"dataset": settings.dataset, "source": source, "seed": seed, "classifier": label}
+
+
+def downstream_contrasts(settings: Settings, layout: Layout, cohort: Cohort) -> pd.DataFrame:
+    """Differences between levels in what the classifiers do, mean over seeds; all exploratory.
+
+    Returns
+    -------
+    DataFrame
+        dataset, source, seeds, classifier, condition, then ``contrasts.CONTRAST_COLUMNS``.
+    """
+    test, attributes = cohort.included().split("test").table, assets.attribute_levels(cohort)
+    audits: dict[tuple[str, str], list[tuple[Mapping[str, Any], Audit]]] = {}
+    for run in downstream_runs(settings):
+        audits.setdefault((run[0], run[2]), []).extend(
+            contrasted_audits(
+                read_predictions(settings, layout, cohort, *run),
+                test,
+                attributes,
+                labels=_labels(settings, *run),
+                thresholds=read_thresholds(layout, *run),
+                confidence=settings.audit.confidence,
+                secondary_below=settings.audit.secondary_below,
+            )
+        )
+    parts = [classification_contrasts(means_over_seeds(own)) for own in audits.values()]
+    table = pd.concat(parts, ignore_index=True)
+    return tables.with_notes(table, tables.gate_notes(layout))
+
+
+def downstream_changes(settings: Settings, layout: Layout, cohort: Cohort) -> pd.DataFrame:
+    """Classifiers of generated images against the baseline's and against real ones, by seed.
+
+    AUC and accuracy by level, and both equity-scaled by attribute: paired by seed and subject,
+    for every classifier and condition that generated images have.
+
+    Returns
+    -------
+    DataFrame
+        dataset, classifier, condition, then ``seeds.CHANGE_COLUMNS``.
+    """
+    test, attributes = cohort.included().split("test").table, assets.attribute_levels(cohort)
+    audits: dict[tuple[str, str, str], dict[tuple[str, int], Audit]] = {}
+    for source, seed, name in downstream_runs(settings):
+        predictions = read_predictions(settings, layout, cohort, source, seed, name)
+        cuts = read_thresholds(layout, source, seed, name)
+        for condition in assets.condition_levels(cohort):
+            data = scored(predictions, test, condition, attributes, cuts.get(condition, 0.5))
+            found = classification_audits(data, attributes, names=("auc", "accuracy"), bootstrap=0)
+            for one in (*found.values(), *map(es_audit, found.values())):
+                audits.setdefault((name, condition, one.metric), {})[source, seed] = one
+    parts = [
+        _changes(own, settings.audit.confidence).assign(
+            condition=condition, classifier=settings.classifier(name).name
+        )
+        for (name, condition, _), own in audits.items()
+    ]
+    table = pd.concat(parts, ignore_index=True).assign(dataset=settings.dataset)
+    front = ["dataset", "classifier", "condition"]
+    return tables.with_notes(table[[*front, *CHANGE_COLUMNS]], tables.gate_notes(layout))
+
+
+def _changes(audits: Mapping[tuple[str, int], Audit], confidence: float) -> pd.DataFrame:
+    """Every method against ``none``, then every source of generated images against real ones."""
+    made = {key: one for key, one in audits.items() if key[0] != REAL}
+    both = (compare_audits(made, confidence=confidence), compare_audits(audits, REAL, confidence))
+    return pd.concat([part for part in both if len(part)], ignore_index=True)

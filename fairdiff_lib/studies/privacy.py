@@ -1,0 +1,257 @@
+"""14: are small groups' training images memorised more? From the runs on disk to tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fairdiff_lib.audit import membership
+from fairdiff_lib.audit.audit import Audit, Labelled, audit, labelled, means_over_seeds
+from fairdiff_lib.audit.contrasts import EXPLORATORY
+from fairdiff_lib.audit.estimate import Floats, Groups, group_units
+from fairdiff_lib.audit.privacy import NEARER, Pool, nearer_metric
+from fairdiff_lib.audit.seeds import SEED_INTERVAL
+from fairdiff_lib.classify.runs import REAL
+from fairdiff_lib.data import assets
+from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.disk.files import Layout
+from fairdiff_lib.model import pipeline as diffusion
+from fairdiff_lib.model import sample as imaging
+from fairdiff_lib.settings.options import InputError, Settings
+from fairdiff_lib.studies.harm.tables import Tables, finish
+from fairdiff_lib.studies.quality import Space, feature_spaces
+
+NEAREST = (NEARER,)  # metrics of the first audit, then of the second
+ATTACK = (membership.AUC, membership.FOUND, membership.ALARMED, membership.ADVANTAGE)
+CONTRASTED = (NEARER, *membership.CONTRASTED)
+SPLITS = ("train", "val", "test")  # the first is what the generator was trained on
+MEAN_NOTE = "interval over subjects, of the mean of these runs"
+
+
+@dataclass(frozen=True)
+class Known:
+    """The real side of the privacy audits, the same for every run.
+
+    Attributes
+    ----------
+    cohort : Cohort
+        Included rows, split by split in the order of ``SPLITS``.
+    spaces : tuple of (Space, Pool, Pool)
+        Each feature space with its training and its held-out images.
+    latents : float32 [N, C, h, w]
+        Of the cohort's rows.
+    asked, everyone : Groups
+        Of the test prompts, and of the cohort's rows.
+    """
+
+    settings: Settings
+    cohort: Cohort
+    spaces: tuple[tuple[Space, Pool, Pool], ...]
+    latents: Any
+    asked: Groups
+    everyone: Groups
+
+
+def collect_privacy(settings: Settings, layout: Layout, cohort: Cohort) -> Tables:
+    """Both audits of every run, by group; contrasts between levels are exploratory.
+
+    Returns
+    -------
+    Tables
+        table: dataset, method, attribute, level, metric (nearer_to_training, or membership_auc,
+        _tpr, _fpr, _advantage), features, seeds, n, value, low, high, note. Method "real" is a
+        control: the test images themselves in place of generated ones are at a half, unless the
+        features alone tell training from held-out. contrasts: of ``CONTRASTED``, mean over seeds.
+
+    Raises
+    ------
+    InputError
+        No timestep for the loss, no generated images, or too few held-out subjects.
+    """
+    known = read_known(settings, layout, cohort)
+    parts: list[pd.DataFrame] = []
+    audits: list[tuple[Mapping[str, Any], Audit]] = []
+    contrasted: list[tuple[Mapping[str, Any], Audit]] = []
+    control = nearest_audits(known, [space.test for space, _, _ in known.spaces])
+    for seed in settings.seeds:
+        labels = {"dataset": settings.dataset, "method": REAL, "seed": seed}
+        parts += [labelled(share_rows(one), labels) for one in control]
+    for method, seed in assets.runs_of(settings):
+        labels = {"dataset": settings.dataset, "method": method, "seed": seed}
+        images = diffusion.load_generated(layout.generated(method, seed), "test")
+        made = [space.of(images) for space, _, _ in known.spaces]
+        found = [*nearest_audits(known, made), *attack(known, layout, method, seed).values()]
+        for one in found:
+            parts.append(labelled(share_rows(one), labels))
+            audits.append((labels, one))
+            contrasted += [(labels, one)] if one.metric in CONTRASTED else []
+    result = finish(settings, layout, parts, contrasted)
+    return replace(result, table=for_new_subjects(result.table, audits))
+
+
+def for_new_subjects(table: pd.DataFrame, audits: Labelled) -> pd.DataFrame:
+    """The table with intervals over subjects in the rows of a mean over seeds.
+
+    Who was trained on and who was held out is the same for every seed: a spread over seeds knows
+    nothing of that chance, and an interval made of it would find members in noise.
+    """
+    rows = [labelled(share_rows(one), labels) for labels, one in means_over_seeds(audits)]
+    names = ["method", "attribute", "level", "metric", "features", "seeds"]
+    means = pd.concat(rows, ignore_index=True)
+    means = means[means["seeds"].str.contains(",")].set_index(names)
+    keys = pd.MultiIndex.from_frame(table[names])
+    known = keys.isin(means.index)
+    found = means.reindex(keys[known])
+    table = table.copy()
+    for side in ("low", "high"):
+        table.loc[known, side] = found[side].to_numpy()
+    table.loc[known, "note"] = table.loc[known, "note"].str.replace(SEED_INTERVAL, MEAN_NOTE)
+    return table
+
+
+def share_rows(one: Audit) -> pd.DataFrame:
+    """An audit by group; the t-interval of a share ends where shares end."""
+    rows = one.by_group.assign(features=one.features)
+    if one.metric == NEARER:
+        rows[["low", "high"]] = rows[["low", "high"]].clip(0, 1)
+    return rows
+
+
+def read_known(settings: Settings, layout: Layout, cohort: Cohort) -> Known:
+    """Features and latents of all real images: found again in the cache, or made."""
+    if not settings.audit.loss_timesteps:
+        raise InputError(
+            "audit.loss_timesteps is empty: membership inference needs at least one timestep"
+        )
+    kept, size = cohort.included(), settings.model.image_size
+    attributes = assets.attribute_levels(cohort)
+    parts = {name: kept.split(name) for name in SPLITS}
+    images = {name: part.load_images(size) for name, part in parts.items()}
+    encoder = imaging.load_encoder(settings, layout, cohort)
+    spaces: list[tuple[Space, Pool, Pool]] = []
+    for space in feature_spaces(settings, layout, encoder, images["train"], images["test"]):
+        held = np.concatenate([space.of(images["val"]), space.test])
+        train = _pool(parts, ("train",), space.train, list(attributes))
+        spaces.append((space, train, _pool(parts, ("val", "test"), held, list(attributes))))
+    base = diffusion.load_pipeline(layout.base / "pipeline")  # every run keeps its VAE
+    whole = pd.concat([part.table for part in parts.values()], ignore_index=True)
+    return Known(
+        settings,
+        Cohort(cohort.spec, whole, cohort.root, cohort.data_hash),
+        tuple(spaces),
+        diffusion.mean_latents(base, np.concatenate(list(images.values()))),
+        group_units(parts["test"].table, attributes),
+        group_units(whole, attributes),
+    )
+
+
+def _pool(
+    parts: Mapping[str, Cohort], names: tuple[str, ...], features: Floats, attributes: list[str]
+) -> Pool:
+    """Real images of one side; its strata are the combinations of the attributes' levels."""
+    table = pd.concat([parts[name].table for name in names], ignore_index=True)
+    return Pool(features, table["subject"].tolist(), strata_of(table, attributes))
+
+
+def strata_of(table: pd.DataFrame, attributes: list[str]) -> list[str]:
+    """Combination of levels of each row."""
+    return [", ".join(row) for row in table[attributes].astype(str).to_numpy().tolist()]
+
+
+def nearest_audits(known: Known, made: Sequence[Floats]) -> list[Audit]:
+    """Share of images of the test prompts that are nearer to training than to held-out.
+
+    Parameters
+    ----------
+    known : Known
+    made : sequence of float64 [N, D]
+        Features of the images, one array per space.
+    """
+    own, cohort = known.settings, known.cohort
+    prompted = cohort.split("test").table["subject"].tolist()
+    return [
+        audit(
+            nearer_metric(features, prompted, train, held, own.privacy.draws, own.privacy.seed),
+            known.asked,
+            assets.attribute_levels(cohort),
+            metric=NEARER,
+            confidence=own.audit.confidence,
+            secondary_below=own.audit.secondary_below,
+            role=EXPLORATORY,
+            features=space.extractor.name,
+        )
+        for (space, train, held), features in zip(known.spaces, made, strict=True)
+    ]
+
+
+def attack(known: Known, layout: Layout, method: str, seed: int) -> dict[str, Audit]:
+    """Membership inference on one run, by its loss at fixed timesteps and each image's own noise.
+
+    The noise of an image is the same for every run, so that runs are compared on equal terms.
+    """
+    own, table = known.settings, known.cohort.table
+    losses = diffusion.denoising_losses_at(
+        diffusion.load_run(layout, method, seed),
+        known.latents,
+        table["prompt"].tolist(),
+        table["image"].tolist(),
+        own.audit.loss_timesteps,
+        seed=0,
+    )
+    score = -np.asarray(losses.mean(dim=1).numpy(), dtype=np.float64)
+    member = (table["split"] == SPLITS[0]).to_numpy(dtype=bool)
+    return membership.membership_audits(
+        membership.Scores(score, member, known.everyone),
+        assets.attribute_levels(known.cohort),
+        false_positives=own.privacy.false_positives,
+        confidence=own.audit.confidence,
+        secondary_below=own.audit.secondary_below,
+        bootstrap=own.audit.bootstrap,
+        seed=own.privacy.seed,
+    )
+
+
+def reference_sizes(cohort: Cohort) -> pd.DataFrame:
+    """What the audits rest on: subjects by level.
+
+    Returns
+    -------
+    DataFrame
+        attribute, level, training, held_out, pairs (of a draw), prompts (test subjects).
+    """
+    kept, attributes = cohort.included(), assets.attribute_levels(cohort)
+    subjects = kept.table.drop_duplicates("subject").reset_index(drop=True)
+    subjects = subjects.assign(stratum=strata_of(subjects, list(attributes)))
+    trained = subjects["split"] == SPLITS[0]
+    sides = [subjects[own]["stratum"].value_counts() for own in (trained, ~trained)]
+    pairs = pd.concat(sides, axis=1).fillna(0).min(axis=1)  # by stratum
+    rows = []
+    for name, levels in {"overall": ("all",), **attributes}.items():
+        for level in levels:
+            own = subjects[name] == level if name != "overall" else subjects["split"] != ""
+            strata = subjects[own]["stratum"].unique()
+            rows.append(
+                {
+                    "attribute": name,
+                    "level": level,
+                    "training": int((own & trained).sum()),
+                    "held_out": int((own & ~trained).sum()),
+                    "pairs": int(pairs.reindex(strata).sum()),
+                    "prompts": int((own & (subjects["split"] == "test")).sum()),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def privacy_scalars(table: pd.DataFrame) -> dict[str, Any]:
+    """What 14 records: every overall number."""
+    own = table[table["attribute"] == "overall"]
+    found = {}
+    for _, row in own.iterrows():
+        parts = [row["metric"], row["features"], row["method"], f"seeds{row['seeds']}"]
+        found["_".join(str(part) for part in parts if part)] = row["value"]
+    return found

@@ -1,0 +1,1 @@
+"""Audits of known truth, which the audit itself is judged by."""

@@ -1,0 +1,365 @@
+"""The proof of the audit: thousands of simulated audits whose true answer is known.
+
+A *cell* is a procedure in a situation. A *scene* draws what an auditor gets to see: the images'
+features, and a table. A *judge* is the procedure: it says whether it alarms, and its interval.
+Every audit has its own seed, made from the proof's seed, the cell's name and its number; so
+its result depends neither on the number of processes nor on where a run was interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed, parallel_config
+from tqdm.auto import tqdm
+
+from fairdiff_lib.audit.audit import Audit, Estimator, audit, kid_audit
+from fairdiff_lib.audit.estimate import MIN_UNITS, Bools, Floats, Levels, group_units
+from fairdiff_lib.audit.kid import Kernel, shares, standardised_kid
+from fairdiff_lib.disk.files import read_table, write_table
+from fairdiff_lib.studies.proof import naive
+
+COLUMNS = (
+    "procedure", "layer", "metric", "null", "n_min", "planted_ratio", "simulations",
+    "alarm_rate", "coverage", "mc_error",
+)  # fmt: skip
+LAYERS = {"F": "features of known law", "I": "simulated images", "T": "a trained generator"}
+BLOCK = 100  # audits between two files: what a kill can cost
+NEVER = 10**9  # subjects: no contrast is primary, so that none pays for the family's Monte Carlo
+PAIRWISE = {"group": ("small", "large")}
+
+
+# -- what an auditor sees ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A test set and the images generated for it.
+
+    Attributes
+    ----------
+    real, generated : float64 [N, D]
+    table : DataFrame [N]
+        subject, and a column of level names per attribute.
+    attributes : mapping
+    """
+
+    real: Floats
+    generated: Floats
+    table: pd.DataFrame
+    attributes: Levels
+
+    @property
+    def small(self) -> Bools:
+        """Rows of the smaller of two groups."""
+        return (self.table["group"] == "small").to_numpy(dtype=bool)
+
+
+@dataclass(frozen=True)
+class Values:
+    """A test set with a metric that needs no images, as classifier scores.
+
+    Attributes
+    ----------
+    estimator : callable
+        From :mod:`fairness`.
+    metric, better : str
+    table, attributes
+        As in :class:`Pictures`.
+    """
+
+    estimator: Estimator
+    metric: str
+    better: str
+    table: pd.DataFrame
+    attributes: Levels
+
+
+Seen = Pictures | Values
+Scene = Callable[[np.random.Generator], Seen]
+
+
+class Law(Protocol):
+    """Where a group's images come from."""
+
+    def draw(self, rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
+        """Real and generated features of ``n`` images.  # [n, D], [n, D]"""
+        ...
+
+
+@dataclass(frozen=True)
+class TwoGroups:
+    """Two groups of given sizes.
+
+    Attributes
+    ----------
+    laws : tuple of Law
+        Of the small and the large group; a single one for both makes them exchangeable.
+    sizes : tuple of int
+        Subjects of the small and the large group.
+    """
+
+    laws: tuple[Law, ...]
+    sizes: tuple[int, int]
+
+    def __call__(self, rng: np.random.Generator) -> Pictures:
+        shared = len(self.laws) == 1
+        counts = (sum(self.sizes),) if shared else self.sizes
+        drawn = [law.draw(rng, n) for law, n in zip(self.laws, counts, strict=True)]
+        real, generated = (np.concatenate(part) for part in zip(*drawn, strict=True))
+        return Pictures(real, generated, two_groups(self.sizes), PAIRWISE)
+
+
+def two_groups(sizes: tuple[int, int]) -> pd.DataFrame:
+    """Table of two groups with a row per subject, the small one first."""
+    return pd.DataFrame(
+        {"subject": np.arange(sum(sizes)), "group": np.repeat(["small", "large"], sizes)}
+    )
+
+
+# -- procedures --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a procedure says about one simulated audit; NaN where it has no interval."""
+
+    alarm: bool
+    low: float = float("nan")
+    high: float = float("nan")
+
+
+Judge = Callable[[Seen, np.random.Generator], Finding]
+
+
+@dataclass(frozen=True)
+class OurAudit:
+    """The study's own audit.
+
+    Attributes
+    ----------
+    kernel : Kernel, optional
+        Of the KID; not needed for :class:`Values`.
+    family : bool
+        Judge all contrasts by the p adjusted for their number, instead of one by its own p.
+    strata : mapping
+        Condition to its levels, where the KID is standardised to common shares of them.
+    """
+
+    kernel: Kernel | None = None
+    family: bool = False
+    strata: Levels = field(default_factory=dict)
+
+    def __call__(self, seen: Seen, rng: np.random.Generator) -> Finding:
+        table = self.audit(seen, int(rng.integers(2**31))).contrasts
+        if self.family:
+            return Finding(bool((table["p_adjusted"] < naive.LEVEL).any()))
+        (row,) = table.to_dict("records")
+        return Finding(row["p"] < naive.LEVEL, row["low"], row["high"])
+
+    def audit(self, seen: Seen, seed: int) -> Audit:
+        """The audit, by the functions that the study calls."""
+        least = MIN_UNITS if self.family else NEVER
+        if isinstance(seen, Values):
+            groups = group_units(seen.table, seen.attributes)
+            return audit(
+                seen.estimator, groups, seen.attributes,
+                metric=seen.metric, better=seen.better, secondary_below=least, seed=seed,
+            )  # fmt: skip
+        assert self.kernel is not None
+        if self.strata:
+            groups, strata = (group_units(seen.table, x) for x in (seen.attributes, self.strata))
+            estimator = partial(
+                standardised_kid, self.kernel, seen.real, seen.generated,
+                strata=strata, weights=shares(strata),
+            )  # fmt: skip
+            return audit(
+                estimator, groups, seen.attributes,
+                metric="kid_standardised", secondary_below=least, seed=seed,
+            )  # fmt: skip
+        return kid_audit(
+            self.kernel, seen.real, seen.generated, seen.table, seen.attributes,
+            secondary_below=least, seed=seed,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class NaiveTest:
+    """A test of :mod:`naive` by its name.
+
+    Attributes
+    ----------
+    name : str
+        ``fid_permutation``, ``fid_equal_n_permutation``, ``kid_raw_permutation``,
+        ``kid_equal_n_permutation``, ``released_t_test`` or ``kid_bootstrap_self_pairs``.
+    repeats : int
+        Permutations or replicates.
+    kernel : Kernel, optional
+        Of a KID.
+    """
+
+    name: str
+    repeats: int
+    kernel: Kernel | None = None
+
+    def __call__(self, seen: Seen, rng: np.random.Generator) -> Finding:
+        assert isinstance(seen, Pictures)
+        x, y, small = seen.real, seen.generated, seen.small
+        if self.name == "released_t_test":
+            seed = int(rng.integers(2**31))
+            return Finding(naive.fid_t_test(x, y, small, self.repeats, seed)[1] < naive.LEVEL)
+        if "equal_n" in self.name:
+            rows = naive.equal_rows(small, rng)
+            x, y, small = x[rows], y[rows], small[rows]
+        if self.kernel is None:
+            gap = naive.fid_gap(x, y)
+            return Finding(naive.permutation_alarm(gap, small, rng, self.repeats))
+        pairs = naive.pair_matrix(self.kernel, x, y)
+        if self.name == "kid_bootstrap_self_pairs":
+            low, high = naive.kid_bootstrap(pairs, small, rng, self.repeats)
+            return Finding(not low <= 0 <= high, low, high)
+        gap = naive.kid_gap(pairs)
+        return Finding(naive.permutation_alarm(gap, small, rng, self.repeats))
+
+
+# -- cells -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of the proof.
+
+    Attributes
+    ----------
+    procedure : str
+        ``audit`` is ours.
+    layer : str
+        A key of :data:`LAYERS`.
+    metric : str
+    null : str
+        ``exchangeable``, ``unequal``, or ``none`` where a disparity is planted.
+    n_min : int
+        Subjects of the smallest group.
+    planted_ratio : float
+        True value of the small group over that of the large one; 1 under a null.
+    simulations : int
+    truth : float
+        The contrast, small minus large.
+    scene : Scene
+    judge : Judge
+    """
+
+    procedure: str
+    layer: str
+    metric: str
+    null: str
+    n_min: int
+    planted_ratio: float
+    simulations: int
+    truth: float
+    scene: Scene
+    judge: Judge
+
+    @property
+    def name(self) -> str:
+        """Tells it from all other cells."""
+        parts = (self.layer, self.procedure, self.metric, self.null, f"n{self.n_min}")
+        return "-".join((*parts, f"x{self.planted_ratio:g}"))
+
+    def simulate(self, seed: int, number: int) -> Finding:
+        """One audit; ``number`` counts from 0."""
+        rng = np.random.default_rng([seed, zlib.crc32(self.name.encode()), number])
+        return self.judge(self.scene(rng), rng)
+
+
+def _path(folder: Path, cell: Cell, start: int) -> Path:
+    return folder / cell.name / f"{start:06d}.csv"
+
+
+def _blocks(cell: Cell) -> list[range]:
+    """Numbers of the audits of each file."""
+    return [
+        range(start, min(start + BLOCK, cell.simulations))
+        for start in range(0, cell.simulations, BLOCK)
+    ]
+
+
+def _simulate_block(cell: Cell, numbers: range, folder: Path, seed: int) -> None:
+    found = [cell.simulate(seed, number) for number in numbers]
+    frame = pd.DataFrame(found).assign(number=list(numbers))
+    write_table(frame, _path(folder, cell, numbers.start), None)
+
+
+def workers() -> int:
+    """Processes side by side: as many as the job was given threads."""
+    return int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
+
+
+def side_by_side(jobs: Iterable[Any], total: int, title: str, processes: int = 0) -> None:
+    """Run delayed calls in processes of one thread each; ``processes`` as in :func:`simulate`.
+
+    A job's own OMP_NUM_THREADS would give each process that many threads, which then wait for
+    each other: on two cores that made audits ten times slower.
+    """
+    with parallel_config("loky", n_jobs=processes or workers(), inner_max_num_threads=1):
+        done = Parallel(return_as="generator_unordered")(jobs)
+        for _ in tqdm(done, total=total, desc=title, disable=None):
+            pass
+
+
+def simulate(cells: Sequence[Cell], folder: Path, seed: int, processes: int = 0) -> pd.DataFrame:
+    """Simulate what is missing of every cell, and count.
+
+    Parameters
+    ----------
+    cells : sequence of Cell
+        Each name once.
+    folder : Path
+        A file per block of audits; those that are there are kept.
+    seed : int
+    processes : int
+        0 = :func:`workers`.
+
+    Returns
+    -------
+    DataFrame
+        :data:`COLUMNS`, a row per cell.
+    """
+    missing = [
+        (cell, numbers)
+        for cell in cells
+        for numbers in _blocks(cell)
+        if not _path(folder, cell, numbers.start).is_file()
+    ]
+    jobs = (delayed(_simulate_block)(cell, numbers, folder, seed) for cell, numbers in missing)
+    side_by_side(jobs, len(missing), "simulated audits", processes)
+    return pd.DataFrame([count(cell, findings(cell, folder)) for cell in cells])[list(COLUMNS)]
+
+
+def findings(cell: Cell, folder: Path) -> pd.DataFrame:
+    """Every audit of a cell: alarm, low, high, number."""
+    parts = [read_table(_path(folder, cell, block.start)) for block in _blocks(cell)]
+    return pd.concat(parts, ignore_index=True)
+
+
+def count(cell: Cell, found: pd.DataFrame) -> dict[str, object]:
+    """The cell's row: how often it alarms, how often its interval holds the truth.
+
+    ``mc_error`` is the standard error of the alarm rate over simulations, at least that of half
+    an alarm.
+    """
+    n, rate = len(found), float(found["alarm"].mean())
+    low, high = (found[side].to_numpy(dtype=np.float64) for side in ("low", "high"))
+    held = (low <= cell.truth) & (cell.truth <= high)
+    covered = float(held.mean()) if np.isfinite(low).any() else float("nan")
+    row = {name: getattr(cell, name) for name in COLUMNS[:6]}
+    error = float(np.sqrt(max(rate * (1 - rate), 0.25 / n) / n))
+    return {**row, "simulations": n, "alarm_rate": rate, "coverage": covered, "mc_error": error}

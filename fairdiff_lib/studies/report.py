@@ -1,0 +1,470 @@
+"""What is written and listed: the study's tables by id, the notebooks' scalars, the index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from fairdiff_lib.data import assets
+from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.disk.files import (
+    Layout,
+    locked,
+    read_json,
+    read_table,
+    write_stamp,
+    write_table,
+)
+from fairdiff_lib.settings.options import InputError, Settings
+from fairdiff_lib.show import latex, tables
+from fairdiff_lib.studies.verdict.claims import Evidence
+from fairdiff_lib.studies.verdict.findings import ABLATION
+from fairdiff_lib.studies.verdict.planted import recovered_table
+from fairdiff_lib.studies.verdict.protocol import Protocol, Registered, space_name
+from fairdiff_lib.studies.verdict.quotes import model_words
+from fairdiff_lib.studies.verdict.verdict import COLUMNS, as_table, cite, verdicts
+
+if TYPE_CHECKING:
+    from fairdiff_lib.studies.ablation.report import AblationResult
+    from fairdiff_lib.studies.quality import QualityResult
+
+# -- 03 to 07: short tables and scalars for the notebooks ------------------------------------
+
+
+def last_losses(history: pd.DataFrame) -> pd.DataFrame:
+    """Mean loss over the last tenth of each stage's steps, overall and by level."""
+    own = history[history["quantity"] == "loss"]
+    late = own["step"] > 0.9 * own.groupby("stage")["step"].transform("max")
+    keys = ["stage", "attribute", "level"]
+    means = own[late].groupby(keys, sort=False)["value"].mean().reset_index()
+    return means.replace({"attribute": {"": "overall"}, "level": {"": "all"}})
+
+
+COSTS = ("seconds", "seconds_per_step", "optimiser_share", "images_seen", "peak_memory_gib")
+
+
+def cost_table(run: Mapping[str, Any]) -> pd.DataFrame:
+    """Time and memory of a run, from its run.json."""
+    return pd.DataFrame({"what": COSTS, "value": [run[name] for name in COSTS]})
+
+
+def training_scalars(history: pd.DataFrame, run: Mapping[str, Any]) -> dict[str, Any]:
+    """What 03 records: the first and last loss of its last stage, and the costs."""
+    whole = history[(history["quantity"] == "loss") & (history["attribute"] == "")]
+    values = whole.loc[whole["stage"] == whole["stage"].iloc[-1], "value"]
+    losses = {"first_loss": float(values.iloc[0]), "last_loss": float(values.iloc[-1])}
+    return losses | {name: run[name] for name in COSTS}
+
+
+def quality_scalars(result: QualityResult, protocol: Registered) -> dict[str, Any]:
+    """What 05 records: gates passed, each method's overall KID, and the protocol."""
+    table = result.main(protocol.rule.features)
+    kid = table[(table["attribute"] == "overall") & (table["metric"] == "kid")]
+    scalars = {f"kid_{row.method}_seeds{row.seeds}": row.value for row in kid.itertuples()}
+    passed = int(result.gates["passed"].sum())
+    scalars |= {"gates": len(result.gates), "gates_passed": passed}
+    return {**scalars, "protocol": protocol.rule.sha256, "protocol_first": protocol.before}
+
+
+def downstream_scalars(table: pd.DataFrame, condition: str) -> dict[str, Any]:
+    """What 07 records: the primary condition's overall AUC by source and classifier."""
+    chosen = (table["condition"] == condition) & (table["metric"] == "auc")
+    own = table[chosen & (table["attribute"] == "overall")]
+    return {
+        f"auc_{row.source}_{row.classifier}_seeds{row.seeds}": row.value for row in own.itertuples()
+    }
+
+
+def study_table(settings: Settings, layout: Layout) -> pd.DataFrame:
+    """Every run of the study: method, seed, steps, and what it cost."""
+    folders = [
+        layout.base,
+        *(layout.run(method, seed) for method, seed in assets.runs_of(settings)),
+    ]
+    columns = ("method", "seed", "seconds", "seconds_per_step", "peak_memory_gib")
+    runs = [read_json(folder / "run.json") for folder in folders]
+    return pd.DataFrame([{name: run[name] for name in columns} for run in runs])
+
+
+# -- 08 and 09: what spans datasets ----------------------------------------------------------
+
+QUALITY_TABLES = {"fairgenmed": ("tab02", "tab03"), "ham10000": ("tab08",), "chexpert": ("tab10",)}
+DOWNSTREAM_TABLES = {
+    "fairgenmed": ("tab04", "tab05", "tab06", "tab07"),
+    "ham10000": ("tab09",),
+    "chexpert": ("tab11",),
+}
+
+
+def family(dataset: str) -> str:
+    """The dataset that a simulated one stands for."""
+    return dataset.removesuffix("_simulated")
+
+
+def read_tables(layout: Layout, names: tuple[str, ...]) -> pd.DataFrame:
+    """Tables of this study, one under the other, without rows that occur twice."""
+    columns = ("method", "seeds", "metric")
+    parts = [
+        tables.as_read(read_table(layout.figures / f"{name}.csv", columns, dtype={"seeds": str}))
+        for name in names
+    ]
+    both: pd.DataFrame = pd.concat(parts, ignore_index=True).drop_duplicates(ignore_index=True)
+    return tables.with_text(both)
+
+
+def write_quality(result: QualityResult, cohort: Cohort, layout: Layout, stamp: Any) -> list[Path]:
+    """Write T2 and T3 (FairGenMed) or the dataset's one table, and the audit's other tables."""
+    names = QUALITY_TABLES[family(layout.settings.dataset)]
+    groups = ["overall", *assets.attribute_levels(cohort)]
+    parts = [result.table]
+    if len(names) == 2:
+        conditions = ["overall", *assets.condition_levels(cohort)]
+        parts = [tables.pick(result.table, groups), tables.pick(result.table, conditions)]
+    todo = dict(zip(names, parts, strict=True))
+    todo |= {
+        "tab_gates": result.gates,
+        "tab_contrasts": result.contrasts,
+        "tab_differences": result.differences,
+        "tab_intersections": result.intersections,
+        "tab_encoder": result.encoder,
+    }
+    return write_tables(todo, layout, stamp)
+
+
+def write_downstream(table: pd.DataFrame, cohort: Cohort, layout: Layout, stamp: Any) -> list[Path]:
+    """Write T4 to T7, a condition each (FairGenMed), or the dataset's one table."""
+    names = DOWNSTREAM_TABLES[family(layout.settings.dataset)]
+    parts = [table]
+    if len(names) > 1:
+        parts = [tables.pick(table, [c], "condition") for c in assets.condition_levels(cohort)]
+    return write_tables(dict(zip(names, parts, strict=True)), layout, stamp)
+
+
+def write_downstream_contrasts(
+    contrasts: pd.DataFrame, changes: pd.DataFrame, layout: Layout, stamp: Any
+) -> list[Path]:
+    """Write tab_contrasts_downstream (between levels) and tab_changes (between methods)."""
+    todo = {
+        "tab_contrasts_downstream": contrasts.rename(columns={"source": "method"}),
+        "tab_changes": changes,
+    }
+    return write_tables(todo, layout, stamp)
+
+
+def write_ablation(result: AblationResult, layout: Layout, stamp: Any) -> list[Path]:
+    """Write T12, T13, the cost of every run, and the verdict on C2."""
+    todo = {"tab12": result.cells, "tab13": result.methods, "tab_cost": result.cost}
+    folder = layout.figures
+    paths = [publish(table, folder / f"{name}.csv", stamp) for name, table in todo.items()]
+    return [*paths, publish(result.c2, folder / "tab_c2.csv", stamp)]
+
+
+def option_table(methods: pd.DataFrame, roles: Mapping[str, str]) -> pd.DataFrame:
+    """Controls and single options against FairDiffusion: overall KID, its disparity, the loss's."""
+    own = methods[(methods["baseline"] == "fairdiffusion") & (methods["attribute"] == "overall")]
+    own = own[own["method"].map(roles).isin(["control", "option"])]
+    first = methods.loc[methods["metric"] == "kid", "features"].iloc[0]
+    own = own[own["features"].isin([first, ""])]
+    own = own[own["metric"].isin(["kid", "kid_disparity", "denoising_loss_disparity"])]
+    return own[["method", "baseline", "seeds", "metric", "value", "low", "high"]]
+
+
+def ablation_scalars(result: AblationResult) -> dict[str, Any]:
+    """What 08 records: rows, and the verdicts."""
+    verdicts = {f"c2_{row.method}": row.verdict for row in result.c2.itertuples()}
+    rows = {"cell_rows": len(result.cells), "method_rows": len(result.methods)}
+    return {**rows, **verdicts, "runs": len(result.cost)}
+
+
+def write_tables(todo: Mapping[str, pd.DataFrame], layout: Layout, stamp: Any) -> list[Path]:
+    """Write tables of this study by their names, each with the stamp."""
+    folder = layout.figures
+    return [publish(tables.as_written(t), folder / f"{n}.csv", stamp) for n, t in todo.items()]
+
+
+def publish(table: pd.DataFrame, path: Path, stamp: Mapping[str, Any]) -> Path:
+    """Write a table as CSV and LaTeX with one stamp for both; the CSV's path."""
+    write_table(table, path, None)
+    write_stamp(stamp, path, typeset(path, stamp))
+    return path
+
+
+def typeset(path: Path, stamp: Mapping[str, Any] | None = None) -> Path:
+    """Write the LaTeX of a table that is there, under the title that the index gives it.
+
+    Parameters
+    ----------
+    path : Path
+        The CSV.
+    stamp : mapping, optional
+        Without it, the one beside the CSV, which stays as it is: it does not vouch for what was
+        made after the run, but the first line of the ``.tex`` names the CSV's hash.
+    """
+    own = read_json(path.with_suffix(".json")) if stamp is None else stamp
+    return latex.write_latex(path, own, CONTENTS.get(path.stem, (path.stem, ""))[0])
+
+
+def spanning_stamp(
+    stamps: Mapping[str, Mapping[str, Any]], commit: str | None, dirty: bool | None
+) -> dict[str, Any]:
+    """Stamp of a file whose rows come from runs of several datasets.
+
+    Parameters
+    ----------
+    stamps : mapping
+        Dataset to the stamp of its run, from ``store.make_stamp``.
+    commit, dirty
+        Of the run that puts the rows together.
+
+    Returns
+    -------
+    dict
+        datasets, simulated and dirty (true if any is), commit.
+    """
+    return {
+        "datasets": dict(sorted(stamps.items())),
+        "simulated": any(own["simulated"] for own in stamps.values()),
+        "commit": commit,
+        "dirty": any(own["dirty"] for own in stamps.values()) or dirty,
+    }
+
+
+def write_verdict(own: pd.DataFrame, layout: Layout, stamp: Mapping[str, Any]) -> pd.DataFrame:
+    """Write this dataset's verdicts, and T14: those of all datasets of the preset, one below other.
+
+    Each dataset keeps its own rows (tab_verdict) and T14 is put together from them, one process at
+    a time: of datasets that are judged at once none loses its rows.
+
+    Parameters
+    ----------
+    own : DataFrame
+        From :func:`collect_verdict`.
+    layout : Layout
+    stamp : mapping
+        This run's.
+
+    Returns
+    -------
+    DataFrame
+        T14.
+    """
+    path = layout.figures_all / "tab14.csv"
+    with locked(layout.figures_all / ".tab14.lock"):
+        publish(own, layout.figures / f"{PART}.csv", stamp)
+        places = sorted(layout.figures.parent.glob(f"*/{PART}.csv"))
+        whole = pd.concat([read_verdicts(place) for place in places], ignore_index=True)
+        found = {place.parent.name: read_json(place.with_suffix(".json")) for place in places}
+        stamps = {
+            name: {key: value for key, value in one.items() if key != "files"}
+            for name, one in found.items()
+        }
+        publish(whole, path, spanning_stamp(stamps, stamp["commit"], stamp["dirty"]))
+    return whole
+
+
+PART = "tab_verdict"  # T14's rows of one dataset
+
+
+def read_verdicts(path: Path) -> pd.DataFrame:
+    """A table of verdicts as it was written.
+
+    Raises
+    ------
+    InputError
+        It lacks a column, as one of an earlier version does.
+    """
+    words = ("endpoint", "unit", "limits", "declaration")  # empty text is not a missing number
+    table = read_table(path, COLUMNS, dtype=dict.fromkeys(words, str))
+    full = table.assign(**{name: table[name].fillna("") for name in words})
+    return as_table(full.to_dict("records"))
+
+
+def data_version(layout: Layout, names: tuple[str, ...]) -> str:
+    """Hash of the data that tables of this study were made from; they must agree."""
+    stamps = {name: read_json(layout.figures / f"{name}.json") for name in names}
+    found = {name: str(stamp.get("data_hash", "")) for name, stamp in stamps.items()}
+    if len(set(found.values())) > 1:
+        said = ", ".join(f"{name} {value[:10]}" for name, value in found.items())
+        raise InputError(f"{layout.figures}: tables of different data ({said}); run them again")
+    return found[names[0]]
+
+
+def main_rows(table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Rows in the primary feature space, or that rest on none."""
+    return table[table["features"].isin([space_name(settings.audit.features), ""])]
+
+
+def collect_verdict(
+    settings: Settings, layout: Layout, cohort: Cohort, protocol: Registered
+) -> pd.DataFrame:
+    """T14's rows of this dataset: the main study's, and C2 of the ablation study where it ran."""
+    kind, rule = family(settings.dataset), protocol.rule
+    own = (*QUALITY_TABLES[kind], *DOWNSTREAM_TABLES[kind], "tab_contrasts", "tab_gates")
+    made = data_version(layout, own)
+    if made != cohort.data_hash:
+        raise InputError(
+            f"{layout.figures}: its tables are of data {made[:10]}, {layout.data} holds "
+            f"{cohort.data_hash[:10]} now; run the study again"
+        )
+    evidence = Evidence(
+        dataset=settings.dataset,
+        attributes=list(assets.attribute_levels(cohort)),
+        quality=main_rows(read_tables(layout, QUALITY_TABLES[kind]), settings),
+        contrasts=read_contrasts(layout),
+        downstream=read_tables(layout, DOWNSTREAM_TABLES[kind]),
+        failed=tables.gate_notes(layout),
+        before=protocol.before,
+        model=model_words(settings),
+    )
+    return cite(verdicts(evidence, rule), ablation_verdict(layout, cohort, rule))
+
+
+def read_contrasts(layout: Layout) -> pd.DataFrame:
+    """tab_contrasts as it was written."""
+    columns = ("method", "seeds", "p_adjusted", "role")
+    path = layout.figures / "tab_contrasts.csv"
+    return tables.with_text(read_table(path, columns, dtype={"seeds": str}))
+
+
+def ablation_verdict(layout: Layout, cohort: Cohort, rule: Protocol) -> pd.DataFrame:
+    """The ablation study's C2 of the protocol's method: a row, or none.
+
+    There is none where the study did not run, measured other data or other features, or was
+    declared after a run of it had been measured (``verdict.CITATION``); nor where its table is of
+    an earlier version without numbers, until notebook 08 has run again.
+    """
+    path, declared = layout.figures / "tab_c2.csv", layout.ablation / "protocol.json"
+    if not (path.is_file() and declared.is_file()):
+        return as_table([])
+    said = read_json(declared)
+    own = {key: rule.content[key] for key in ("dataset", "metric", "features_digest")}
+    same = own == {key: said["protocol"].get(key) for key in own}
+    hashes = {said["data_hash"], read_json(path.with_suffix(".json"))["data_hash"]}
+    if not same or hashes != {cohort.data_hash} or not said["before_any_measurement"]:
+        return as_table([])
+    methods = read_table(path, ("method",))
+    if not set(COLUMNS) <= set(methods.columns):
+        return as_table([])
+    table = read_verdicts(path)[(methods["method"] == rule.method).to_numpy()]
+    # the rule is the protocol's; what the study compares is in its own declaration
+    return table.assign(study=ABLATION, protocol=rule.sha256, declaration=said["sha256"])
+
+
+def collect_recovered(settings: Settings, layout: Layout, protocol: Registered) -> pd.DataFrame:
+    """What a simulation planted, beside what was measured."""
+    return recovered_table(read_contrasts(layout), settings.simulator, protocol.rule)
+
+
+# -- 00: what was made -----------------------------------------------------------------------
+
+CONTENTS: dict[str, tuple[str, str]] = {  # id: (what it holds, notebook)
+    "tab01": ("cohort: counts and prevalence", "01_cohorts"),
+    "fig01": ("cohort: counts and prevalence", "01_cohorts"),
+    "tab_gates": ("gates before any fairness table", "05_quality"),
+    "tab_contrasts": ("differences between levels, with tests", "05_quality"),
+    "tab_differences": ("methods against the baseline, by level", "05_quality"),
+    "tab_intersections": ("KID of intersections, raw and shrunken", "05_quality"),
+    "tab_encoder": ("how well the encoder reads each group", "05_quality"),
+    "tab02": ("quality by demographic level", "05_quality"),
+    "tab03": ("quality by condition level", "05_quality"),
+    "tab08": ("quality by demographic and condition level", "05_quality"),
+    "tab10": ("quality by demographic and condition level", "05_quality"),
+    "card": ("the audit card: the primary endpoint on one page", "05_quality"),
+    "fig02": ("images by group, same prompts", "05_quality"),
+    "fig03": ("quality by group, with intervals", "05_quality"),
+    "fig06": ("prompt gallery", "05_quality"),
+    "tab_optimiser": ("cost and calls of the optimiser", "06_perturbation"),
+    "fig04": ("the optimiser's path", "06_perturbation"),
+    "tab_mechanism": ("the mechanism, measured", "06_perturbation"),
+    "fig_mechanism": ("the mechanism, measured", "06_perturbation"),
+    "tab_dose": ("dose-response: effect of each level's sigma", "06_perturbation"),
+    "tab_dose_cells": ("dose-response: every cell", "06_perturbation"),
+    "fig_dose": ("dose-response: effect of each level's sigma", "06_perturbation"),
+    "tab04": ("downstream: glaucoma", "07_downstream"),
+    "tab05": ("downstream: vision loss", "07_downstream"),
+    "tab06": ("downstream: cup-disc ratio", "07_downstream"),
+    "tab07": ("downstream: refraction", "07_downstream"),
+    "tab09": ("downstream: all conditions", "07_downstream"),
+    "tab11": ("downstream: all conditions", "07_downstream"),
+    "tab_contrasts_downstream": ("downstream: differences between levels", "07_downstream"),
+    "tab_changes": ("downstream: differences between methods and from real", "07_downstream"),
+    "fig05": ("equity-scaled metrics", "07_downstream"),
+    "tab_harm": ("calibration and harm by level", "12_harm"),
+    "tab_harm_contrasts": ("calibration and harm: differences between levels", "12_harm"),
+    "tab_shown": ("what images show against what was asked", "12_harm"),
+    "tab_shown_contrasts": ("asked and shown: differences between levels", "12_harm"),
+    "tab_probe": ("can the group be read from an image", "12_harm"),
+    "fig_roc": ("ROC curves by level", "12_harm"),
+    "fig_reliability": ("reliability by level", "12_harm"),
+    "fig_confusion": ("confusion by level", "12_harm"),
+    "fig_slopes": ("harm by level, from real images to each method", "12_harm"),
+    "fig_shown": ("asked and shown, from real images to each method", "12_harm"),
+    "fig_probe": ("can the group be read from an image", "12_harm"),
+    "tab_matrix": ("downstream: real, generated and mixed training images", "13_matrix"),
+    "tab_matrix_changes": ("downstream matrix: every arm against real images", "13_matrix"),
+    "tab_matrix_cost": ("downstream matrix: what each run was shown, its steps", "13_matrix"),
+    "tab_transfer": ("trained on one source, tested on another", "13_matrix"),
+    "fig_matrix": ("learning curves over the share of real data", "13_matrix"),
+    "fig_transfer": ("trained on one source, tested on another", "13_matrix"),
+    "tab_privacy": ("nearest real image and membership inference by level", "14_privacy"),
+    "tab_privacy_contrasts": ("privacy: differences between levels", "14_privacy"),
+    "fig_privacy": ("are training images remembered, by level", "14_privacy"),
+    "tab_sweep": ("KID by guidance, steps and level", "15_sweep"),
+    "tab_sweep_changes": ("guidance and steps: change from the study's own cell", "15_sweep"),
+    "tab_sweep_contrasts": ("guidance and steps: does a level change more", "15_sweep"),
+    "fig_sweep": ("KID by guidance, steps and level", "15_sweep"),
+    "tab12": ("ablation: time window and exploitation rate", "08_ablations"),
+    "tab13": ("methods side by side", "08_ablations"),
+    "tab_cost": ("what each run of the ablation study cost", "08_ablations"),
+    "tab_c2": ("the verdict on C2, from T13", "08_ablations"),
+    "fig07": ("ablation: time window and exploitation rate", "08_ablations"),
+    "fig_methods": ("methods side by side", "08_ablations"),
+    "tab14": ("one verdict per claim, all datasets", "09_verdict"),
+    "tab_verdict": ("one verdict per claim, this dataset", "09_verdict"),
+    "tab_recovered": ("simulated: planted against measured", "09_verdict"),
+    "tab_calibration": ("audits of known truth: alarms and coverage", "10_proof"),
+    "tab_truth": ("the truth of the audits with images, and its error", "10_proof"),
+    "fig_calibration": ("alarms where groups are equally good", "10_proof"),
+    "fig_power": ("what the audit finds when there is something", "10_proof"),
+    "fig_fid_bias": ("FID against n where groups are equally good", "10_proof"),
+}
+
+
+def collect_index(layout: Layout) -> pd.DataFrame:
+    """Every table and figure that exists: id, what it holds, file, notebook, commit, dirty.
+
+    Files and notebooks are named relative to ``layout.executed``, where the index is read.
+    Of a file that spans datasets, the commit is its last run's; dirty if any of its runs was.
+    """
+    rows = []
+    for name, (content, notebook) in CONTENTS.items():
+        for folder, way in ((layout.figures, ".."), (layout.figures_all, "../../all")):
+            kind = {"tab": "csv", "fig": "png"}.get(name[:3], "html")
+            if not (folder / f"{name}.{kind}").is_file():
+                continue
+            stamp = read_json(folder / f"{name}.json")
+            rows.append(
+                {
+                    "id": name,
+                    "content": content,
+                    "file": f"{way}/{name}.{kind}",
+                    "notebook": f"{notebook}.ipynb",
+                    "commit": (stamp["commit"] or "none")[:10],
+                    "dirty": stamp["dirty"],
+                }
+            )
+    if not rows:
+        raise InputError(f"{layout.figures}: no table or figure yet; run the study first")
+    return pd.DataFrame(rows)
+
+
+def as_links(index: pd.DataFrame) -> str:
+    """The index as a Markdown list of links."""
+    lines = [
+        f"- [{row.id}]({row.file}): {row.content} ([{row.notebook}]({row.notebook}))"
+        for row in index.itertuples()
+    ]
+    return "\n".join(lines)

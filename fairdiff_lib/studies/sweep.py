@@ -1,0 +1,172 @@
+"""15: what do guidance and sampler steps do to each group? A grid from the same noise, as tables.
+
+Every cell asks one trained model for the same test prompts from the same initial noise, so that a
+change between cells is the sampler's alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from fairdiff_lib.audit.audit import Audit, audit, contrast_table, kid_metric, labelled
+from fairdiff_lib.audit.contrasts import EXPLORATORY
+from fairdiff_lib.audit.estimate import Ints, group_units
+from fairdiff_lib.data import assets
+from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.disk.files import Layout
+from fairdiff_lib.methods.groups import balanced_rows
+from fairdiff_lib.model import pipeline as diffusion
+from fairdiff_lib.model import sample as imaging
+from fairdiff_lib.settings.options import Settings
+from fairdiff_lib.show import tables
+from fairdiff_lib.studies.harm.shown import change
+from fairdiff_lib.studies.quality import Space, feature_spaces
+from fairdiff_lib.studies.sweep_cells import Cell, cells_of, check_cells, own_cell
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """The sweep's tables; the first columns are dataset, method, seeds, guidance, steps.
+
+    Attributes
+    ----------
+    table : DataFrame
+        attribute, level, metric (kid), features, n, value, low, high, note.
+    changes : DataFrame
+        The same with p; metric kid_change: a cell minus the study's own, on the same prompts.
+    contrasts : DataFrame
+        ``contrasts.CONTRAST_COLUMNS`` of kid_change: does a level change more than another?
+    """
+
+    table: pd.DataFrame
+    changes: pd.DataFrame
+    contrasts: pd.DataFrame
+
+
+def sweep_rows(settings: Settings, cohort: Cohort) -> Ints:
+    """Positions in the test split whose prompts are drawn, levels taking turns.
+
+    Rare levels are there as far as they go, so the shares of the levels are not the cohort's.
+    """
+    test = cohort.included().split("test")
+    sizes = [len(levels) for levels in assets.attribute_levels(cohort).values()]
+    codes = torch.from_numpy(test.codes())
+    chosen = balanced_rows(codes, sizes, settings.sweep.images, settings.generation.seed)
+    return np.asarray(chosen.numpy(), dtype=np.int64)
+
+
+def make_cell(settings: Settings, layout: Layout, prompts: Cohort, cell: Cell) -> Any:
+    """Images of a cell, uint8 [N, 3, H, W]: found again, or made; resumable image by image.
+
+    Parameters
+    ----------
+    prompts : Cohort
+        Rows of the test split.
+
+    Raises
+    ------
+    InputError
+        The run isn't finished.
+    """
+    method, seed = settings.sweep.method, settings.seeds[0]
+    own = replace(settings, generation=cell.of(settings.generation))
+    names = prompts.table["image"].tolist()
+    place = replace(layout, settings=own).sweep(method, seed)
+    # the split is part of what the noise is drawn from: as of 04's test images
+    asked = prompts.table["prompt"].tolist()
+    diffusion.generate(own, layout, names, asked, method, seed, "test", place)
+    return diffusion.load_generated(place, "test", names)
+
+
+def collect_sweep(settings: Settings, layout: Layout, cohort: Cohort) -> SweepResult:
+    """Every cell made where it is missing; KID by group, and the paired change from the own cell.
+
+    Raises
+    ------
+    InputError
+        Settings without their own cell, or a run that isn't finished.
+    """
+    check_cells(settings)
+    kept, rows = cohort.included(), sweep_rows(settings, cohort)
+    prompts = kept.split("test").take(rows)
+    size = settings.model.image_size
+    images = [kept.split(name).load_images(size) for name in ("train", "test")]
+    encoder = imaging.load_encoder(settings, layout, cohort)
+    spaces = tuple(
+        replace(space, test=space.test[rows])
+        for space in feature_spaces(settings, layout, encoder, *images)
+    )
+    audits = {
+        cell: cell_audits(settings, prompts, spaces, make_cell(settings, layout, prompts, cell))
+        for cell in tqdm(cells_of(settings), desc="cells of the sweep", disable=None)
+    }
+    return as_tables(settings, audits, tables.gate_notes(layout))
+
+
+def cell_audits(
+    settings: Settings, prompts: Cohort, spaces: tuple[Space, ...], images: Any
+) -> list[Audit]:
+    """KID by group of a cell's images, in each feature space; exploratory."""
+    own, attributes = settings.audit, assets.attribute_levels(prompts)
+    groups = group_units(prompts.table, attributes)
+    return [
+        audit(
+            kid_metric(space.kernel, space.test, space.of(images)),
+            groups,
+            attributes,
+            metric="kid",
+            confidence=own.confidence,
+            secondary_below=own.secondary_below,
+            role=EXPLORATORY,
+            features=space.extractor.name,
+        )
+        for space in spaces
+    ]
+
+
+def as_tables(
+    settings: Settings, audits: Mapping[Cell, list[Audit]], notes: list[str]
+) -> SweepResult:
+    """The tables, from the audits of every cell in each feature space."""
+    base, values, changes, contrasts = audits[own_cell(settings)], [], [], []
+    for cell, found in audits.items():
+        labels = _labels(settings, cell)
+        for one, own in zip(found, base, strict=True):
+            values.append(labelled(one.by_group.assign(features=one.features), labels))
+            if cell == own_cell(settings):
+                continue
+            moved = change(one, own)
+            p = [estimate.p_value() for estimate in moved.estimates.values()]
+            changed = moved.by_group.assign(features=one.features, p=p)
+            changes.append(labelled(changed, labels))
+            contrasts.append((labels, moved))
+    joined = [pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"note": []})
+              for parts in (values, changes)]  # fmt: skip
+    gaps = contrast_table(contrasts) if contrasts else pd.DataFrame({"note": []})
+    return SweepResult(*(tables.with_notes(part, notes) for part in (*joined, gaps)))
+
+
+def _labels(settings: Settings, cell: Cell) -> dict[str, Any]:
+    own = settings.sweep
+    return {
+        "dataset": settings.dataset,
+        "method": own.method,
+        "seeds": str(settings.seeds[0]),
+        "guidance": cell.guidance,
+        "steps": cell.steps,
+    }
+
+
+def sweep_scalars(result: SweepResult, features: str) -> dict[str, Any]:
+    """What 15 records: overall KID of every cell, and how many there are."""
+    own = result.table[result.table["attribute"] == "overall"]
+    own = own[own["features"] == features]
+    found = {f"kid_guidance{r.guidance:g}_steps{r.steps}": r.value for r in own.itertuples()}
+    return {**found, "cells": len(own), "images": int(own["n"].max())}

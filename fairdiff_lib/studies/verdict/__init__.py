@@ -1,0 +1,1 @@
+"""One verdict per claim: the protocol, the rule, planted against measured."""

@@ -1,0 +1,79 @@
+"""Train one run on several processes: the entry point for torchrun.
+
+On one machine with four GPUs
+
+    torchrun --nproc_per_node 4 -m fairdiff_lib.train.__main__ fairdiffusion 0 preset=paper \\
+        dataset=fairgenmed model.revision=COMMIT
+
+and on two machines that share the project's folder, the same on each but for ``--node_rank``
+
+    torchrun --nnodes 2 --node_rank 0 --nproc_per_node 4 --master_addr HOST --master_port 29500 \\
+        -m fairdiff_lib.train.__main__ fairdiffusion 0 preset=paper dataset=fairgenmed
+
+A step's batch is cut into equal parts, so ``training.batch`` (or ``training.micro_batch``) must be
+a multiple of the number of processes; the weights are those of one process but for rounding. The
+notebooks and ``fairdiff run`` find the finished run, and a killed one goes on from its checkpoint.
+(``accelerate launch --cpu --num_processes 2`` silently runs one process; torchrun does not.)
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from fairdiff_lib.data.assets import load_cohort
+from fairdiff_lib.disk.files import Layout
+from fairdiff_lib.settings.methods import METHODS
+from fairdiff_lib.settings.options import InputError, load_settings, parse_overrides, refuse_unknown
+from fairdiff_lib.studies import pipeline
+from fairdiff_lib.train import loop
+
+PLACES = ("data_root", "runs_root")
+
+
+def train(arguments: Sequence[str]) -> str:
+    """Train a method and seed, and the base where it is missing; what was done, in one line.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        Method (or ``base``), seed, then ``name=value``: preset, dataset, data_root, runs_root, or
+        a setting as ``training.steps=20``.
+
+    Raises
+    ------
+    InputError
+        Something unknown, or of another type.
+    """
+    if len(arguments) < 2 or not arguments[1].isdecimal():
+        raise InputError("expected METHOD SEED [NAME=VALUE ...], as fairdiffusion 0 preset=paper")
+    method, seed = arguments[0], int(arguments[1])
+    refuse_unknown("method", method, (*METHODS, "base"))
+    given = parse_overrides(" ".join(arguments[2:]))
+    preset, dataset = given.pop("preset", "quick"), given.pop("dataset", "fairgenmed_simulated")
+    places = {name: given.pop(name) for name in PLACES if name in given}
+    settings = load_settings(preset, dataset, given)
+    layout = Layout(settings, **places)
+    with loop.first_process_first():
+        cohort = load_cohort(settings, layout)
+    _, run = pipeline.train(settings, layout, cohort, method, seed)
+    return f"{method}, seed {seed}: trained on {run['processes']} processes, {run['seconds']:.0f} s"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; 0 done, 2 bad input."""
+    try:
+        done = train(sys.argv[1:] if arguments is None else arguments)
+    except InputError as error:
+        print(f"fairdiff: {error}", file=sys.stderr)
+        return 2
+    else:
+        if loop.process_rank() == 0:
+            print(done)
+    finally:
+        loop.leave()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

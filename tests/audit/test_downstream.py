@@ -1,0 +1,381 @@
+"""Classifier fairness: equal to the released numbers, and right where those are wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+from fairdiff_lib.audit import classifiers as classification
+from fairdiff_lib.audit import downstream, parity, released
+from fairdiff_lib.audit.audit import means_over_seeds
+from fairdiff_lib.audit.contrasts import EXPLORATORY, PRIMARY, SPREAD
+from fairdiff_lib.audit.estimators import jackknife_units
+from fairdiff_lib.settings.options import InputError
+
+SHARED = Path(os.environ.get("FAIRDIFF_SHARED", Path(__file__).parents[3] / "shared"))
+ORACLE = SHARED / "oracles" / "classification_metrics.json"
+NAMES = {
+    "race": ("Asian", "Black", "White"),
+    "sex": ("Female", "Male"),
+    "ethnicity": ("Non-Hispanic", "Hispanic"),
+}
+LABELS = {"dataset": "toy", "source": "real", "method": "real", "seed": 0, "classifier": "net"}
+
+
+def tidy(scores: np.ndarray, truth: np.ndarray, condition: str = "c") -> pd.DataFrame:
+    """Predictions as a row per image and level; levels are named L0, L1, ..."""
+    n, k = scores.shape
+    images = np.array([f"i{i:04d}" for i in range(n)])
+    return pd.DataFrame(
+        {
+            "image": np.repeat(images, k),
+            "subject": np.repeat(images, k),
+            "condition": condition,
+            "truth": np.repeat([f"L{t}" if t >= 0 else "unknown" for t in truth], k),
+            "level": np.tile([f"L{j}" for j in range(k)], n),
+            "probability": scores.ravel(),
+        }
+    )
+
+
+def people(codes: dict[str, Any]) -> pd.DataFrame:
+    """Cohort table with named levels."""
+    table = {name: np.array(NAMES[name])[np.array(code)] for name, code in codes.items()}
+    n = len(next(iter(table.values())))
+    return pd.DataFrame({"image": [f"i{i:04d}" for i in range(n)], **table})
+
+
+def oracle() -> list[dict[str, Any]]:
+    if not ORACLE.exists():
+        pytest.skip(f"no oracle at {ORACLE.name}: the shared folder is not beside the repository")
+    cases: list[dict[str, Any]] = json.loads(ORACLE.read_text())
+    return cases
+
+
+def test_equal_to_the_released_functions() -> None:
+    """To 1e-9, through the whole table."""
+    compared = 0
+    for case in oracle():
+        truth, scores = np.array(case["y_true"]), np.array(case["y_score"])
+        if scores.ndim == 1:
+            scores = np.column_stack([1 - scores, scores])
+        table = downstream.classification_table(
+            tidy(scores, truth), people(case["groups"]), NAMES, labels=LABELS, bootstrap=20
+        ).set_index(["attribute", "level", "metric"])["value"]
+        expected = case["expected"]
+        for metric in ("accuracy", "auc"):
+            assert table["overall", "all", metric] == pytest.approx(expected[metric], abs=1e-9)
+        for attribute, wanted in expected["attributes"].items():
+            by_level = wanted.pop("group_auc")
+            for level, value in zip(NAMES[attribute], by_level, strict=True):
+                assert table[attribute, level, "auc"] == pytest.approx(value, abs=1e-9)
+            for metric, value in wanted.items():
+                assert table[attribute, "all", metric] == pytest.approx(value, abs=1e-9)
+                compared += 1
+            if scores.shape[1] > 2:  # the corrected form must differ from the swapped one
+                for metric in ("dpd", "eod"):
+                    swapped = table[attribute, "all", f"{metric}_as_released"]
+                    assert abs(table[attribute, "all", metric] - swapped) > 1e-3
+            else:
+                for metric in ("dpd", "eod"):
+                    assert table[attribute, "all", metric] == pytest.approx(
+                        wanted[f"{metric}_as_released"]
+                    )
+    assert compared == 36
+
+
+def test_parity_equals_fairlearn_with_arguments_the_right_way_round() -> None:
+    rng = np.random.default_rng(0)
+    truth, codes = rng.integers(3, size=300), rng.integers(2, size=300)
+    predicted = np.where(rng.random(300) < 0.6, truth, rng.integers(3, size=300))
+    for ours, theirs in (
+        (parity.dpd(predicted, codes, 3), demographic_parity_difference),
+        (parity.eod(truth, predicted, codes, 3), equalized_odds_difference),
+    ):
+        each = [theirs(truth == k, predicted == k, sensitive_features=codes) for k in range(3)]
+        assert ours == pytest.approx(np.mean(each), abs=1e-12)
+
+
+def test_released_dpd_does_not_see_the_predictions() -> None:
+    """Fault E2: with three classes it stays the same whatever is predicted."""
+    rng = np.random.default_rng(1)
+    truth, codes = rng.integers(3, size=300), rng.integers(2, size=300)
+    biased = np.where(codes == 1, 0, truth)
+    assert parity.dpd(biased, codes, 3) > 0.3
+    as_released = released.dpd_as_released
+    assert as_released(truth, biased, codes, 3) == as_released(truth, truth, codes, 3)
+
+
+def test_group_without_cases_does_not_count_as_a_rate_of_zero() -> None:
+    truth = np.array([1, 1, 0, 0, 1, 1, 0, 0, 0, 0])
+    codes = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2, 2])
+    assert parity.eod(truth, truth, codes, 2) == 0
+    assert np.isnan(parity.eod(truth[4:], truth[4:], codes[4:], 2)) == np.isnan(
+        parity.eod(truth[:4], truth[:4], codes[:4], 2)
+    )
+
+
+def test_weighted_auc_equals_repeating_rows() -> None:
+    rng = np.random.default_rng(2)
+    truth, scores = rng.integers(3, size=60), np.round(rng.random((60, 3)), 1)
+    weights = rng.integers(3, size=(4, 60))
+    found = parity.weighted_auc(truth, scores, weights.astype(float))
+    for value, times in zip(found, weights, strict=True):
+        rows = np.repeat(np.arange(60), times)
+        each = [roc_auc_score(truth[rows] == k, scores[rows, k]) for k in range(3)]
+        assert value == pytest.approx(np.mean(each), abs=1e-12)
+
+
+def simple(n: int = 300, seed: int = 3) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Predictions that are worse for Black subjects, and the cohort."""
+    rng = np.random.default_rng(seed)
+    codes = {"race": rng.choice(3, n, p=[0.2, 0.35, 0.45]), "sex": rng.integers(2, size=n)}
+    truth = rng.integers(2, size=n)
+    signal = np.where(codes["race"] == 1, 0.0, 2.0)
+    score = 1 / (1 + np.exp(-(signal * (2 * truth - 1) + rng.normal(size=n))))
+    return tidy(np.column_stack([1 - score, score]), truth), people(codes)
+
+
+ATTRIBUTES = {name: NAMES[name] for name in ("race", "sex")}
+
+
+def contrasts(
+    predictions: pd.DataFrame, table: pd.DataFrame, primary: tuple[str, str] | None = None
+) -> pd.DataFrame:
+    audits = downstream.contrasted_audits(
+        predictions, table, ATTRIBUTES, labels=LABELS, primary=primary
+    )
+    return downstream.classification_contrasts(audits)
+
+
+def test_a_mean_over_seeds_counts_its_patients_once() -> None:
+    """The same model under three seeds says as much as once: neither effect nor error changes."""
+    audits = downstream.contrasted_audits(*simple(), ATTRIBUTES, labels={**LABELS, "seed": 0})
+    thrice = [({**labels, "seed": seed}, one) for seed in range(3) for labels, one in audits]
+    found = downstream.classification_contrasts(means_over_seeds(thrice))
+    once = downstream.classification_contrasts(means_over_seeds(audits))
+    assert set(found["seeds"]) == {"0,1,2"} and set(once["seeds"]) == {"0"}
+    names = ["value", "low", "high", "p"]
+    np.testing.assert_allclose(found[names], once[names], rtol=1e-9)
+
+
+def test_contrasts_find_the_group_the_classifier_fails() -> None:
+    found = contrasts(*simple())
+    rows = found[found["level"] != SPREAD].set_index(["metric", "level"])
+    for metric, sign in (("auc", -1), ("accuracy", -1), ("fnr", 1), ("brier", 1)):
+        assert sign * rows.loc[(metric, "Black"), "value"] > 0.1
+        assert rows.loc[(metric, "Black"), "p_adjusted"] < 0.01
+        assert (rows.loc[metric].drop(index="Black")["p"] > 0.01).all()
+    assert set(found["condition"]) == {"c"}
+    assert set(rows["role"]) == {EXPLORATORY}
+
+
+def test_only_the_declared_endpoint_is_primary_and_the_rest_is_one_family() -> None:
+    """Two conditions: max-|t| for the declared one, one false discovery rate for all others."""
+    first, table = simple()
+    both = pd.concat([first, simple(seed=4)[0].assign(condition="d")])
+    found = contrasts(both, table, primary=("c", "auc"))
+    found = found[found["level"] != SPREAD]
+    declared = (found["condition"] == "c") & (found["metric"] == "auc") & (found["n"] >= 80)
+    assert declared.any()
+    assert (found.loc[declared, "role"] == PRIMARY).all()
+    assert (found.loc[~declared, "role"] != PRIMARY).all()
+    rest = found[~declared & found["p"].notna()]
+    expected = stats.false_discovery_control(rest["p"])
+    np.testing.assert_allclose(rest["p_adjusted"], expected, rtol=1e-9)
+
+
+def test_table_has_n_everywhere_and_intervals_where_they_are_valid() -> None:
+    table = downstream.classification_table(*simple(), ATTRIBUTES, labels=LABELS, bootstrap=50)
+    assert list(table.columns) == [*LABELS, *downstream.COLUMNS]
+    assert (table["n"] > 0).all()
+    rows = table.set_index(["attribute", "metric"]).sort_index()
+    es = rows.loc[[("race", "es_auc")]].iloc[0]
+    assert es["low"] < es["value"] < es["high"]
+    for metric in ("dpd", "eod", "psd_max"):
+        assert rows.loc[[("race", metric)]]["low"].isna().all()
+        assert "description" in rows.loc[[("race", metric)]]["note"].iloc[0]
+
+
+def test_equity_scaled_error_is_the_spread_over_fresh_cohorts() -> None:
+    values, errors, race = [], [], {"race": NAMES["race"]}
+    for seed in range(100):
+        data = classification.scored(*simple(seed=seed), "c", race)
+        auc = classification.classification_audits(data, race, names=("auc",))["auc"]
+        found = classification.es_estimate(auc, "race")
+        if seed == 0:
+            scaled = auc.summary.set_index("metric").loc["es_auc", "value"]
+            assert found.value == pytest.approx(scaled, abs=1e-12)
+        values.append(found.value)
+        errors.append(found.standard_error)
+    assert np.nanmean(errors) == pytest.approx(np.std(values), rel=0.2)  # sd of 100: 7%
+
+
+def test_equity_scaled_error_is_the_jackknifes() -> None:
+    race = {"race": NAMES["race"]}
+    data = classification.scored(*simple(480), "c", race)
+    accuracy = classification.classification_audits(data, race, names=("accuracy",))["accuracy"]
+    correct = (data.truth == data.predicted).astype(float)
+    codes = data.codes("race", NAMES["race"])
+
+    def scaled(rows: np.ndarray) -> float:
+        levels = [correct[rows][codes[rows] == k].mean() for k in range(3)]
+        return float(parity.equity_scaled(correct[rows].mean(), np.array(levels), "high"))
+
+    slow = jackknife_units(scaled, data.groups.unit, data.groups.members[:, 0])
+    fast = classification.es_estimate(accuracy, "race")
+    assert fast.value == pytest.approx(slow.value, abs=1e-12)
+    assert fast.standard_error == pytest.approx(slow.standard_error, rel=0.02)
+
+
+def test_calibration_and_harm_stand_in_the_table_of_two_levels() -> None:
+    table = downstream.classification_table(*simple(900), ATTRIBUTES, labels=LABELS, bootstrap=50)
+    rows = table.set_index(["metric", "level"]).sort_index()
+    for metric in ("brier", "ece", "fnr", "calibration_slope", "calibration_intercept"):
+        assert np.isfinite(rows.loc[(metric, "Black"), "value"])
+        assert rows.loc[(metric, "Black"), "low"] <= rows.loc[(metric, "Black"), "high"]
+    # Black subjects' scores carry no signal: too extreme, and many are missed
+    assert rows.loc[("calibration_slope", "Black"), "high"] < 0.5
+    assert rows.loc[("calibration_slope", "White"), "low"] > 0.5
+    missed = table[table["attribute"] == "race"].set_index("metric")
+    assert missed.loc["fnr_worst", "level"] == "Black"
+    assert missed.loc["fnr_gap", "value"] > 0.2
+    assert 0 < missed.loc["fnr_gap_by_chance", "value"] < missed.loc["fnr_gap", "value"]
+    assert np.isnan(missed.loc["fnr_gap", "low"])
+
+
+def several(n: int = 300, seed: int = 5) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Predictions of three classes."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(3, size=n)
+    odds = np.exp(rng.normal(size=(n, 3)) + 1.2 * np.eye(3)[truth])
+    codes = {"race": rng.choice(3, n), "sex": rng.integers(2, size=n)}
+    return tidy(odds / odds.sum(axis=1, keepdims=True), truth), people(codes)
+
+
+def test_several_classes_have_an_interval_by_bootstrap_and_contrasts_by_influence() -> None:
+    predictions, cohort = several()
+    data = classification.scored(predictions, cohort, "c", ATTRIBUTES)
+    auc = classification.classification_audits(data, ATTRIBUTES, names=("auc",))["auc"]
+    overall = auc.overall
+    assert overall.limits is not None
+    wider, narrower = (np.ptp(overall.interval(share)) for share in (0.99, 0.8))
+    assert wider > narrower  # at any confidence that is asked for
+    assert auc.contrasts["p"].notna().all()
+    table = downstream.classification_table(
+        predictions, cohort, ATTRIBUTES, labels={}, bootstrap=50
+    )
+    assert {"brier", "ece"} <= set(table["metric"])
+    assert not {"fnr", "calibration_slope"} & set(table["metric"])
+
+
+def test_best_test_epoch_stands_beside_the_auc_it_flatters() -> None:
+    predictions, cohort = simple()
+    table = downstream.classification_table(
+        predictions, cohort, ATTRIBUTES, labels={}, bootstrap=5
+    ).set_index(["attribute", "metric"])
+    auc = table.loc[("overall", "auc"), "value"]
+    watched = pd.DataFrame(
+        {"step": [1, 2, 3], "condition": "c", "metric": "auc", "n": 300,
+         "value": [0.5, auc, auc + 0.03], "selected": [False, True, False]}
+    )  # fmt: skip
+    table = downstream.classification_table(
+        predictions, cohort, ATTRIBUTES, labels={}, bootstrap=5, watched=watched
+    ).set_index("metric")
+    assert table.loc[released.BEST_TEST_EPOCH, "value"] == pytest.approx(auc + 0.03)
+    assert table.loc[released.GAIN, "value"] == pytest.approx(0.03)
+    assert table.loc[released.GAIN, "attribute"] == "overall"
+    assert "too high" in table.loc[released.BEST_TEST_EPOCH, "note"]
+
+
+def test_encoder_reads_one_group_worse_and_the_table_says_so() -> None:
+    found = downstream.encoder_fairness(*simple(), ATTRIBUTES, labels={"dataset": "toy"})
+    assert list(found.columns) == ["dataset", *downstream.COLUMNS]
+    assert set(found["metric"]) == {"encoder_accuracy", "encoder_auc"}
+    rows = found.set_index(["metric", "level"])
+    assert rows.loc[("encoder_auc", "Black"), "high"] < rows.loc[("encoder_auc", "White"), "low"]
+    assert rows["n"].min() > 0
+
+
+def test_threshold_is_used_and_unknown_truth_left_out() -> None:
+    predictions, table = simple()
+    keep = predictions["image"] < "i0200"
+    predictions.loc[~keep, "truth"] = "unknown"
+    rows = [
+        downstream.classification_table(
+            predictions, table, ATTRIBUTES, labels={}, thresholds={"c": cut}, bootstrap=5
+        ).set_index(["attribute", "level", "metric"])
+        for cut in (0.5, 0.0, float("nan"))
+    ]
+    assert rows[0].loc[("overall", "all", "auc"), "n"] == 200
+    assert rows[1].loc[("overall", "all", "selection_rate"), "value"] == 1
+    assert rows[2].loc[("overall", "all", "accuracy"), "value"] == pytest.approx(
+        rows[0].loc[("overall", "all", "accuracy"), "value"]
+    )
+
+
+def test_one_class_group_is_nan_with_its_reason_and_not_minus_one() -> None:
+    predictions, table = simple()
+    asian = table.loc[table["race"] == "Asian", "image"]
+    predictions.loc[predictions["image"].isin(asian), "truth"] = "L0"
+    found = downstream.classification_table(predictions, table, ATTRIBUTES, labels={}, bootstrap=5)
+    rows = found.set_index(["attribute", "level", "metric"])
+    assert np.isnan(rows.loc[("race", "Asian", "auc"), "value"])
+    assert "one class only" in rows.loc[("race", "Asian", "auc"), "note"]
+    assert "without Asian" in rows.loc[("race", "all", "psd_max"), "note"]
+    assert rows.loc[("race", "all", "psd_max"), "value"] < 1
+
+
+def test_a_level_of_three_subjects_makes_no_disparity() -> None:
+    predictions, table = simple()
+    table["sex"] = ["Female"] * 3 + ["Male"] * 297
+    table["race"] = np.where(table["race"] == "Asian", "White", table["race"])
+    found = downstream.classification_table(predictions, table, ATTRIBUTES, labels={}, bootstrap=5)
+    rows = found.set_index(["attribute", "metric"])
+    for metric in ("dpd", "eod"):
+        assert np.isnan(rows.loc[("sex", metric), "value"])
+        assert rows.loc[("sex", f"{metric}_as_released"), "value"] > 0.1
+        assert "fewer than two levels" in rows.loc[("sex", metric), "note"]
+        assert rows.loc[("race", metric), "note"].endswith("without Asian (n < 10)")
+
+
+def broken(kind: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    predictions, table = simple(60)
+    if kind == "column":
+        predictions = predictions.drop(columns="truth")
+    elif kind == "nan":
+        predictions.loc[0, "probability"] = np.nan
+    elif kind == "range":
+        predictions.loc[0, "probability"] = 1.5
+    elif kind == "cohort":
+        table = table.iloc[1:]
+    elif kind == "truth":
+        predictions.loc[predictions["image"] == "i0003", "truth"] = "L7"
+    elif kind == "twice":
+        predictions = pd.concat([predictions, predictions.iloc[:1]])
+    return predictions, table
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("column", "column 'truth' is missing"),
+        ("nan", "image 'i0000' lacks a probability"),
+        ("range", "image 'i0000' lacks a probability"),
+        ("cohort", "image 'i0000' is not in the cohort"),
+        ("truth", "truth 'L7' is no level of it"),
+        ("twice", "image 'i0000' repeats a level"),
+    ],
+)
+def test_bad_predictions_are_named_in_one_line(kind: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        classification.scored(*broken(kind), "c", ATTRIBUTES)

@@ -1,0 +1,108 @@
+"""Gates pass for a generator that does what it is asked, and fail for one that does not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fairdiff_lib.audit import gates
+from fairdiff_lib.audit.estimate import Floats, difference, group_units
+from fairdiff_lib.audit.kid import Kernel, kid
+from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.sim.simulators import ruler_for
+
+KERNEL = Kernel(2.0)
+RULER = ruler_for("fairgenmed_simulated")
+assert RULER is not None
+CONDITION = ("sick", ("no", "yes"))
+TABLE = pd.DataFrame(
+    {"subject": [f"s{i:03d}" for i in range(200)], "sick": np.repeat(["no", "yes"], [120, 80])}
+)
+SHOWN = np.where(TABLE["sick"] == "yes", 1.5, 0.0)[:, None]  # what a sick image looks like
+
+
+def images(rng: np.random.Generator, listens: bool) -> tuple[Floats, Floats]:
+    """Real features, and those of a generator that listens to its prompts or does not."""
+    real = SHOWN + rng.normal(size=(200, 4))
+    asked = SHOWN if listens else rng.permutation(SHOWN)
+    return real, asked + 0.5 + 1.2 * rng.normal(size=(200, 4))
+
+
+def run(real: Floats, generated: Floats, blurred: Floats) -> pd.Series:
+    """Gate to passed."""
+    labels = {"dataset": "toy", "method": "none", "seed": 0}
+    table = gates.gates(KERNEL, real, generated, blurred, TABLE, CONDITION, labels=labels)
+    assert list(table.columns) == [*labels, *gates.COLUMNS]
+    return table.set_index("gate")["passed"]
+
+
+def test_all_pass_for_a_generator_that_listens() -> None:
+    real, generated = images(np.random.default_rng(0), listens=True)
+    passed = run(real, generated, blurred=0.3 * real - 2)
+    assert passed.all()
+    assert len(passed) == 3
+
+
+def test_shuffled_prompts_unmask_a_generator_that_ignores_them() -> None:
+    real, generated = images(np.random.default_rng(1), listens=False)
+    assert not run(real, generated, blurred=0.3 * real - 2)["below_shuffled_prompts"]
+
+
+def test_blur_gate_fails_where_blurred_reals_are_nearer() -> None:
+    real, generated = images(np.random.default_rng(2), listens=True)
+    assert not run(real, generated + 3, blurred=0.95 * real)["below_blurred_reals"]
+
+
+def test_floor_gate_fails_where_images_are_as_good_as_real() -> None:
+    rng = np.random.default_rng(3)
+    real, fresh = (SHOWN + rng.normal(size=(200, 4)) for _ in range(2))
+    assert not run(real, fresh, blurred=0.3 * real)["above_real_floor"]
+
+
+def test_shuffle_gate_rarely_passes_by_luck_and_knows_its_error() -> None:
+    """A generator that ignores prompts passes in about 2.5%; the error is the true spread."""
+    rng, upper, values, errors = np.random.default_rng(4), [], [], []
+    groups = group_units(TABLE, {"sick": CONDITION[1]})
+    for seed in range(150):
+        real, generated = images(rng, listens=False)
+        own = gates.within_condition(kid(KERNEL, real, generated, groups), groups, "sick")
+        shuffled = gates.shuffled_kid(KERNEL, real, generated, groups, "sick", seed)
+        gap = difference(own, shuffled)
+        upper.append(gap.interval()[1])
+        values.append(gap.value)
+        errors.append(gap.standard_error)
+    assert np.mean(np.array(upper) < 0) <= 0.06
+    assert np.mean(errors) == pytest.approx(np.std(values), rel=0.2)
+
+
+def test_reconstruction_gate_counts_lost_discs_against_the_vae() -> None:
+    truth = np.linspace(0.2, 0.8, 100)
+    assert gates.reconstruction_r2(truth, truth) == pytest.approx(1)
+    assert gates.reconstruction_r2(np.full(100, np.nan), truth) == pytest.approx(0)
+    lost = np.where(np.arange(100) % 2, np.nan, truth)
+    assert gates.reconstruction_r2(lost, truth) == pytest.approx(0.5, abs=0.02)
+    row = gates.gate_reconstruction(RULER, lost, truth)
+    assert not row["passed"]
+    assert "no disc found in 50" in row["note"]
+
+
+def test_reconstruction_gate_wants_the_value_not_a_correlate() -> None:
+    truth = np.linspace(0.2, 0.8, 100)
+    assert gates.reconstruction_r2(0.3 * truth, truth) < 0
+
+
+def test_prompt_auc_counts_ties_and_lost_discs_as_one_half() -> None:
+    asked = np.array([True, True, False, False])
+    assert gates.prompt_auc(np.array([0.7, 0.6, 0.3, 0.2]), asked) == 1
+    assert gates.prompt_auc(np.array([0.5, 0.5, 0.5, 0.5]), asked) == 0.5
+    assert gates.prompt_auc(np.array([np.nan, 0.6, 0.3, 0.2]), asked) == 0.75
+    assert gates.prompt_auc(np.full(4, np.nan), asked) == 0.5
+    assert not gates.gate_prompt(RULER, np.ones(4), np.ones(4, dtype=bool))["passed"]
+
+
+def test_condition_without_enough_subjects_is_refused() -> None:
+    few = TABLE.iloc[:5]
+    features = np.random.default_rng(5).normal(size=(5, 4))
+    with pytest.raises(InputError, match="no level of 'sick' has enough subjects"):
+        gates.gates(KERNEL, features, features, features, few, CONDITION, labels={})

@@ -1,0 +1,237 @@
+"""The study's classifiers on disk: what is kept, what faults E4 and E6 do, what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from fairdiff_lib.audit.downstream import classification_table
+from fairdiff_lib.audit.released import stretched_as_released, turned_as_released
+from fairdiff_lib.classify import runs as downstream_runs
+from fairdiff_lib.classify.predictions import PREDICTION_COLUMNS, check_predictions
+from fairdiff_lib.data import assets
+from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.disk.files import Layout, read_json, read_table, write_table
+from fairdiff_lib.settings.options import InputError, Settings, load_settings
+from fairdiff_lib.studies import pipeline
+
+RUN = ("none", 0, "vit")
+
+
+@dataclasses.dataclass
+class Study:
+    settings: Settings
+    layout: Layout
+    cohort: Cohort
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A smoke study whose method "generated" the real training images."""
+    settings = load_settings("smoke")
+    layout = Layout(settings, runs_root=str(tmp_path_factory.mktemp("runs")))
+    cohort = assets.load_cohort(settings, layout)
+    train, folder = cohort.included().split("train"), layout.generated("none", 0) / "train"
+    folder.mkdir(parents=True)
+    for name, image in zip(train.table["image"], train.load_images(32), strict=True):
+        Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{name}.png")
+    write_table(train.table[["image"]], folder / "manifest.csv", None)
+    return Study(settings, layout, cohort)
+
+
+def read(study: Study, *run: object, split: str = "test") -> pd.DataFrame:
+    own = (study.settings, study.layout, study.cohort, *(run or RUN))
+    return downstream_runs.read_predictions(*own, split=split)  # type: ignore[arg-type]
+
+
+def test_every_metric_can_be_computed_again_without_a_network(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = read(study)
+    assert tuple(first.columns) == PREDICTION_COLUMNS
+    monkeypatch.setattr(downstream_runs, "fit_classifier", None)  # a second fit would fail
+    pd.testing.assert_frame_equal(read(study), first)
+    for split in ("test", "val"):
+        images = study.cohort.included().split(split).table["image"]
+        assert set(read(study, split=split)["image"]) == set(images)
+    run = read_json(study.layout.classifier(*RUN) / "run.json")
+    assert run["classifier"] == study.settings.vit.name and run["seconds"] > 0
+
+
+def test_the_table_holds_what_both_faults_claim_beside_the_corrected(study: Study) -> None:
+    attributes = assets.attribute_levels(study.cohort)
+    predictions = read(study)
+    mismatched = downstream_runs.read_mismatched(study.layout, study.cohort, *RUN)
+    assert mismatched is not None and list(mismatched["image"]) == list(predictions["image"])
+    table = classification_table(
+        predictions,
+        study.cohort.included().split("test").table,
+        attributes,
+        labels={},
+        watched=downstream_runs.read_watched(study.layout, *RUN),
+        mismatched=mismatched,
+        bootstrap=20,
+    )
+    whole = table[(table["condition"] == "glaucoma") & (table["attribute"] == "overall")]
+    value = whole.set_index("metric")["value"]
+    lost = value["auc"] - value["auc_mismatched_as_released"]
+    assert value["auc_lost_by_mismatch_as_released"] == pytest.approx(lost, abs=1e-12)
+    best = value["auc"] + value["auc_gain_by_best_test_epoch_as_released"]
+    assert value["auc_best_test_epoch_as_released"] == pytest.approx(best, abs=1e-9) and best >= 0
+    metrics = {
+        *("accuracy", "es_accuracy", "auc", "es_auc", "dpd", "eod", "dpd_as_released"),
+        *("eod_as_released", "psd_mean", "psd_max", "auc_mismatched_as_released"),
+    }
+    assert metrics <= set(table["metric"])
+
+
+def test_real_images_have_no_mismatch(study: Study) -> None:
+    read(study, "real", 0, "vit")
+    assert downstream_runs.read_mismatched(study.layout, study.cohort, "real", 0, "vit") is None
+
+
+def test_as_released_the_step_is_that_of_the_best_test_look(study: Study) -> None:
+    """E4 as a switch: a run of its own."""
+    vit = dataclasses.replace(study.settings.vit, selection="test_as_released", evaluate_every=2)
+    settings = dataclasses.replace(study.settings, vit=vit)
+    layout = dataclasses.replace(study.layout, settings=settings)
+    assert layout.classifier(*RUN) != study.layout.classifier(*RUN)
+    read(Study(settings, layout, study.cohort))
+    looks = downstream_runs.read_watched(layout, *RUN)
+    means = looks.groupby("step")["value"].mean()
+    assert means.idxmax() == read_json(layout.classifier(*RUN) / "run.json")["selected_step"]
+    assert means.nunique() > 1
+
+
+def test_as_released_generated_images_lie_on_their_side(study: Study) -> None:
+    """E6 as a switch: what is trained on and what is tested on."""
+    part, own = study.cohort.included().split("train"), (study.settings, study.layout)
+    plain = downstream_runs.training_images(*own, part, "none", 0, "matched")
+    turned = downstream_runs.training_images(*own, part, "none", 0, "mismatched_as_released")
+    np.testing.assert_array_equal(turned[:, :, 0], plain[:, :, ::-1, 0])  # left edge, now on top
+    real = downstream_runs.real_images(part, 32, "mismatched_as_released")
+    assert (real.min(axis=(1, 2, 3)) == 0).all() and (real.max(axis=(1, 2, 3)) == 255).all()
+    squashed = part.load_images(32, squash=True)
+    assert np.abs(squashed.astype(int) - plain).mean() > 1  # 83 x 64 pixels, not their middle
+    np.testing.assert_array_equal(real, stretched_as_released(squashed))
+    np.testing.assert_array_equal(turned_as_released(turned, 1), plain)
+
+
+# -- bad input -------------------------------------------------------------------------------
+
+
+def test_missing_generated_images_are_counted_and_named(study: Study) -> None:
+    folder = study.layout.generated("none", 0) / "train"
+    names = study.cohort.included().split("train").table["image"].tolist()
+    for name in names[:4]:
+        (folder / f"{name}.png").rename(folder / f"{name}.away")
+    try:
+        shown = ", ".join(names[:3])
+        message = rf"4 of {len(names)} generated images missing \({shown}, \.\.\.\)"
+        with pytest.raises(InputError, match=message) as caught:
+            read(study, "none", 0, "efficientnet")
+        assert "\n" not in str(caught.value)
+        assert not study.layout.classifier("none", 0, "efficientnet").exists()
+    finally:
+        for name in names[:4]:
+            (folder / f"{name}.away").rename(folder / f"{name}.png")
+
+
+def test_images_that_were_never_asked_for_are_missing_too(study: Study) -> None:
+    manifest = study.layout.generated("none", 0) / "train" / "manifest.csv"
+    whole = read_table(manifest, dtype=str)
+    write_table(whole.iloc[1:], manifest, None)
+    try:
+        with pytest.raises(InputError, match=rf"1 of {len(whole)} generated images missing"):
+            read(study, "none", 0, "efficientnet")
+    finally:
+        write_table(whole, manifest, None)
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_class_that_a_split_lacks_is_named(study: Study, split: str) -> None:
+    table = study.cohort.table
+    gone = (table["split"] == split) & (table["md_severity"] == "severe")
+    cohort = dataclasses.replace(study.cohort, table=table[~gone].reset_index(drop=True))
+    with pytest.raises(InputError, match=f"the {split} split has no md_severity severe") as caught:
+        downstream_runs.check_splits(cohort, assets.condition_levels(cohort))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_label_that_the_spec_does_not_know_is_named_with_its_row(study: Study) -> None:
+    path = study.layout.classifier(*RUN) / "predictions.csv"
+    levels = assets.condition_levels(study.cohort)
+    found = read(study)
+    for column, value in (("truth", "hyperopia"), ("level", "odd"), ("condition", "myopia")):
+        strange = found.copy()
+        strange.loc[6, column] = value
+        with pytest.raises(InputError, match=rf"row 7: {column} '{value}'; expected one of") as e:
+            check_predictions(path, strange, levels)
+        assert "\n" not in str(e.value)
+
+
+def test_equal_scores_are_refused(study: Study) -> None:
+    predictions = read(study)
+    predictions["probability"] = 1 / predictions.groupby("condition")["level"].transform("nunique")
+    test = study.cohort.included().split("test").table
+    with pytest.raises(InputError, match="glaucoma: all 64 images have the same prob") as caught:
+        classification_table(
+            predictions, test, assets.attribute_levels(study.cohort), labels={}, bootstrap=5
+        )
+    assert "\n" not in str(caught.value)
+
+
+def test_every_source_is_read_by_every_classifier() -> None:
+    settings: Settings = load_settings("quick")
+    found = downstream_runs.downstream_runs(settings)
+    assert len(found) == 3 * 2 and len(set(found)) == 6
+    assert {name for *_, name in found} == {"efficientnet", "vit"}
+    assert Path(Layout(settings).classifier(*found[0])) != Layout(settings).classifier(*found[-1])
+
+
+def test_changes_of_a_method_are_paired_by_seed_and_exact(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Predictions that differ between methods only: a change of nothing, and one of everything."""
+    settings = dataclasses.replace(study.settings, seeds=(0, 1), classifiers=("vit",))
+    test = study.cohort.included().split("test").table
+
+    def predictions(source: str, seed: int) -> pd.DataFrame:
+        rows = []
+        for condition, levels in assets.condition_levels(study.cohort).items():
+            noise = np.random.default_rng(seed).uniform(size=(len(test), len(levels)))
+            truth = test[condition].to_numpy()
+            hits = np.array([[name == level for level in levels] for name in truth])
+            scores = noise + 5 * hits * (source == "fairdiffusion")
+            scores /= scores.sum(axis=1, keepdims=True)
+            for k, level in enumerate(levels):
+                own = {"condition": condition, "truth": truth, "level": level}
+                named = test[["image", "subject"]].assign(**own, probability=scores[:, k])
+                rows.append(named)
+        return pd.concat(rows).sort_values(["condition", "image"], ignore_index=True)
+
+    monkeypatch.setattr(
+        pipeline, "read_predictions", lambda _s, _l, _c, source, seed, _n: predictions(source, seed)
+    )
+    monkeypatch.setattr(pipeline, "read_thresholds", lambda *_: {})
+    changes = pipeline.downstream_changes(settings, study.layout, study.cohort)
+    assert list(changes.columns[:3]) == ["dataset", "classifier", "condition"]
+    whole = changes[(changes["condition"] == "glaucoma") & (changes["attribute"] == "overall")]
+    auc = whole[whole["metric"] == "auc"].set_index(["method", "baseline"])
+    assert set(auc.index) == {
+        ("fairdiffusion", "none"),
+        ("none", "real"),
+        ("fairdiffusion", "real"),
+    }
+    assert auc.loc[("none", "real"), "value"] == 0  # the same predictions
+    assert auc.loc[("fairdiffusion", "none"), "value"] > 0.3  # all right against chance
+    assert auc.loc[("fairdiffusion", "none"), "seeds"] == "0,1"
+    assert changes["p"].isna().all()  # two seeds are too few
+    scaled = changes[changes["metric"] == "es_auc"]
+    assert set(scaled["attribute"]) == set(assets.attribute_levels(study.cohort))
+    assert set(scaled["level"]) == {"all"}

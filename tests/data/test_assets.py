@@ -1,0 +1,95 @@
+"""What the notebooks share: the cohort found again, examples by group, gallery prompts."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fairdiff_lib.data import assets
+from fairdiff_lib.data.cohort import Cohort, spec_for
+from fairdiff_lib.disk.files import Layout
+from fairdiff_lib.settings.options import InputError, Settings, SimulatorConfig, load_settings
+
+SIMULATED = "fairgenmed_simulated"
+
+
+def small_settings() -> Settings:
+    """Sixty simulated subjects at 32 pixels."""
+    config = SimulatorConfig(60, 20, 40, fundus_height=32, fundus_width=42)
+    return dataclasses.replace(load_settings("smoke", SIMULATED), simulator=config)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Layout, Cohort]:
+    settings = small_settings()
+    layout = Layout(settings, runs_root=str(tmp_path_factory.mktemp("runs")))
+    return settings, layout, assets.load_cohort(settings, layout)
+
+
+def test_the_cohort_is_found_again_and_read_anew_after_a_change(
+    study: tuple[Settings, Layout, Cohort], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, layout, first = study
+    calls: list[Path] = []
+    real = assets.read_cohort
+
+    def counted(dataset: str, root: Path, coding: str, split_seed: int) -> Cohort:
+        calls.append(root)
+        return real(dataset, root, coding=coding, split_seed=split_seed)
+
+    monkeypatch.setattr(assets, "read_cohort", counted)
+    again = assets.load_cohort(settings, layout)
+    assert not calls
+    assert again.data_hash == first.data_hash
+    assert again.table.equals(first.table)
+    os.utime(layout.data / "data_summary.csv", (1, 1))
+    assets.load_cohort(settings, layout)
+    assert len(calls) == 1
+
+
+def test_missing_real_data_are_named(tmp_path: Path) -> None:
+    settings = load_settings("smoke", "ham10000")
+    layout = Layout(settings, data_root=str(tmp_path / "none"), runs_root=str(tmp_path))
+    with pytest.raises(InputError, match="none: folder not found; put ham10000 there"):
+        assets.load_cohort(settings, layout)
+
+
+def test_examples_are_different_patients_of_the_level_they_stand_for(
+    study: tuple[Settings, Layout, Cohort],
+) -> None:
+    _, _, cohort = study
+    rows, names = assets.group_examples(cohort)
+    table = cohort.included().split("test").table
+    assert names == [level for a in cohort.spec.attributes for level in a.levels]
+    homes = [a.name for a in cohort.spec.attributes for _ in a.levels]
+    for row, name, attribute in zip(rows, names, homes, strict=True):
+        assert table[attribute].iloc[row] == name
+    assert len(set(rows.tolist())) == len(rows)
+
+
+def test_gallery_changes_only_what_the_prompt_mentions(
+    study: tuple[Settings, Layout, Cohort],
+) -> None:
+    _, _, cohort = study
+    rows = assets.gallery_rows(cohort)
+    assert len(rows) == sum(len(c.levels) for c in cohort.spec.conditions)
+    profile = assets.usual_profile(cohort)
+    prompts = [cohort.spec.prompt(profile | {name: level}) for name, level in rows]
+    assert len(set(prompts)) == len(rows) - (len(cohort.spec.conditions) - 1)  # the usual one
+    ham = Cohort(spec_for("ham10000"), cohort.table, Path(), "")
+    assert assets.gallery_rows(ham) == [("malignant", "benign"), ("malignant", "malignant")]
+
+
+def test_the_ruler_is_tried_on_simulated_data_only(
+    study: tuple[Settings, Layout, Cohort],
+) -> None:
+    settings, _, cohort = study
+    row = assets.ruler_table(cohort, settings).iloc[0]
+    assert row["images"] == 40 and np.isfinite(row["value"])
+    real = dataclasses.replace(settings, dataset="fairgenmed")
+    assert np.isnan(assets.ruler_table(cohort, real)["value"].iloc[0])
+    assert assets.planted_table(real).empty and len(assets.planted_table(settings)) > 5

@@ -1,0 +1,300 @@
+"""The command line: what it refuses, what it plans, how one notebook is run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from fairdiff_lib.disk.files import PROJECT_ROOT
+from fairdiff_lib.run import graph, notebook, timings
+from fairdiff_lib.run.cli import main
+from fairdiff_lib.run.graph import Study
+from fairdiff_lib.run.notebook import Job, NotebookFailed, clean, plan_job, run_job, without_paths
+from fairdiff_lib.settings.options import InputError, load_settings
+
+PARAMETERS = 'preset = "smoke"\nseed = 0'
+
+
+def write_notebook(path: Path, *cells: str) -> Job:
+    """A notebook with a parameters cell and these cells."""
+    head = nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})
+    body = [nbformat.v4.new_code_cell(cell) for cell in cells]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    made = nbformat.v4.new_notebook(cells=[head, *body], metadata={"kernelspec": kernel})
+    nbformat.write(made, path)
+    return Job(path, {"seed": 3}, load_settings("smoke"))
+
+
+# -- bad input: one line, exit code 2, nothing started ---------------------------------------
+
+BAD_INPUT = {
+    "no action": ([], "required"),
+    "action": (["walk"], "walk"),
+    "option": (["run", "--sede", "1"], "--sede"),
+    "preset": (["run", "--preset", "fast"], "unknown preset 'fast'; known: paper, quick"),
+    "dataset": (["run", "--dataset", "mnist"], "unknown dataset 'mnist'; known: chexpert, "),
+    "method": (
+        ["run", "--methods", "none", "magic"],
+        "unknown method 'magic'; known: adaptive_sampling",
+    ),
+    "seed": (["run", "--seeds", "one"], "setting seeds='one': expected int"),
+    "negative seed": (["run", "--seeds", "0", "-1"], "expected 0 or more"),
+    "setting": (["run", "--set", "training.stepz=3"], "unknown setting 'stepz'; known: batch"),
+    "type": (["run", "--set", "training.steps=many"], "steps='many': expected int"),
+    "no value": (["run", "--set", "training.steps"], "expected name=value"),
+    "space": (["run", "--set", "training.steps=1 seeds=2"], "without spaces"),
+    "window": (["run", "--set", "mitigation.time_window=9999"], "time_window=9999 is longer"),
+    "cores": (["run", "--cores", "-2"], "--cores -2: expected 1 or more"),
+    "profile": (["run", "--dry-run", "--profile", "cloud"], "profile 'cloud'; known: local, slurm"),
+    "data set twice": (
+        ["run", "--dataset", "ham10000", "ham10000"],
+        "'ham10000' stands there twice",
+    ),
+    "one folder for two": (
+        ["run", "--dataset", "ham10000", "chexpert", "--data-root", "."],
+        "--data-root: expected one data set with it, not 2",
+    ),
+    "no data": (["run", "--dataset", "ham10000", "--data-root", "nowhere"], "nowhere: missing"),
+    "notebook": (["notebook", "42_answers"], "unknown notebook '42_answers'; known: 00_index"),
+    "parameter": (["notebook", "05", "-p", "sede", "1"], "'sede'; known: data_root, dataset"),
+    "its seed": (["notebook", "03", "-p", "seed", "1.5"], "parameter seed='1.5': expected int"),
+    "below 0": (["notebook", "03", "-p", "seed", "-1"], "seed=-1: expected 0 or more"),
+    "its method": (["notebook", "03", "-p", "method", "magic"], "unknown method 'magic'"),
+    "its preset": (["notebook", "03", "--preset", "fast"], "unknown preset 'fast'"),
+    "override": (["notebook", "03", "-p", "overrides", "a.b=1"], "unknown setting 'a'"),
+    "switch": (["notebook", "05", "-p", "show_real", "maybe"], "show_real='maybe': expected bool"),
+    "no timings": (["bench", "--runs-root", "nowhere"], "timings.csv: missing"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_one_line_and_code_2(case: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments, expected = BAD_INPUT[case]
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("fairdiff: ")
+    assert expected in said.err
+    assert said.err.count("\n") == 1
+    assert not (PROJECT_ROOT / "nowhere").exists()
+
+
+def test_settings_and_list_print_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["settings", "--preset", "smoke", "--set", "training.steps=7"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["preset"] == "smoke"
+    assert printed["training"]["steps"] == 7
+    assert main(["list"]) == 0
+    listed = capsys.readouterr().out
+    studies = ("matrix", "privacy", "sweep")
+    for name in ("fairgenmed_simulated", "reference", "random", "03_train", *studies):
+        assert name in listed
+
+
+# -- parameters ------------------------------------------------------------------------------
+
+
+def test_parameters_take_the_type_of_their_default() -> None:
+    job = plan_job("03", {"seed": "4", "method": "base", "preset": "smoke"})
+    assert job.parameters == {"seed": 4, "method": "base", "preset": "smoke"}
+    assert job.settings.preset == "smoke"
+    assert job.path == plan_job("03_train.ipynb", {}).path
+    shown = plan_job("05", {"show_real": "false"}).parameters
+    assert shown == {"show_real": False}
+
+
+def test_a_job_is_called_by_what_distinguishes_it() -> None:
+    base = plan_job("03", {"method": "base"})
+    assert (base.kind, base.title) == ("03_train base", "03_train method=base")
+    run = plan_job("04", {"method": "none", "seed": "2"})
+    assert (run.kind, run.title) == ("04_generate", "04_generate method=none seed=2")
+
+
+# -- one notebook ----------------------------------------------------------------------------
+
+
+def test_executed_copies_are_the_same_from_run_to_run(tmp_path: Path) -> None:
+    job = write_notebook(tmp_path / "n.ipynb", "print(seed)", "seed + 1")
+    copies = [tmp_path / "a.ipynb", tmp_path / "b.ipynb"]
+    for copy in copies:
+        measured = run_job(job, copy, threads=1)
+        assert measured["seconds"] > 0
+        assert 20 < measured["peak_mb"] < 4000
+    texts = [copy.read_text() for copy in copies]
+    assert texts[0] == texts[1]
+    assert str(tmp_path) not in texts[0]
+    outputs = [cell.get("outputs") for cell in nbformat.reads(texts[0], as_version=4).cells]
+    assert outputs[2][0]["text"] == "3\n"
+    assert outputs[3][0]["data"]["text/plain"] == "4"
+
+
+def test_a_kernel_gets_its_threads_and_a_fixed_hash(tmp_path: Path) -> None:
+    code = 'import os\nprint(os.environ["OMP_NUM_THREADS"], os.environ["PYTHONHASHSEED"])'
+    output = tmp_path / "out.ipynb"
+    run_job(write_notebook(tmp_path / "n.ipynb", code), output, threads=3)
+    assert '"3 0\\n"' in output.read_text()
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "message"),
+    [
+        ('raise InputError("a.csv row 3:\\nexpected yes or no")', InputError, "a.csv row 3: exp"),
+        ("1 / 0", NotebookFailed, "cell 4: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_failed_notebook_says_why_and_keeps_its_copy(
+    tmp_path: Path, code: str, error: type[Exception], message: str
+) -> None:
+    job = write_notebook(
+        tmp_path / "n.ipynb", "from fairdiff_lib.settings.options import InputError", code
+    )
+    output = tmp_path / "deep" / "out.ipynb"
+    with pytest.raises(error) as caught:
+        run_job(job, output)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "Traceback" in output.read_text()
+    assert not list(output.parent.glob(".*"))
+
+
+def test_kernels_side_by_side_do_not_meet(tmp_path: Path) -> None:
+    """Two at once, from one folder: each prints its own seed."""
+    write_notebook(tmp_path / "n.ipynb", "import time\ntime.sleep(1)", "print(seed * 11)")
+    code = (
+        "import sys\nfrom pathlib import Path\n"
+        "from fairdiff_lib.settings.options import load_settings\n"
+        "from fairdiff_lib.run.notebook import Job, run_job\n"
+        "job = Job(Path('n.ipynb'), {'seed': int(sys.argv[1])}, load_settings('smoke'))\n"
+        "run_job(job, Path(f'out{sys.argv[1]}.ipynb').resolve())\n"
+    )
+    pair = [subprocess.Popen([sys.executable, "-c", code, seed], cwd=tmp_path) for seed in "12"]
+    assert [process.wait(timeout=120) for process in pair] == [0, 0]
+    for seed in (1, 2):
+        assert f'"{seed * 11}\\n"' in (tmp_path / f"out{seed}.ipynb").read_text()
+
+
+def test_cleaning_keeps_what_people_read() -> None:
+    cell = nbformat.v4.new_code_cell("x", metadata={"tags": ["keep"], "papermill": {"duration": 1}})
+    path = f"{PROJECT_ROOT}/fairdiff_lib/store.py:3: note"
+    cell.outputs = [nbformat.v4.new_output("stream", text=path)]
+    made = nbformat.v4.new_notebook(cells=[cell], metadata={"papermill": {}, "title": "x"})
+    clean(made)
+    assert made.metadata == {"title": "x"}
+    assert cell.metadata == {"tags": ["keep"]}
+    assert cell.outputs[0].text == "fairdiff_lib/store.py:3: note"
+
+
+def test_dead_progress_bars_and_places_of_this_machine_are_cut() -> None:
+    cell = nbformat.v4.new_code_cell('data_root = "/mnt/scans"\nseed = 1')
+    cell.metadata["tags"] = ["injected-parameters"]
+    bar = "load images:   0%|          | 0/49 [00:00<?, ?it/s]"
+    widget = {"text/plain": bar, "application/vnd.jupyter.widget-view+json": {"model_id": "1"}}
+    cell.outputs = [
+        nbformat.v4.new_output("stream", name="stderr", text=f"{bar}\r"),
+        nbformat.v4.new_output("stream", name="stderr", text=f"{bar}\nkept: 5% of subjects\n"),
+        nbformat.v4.new_output("display_data", data=widget),
+        nbformat.v4.new_output("display_data", data={"text/plain": "a table"}),
+    ]
+    clean(nbformat.v4.new_notebook(cells=[cell]))
+    assert [output.get("text", "table") for output in cell.outputs] == [
+        "kept: 5% of subjects\n",
+        "table",
+    ]
+    assert "scans" not in cell.source and "seed = 1" in cell.source
+
+
+def test_paths_of_this_machine_are_cut() -> None:
+    assert without_paths("/opt/x/lib/python3.11/site-packages/a/b.py") == "site-packages/a/b.py"
+    assert without_paths(f"in {Path.home()}/cache") == "in ~/cache"
+    assert without_paths("data/runs/x and a / b") == "data/runs/x and a / b"
+
+
+# -- plan and times --------------------------------------------------------------------------
+
+
+def test_dry_run_prints_every_job_and_makes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = ["--runs-root", str(tmp_path / "runs"), "--figures-root", str(tmp_path / "figures")]
+    assert main(["run", "--preset", "smoke", "--seeds", "0", "1", "--dry-run", *places]) == 0
+    said = capsys.readouterr().out
+    for name in notebook.all_notebooks():
+        others = ("08_ablations", "10_proof", "11_audit_your_own", "13_matrix")
+        others += ("14_privacy", "15_sweep")
+        in_the_graph = name not in others
+        assert (name in said) is in_the_graph
+    for method in ("none", "fairdiffusion"):
+        for seed in (0, 1):
+            assert f"04_generate method={method} seed={seed}" in said
+    assert said.count("03_train") == 2 * 5  # the job and its copy: a base, two methods, two seeds
+    assert "17 jobs" in said
+    assert "minutes" in said and "MB" in said
+    assert "seeds=0,1" in said
+    assert not (tmp_path / "figures").exists()
+    assert not list((tmp_path / "runs").glob("[!.]*"))
+
+
+def test_one_graph_runs_several_data_sets_and_studies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = ["--runs-root", str(tmp_path / "runs"), "--figures-root", str(tmp_path / "figures")]
+    asked = ["--dataset", "chexpert_simulated", "fairgenmed_simulated", "--study", "main", "matrix"]
+    assert main(["run", "--preset", "smoke", *asked, "--dry-run", *places]) == 0
+    said = capsys.readouterr().out
+    chest, fundus = said.split("-- fairgenmed_simulated\n")
+    for part in (chest, fundus):
+        assert "03_train method=fairdiffusion seed=0" in part and "13_matrix" in part
+    assert "28 jobs of study main matrix" in said
+    arms = next(line for line in said.splitlines() if "runs of arms" in line)
+    assert arms.count(", real seed=0") == 2, "one for each data set"
+
+
+def test_expected_time_is_the_measured_one_scaled_by_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timings, "EXPECTED", tmp_path / "expected.json")
+    (tmp_path / "expected.json").write_text('{"jobs": {}, "machine": null}')
+    job = plan_job("03", {"preset": "smoke", "method": "none"})
+    assert timings.expected(job).seconds is None
+    timings.start_timings(tmp_path)
+    for seconds in (30.0, 2.0):  # the second found its work done
+        measured = {"seconds": seconds, "peak_mb": 500, "made_mb": 8.0}
+        timings.note_timing(tmp_path, job, 1, measured)
+    timings.write_expected(tmp_path)
+    assert timings.expected(job).seconds == 30.0
+    twice = plan_job("03", {"preset": "smoke", "overrides": "training.steps=16"})
+    assert timings.expected(twice).seconds == 60.0
+    assert timings.expected(plan_job("03", {"preset": "quick"})).seconds is None
+
+
+def test_two_runs_never_share_a_runs_folder(tmp_path: Path) -> None:
+    with (
+        graph._only_run_in(tmp_path),
+        pytest.raises(InputError, match="another run works here"),
+        graph._only_run_in(tmp_path),
+    ):
+        pass
+    with graph._only_run_in(tmp_path) as hold:
+        assert hold > 0  # free again
+
+
+def test_failures_of_this_run_are_told_from_older_ones(tmp_path: Path) -> None:
+    record = tmp_path / "jobs" / "05_quality.json"
+    failed = notebook.failure_of(record)
+    failed.parent.mkdir()
+    failed.write_text('{"title": "05_quality"}')
+    assert notebook.read_failures(tmp_path, since=time.time() - 60) == [{"title": "05_quality"}]
+    assert notebook.read_failures(tmp_path, since=time.time() + 60) == []
+
+
+def test_a_study_reads_its_folders_relative_to_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    study = Study("smoke")
+    assert study.runs == PROJECT_ROOT / "data/runs"
+    assert study.layout.figures == PROJECT_ROOT / "figures/smoke/fairgenmed_simulated"

@@ -1,0 +1,34 @@
+"""Every link in the project's own texts leads to a file that is there."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from fairdiff_lib.disk.files import PROJECT_ROOT
+from fairdiff_lib.run.book import LINK
+
+TEXTS = (
+    *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/real/README.md"),
+    *(f"data/cards/{path.name}" for path in sorted((PROJECT_ROOT / "data" / "cards").glob("*.md"))),
+)
+
+
+def dead(text: str, base: str) -> list[str]:
+    """Targets of links that aren't files below the project."""
+    targets = [target.partition("#")[0] for _, _, target in LINK.findall(text)
+               if not re.match("[a-z]+:|#", target)]  # fmt: skip
+    return [target for target in targets if not (PROJECT_ROOT / base / target).exists()]
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_no_link_is_dead(name: str) -> None:
+    path = PROJECT_ROOT / name
+    assert dead(path.read_text(encoding="utf-8"), str(path.parent.relative_to(PROJECT_ROOT))) == []
+
+
+def test_a_dead_link_is_seen() -> None:
+    assert dead("[a](README.md), [b](no/such.md#x), [c](https://example.org), [d](#e)", "") == [
+        "no/such.md"
+    ]

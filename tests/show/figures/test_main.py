@@ -1,0 +1,236 @@
+"""Figures show what the table says: every level, its n, the word "simulated", the notes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from fairdiff_lib.show import style as looks
+from fairdiff_lib.show.figures import images as galleries, main as figures
+from fairdiff_lib.settings.options import InputError
+
+SIMULATED = "fairgenmed_simulated"
+LEVELS = {"overall": ["all"], "race": ["Asian", "Black", "White"]}
+
+
+def texts(fig: Figure) -> list[str]:
+    """Every piece of text that the figure draws."""
+    return [t.get_text() for t in fig.findobj(matplotlib.text.Text) if t.get_text().strip()]
+
+
+def quality(dataset: str = SIMULATED, seeds: tuple[str, ...] = ("0",)) -> pd.DataFrame:
+    rows = [
+        {"dataset": dataset, "method": method, "seeds": seed, "attribute": attribute,
+         "level": level, "metric": "kid", "features": "encoder", "n": 40 + 7 * j,
+         "value": 0.01 * (i + 1) + 0.001 * j, "low": 0.0, "high": 0.08}
+        for seed in seeds
+        for i, method in enumerate(["real", "none", "fairdiffusion"])
+        for attribute, levels in LEVELS.items()
+        for j, level in enumerate(levels)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def cohort_table() -> pd.DataFrame:
+    rows = []
+    for split in ("train", "val", "test", "all"):
+        for attribute, levels in LEVELS.items():
+            for level in levels:
+                key = {"dataset": SIMULATED, "split": split, "attribute": attribute, "level": level}
+                rows.append(
+                    {**key, "condition": "", "condition_level": "", "metric": "count", "n": 37,
+                     "value": 37.0, "low": np.nan, "high": np.nan}
+                )  # fmt: skip
+                for condition, names in {"glaucoma": ["no", "yes"], "dx": ["a", "b", "c"]}.items():
+                    rows += [
+                        {**key, "condition": condition, "condition_level": name,
+                         "metric": "prevalence", "n": 37, "value": 0.3, "low": 0.2, "high": 0.5}
+                        for name in names
+                    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def history(sigma: bool = True) -> pd.DataFrame:
+    rows: list[tuple[object, ...]] = []
+    for step in (10, 20, 30):
+        rows += [(step, "loss", "", "", 0.5), (step, "objective", "", "", -0.1)]
+        if sigma:
+            rows += [(step, "sigma", "race", level, 0.7) for level in LEVELS["race"]]
+    rows.append((30, "acquisition", "", "", -0.2))
+    table = pd.DataFrame(rows, columns=["step", "quantity", "attribute", "level", "value"])
+    return table.assign(dataset=SIMULATED, method="fairdiffusion", seed=0)
+
+
+def downstream() -> pd.DataFrame:
+    rows = [
+        {"dataset": SIMULATED, "source": source, "seeds": "0", "classifier": "net",
+         "condition": condition, "attribute": "race", "level": "all", "metric": metric, "n": 64,
+         "value": 0.8, "low": 0.7, "high": 0.9}
+        for source in ("real", "none")
+        for condition in ("glaucoma", "md_severity")
+        for metric in ("es_auc", "es_accuracy")
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def images(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (*shape, 3, 8, 8), dtype=np.uint8)
+
+
+def test_a_cohort_with_one_condition_has_no_empty_panel() -> None:
+    table = cohort_table()
+    one = table[table["condition"].isin(["", table["condition"].max()])]
+    assert one["condition"].nunique() < table["condition"].nunique()
+    assert all(ax.lines or ax.patches or ax.collections for ax in figures.fig01(one).axes)
+    assert len(figures.fig01(one).axes) == 2
+
+
+def test_f1_breaks_many_conditions_into_rows() -> None:
+    table = cohort_table()
+    one = table[table["condition"] == table["condition"].max()]
+    many = pd.concat([table[table["condition"] == ""],
+                      *(one.assign(condition=f"finding_{k:02d}") for k in range(14))])  # fmt: skip
+    fig = figures.fig01(many)
+    assert len(fig.subfigs) == 5  # sizes and the primary condition, then 4, 4, 4 and 1
+    assert [len(sub.axes) for sub in fig.subfigs] == [2, 4, 4, 4, 1]
+
+
+def test_f5_of_many_conditions_shows_those_that_a_generator_was_asked_for() -> None:
+    table = downstream()
+    real = table[(table["source"] == "real") & (table["condition"] == "glaucoma")]
+    further = [real.assign(condition=f"finding_{k:02d}") for k in range(13)]
+    fig = figures.fig05(pd.concat([table, *further]))
+    assert {ax.get_title("left") for ax in fig.axes} == {"Glaucoma", "Vision loss", ""}
+
+
+EVERY = {
+    "fig01": lambda notes: figures.fig01(cohort_table(), notes),
+    "fig02": lambda notes: galleries.fig02(
+        {"none": images(2)}, ["Asian", "Black"], dataset=SIMULATED, notes=notes
+    ),
+    "fig03": lambda notes: figures.fig03(quality(), notes=notes),
+    "fig04": lambda notes: figures.fig04(history(), notes),
+    "fig05": lambda notes: figures.fig05(downstream(), notes=notes),
+    "fig06": lambda notes: galleries.fig06(
+        {"none": images(1, 5)}, [("glaucoma", "yes")], dataset=SIMULATED, notes=notes
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_figure_says_simulated_and_carries_the_notes(name: str) -> None:
+    words = " ".join(texts(EVERY[name](["gate vae_r2 failed"])))
+    assert "simulated" in words
+    assert "Caution: gate vae_r2 failed" in words
+
+
+def test_real_data_are_not_called_simulated() -> None:
+    words = " ".join(texts(figures.fig03(quality("ham10000"))))
+    assert "HAM10000" in words and "simulated" not in words
+
+
+def test_every_level_stands_on_the_page_with_its_n() -> None:
+    words = texts(figures.fig03(quality()))
+    for level, n in {"Asian": 40, "Black": 47, "White": 54}.items():
+        assert f"{level}\nn={n}" in words
+
+
+def test_a_level_without_a_value_is_visible() -> None:
+    table = quality()
+    table.loc[table["level"] == "Asian", ["value", "low", "high"]] = np.nan
+    words = texts(figures.fig03(table))
+    assert words.count("not estimable") == 1 and "Asian\nn=40" in words
+
+
+def test_whiskers_end_at_the_interval() -> None:
+    table = quality().query("method == 'none'").assign(low=0.003, high=0.021)
+    fig = figures.fig03(table)
+    ends = [tuple(line.get_ydata()) for ax in fig.axes for line in ax.lines]
+    assert ends.count((0.003, 0.021)) == len(table)
+
+
+def test_the_floor_is_shaded_once_per_level() -> None:
+    floor = quality().assign(metric="kid_floor", low=-0.01, high=0.02)
+    mean = floor.assign(seeds="0,1", low=0.0, high=0.0)  # of equal bands: no width
+    fig = figures.fig03(pd.concat([mean, quality(), floor]))
+    bands = [c for ax in fig.axes for c in ax.collections]
+    assert len(bands) == sum(map(len, LEVELS.values()))
+    assert bands[0].get_paths()[0].get_extents().ymax == pytest.approx(0.02)
+
+
+def test_a_mean_over_seeds_is_named_and_single_seeds_are_small_dots() -> None:
+    single = quality(seeds=("0", "1"))
+    mean = quality(seeds=("0,1",))
+    fig = figures.fig03(pd.concat([single, mean]))
+    assert "mean over seeds" in " ".join(texts(fig))
+    small = [line for ax in fig.axes for line in ax.lines if line.get_marker() == "."]
+    assert sum(len(line.get_xdata()) for line in small) == len(single)
+    assert "one training seed" in " ".join(texts(figures.fig03(quality())))
+
+
+def test_a_method_has_one_colour_everywhere() -> None:
+    colour = looks.METHODS["fairdiffusion"].colour
+    colours = [look.colour for look in looks.METHODS.values()]
+    assert len(set(colours)) == len(colours)
+    for fig in (figures.fig03(quality()), figures.fig04(history(sigma=False))):
+        used = {line.get_color() for ax in fig.axes for line in ax.lines}
+        assert colour in used
+
+
+def test_real_patients_are_left_out_unless_asked_for() -> None:
+    both = {"real": images(2), "none": images(2)}
+    columns = ["Female", "Male"]
+    hidden = galleries.fig02(both, columns, dataset="ham10000")
+    shown = galleries.fig02(both, columns, dataset="ham10000", show_real=True)
+    simulated = galleries.fig02(both, columns, dataset=SIMULATED)
+    assert [len(fig.axes) for fig in (hidden, shown, simulated)] == [2, 4, 4]
+    assert "Real patients' images are left out" in " ".join(texts(hidden)).replace("\n", " ")
+
+
+def test_only_a_real_row_of_real_patients_is_refused() -> None:
+    with pytest.raises(InputError, match="no image to show"):
+        galleries.fig02({"real": images(1)}, ["Female"], dataset="ham10000")
+
+
+def test_notes_lengthen_the_page_instead_of_shrinking_it() -> None:
+    plain, noted = figures.fig03(quality()), figures.fig03(quality(), notes=["a", "b", "c"])
+    assert noted.get_figheight() > plain.get_figheight() + 0.3
+
+
+def test_saved_twice_the_files_are_identical(tmp_path: Path) -> None:
+    for copy in ("a", "b"):
+        looks.save(figures.fig03(quality()), tmp_path / copy / "fig03", {})
+    for suffix in (".png", ".pdf"):
+        first, second = ((tmp_path / copy / f"fig03{suffix}").read_bytes() for copy in "ab")
+        assert first == second
+    pdf = (tmp_path / "a" / "fig03.pdf").read_bytes()
+    assert b"/FontFile2" in pdf  # TrueType, embedded
+    assert b"CreationDate" not in pdf
+
+
+def test_bad_tables_are_refused_in_one_line() -> None:
+    with pytest.raises(InputError, match="fig03: the table has no column value"):
+        figures.fig03(quality().drop(columns="value"))
+    with pytest.raises(InputError, match="fig03: the table has no row"):
+        figures.fig03(quality().head(0))
+    with pytest.raises(InputError, match="no metric 'fid'"):
+        figures.fig03(quality(), metric="fid")
+    with pytest.raises(InputError, match="expected one dataset, found"):
+        figures.fig03(pd.concat([quality(), quality("ham10000")]))
+    with pytest.raises(InputError, match="unknown method for a figure 'fair'"):
+        figures.fig03(quality().replace("none", "fair"))
+    with pytest.raises(InputError, match=r"fig06: images of 'none' are uint8 \(2, 5"):
+        galleries.fig06({"none": images(2, 5)}, [("glaucoma", "yes")], dataset=SIMULATED)
+
+
+def test_styled_table_rounds_and_shows_what_is_missing() -> None:
+    frame = pd.DataFrame({"n": [1234], "value": [0.123456], "low": [np.nan], "note": ["few"]})
+    html = looks.style_table(frame, caption="simulated").data
+    assert html == looks.style_table(frame, caption="simulated").data
+    assert "0.123" in html and "0.1234" not in html
+    assert "not estimable" in html and "few" in html and "simulated" in html

@@ -1,0 +1,134 @@
+"""Figures and sentences of the mechanism: they say what the numbers say, both ways."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+from matplotlib.text import Text
+
+from fairdiff_lib.show.figures import mechanism as drawn
+from fairdiff_lib.show import words_mechanism as words
+from fairdiff_lib.studies.mechanism.dose import EFFECT_COLUMNS
+from fairdiff_lib.studies.mechanism.history import COLUMNS
+from fairdiff_lib.studies.mechanism.measure import about_score, about_weights, mechanism_scalars
+from fairdiff_lib.studies.mechanism.surrogate import SLICE_COLUMNS
+
+SIMULATED = "fairgenmed_simulated"
+PLACES = [("overall", "all"), ("race", "Asian"), ("race", "Black")]
+nan = math.nan
+
+
+def table(p: float = 0.5, timesteps: float = 0.8, arm: str = "fairdiffusion") -> pd.DataFrame:
+    rows: list[tuple[object, ...]] = [
+        (arm, 0, "surrogate_r2", "", "", 0.01, nan, nan),
+        (arm, 0, "surrogate_r2_shuffled", "", "", 0.02, -0.1, 0.1),
+        (arm, 0, "surrogate_p", "", "", p, nan, nan),
+        (arm, 0, "negative_weights", "", "", 0.11, 0.1, 0.12),
+        (arm, 0, "negative_weights_theory", "", "", 0.12, nan, nan),
+        (arm, 0, "clipped_spans", "", "", 0.25, nan, nan),
+        (arm, 0, "clip_factor", "", "", 0.98, 0.97, 0.99),
+        (arm, 0, "drift_ratio", "", "", 0.7, 0.6, 0.8),
+        (arm, 0, "perturbed_cosine", "", "", 0.8, 0.7, 0.9),
+        (arm, 0, "perturbed_norm", "", "", 1.2, 1.1, 1.3),
+        ("base", 0, "gap_mean", "", "", 0.2, 0.1, 0.3),
+        ("base", 0, "gap_pooled", "", "", 0.02, nan, nan),
+        ("base", 0, "gap_from_timesteps", "", "", 0.18, 0.1, 0.3),
+        ("base", 0, "explained_timesteps", "", "", timesteps, 0.1, 0.9),
+        ("base", 0, "explained_groups", "", "", 0.3, 0.1, 0.4),
+        ("base", 0, "explained_both", "", "", 0.85, 0.7, 0.9),
+        ("base", 0, "explained_absent", "", "", nan, nan, nan),
+    ]
+    for place, value in zip(PLACES[1:], (0.7, 1.02), strict=True):
+        rows.append((arm, 0, "weight", *place, value, value - 0.1, value + 0.1))
+    for place in PLACES:
+        for quantity in ("plain_level_cosine", "perturbed_level_cosine"):
+            rows.append((arm, 0, quantity, *place, 0.4, 0.3, 0.5))
+    return pd.DataFrame([(SIMULATED, *row, "") for row in rows], columns=list(COLUMNS))
+
+
+def slices() -> pd.DataFrame:
+    rows = [(SIMULATED, "fairdiffusion", 0, "all", "race", level, s, -0.1, -0.2, 0.0, 0.5)
+            for level in ("Asian", "Black") for s in (0.0, 0.5, 1.0)]  # fmt: skip
+    return pd.DataFrame(rows, columns=["dataset", "method", "seed", *SLICE_COLUMNS])
+
+
+def cosines(across: float = 0.2) -> pd.DataFrame:
+    rows = [(*a, *b, 0.6 if a == b else across) for a in PLACES for b in PLACES]
+    columns = ["attribute", "level", "other_attribute", "other_level", "value"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def effects(value: float, reach: float = 0.01) -> pd.DataFrame:
+    rows = [(SIMULATED, kind, outcome, *place, 16, value, value - reach, value + reach, "")
+            for kind in ("noise", "mean") for outcome in ("own_loss", "overall_loss", "gap")
+            for place in PLACES[1:]]  # fmt: skip
+    return pd.DataFrame(rows, columns=list(EFFECT_COLUMNS))
+
+
+def texts(fig: object) -> str:
+    found = fig.findobj(Text)  # type: ignore[attr-defined]
+    return " ".join(" ".join(text.get_text() for text in found).split())
+
+
+@pytest.mark.parametrize("arm", ["fairdiffusion", "beta 1"])
+def test_the_page_names_what_is_simulated_and_takes_arms(arm: str) -> None:
+    said = texts(drawn.fig_mechanism(table(arm=arm), slices(), cosines()))
+    assert "simulated" in said
+    assert {"fairdiffusion": "FairDiffusion", "beta 1": "beta 1"}[arm] in said
+    assert "0.60" in said, "the cosine of a level with itself"
+
+
+def test_the_page_without_surrogate_or_gradients_says_so() -> None:
+    bare = table()[lambda t: t["method"] == "base"]
+    fig = drawn.fig_mechanism(bare, slices()[:0], cosines()[:0])
+    assert "none measured" in texts(fig)
+
+
+def test_effects_on_a_page() -> None:
+    said = texts(drawn.fig_dose(effects(-0.1)))
+    assert "simulated" in said and "Reweighting by noise" in said and "16 cells" in said
+
+
+def test_the_surrogates_sentence_follows_p() -> None:
+    assert "no more than" in words.about_surrogate(table(p=0.5))
+    assert "more than shuffled scores allow in 1 of 1" in words.about_surrogate(table(p=0.04))
+    assert "No run has a surrogate" in words.about_surrogate(table()[:0])
+
+
+def test_the_gaps_sentence_names_the_larger_share() -> None:
+    assert "follows the timesteps more" in words.about_gap(table(timesteps=0.8))
+    assert "follows the groups more" in words.about_gap(table(timesteps=0.2))
+    assert "not estimable" in words.about_gap(table())
+
+
+def test_weights_and_steps_in_words() -> None:
+    said = words.about_weights(table())
+    assert "0.70 (Asian" in said and "1 of 2 intervals leave 1 out" in said
+    assert "11.0% of weights are negative, 12.0% by" in said
+    assert "30.0% shorter than the baseline's" in words.about_steps(table())
+    assert "25% of the logged spans" in words.about_steps(table())
+
+
+def test_levels_pull_apart_only_below_their_own_agreement() -> None:
+    assert words.pulling_apart(cosines(0.2)) == (1, 1)
+    assert words.pulling_apart(cosines(0.6)) == (0, 1)
+    assert "cosine 0.80" in words.about_gradients(table(), cosines())
+
+
+def test_the_doses_sentence_counts_intervals() -> None:
+    assert "falls for 2 and rises for 0 of 2" in words.about_dose(effects(-0.1))
+    still = words.about_dose(effects(0.0))
+    assert "falls for 0 and rises for 0" in still and "0 of 2 levels' sigma." in still
+    none = effects(0.1).assign(low=nan, high=nan)
+    assert "too few cells" in words.about_dose(none)
+
+
+def test_short_tables_for_the_notebook() -> None:
+    assert len(about_score(table())) == 7
+    wide = about_weights(table())
+    assert wide["drift_ratio"].tolist() == [0.7]
+    scalars = mechanism_scalars(table())
+    assert scalars["fairdiffusion_seed0_surrogate_p"] == 0.5
+    assert scalars["explained_timesteps"] == 0.8

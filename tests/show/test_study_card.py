@@ -1,0 +1,143 @@
+"""The study's card shows the declared audit, and names everything that limits it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fairdiff_lib.audit.audit import Audit
+from fairdiff_lib.audit.contrasts import EXPLORATORY, Design
+from fairdiff_lib.audit.estimate import OVERALL, Estimate
+from fairdiff_lib.data.cohort import Cohort, spec_for
+from fairdiff_lib.disk.files import hash_file, read_json
+from fairdiff_lib.show import study_card
+from fairdiff_lib.show.cards import finding
+from fairdiff_lib.studies.quality import QualityResult
+from fairdiff_lib.studies.verdict.protocol import Protocol, Registered
+
+SPEC = spec_for("ham10000")
+YOUNG, OLD = SPEC.levels("age")
+SIZES = {("age", YOUNG): 150, ("age", OLD): 60, ("sex", "Female"): 100, ("sex", "Male"): 110}
+N = 210
+RULE = Protocol("ham10000", seeds=(0, 1), features="encoder", condition="malignant")
+STAMP: dict[str, Any] = {
+    "commit": None,
+    "dirty": False,
+    "versions": dict.fromkeys(("python", "torch", "numpy", "pandas"), "1.2"),
+    "data_hash": "0" * 64,
+}
+
+
+def make_audit(metric: str, old: float, role: str = "primary") -> Audit:
+    """KID 0.02 for all but the older; a standard error of 0.002 for every group."""
+    found = {OVERALL: Estimate(0.02, np.zeros(N), N, 99.0)}
+    rng = np.random.default_rng(0)
+    for (name, level), n in SIZES.items():
+        influence = rng.normal(size=N)
+        influence *= 0.002 / np.linalg.norm(influence)
+        value = old if level == OLD else 0.02
+        found[name, level] = Estimate(value, influence, n, n - 1.0)
+    found["malignant", "benign"] = found[OVERALL]
+    found["sex x age", f"Female, {OLD}"] = found[OVERALL]
+    levels = {name: tuple(level for own, level in SIZES if own == name) for name in ("age", "sex")}
+    return Audit(metric, found, Design(levels, role=role, smallest_effect=0.004), "encoder")
+
+
+def encoder() -> pd.DataFrame:
+    """Accuracies by level, and a floor for each."""
+    accuracy = dict(zip(SIZES, (0.9, 0.6, 0.8, 0.82), strict=True))
+    rows = [
+        {"condition": c, "attribute": key[0], "level": key[1], "metric": m, "features": "encoder",
+         "n": 50, "value": v, "low": v - 0.1, "high": v + 0.1, "note": ""}
+        for key, value in accuracy.items()
+        for c, m, v in (("malignant", "encoder_accuracy", value), ("", "kid_floor", 0.001))
+    ]  # fmt: skip
+    other = pd.DataFrame(rows).assign(features="texture", value=9.0)
+    return pd.concat([pd.DataFrame(rows), other[other["metric"] == "kid_floor"]])
+
+
+def make_result(method: str = "none", old: float = 0.05) -> QualityResult:
+    """One method whose seeds, one by one, would say something else than their mean."""
+    mean = [make_audit("kid", old), make_audit("kid_standardised", 0.021, EXPLORATORY)]
+    audits = {(method, "0"): [make_audit("kid", 0.02)], (method, "1"): [make_audit("kid", 0.08)]}
+    gates = pd.DataFrame(
+        [(name, 0, "blur", 0.5, 0.8, ">=", name == "none") for name in ("none", "random")],
+        columns=["method", "seed", "gate", "value", "threshold", "comparison", "passed"],
+    )
+    none = pd.DataFrame()
+    named = {**audits, (method, "0,1"): mean}
+    return QualityResult(none, none, none, none, encoder(), gates, [], named)
+
+
+@pytest.fixture(scope="module")
+def cohort() -> Cohort:
+    table = pd.DataFrame({"subject": [f"s{i}" for i in range(N)], "split": "test", "excluded": ""})
+    first = {attribute.name: attribute.levels[0] for attribute in SPEC.attributes}
+    return Cohort(SPEC, table.assign(**first), Path(), "hash")
+
+
+def facts(cohort: Cohort, result: QualityResult, before: bool = True, **rule: Any) -> Any:
+    return study_card.study_facts(result, cohort, Registered(replace(RULE, **rule), before, ""))
+
+
+def test_the_mean_over_seeds_is_shown_by_attribute_only() -> None:
+    shown = study_card.shown_audit(make_result(), RULE)
+    assert list(shown.estimates) == [OVERALL, *SIZES]
+    assert shown.estimates["age", OLD].value == 0.05
+    assert finding(shown).startswith(f"Age: worse for {OLD} than for {YOUNG}")
+
+
+def test_simulated_images_say_so_and_real_ones_do_not(cohort: Cohort) -> None:
+    for dataset, simulated in (("ham10000", False), ("fairgenmed_simulated", True)):
+        own = facts(cohort, make_result(), dataset=dataset)
+        assert ("simulated" in own.title) is simulated
+        assert any("simulated" in text for text in own.caveats) is simulated
+
+
+def test_a_protocol_that_came_late_is_named(cohort: Cohort) -> None:
+    for before in (True, False):
+        own = facts(cohort, make_result(), before)
+        assert ("before any test image" in dict(own.compared)["Protocol"]) is before
+        assert any("read as exploratory" in text for text in own.caveats) is not before
+
+
+def test_failed_gates_are_those_of_the_method_shown(cohort: Cohort) -> None:
+    """The gate of the random perturbation failed; the baseline's did not."""
+    for method, fails in (("none", False), ("random", True)):
+        said = facts(cohort, make_result(method)).caveats
+        assert any("Gate blur failed (expected >= 0.8" in text for text in said) is fails
+        assert any("no baseline" in text for text in said) is fails
+
+
+def test_caveats_name_what_the_encoder_reads_and_who_is_few(cohort: Cohort) -> None:
+    said = " ".join(facts(cohort, make_result()).caveats)
+    assert f"age 0.60 ({OLD}) to 0.90 ({YOUNG}); sex 0.80 (Female) to 0.82 (Male)" in said
+    assert f"not primary: {OLD} (n=60)." in said
+    assert "these 2 models" in said
+
+
+def test_standardised_contrasts_and_the_primary_space_s_floor_stand_beside(cohort: Cohort) -> None:
+    own = facts(cohort, make_result())
+    assert set(own.floor["value"]) == {0.001} and len(own.floor) == len(SIZES)
+    old = own.standardised[own.standardised["level"] == OLD]
+    assert old["value"].item() == pytest.approx(0.001)
+    assert "of interest from 0.004, 20% of the overall KID" in own.endpoint
+
+
+def test_card_and_stamp_are_written(cohort: Cohort, tmp_path: Path) -> None:
+    protocol = Registered(RULE, True, "")
+    page, picture = study_card.write_study_card(make_result(), cohort, protocol, tmp_path, STAMP)
+    assert {path.name for path in tmp_path.iterdir()} == {"card.html", "card.png", "card.json"}
+    assert picture.read_bytes()[1:4] == b"PNG"
+    kept = read_json(tmp_path / "card.json")
+    assert kept.pop("files") == {path.name: hash_file(path) for path in (page, picture)}
+    assert kept == STAMP
+    words = unescape(page.read_text())
+    assert finding(study_card.shown_audit(make_result(), RULE)) in words
+    assert "at equal malignant mix" in words and str(tmp_path) not in words

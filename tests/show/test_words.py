@@ -1,0 +1,84 @@
+"""Sentences name the extremes that the table holds, and what one seed can't say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from fairdiff_lib.show import words as sentences
+from fairdiff_lib.studies.verdict.protocol import Declared, Protocol
+
+
+def quality(seeds: str) -> pd.DataFrame:
+    values = {"Asian": 0.3, "Black": 0.5, "White": 0.1, "Other": np.nan}
+    rows = [
+        {"method": "none", "seeds": seeds, "attribute": "race", "level": level, "metric": "kid",
+         "n": 40, "value": value, "low": value - 0.05, "high": value + 0.05}
+        for level, value in values.items()
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_quality_names_the_lowest_and_the_highest_level() -> None:
+    text = sentences.about_quality(quality("0"), ["race"])
+    assert "lowest for White, 0.1 (0.05 to 0.15)" in text
+    assert "highest for Black, 0.5 (0.45 to 0.55)" in text
+    assert "nan" not in text and "With one training seed" in text
+    assert "With one training seed" not in sentences.about_quality(quality("0,1,2"), ["race"])
+
+
+def test_methods_stand_side_by_side_for_every_name() -> None:
+    rows = [
+        {"method": method, "seeds": "0", "condition": condition, "value": value, "low": value - 0.1,
+         "high": value + 0.1}
+        for condition in ("glaucoma", "md_severity")
+        for method, value in (("none", 0.7), ("real", 0.8))
+    ]  # fmt: skip
+    lines = sentences.about_methods(pd.DataFrame(rows), "condition").splitlines()
+    assert lines[0] == "- Glaucoma: real images 0.8 (0.7 to 0.9); Stable Diffusion 0.7 (0.6 to 0.8)"
+    assert lines[1].startswith("- Vision loss: ")
+
+
+def test_gates_say_which_failed() -> None:
+    gates = pd.DataFrame({"gate": ["vae", "prompt"], "method": ["none"] * 2, "passed": [True] * 2})
+    assert sentences.about_gates(gates) == "All 2 gates passed."
+    failed = sentences.about_gates(gates.assign(passed=[True, False]))
+    assert "1 of 2 gates failed: prompt (none)" in failed
+
+
+def contrast(**values: object) -> pd.Series:
+    row = {"attribute": "race", "level": "Black", "reference": "White", "value": 0.01,
+           "low": -0.02, "high": 0.04, "p_adjusted": 0.5, "p_equivalence": 0.3,
+           "smallest_effect": 0.02, "mde": 0.043, "mde_ratio": 1.43, "role": "primary",
+           "note": ""}  # fmt: skip
+    return pd.Series({**row, **values})
+
+
+def test_no_difference_seen_is_not_no_difference() -> None:
+    text = sentences.about_contrast(contrast())
+    assert "no difference seen" in text and "could have missed up to 0.043 (ratio 1.43)" in text
+    assert "equivalent" not in text
+    same = sentences.about_contrast(contrast(p_equivalence=0.01))
+    assert "equivalent within 20%" in same and "no difference seen" not in same
+    clear = sentences.about_contrast(contrast(p_adjusted=0.001))
+    assert "differs by 0.01 (-0.02 to 0.04), adjusted p 0.001" in clear
+    small = sentences.about_contrast(contrast(p_adjusted=0.001, p_equivalence=0.01))
+    assert "differs" in small and "less than 20%" in small
+    missing = contrast(p_adjusted=np.nan, note="not estimable: fewer than 10 subjects")
+    assert sentences.about_contrast(missing).endswith("not estimable: fewer than 10 subjects.")
+    near_zero = sentences.about_contrast(contrast(mde_ratio=np.nan))
+    assert "up to 0.043, where" in near_zero
+
+
+def test_only_declared_contrasts_get_a_line() -> None:
+    table = pd.DataFrame([contrast(), contrast(role="exploratory", level="Asian")])
+    assert "Asian" not in sentences.about_contrasts(table)
+    none = sentences.about_contrasts(table[table["role"] == "exploratory"])
+    assert none.startswith("No contrast was declared")
+
+
+def test_the_protocol_says_when_it_was_written() -> None:
+    rule = Protocol(contrasts=(Declared("race", "Asian", "White", 30, 300, "secondary"),))
+    text = sentences.about_protocol(rule, before=True)
+    assert rule.digest in text and "written before" in text and "primary: Asian" in text
+    assert "**after**" in sentences.about_protocol(rule, before=False)

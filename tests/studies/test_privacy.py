@@ -1,0 +1,209 @@
+"""From images and losses to the privacy tables: which side is which, and what is drawn."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from fairdiff_lib.audit import membership
+from fairdiff_lib.audit.audit import contrast_table, labelled
+from fairdiff_lib.audit.estimate import group_units
+from fairdiff_lib.audit.kid import Kernel
+from fairdiff_lib.audit.privacy import NEARER, Pool
+from fairdiff_lib.audit.seeds import summarise_seeds
+from fairdiff_lib.classify.features import RandomConvExtractor, Scale, extract
+from fairdiff_lib.data.cohort import Cohort, spec_for
+from fairdiff_lib.disk.files import Layout
+from fairdiff_lib.model import pipeline as diffusion
+from fairdiff_lib.settings.options import InputError, load_settings
+from fairdiff_lib.show import words_privacy as sentences_privacy
+from fairdiff_lib.show.figures import privacy as figures_privacy
+from fairdiff_lib.studies import privacy as privacy_study
+from fairdiff_lib.studies.quality import Space
+
+SPEC = spec_for("ham10000")
+LEVELS = {a.name: a.levels for a in SPEC.attributes}
+YOUNG, OLD = LEVELS["age"]
+SETTINGS = load_settings("smoke", "ham10000_simulated")
+SIZES = {"train": 162, "val": 42, "test": 120}
+N = sum(SIZES.values())
+
+
+def cohort() -> Cohort:
+    split = np.repeat(list(SIZES), list(SIZES.values()))
+    at = np.arange(N)
+    table = pd.DataFrame(
+        {
+            "subject": [f"s{i:03d}" for i in at],
+            "image": [f"i{i:03d}" for i in at],
+            "split": split,
+            "sex": [LEVELS["sex"][i % 2] for i in at],
+            "age": [OLD if i % 3 == 0 else YOUNG for i in at],
+            "malignant": "benign",
+            "dx": "nv",
+            "prompt": "p",
+            "excluded": "",
+        }
+    )
+    return Cohort(SPEC, table, Path(), "hash")
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> tuple[privacy_study.Known, np.ndarray]:
+    """The real side, and its images: plain noise of random colour."""
+    rng = np.random.default_rng(0)
+    colour = rng.integers(40, 215, (N, 3, 1, 1))
+    images = (colour + rng.integers(-40, 40, (N, 3, 16, 16))).astype(np.uint8)
+    whole, names = cohort(), list(LEVELS)
+    extractor, cache = RandomConvExtractor(width=8), tmp_path_factory.mktemp("cache")
+    features = extract(extractor, images).astype(np.float64)
+    scale = Scale.fit(features[: SIZES["train"]].astype(np.float32))
+    features = scale(features.astype(np.float32))
+    member = (whole.table["split"] == "train").to_numpy()
+    strata = np.array(privacy_study.strata_of(whole.table, names), dtype=object)
+    subjects = whole.table["subject"].to_numpy()
+    pools = [Pool(features[own], subjects[own], strata[own]) for own in (member, ~member)]
+    space = Space(extractor, cache, scale, Kernel(1.0), features[member], features[-120:])
+    test = whole.split("test").table
+    found = privacy_study.Known(
+        SETTINGS,
+        whole,
+        ((space, pools[0], pools[1]),),
+        torch.zeros(N, 4, 2, 2),
+        group_units(test, LEVELS),
+        group_units(whole.table, LEVELS),
+    )
+    return found, images
+
+
+def test_copies_of_training_images_are_caught_in_their_level(known: Any) -> None:
+    rng = np.random.default_rng(1)
+    own, images = known
+    fresh = (
+        rng.integers(40, 215, (120, 3, 1, 1)) + rng.integers(-40, 40, (120, 3, 16, 16))
+    ).astype(np.uint8)
+    old = (own.cohort.split("test").table["age"] == OLD).to_numpy()
+    trained = own.cohort.split("train").table
+    copied = np.flatnonzero(trained["age"] == OLD)
+    fresh[old] = images[rng.choice(copied, old.sum())]
+    one = privacy_study.nearest_audits(own, [own.spaces[0][0].of(fresh)])[0]
+    assert (one.metric, one.features) == (NEARER, "random")
+    rows = one.by_group.set_index("level")
+    assert rows.loc[OLD, "value"] > 0.8 and rows.loc[OLD, "low"] > 0.5
+    assert rows.loc[YOUNG, "low"] < 0.5 < rows.loc[YOUNG, "high"]
+
+
+def test_real_test_images_are_the_control(known: Any) -> None:
+    """At a half; off it where the features themselves tell training from held-out."""
+    own, _ = known
+    space, train, held = own.spaces[0]
+    low, high = privacy_study.nearest_audits(own, [space.test])[0].overall.interval()
+    assert low < 0.5 < high
+    names = [str(name) for name in train.names]
+    moved = Pool(train.features + 3.0, names, [str(x) for x in train.strata])
+    told = dataclasses.replace(own, spaces=((space, moved, held),))
+    assert privacy_study.nearest_audits(told, [space.test])[0].overall.interval()[1] < 0.5
+
+
+def losses(lower: np.ndarray) -> Any:
+    """Stands for the model: denoises the chosen rows better."""
+    rng = np.random.default_rng(2)
+
+    def found(pipeline: Any, latents: Any, prompts: Any, names: Any, steps: Any, seed: int) -> Any:
+        assert len(names) == len(prompts) == N and seed == 0
+        noise = rng.normal(scale=0.01, size=(N, len(steps)))
+        return torch.from_numpy(1.0 - 0.015 * lower[:, None] + noise)
+
+    return found
+
+
+def attack(known: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A model that remembers older training patients."""
+    own, _ = known
+    table = own.cohort.table
+    lower = ((table["split"] == "train") & (table["age"] == OLD)).to_numpy(dtype=float)
+    monkeypatch.setattr(diffusion, "load_run", lambda *a: None)
+    monkeypatch.setattr(diffusion, "denoising_losses_at", losses(lower))
+    return privacy_study.attack(own, Layout(SETTINGS), "none", 0)
+
+
+def test_a_lower_loss_of_members_is_what_gives_them_away(
+    known: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = attack(known, monkeypatch)
+    auc = found[membership.AUC].by_group.set_index("level")
+    assert auc.loc[OLD, "low"] > 0.9
+    assert auc.loc[YOUNG, "low"] < 0.5 < auc.loc[YOUNG, "high"]
+    assert found[membership.FOUND].estimates["age", OLD].value > 0.3
+
+
+def test_the_picture_and_the_sentences_come_from_the_tables(
+    known: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, _ = known
+    audits = [
+        *privacy_study.nearest_audits(own, [np.roll(own.spaces[0][0].test, 1, axis=0)]),
+        *attack(known, monkeypatch).values(),
+    ]
+    labels = {"dataset": SETTINGS.dataset, "method": "none", "seed": 0}
+    rows = [labelled(one.by_group.assign(features=one.features), labels) for one in audits]
+    table = summarise_seeds(pd.concat(rows, ignore_index=True))
+    fig = figures_privacy.fig_privacy(table, false_positives=0.01)
+    words = [text.get_text() for text in fig.findobj() if hasattr(text, "get_text")]
+    assert any("HAM10000, simulated" in word for word in words)
+    assert any("Members found" in word for word in words)
+    # each image is a copy of another prompt's held-out subject
+    assert "below 0.5" in sentences_privacy.about_nearest(table)
+    assert f"highest AUC by level: {OLD}" in sentences_privacy.about_members(table, 0.01)
+    named = [({**labels, "seeds": "0"}, one) for one in audits if one.metric == membership.AUC]
+    said = sentences_privacy.about_level_gaps(contrast_table(named))
+    assert said.startswith("1 of 2") and OLD in said
+    with pytest.raises(InputError, match="no rows of 'nearer_to_training'"):
+        figures_privacy.fig_privacy(table[table["metric"] != NEARER], false_positives=0.01)
+    assert len(privacy_study.privacy_scalars(table)) == 5
+
+
+def test_every_run_and_the_control_are_in_the_tables(
+    known: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    own, images = known
+    settings = dataclasses.replace(SETTINGS, seeds=(0, 1), methods=("none",))
+    monkeypatch.setattr(privacy_study, "read_known", lambda *a: own)
+    monkeypatch.setattr(diffusion, "load_generated", lambda *a: images[-120:])
+    monkeypatch.setattr(diffusion, "load_run", lambda *a: None)
+    monkeypatch.setattr(diffusion, "denoising_losses_at", losses(np.zeros(N)))
+    layout = Layout(settings, figures_root=str(tmp_path))
+    result = privacy_study.collect_privacy(settings, layout, own.cohort)
+    near = result.table[result.table["metric"] == NEARER]
+    assert set(near["method"]) == {"real", "none"} and set(near["seeds"]) == {"0,1", "0", "1"}
+    assert near[["low", "high"]].stack().between(0, 1).all()
+    assert set(result.table["metric"]) == {*privacy_study.NEAREST, *privacy_study.ATTACK}
+    assert set(result.contrasts["metric"]) == set(privacy_study.CONTRASTED)
+    assert set(result.contrasts["seeds"]) == {"0,1"}
+    auc = result.table[result.table["metric"] == membership.AUC].set_index(["level", "seeds"])
+    auc = auc[auc["method"] == "none"]
+    width = (auc["high"] - auc["low"])["all"]
+    # of two seeds a t-interval would reach 9 standard deviations; subjects are as many as in one
+    assert 0.5 * width["0"] < width["0,1"] < 1.05 * width["0"]
+    mean = auc.loc[("all", "0,1")]
+    assert mean["low"] < 0.5 < mean["high"]  # nothing tells members here
+    assert "over subjects, of the mean" in mean["note"]
+    assert result.table["note"].str.contains("gates were not run").all()
+
+
+def test_sizes_count_subjects_and_pairs() -> None:
+    sizes = privacy_study.reference_sizes(cohort()).set_index("level")
+    assert list(sizes.loc["all"]) == ["overall", 162, 162, 162, 120]
+    assert sizes.loc[OLD, "training"] == 54 and sizes.loc[OLD, "pairs"] == 54
+
+
+def test_without_a_timestep_there_is_no_attack() -> None:
+    settings = load_settings("smoke", overrides={"audit.loss_timesteps": ""})
+    with pytest.raises(InputError, match="loss_timesteps is empty"):
+        privacy_study.read_known(settings, Layout(settings), cohort())

@@ -1,0 +1,157 @@
+"""The index lists what exists, and the notebooks' short tables say what the histories hold."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from fairdiff_lib.data.cohort import Cohort, spec_for
+from fairdiff_lib.disk.files import Layout, locked, read_json, write_json, write_table
+from fairdiff_lib.settings.options import InputError, load_settings
+from fairdiff_lib.studies import report
+from fairdiff_lib.studies.verdict.protocol import Protocol
+from fairdiff_lib.studies.verdict.verdict import COLUMNS, as_table
+
+SIMULATED = "fairgenmed_simulated"
+NUMBERS = ("value", "low", "high", "smallest_effect", "mde", "n", "seeds", "p", "p_holm")
+
+
+def test_the_index_links_files_and_notebooks_that_exist(tmp_path: Path) -> None:
+    layout = Layout(load_settings("smoke", SIMULATED), figures_root=str(tmp_path))
+    with pytest.raises(InputError, match="no table or figure yet"):
+        report.collect_index(layout)
+    stamp = {"commit": "0123456789abcdef", "dirty": False}
+    frame = pd.DataFrame({"value": [1]})
+    write_table(frame, layout.figures / "tab02.csv", stamp)
+    write_table(frame, layout.figures_all / "tab14.csv", stamp)
+    write_json(layout.figures / "fig03.json", stamp)
+    (layout.figures / "fig03.png").write_bytes(b"png")
+    write_json(layout.figures / "card.json", stamp)
+    (layout.figures / "card.html").write_text("page")
+    index = report.collect_index(layout)
+    assert list(index["id"]) == ["tab02", "card", "fig03", "tab14"]
+    for row in index.itertuples():
+        assert (layout.executed / str(row.file)).resolve().is_file()
+    links = report.as_links(index)
+    assert "[tab14](../../all/tab14.csv)" in links and "[09_verdict.ipynb]" in links
+
+
+def own_rows(dataset: str, **changed: Any) -> pd.DataFrame:
+    """One row of T14, empty but for what a test reads."""
+    row = dict.fromkeys(COLUMNS, "") | dict.fromkeys(NUMBERS, float("nan"))
+    return as_table([{**row, "dataset": dataset, "claim": "C2", "cited": True, **changed}])
+
+
+def write(dataset: str, root: str, commit: str = "a", dirty: bool | None = False) -> None:
+    """The verdict of a dataset, as notebook 09 writes it."""
+    layout = Layout(load_settings("smoke", dataset), figures_root=root)
+    stamp = {"commit": commit, "dirty": dirty, "simulated": dataset == SIMULATED}
+    report.write_verdict(own_rows(dataset, verdict=commit), layout, stamp)
+
+
+def test_t14_keeps_each_datasets_rows_and_stamp(tmp_path: Path) -> None:
+    def found() -> tuple[dict[str, str], dict[str, Any]]:
+        path = tmp_path / "smoke" / "all" / "tab14.csv"
+        table = report.read_verdicts(path)
+        return dict(zip(table["dataset"], table["verdict"], strict=True)), read_json(
+            path.with_suffix(".json")
+        )
+
+    write(SIMULATED, str(tmp_path), "a", True)
+    assert found()[1]["simulated"] is True and list(found()[1]["datasets"]) == [SIMULATED]
+    write("ham10000", str(tmp_path), "b")
+    rows, both = found()
+    assert rows == {SIMULATED: "a", "ham10000": "b"}
+    assert {name: own["commit"] for name, own in both["datasets"].items()} == rows
+    assert (both["commit"], both["dirty"], both["simulated"]) == ("b", True, True)
+    layout = Layout(load_settings("smoke", "ham10000"), figures_root=str(tmp_path))
+    index = report.collect_index(layout).set_index("id")
+    assert index.loc["tab14", "commit"] == "b" and index.loc["tab14", "dirty"]
+    write(SIMULATED, str(tmp_path), "c")  # judged again: its rows are replaced
+    rows, again = found()
+    assert rows == {SIMULATED: "c", "ham10000": "b"} and again["dirty"] is False
+    names = again["datasets"][SIMULATED]
+    assert "files" not in names  # hashes are of the file beside the stamp
+
+
+def test_datasets_judged_at_once_wait_for_each_other(tmp_path: Path) -> None:
+    names = ("fairgenmed_simulated", "ham10000_simulated", "chexpert_simulated", "ham10000")
+    folder = tmp_path / "smoke" / "all"
+    with ThreadPoolExecutor(len(names)) as pool:
+        with locked(folder / ".tab14.lock"):
+            jobs = [pool.submit(write, name, str(tmp_path)) for name in names]
+            assert not wait(jobs, timeout=0.5).done  # none reads or writes while another does
+            assert not (folder / "tab14.csv").exists()
+        for job in jobs:
+            job.result()
+    assert set(report.read_verdicts(folder / "tab14.csv")["dataset"]) == set(names)
+    assert set(read_json(folder / "tab14.json")["datasets"]) == set(names)
+
+
+def ablation(
+    tmp_path: Path, *, data_hash: str = "d" * 64, before: bool = True, features: str = ""
+) -> pd.DataFrame:
+    """The ablation's C2 as T14 takes it, where its files say this."""
+    rule = Protocol(dataset=SIMULATED, features_digest="f")
+    layout = Layout(load_settings("smoke", SIMULATED), figures_root=str(tmp_path))
+    rows = own_rows(SIMULATED, seeds=8, study="ablation", protocol="derived")
+    both = pd.concat([rows, rows.assign(seeds=9)], ignore_index=True)
+    both.insert(0, "method", ["fairdiffusion", "fairdiffusion_corrected"])
+    write_table(both, layout.figures / "tab_c2.csv", {"data_hash": data_hash})
+    said = {"dataset": SIMULATED, "metric": "kid", "features_digest": features or "f"}
+    whole = {"protocol": said, "data_hash": "d" * 64, "before_any_measurement": before}
+    write_json(layout.ablation / "protocol.json", {**whole, "sha256": "s" * 64})
+    cohort = Cohort(spec_for(SIMULATED), pd.DataFrame(), Path(), "d" * 64)
+    return report.ablation_verdict(layout, cohort, rule)
+
+
+def test_the_ablations_c2_counts_only_of_the_same_data_and_declared_before(tmp_path: Path) -> None:
+    (row,) = ablation(tmp_path).to_dict("records")
+    assert (row["seeds"], row["study"], row["declaration"]) == (8, "ablation", "s" * 64)
+    assert row["protocol"] == Protocol(dataset=SIMULATED, features_digest="f").sha256
+    assert ablation(tmp_path, data_hash="e" * 64).empty
+    assert ablation(tmp_path, before=False).empty
+    assert ablation(tmp_path, features="other").empty
+
+
+def test_every_listed_notebook_is_there() -> None:
+    sources = Path(__file__).parents[2] / "notebooks"
+    missing = {nb for _, nb in report.CONTENTS.values() if not (sources / f"{nb}.ipynb").is_file()}
+    assert not missing
+
+
+def history() -> pd.DataFrame:
+    rows = [
+        ("training", step, "loss", attribute, level, float(step))
+        for step in range(1, 21)
+        for attribute, level in (("", ""), ("sex", "Female"))
+    ]
+    rows += [("training", 20, "seconds", "", "", 99.0)]
+    columns = ["stage", "step", "quantity", "attribute", "level", "value"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_last_losses_are_of_the_last_tenth() -> None:
+    table = report.last_losses(history())
+    assert table["value"].tolist() == [19.5, 19.5]  # steps 19 and 20
+    assert table["level"].tolist() == ["all", "Female"]
+
+
+def test_training_scalars_take_the_first_and_the_last_loss() -> None:
+    run = dict.fromkeys(report.COSTS, 1.0)
+    scalars = report.training_scalars(history(), run)
+    assert (scalars["first_loss"], scalars["last_loss"]) == (1.0, 20.0)
+    assert scalars["seconds"] == 1.0
+
+
+def test_tables_of_different_data_are_not_mixed(tmp_path: Path) -> None:
+    layout = Layout(load_settings("smoke", SIMULATED), figures_root=str(tmp_path))
+    for name, version in (("tab02", "a" * 64), ("tab04", "a" * 64), ("tab05", "b" * 64)):
+        write_json(layout.figures / f"{name}.json", {"data_hash": version})
+    assert report.data_version(layout, ("tab02", "tab04")) == "a" * 64
+    with pytest.raises(InputError, match=r"tables of different data .tab02 aaaaaaaaaa, tab05 bbb"):
+        report.data_version(layout, ("tab02", "tab05"))
