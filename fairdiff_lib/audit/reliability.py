@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from scipy import special
+from scipy import optimize, special
 from statsmodels.discrete.discrete_model import Logit
 
 from fairdiff_lib.audit.audit import Estimator, mean_metric
@@ -30,6 +30,7 @@ from fairdiff_lib.settings.options import InputError
 BINS = 10  # of equal mass
 UNITS_PER_BIN = 2  # subjects on average, for pairs within a bin
 LEAST_PROBABILITY = 1e-7  # and 1 minus it: the logit of 0 is infinite
+LEAST_SPREAD = 1e-6  # of the logits, a standard deviation: a slope on less is rounding
 
 
 def brier_metric(truth: Ints, scores: Floats) -> Estimator:
@@ -191,16 +192,38 @@ def _logistic(case: Bools, score: Floats, unit: Ints, member: Bools, slope: bool
         return not_estimable(units, n, "one class only")
     if slope and not (z[y].min() < z[~y].max() and z[~y].min() < z[y].max()):
         return not_estimable(units, n, "the scores separate the classes, or are all equal")
-    design = np.column_stack([np.ones(len(z)), z]) if slope else np.ones((len(z), 1))
+    found = _slope(y, z) if slope else _intercept(y, z)
+    if found is None:
+        return not_estimable(units, n, "the scores differ too little for a slope")
+    value, part = found
+    influence = np.bincount(unit[rows], weights=part, minlength=units) * np.sqrt(n / (n - 1))
+    return Estimate(value, influence, n, float(n - 1))
+
+
+def _intercept(y: Bools, z: Floats) -> tuple[float, Floats]:
+    """Intercept with offset ``z``, and the rows' influence on it: the excess falls with it."""
+    widest = float(np.abs(z).max()) + float(np.abs(special.logit(y.mean()))) + 1.0  # brackets it
+    value = float(
+        optimize.brentq(lambda a: float(special.expit(a + z).sum() - y.sum()), -widest, widest)
+    )
+    fitted = special.expit(value + z)
+    return value, (y - fitted) / float((fitted * (1 - fitted)).sum())
+
+
+def _slope(y: Bools, z: Floats) -> tuple[float, Floats] | None:
+    """Slope on ``z``, and the rows' influence on it; None where the scores hardly differ."""
+    spread = float(z.std())
+    if spread < LEAST_SPREAD:
+        return None
+    design = np.column_stack([np.ones(len(z)), (z - z.mean()) / spread])  # or Newton overshoots
     with np.errstate(over="ignore"):  # of exp in a step too far, which the next one mends
-        found = Logit(y.astype(float), design, offset=None if slope else z).fit(
+        found = Logit(y.astype(float), design).fit(
             method="newton", maxiter=100, disp=False, warn_convergence=False
         )
     if not found.mle_retvals["converged"]:
-        return not_estimable(units, n, "the logistic regression did not converge")
+        return None
     part = (found.model.score_obs(found.params) @ found.cov_params())[:, -1]
-    influence = np.bincount(unit[rows], weights=part, minlength=units) * np.sqrt(n / (n - 1))
-    return Estimate(float(found.params[-1]), influence, n, float(n - 1))
+    return float(found.params[-1]) / spread, part / spread
 
 
 # -- underdiagnosis --------------------------------------------------------------------------

@@ -1,0 +1,129 @@
+"""One study: settings, places, cohort and stamp in one object.
+
+Every notebook begins with ``Study.open(...)``; every function that trains, draws, measures or
+writes for a study takes it as its first argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from fairdiff_lib.data import assets
+from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.disk.files import (
+    Layout,
+    make_stamp,
+    write_figure,
+    write_json,
+    write_table,
+)
+from fairdiff_lib.settings.options import Settings, load_settings, parse_overrides
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Study:
+    """A data set, a preset and what was changed of it, and where its files lie.
+
+    Attributes
+    ----------
+    settings : Settings
+    places : Layout
+    parameters : mapping
+        What the notebook was given, for the stamp.
+    """
+
+    settings: Settings
+    places: Layout
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def open(
+        cls,
+        preset: str = "quick",
+        dataset: str = "fairgenmed_simulated",
+        overrides: str = "",
+        data_root: str = "",
+        runs_root: str = "data/runs",
+        figures_root: str = "figures",
+        **parameters: Any,
+    ) -> Study:
+        """The study that a notebook's parameters name.
+
+        Parameters
+        ----------
+        preset, dataset : str
+        overrides : str
+            ``"training.steps=20 seeds=0,1"``.
+        data_root : str
+            Folder of real data; empty = data/real/<dataset>.
+        runs_root, figures_root : str
+            Relative ones are below the project.
+        **parameters
+            The notebook's own, as ``method`` and ``seed``.
+
+        Raises
+        ------
+        InputError
+            A preset, data set or setting that does not exist, or a value that it can't have.
+        """
+        settings = load_settings(preset, dataset, parse_overrides(overrides))
+        places = Layout(settings, data_root, runs_root, figures_root)
+        named = {"preset": preset, "dataset": dataset, "overrides": overrides, **parameters}
+        return cls(settings, places, named)
+
+    @cached_property
+    def cohort(self) -> Cohort:
+        """The cohort; simulated patients are drawn if they are not there.
+
+        Raises
+        ------
+        InputError
+            Real data that are missing or can't be read.
+        """
+        return assets.load_cohort(self.settings, self.places)
+
+    @cached_property
+    def stamp(self) -> dict[str, Any]:
+        """What every number of this study depends on, to stand beside it."""
+        return make_stamp(self.settings, self.cohort.data_hash, self.parameters)
+
+    def with_settings(self, settings: Settings) -> Study:
+        """The same study by other settings, in the same roots."""
+        return Study(settings, replace(self.places, settings=settings), self.parameters)
+
+    def publish(self, name: str, made: pd.DataFrame | Figure, folder: Path | None = None) -> Path:
+        """Write a table (CSV) or a figure (PNG) of this study with its stamp; its path.
+
+        Parameters
+        ----------
+        name : str
+            As ``tab02`` or ``fig03``.
+        made : DataFrame or Figure
+        folder : Path, optional
+            Instead of ``places.figures``.
+        """
+        path = (folder or self.places.figures) / name
+        if isinstance(made, pd.DataFrame):
+            return write_table(made, path.with_suffix(".csv"), self.stamp)
+        return write_figure(made, path, self.stamp)
+
+    def record(self, name: str, **scalars: Any) -> dict[str, Any]:
+        """Write a notebook's scalars as JSON, for tests and other notebooks; numpy's as plain ones.
+
+        NaN becomes None.
+        """
+        plain: dict[str, Any] = {}
+        for key, value in scalars.items():
+            item = value.item() if hasattr(value, "item") else value
+            plain[key] = None if isinstance(item, float) and item != item else item
+        write_json(self.places.records / f"{name}.json", plain)
+        return plain
