@@ -6,7 +6,7 @@ A rule's output is
 - its record, <runs>/<dataset>/records-<preset>-<digest>/jobs/<job>.json, written last.
 
 Datasets, models, images and classifiers are no outputs here: they lie in folders named by a
-digest of the settings they depend on (store.Layout), are written atomically, and are found again
+digest of the settings they depend on (store.Places), are written atomically, and are found again
 by the notebook, so a job that was killed goes on where it stopped. Records, unlike figures/, are
 not in git: a fresh clone runs everything.
 """
@@ -20,7 +20,7 @@ from fairdiff_lib.data.assets import load_cohort
 from fairdiff_lib.settings.options import load_settings, parse_overrides
 from fairdiff_lib.settings.methods import source_runs
 from fairdiff_lib.studies.verdict.protocol import protocol_path, write_protocol
-from fairdiff_lib.disk.files import PROJECT_ROOT, Layout, is_simulated
+from fairdiff_lib.disk.places import PROJECT_ROOT, Places, is_simulated
 
 # the scalars that all notebooks share; `fairdiff run` gives them (an empty one arrives as None)
 PRESET = str(config.get("preset") or "quick")
@@ -32,7 +32,7 @@ RUNS_ROOT = str(config.get("runs_root") or "data/runs")
 FIGURES_ROOT = str(config.get("figures_root") or "figures")
 
 SETTINGS = load_settings(PRESET, DATASET, parse_overrides(OVERRIDES))
-LAYOUT = Layout(SETTINGS, DATA_ROOT, RUNS_ROOT, FIGURES_ROOT)
+LAYOUT = Places(SETTINGS, DATA_ROOT, RUNS_ROOT, FIGURES_ROOT)
 SHARED = shlex.join(
     part
     for name, value in (

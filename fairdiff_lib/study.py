@@ -16,13 +16,9 @@ import pandas as pd
 
 from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.disk.files import (
-    Layout,
-    make_stamp,
-    write_figure,
-    write_json,
-    write_table,
-)
+from fairdiff_lib.disk.files import write_json
+from fairdiff_lib.disk.places import Places
+from fairdiff_lib.disk.stamps import make_stamp, publish_figure, publish_table
 from fairdiff_lib.settings.options import Settings, load_settings, parse_overrides
 
 if TYPE_CHECKING:
@@ -36,13 +32,13 @@ class Study:
     Attributes
     ----------
     settings : Settings
-    places : Layout
+    places : Places
     parameters : mapping
         What the notebook was given, for the stamp.
     """
 
     settings: Settings
-    places: Layout
+    places: Places
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -76,7 +72,7 @@ class Study:
             A preset, data set or setting that does not exist, or a value that it can't have.
         """
         settings = load_settings(preset, dataset, parse_overrides(overrides))
-        places = Layout(settings, data_root, runs_root, figures_root)
+        places = Places(settings, data_root, runs_root, figures_root)
         named = {"preset": preset, "dataset": dataset, "overrides": overrides, **parameters}
         return cls(settings, places, named)
 
@@ -113,8 +109,8 @@ class Study:
         """
         path = (folder or self.places.figures) / name
         if isinstance(made, pd.DataFrame):
-            return write_table(made, path.with_suffix(".csv"), self.stamp)
-        return write_figure(made, path, self.stamp)
+            return publish_table(made, path.with_suffix(".csv"), self.stamp)
+        return publish_figure(made, path, self.stamp)
 
     def record(self, name: str, **scalars: Any) -> dict[str, Any]:
         """Write a notebook's scalars as JSON, for tests and other notebooks; numpy's as plain ones.

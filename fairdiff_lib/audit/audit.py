@@ -41,7 +41,7 @@ from fairdiff_lib.audit.estimate import (
 from fairdiff_lib.audit.estimators import jackknife_units, macro_auc, mean_of_rows
 from fairdiff_lib.audit.kid import Kernel, as_features, kid
 from fairdiff_lib.audit.quality import manifold_scores
-from fairdiff_lib.settings.options import InputError, refuse_unknown
+from fairdiff_lib.settings.errors import InputError, refuse_unknown
 
 Estimator = Callable[[Groups], list[Estimate]]
 Key = tuple[str, str]

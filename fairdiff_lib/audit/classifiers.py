@@ -28,7 +28,7 @@ from fairdiff_lib.audit.estimate import (
 )
 from fairdiff_lib.audit.estimators import bootstrap_bca, macro_auc
 from fairdiff_lib.classify.predictions import PREDICTION_COLUMNS, UNKNOWN
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 LOW_IS_BETTER = ("brier", "ece", "fnr", "false_positive_rate")
 

@@ -12,7 +12,7 @@ from fairdiff_lib.audit.classifiers import Scored
 from fairdiff_lib.audit.estimate import MIN_UNITS, Bools, Floats, Ints
 from fairdiff_lib.audit.estimators import mean_of_rows, multiplicities
 from fairdiff_lib.audit.reliability import BINS, believed
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 POINTS = 51  # false-positive rates at which a ROC curve is read
 Row = dict[str, Any]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 from scipy.optimize import brentq
 
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

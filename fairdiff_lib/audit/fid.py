@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from fairdiff_lib.audit.estimate import Floats, Ints
 from fairdiff_lib.audit.estimators import multiplicities
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 BLOCKS = 20  # of units, for the jackknife
 UNITS_PER_FEATURE = 3  # FID needs that many subjects per feature, or its covariance is noise

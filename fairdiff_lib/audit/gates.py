@@ -24,7 +24,7 @@ from fairdiff_lib.audit.estimate import (
     group_units,
 )
 from fairdiff_lib.audit.kid import Kernel, as_features, kid, real_floor
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.sim.simulators import Ruler
 
 SHUFFLES = 5  # permutations that the shuffled control is averaged over

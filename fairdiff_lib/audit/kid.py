@@ -25,7 +25,7 @@ from fairdiff_lib.audit.estimate import (
 )
 from fairdiff_lib.audit.estimators import u_statistic
 from fairdiff_lib.audit.partners import CHUNK, partner_sums
-from fairdiff_lib.settings.options import InputError, refuse_unknown
+from fairdiff_lib.settings.errors import InputError, refuse_unknown
 
 MIN_STRATUM = 5  # units of a group that each condition level needs for a standardised KID
 

@@ -29,7 +29,7 @@ from fairdiff_lib.audit.estimate import (
 )
 from fairdiff_lib.audit.estimators import multiplicities
 from fairdiff_lib.audit.operating import threshold_at
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 AUC, FOUND, ALARMED, ADVANTAGE = (
     f"membership_{name}" for name in ("auc", "tpr", "fpr", "advantage")

@@ -23,7 +23,7 @@ from fairdiff_lib.audit.estimate import (
     not_estimable,
 )
 from fairdiff_lib.audit.estimators import mean_of_rows, multiplicities
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 TARGET = 0.8  # sensitivity, fixed beforehand: the same for every group and every classifier
 AT_EQUAL = "_at_equal_sensitivity"

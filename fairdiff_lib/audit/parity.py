@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdiff_lib.audit.estimate import Bools, Floats, Ints
-from fairdiff_lib.settings.options import refuse_unknown
+from fairdiff_lib.settings.errors import refuse_unknown
 
 
 def predicted_class(scores: Floats, threshold: float = 0.5) -> Ints:

@@ -25,7 +25,7 @@ from fairdiff_lib.audit.estimate import (
     without_error,
 )
 from fairdiff_lib.audit.kid import as_features, squared_distances
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 CHUNK = 512  # generated images at a time: bounds the memory
 NEARER = "nearer_to_training"

@@ -39,7 +39,7 @@ from fairdiff_lib.audit.fid import (
     fid_as_released,
 )
 from fairdiff_lib.audit.kid import Kernel, as_features, kid, real_floor, squared_distances
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 FLOOR_SPLITS = 100  # random halves of the reals
 NEIGHBOURS = 5  # of the manifolds of precision, recall, density and coverage

@@ -18,7 +18,7 @@ from scipy import stats
 
 from fairdiff_lib.audit.estimate import Floats, Ints
 from fairdiff_lib.audit.parity import psd
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 Images = NDArray[np.uint8]
 

@@ -25,7 +25,7 @@ from fairdiff_lib.audit.estimate import (
     not_estimable,
 )
 from fairdiff_lib.audit.estimators import bootstrap_bca, mean_of_rows
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 BINS = 10  # of equal mass
 UNITS_PER_BIN = 2  # subjects on average, for pairs within a bin

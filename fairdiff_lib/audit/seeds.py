@@ -17,7 +17,7 @@ from scipy import stats
 
 from fairdiff_lib.audit.audit import Audit, differences
 from fairdiff_lib.audit.estimate import Estimate, mean_estimate
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 LEAST_SEEDS = 5  # for a p-value
 OWN = ("seed", "n", "value", "low", "high", "note")

@@ -19,7 +19,7 @@ from statsmodels.stats.meta_analysis import combine_effects
 
 from fairdiff_lib.audit.audit import Audit
 from fairdiff_lib.audit.estimate import Floats, Levels
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 LEAST_GROUPS = 4  # fewer say too little about their spread
 SHRUNK_NOTE = "shrunken towards the mean of all intersections (empirical Bayes)"

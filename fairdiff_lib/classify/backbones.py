@@ -26,7 +26,8 @@ from transformers import (
 )
 
 from fairdiff_lib.classify.networks import DropPath, ResidualNetwork
-from fairdiff_lib.settings.options import ClassifierConfig, InputError
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import ClassifierConfig
 
 Heads = Sequence[tuple[str, int]]  # condition and its number of levels
 MOMENTUM = 0.1  # share of a new batch in the statistics that predictions use

@@ -26,7 +26,7 @@ from fairdiff_lib.classify.fit import Classifier
 from fairdiff_lib.classify.networks import contiguous, to_pixels
 from fairdiff_lib.classify.predictions import check_images
 from fairdiff_lib.disk.files import atomic_file
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 Images = NDArray[np.uint8]
 Features = NDArray[np.float32]

@@ -51,13 +51,8 @@ from fairdiff_lib.classify.predictions import (
     youden_threshold,
 )
 from fairdiff_lib.disk.files import atomic_folder, read_json, write_json
-from fairdiff_lib.settings.options import (
-    ClassifierConfig,
-    InputError,
-    LoopConfig,
-    check_classifier,
-    refuse_unknown,
-)
+from fairdiff_lib.settings.errors import InputError, refuse_unknown
+from fairdiff_lib.settings.options import ClassifierConfig, LoopConfig, check_classifier
 from fairdiff_lib.train.loop import fit
 
 __all__ = [

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fairdiff_lib.disk.files import atomic_file
-from fairdiff_lib.settings.options import ClassifierConfig, InputError
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import ClassifierConfig
 
 SELECTION_BATCH = 256  # validation images per pass
 SHIFT = 0.06  # largest augmenting shift, fraction of the image's side

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from fairdiff_lib.disk.files import read_table, write_table
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 UNKNOWN = "unknown"  # name of label -1 in a table
 PREDICTION_COLUMNS = ("image", "subject", "condition", "truth", "level", "probability")
@@ -288,7 +288,7 @@ class Watch:
         found = condition_auc(self.predict(network), self.labels, self.levels)
         self.looks[step] = found.assign(step=step)
         if self.path is not None:
-            write_table(pd.concat(self.looks.values()), self.path, None)
+            write_table(pd.concat(self.looks.values()), self.path)
 
     def table(self, selected: int) -> pd.DataFrame:
         """All looks by step: ``LOOK_COLUMNS``, selected is true at the given step.

@@ -26,9 +26,11 @@ from fairdiff_lib.classify.predictions import (
 )
 from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.disk.files import Layout, read_json, read_table, write_json, write_table
+from fairdiff_lib.disk.files import read_json, read_table, write_json, write_table
+from fairdiff_lib.disk.places import Places
 from fairdiff_lib.model import pipeline as diffusion
-from fairdiff_lib.settings.options import ClassifierConfig, InputError, Settings
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import ClassifierConfig, Settings
 
 REAL = "real"
 SPLITS = ("test", "val")  # whose probabilities are kept
@@ -51,7 +53,7 @@ def read_conditions(cohort: Cohort, source: str) -> Levels:
 
 def read_predictions(
     settings: Settings,
-    layout: Layout,
+    layout: Places,
     cohort: Cohort,
     source: str,
     seed: int,
@@ -102,7 +104,7 @@ def read_kept(folder: Path, levels: Levels, split: str = "test") -> pd.DataFrame
 
 
 def read_mismatched(
-    layout: Layout, cohort: Cohort, source: str, seed: int, name: str
+    layout: Places, cohort: Cohort, source: str, seed: int, name: str
 ) -> pd.DataFrame | None:
     """The same classifier on test images as fault E6 would show them; None for real sources.
 
@@ -116,7 +118,7 @@ def read_mismatched(
     return _read(path, PREDICTION_COLUMNS, read_conditions(cohort, source))
 
 
-def read_thresholds(layout: Layout, source: str, seed: int, name: str) -> dict[str, float]:
+def read_thresholds(layout: Places, source: str, seed: int, name: str) -> dict[str, float]:
     """Thresholds that validation gave, by condition of two levels."""
     return kept_thresholds(layout.classifier(source, seed, name))
 
@@ -127,12 +129,12 @@ def kept_thresholds(folder: Path) -> dict[str, float]:
     return {condition: cut for condition, cut in cuts.items() if cut is not None}
 
 
-def read_watched(layout: Layout, source: str, seed: int, name: str) -> pd.DataFrame:
+def read_watched(layout: Places, source: str, seed: int, name: str) -> pd.DataFrame:
     """What the classifier did on the test images at each look."""
     return read_table(layout.classifier(source, seed, name) / "watched.csv")
 
 
-def cost_table(settings: Settings, layout: Layout) -> pd.DataFrame:
+def cost_table(settings: Settings, layout: Places) -> pd.DataFrame:
     """Training seconds and steps of every fitted classifier: source, seed, classifier, ..."""
     rows = []
     for source, seed, name in downstream_runs(settings):
@@ -186,7 +188,7 @@ def real_images(part: Cohort, size: int, preparation: str) -> Images:
 
 def training_images(
     settings: Settings,
-    layout: Layout,
+    layout: Places,
     part: Cohort,
     source: str,
     seed: int,
@@ -247,10 +249,10 @@ def write_fit(
 ) -> None:
     """Write a run's folder; run.json, with the notes, last: it says that all is there."""
     classifier.save(folder / "classifier")
-    write_table(classifier.watched, folder / "watched.csv", None)
+    write_table(classifier.watched, folder / "watched.csv")
     parts = [_predict(classifier, judges.images[k], judges.parts[k]).assign(split=k)
              for k in SPLITS]  # fmt: skip
-    write_table(pd.concat(parts, ignore_index=True), folder / ALL, None)
+    write_table(pd.concat(parts, ignore_index=True), folder / ALL)
     cuts = {k: None if np.isnan(v) else v for k, v in classifier.thresholds.items()}
     own = {
         "data_hash": cohort.data_hash,
@@ -264,7 +266,7 @@ def write_fit(
 
 
 def _fit(
-    settings: Settings, layout: Layout, cohort: Cohort, source: str, seed: int, name: str
+    settings: Settings, layout: Places, cohort: Cohort, source: str, seed: int, name: str
 ) -> None:
     """Fit a source's classifier and write its folder."""
     config, folder = settings.classifier(name), layout.classifier(source, seed, name)
@@ -283,7 +285,7 @@ def _fit(
         faulty = turned_as_released(
             real_images(test, settings.model.image_size, "mismatched_as_released"), 1
         )
-        write_table(_predict(classifier, faulty, test), folder / MISMATCHED, None)
+        write_table(_predict(classifier, faulty, test), folder / MISMATCHED)
     write_fit(folder, cohort, classifier, judges)
 
 

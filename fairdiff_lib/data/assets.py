@@ -14,22 +14,16 @@ import pandas as pd
 
 from fairdiff_lib.audit.gates import reconstruction_r2
 from fairdiff_lib.data.cohort import Cohort, read_cohort, spec_for
-from fairdiff_lib.disk.files import (
-    CARD,
-    Layout,
-    is_simulated,
-    read_json,
-    read_table,
-    write_json,
-    write_table,
-)
-from fairdiff_lib.settings.options import InputError, Settings, as_dict
+from fairdiff_lib.disk.files import read_json, read_table, write_json, write_table
+from fairdiff_lib.disk.places import CARD, Places, is_simulated
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import Settings, as_dict
 from fairdiff_lib.sim.simulators import ruler_for, simulate
 
 # -- the cohort ------------------------------------------------------------------------------
 
 
-def ensure_data(settings: Settings, layout: Layout) -> Path:
+def ensure_data(settings: Settings, layout: Places) -> Path:
     """Folder of the dataset; a simulated one is written if it isn't there.
 
     Raises
@@ -47,7 +41,7 @@ def ensure_data(settings: Settings, layout: Layout) -> Path:
     return layout.data
 
 
-def load_cohort(settings: Settings, layout: Layout) -> Cohort:
+def load_cohort(settings: Settings, layout: Places) -> Cohort:
     """The cohort, read and hashed once; later calls trust it while no file has changed.
 
     Raises
@@ -64,7 +58,7 @@ def load_cohort(settings: Settings, layout: Layout) -> Cohort:
         return Cohort(spec, table, root, read_json(notes)["data_hash"])
     own = settings.reading
     cohort = read_cohort(settings.dataset, root, coding=own.coding, split_seed=own.split_seed)
-    write_table(cohort.table, layout.cohort / "cohort.csv", None)
+    write_table(cohort.table, layout.cohort / "cohort.csv")
     write_json(notes, {"data_hash": cohort.data_hash, "mark": mark})
     return cohort
 

@@ -23,7 +23,7 @@ from fairdiff_lib.data.reading import (
     refuse_duplicates,
 )
 from fairdiff_lib.disk.files import hash_file
-from fairdiff_lib.settings.options import InputError, refuse_unknown
+from fairdiff_lib.settings.errors import InputError, refuse_unknown
 
 WITHOUT, WITH = "non Pleural Effusion", "Pleural Effusion"  # as the published prompt says it
 # D4: what an uncertain label (-1) is read as; "zeros", the default, is as released

@@ -22,7 +22,8 @@ from fairdiff_lib.data.chexpert import DRAWN, FINDINGS, LEVELS, NAMES, WITH, rea
 from fairdiff_lib.data.fairgenmed import read_fairgenmed
 from fairdiff_lib.data.ham10000 import AGE_LEVELS, DX, read_ham10000
 from fairdiff_lib.data.reading import SPLITS, UNKNOWN, Source, hash_images
-from fairdiff_lib.settings.options import CODINGS, InputError, refuse_unknown
+from fairdiff_lib.settings.errors import InputError, refuse_unknown
+from fairdiff_lib.settings.options import CODINGS
 
 Rows = Sequence[int] | npt.NDArray[np.int64] | npt.NDArray[np.bool_]
 

@@ -23,7 +23,7 @@ from fairdiff_lib.data.reading import (
     refuse_missing,
     token,
 )
-from fairdiff_lib.settings.options import InputError, refuse_unknown
+from fairdiff_lib.settings.errors import InputError, refuse_unknown
 
 _RACE = {
     "asian": "Asian",

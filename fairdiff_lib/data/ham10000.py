@@ -19,7 +19,7 @@ from fairdiff_lib.data.reading import (
     token,
 )
 from fairdiff_lib.disk.files import hash_file
-from fairdiff_lib.settings.options import InputError, refuse_unknown
+from fairdiff_lib.settings.errors import InputError, refuse_unknown
 
 DX = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 _MALIGNANT = {"default": ("akiec", "bcc", "mel"), "medfair": ("akiec", "mel")}

@@ -16,7 +16,7 @@ import pandas as pd
 from PIL import Image
 
 from fairdiff_lib.disk.files import hash_folder, read_table
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 UNKNOWN = "unknown"  # the level of a value that the source marks as not known
 SPLITS = ("train", "val", "test")

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from fairdiff_lib.methods.groups import Attributes, loss_gap
+from fairdiff_lib.settings.errors import InputError, refuse_unknown
 from fairdiff_lib.settings.methods import METHODS, config_of
-from fairdiff_lib.settings.options import InputError, MitigationConfig, refuse_unknown
+from fairdiff_lib.settings.options import MitigationConfig
 
 
 class Mitigation:

@@ -18,7 +18,7 @@ from fairdiff_lib.methods.base import Mitigation
 from fairdiff_lib.methods.groups import generator_for, level_counts
 from fairdiff_lib.methods.optimiser import SigmaPath
 from fairdiff_lib.methods.perturbation import FairBayesianPerturbation, RandomPerturbation
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 
 class MatchedLearningRate(Mitigation):

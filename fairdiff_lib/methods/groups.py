@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 Attributes = Mapping[str, tuple[str, ...]]  # attribute name -> level names, in the cohort's order
 

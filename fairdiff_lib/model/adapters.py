@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fairdiff_lib.disk.files import read_json, write_json
-from fairdiff_lib.settings.options import InputError, refuse_unknown
+from fairdiff_lib.settings.errors import InputError, refuse_unknown
 
 Prompts = Mapping[
     str, tuple[str, list[int]]

@@ -31,9 +31,11 @@ from tqdm.auto import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
-from fairdiff_lib.disk.files import Layout, atomic_file, atomic_folder, read_table, write_table
+from fairdiff_lib.disk.files import atomic_file, atomic_folder, read_table, write_table
+from fairdiff_lib.disk.places import Places
 from fairdiff_lib.model.adapters import AdaptedUNet, Adapter, load_adapter, save_adapter
-from fairdiff_lib.settings.options import InputError, ModelConfig, Settings, refuse_unknown
+from fairdiff_lib.settings.errors import InputError, refuse_unknown
+from fairdiff_lib.settings.options import ModelConfig, Settings
 
 diffusers_logging.disable_progress_bar()  # loading takes a second; its bars would fill notebooks
 transformers_logging.disable_progress_bar()
@@ -619,7 +621,7 @@ def _asked(pipeline: Any, prompts: Sequence[str], guidance: float) -> dict[str, 
     }
 
 
-def load_run(layout: Layout, method: str, seed: int) -> Any:
+def load_run(layout: Places, method: str, seed: int) -> Any:
     """The pipeline of a finished run, on the accelerator where there is one.
 
     Its U-Net holds the weights that ``generation.weights`` names (P7).
@@ -640,7 +642,7 @@ def load_run(layout: Layout, method: str, seed: int) -> Any:
 
 def generate(
     settings: Settings,
-    layout: Layout,
+    layout: Places,
     names: Sequence[str],
     prompts: Sequence[str],
     method: str,
@@ -675,7 +677,7 @@ def generate(
     config, folder = settings.generation, (root or layout.generated(method, seed)) / split
     seeds = [sample_seed(config.seed, f"{seed}/{split}/{name}") for name in names]
     manifest = pd.DataFrame({"image": names, "prompt": prompts, "seed": seeds})
-    write_table(manifest, folder / "manifest.csv", None)
+    write_table(manifest, folder / "manifest.csv")
     todo = [row for row, name in enumerate(names) if not (folder / f"{name}.png").is_file()]
     if not todo:
         return 0

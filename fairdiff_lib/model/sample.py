@@ -14,7 +14,8 @@ from fairdiff_lib.classify.features import Extractor, make_extractor
 from fairdiff_lib.classify.fit import Classifier, fit_classifier
 from fairdiff_lib.data.assets import gallery_rows, usual_profile
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.disk.files import Layout, atomic_file, locked, read_json, write_json
+from fairdiff_lib.disk.files import atomic_file, locked, read_json, write_json
+from fairdiff_lib.disk.places import Places
 from fairdiff_lib.model import pipeline as diffusion
 from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.train.loop import fixed_threads
@@ -27,7 +28,7 @@ BLUR = 1 / 32  # standard deviation of the blurred control, fraction of the imag
 # -- the encoder -----------------------------------------------------------------------------
 
 
-def load_encoder(settings: Settings, layout: Layout, cohort: Cohort) -> Classifier:
+def load_encoder(settings: Settings, layout: Places, cohort: Cohort) -> Classifier:
     """The feature encoder, trained once on the real training split for its conditions.
 
     One and the same for every method and seed. It never sees test images. Whichever job needs it
@@ -49,7 +50,7 @@ def load_encoder(settings: Settings, layout: Layout, cohort: Cohort) -> Classifi
 
 
 def _train_encoder(
-    settings: Settings, layout: Layout, cohort: Cohort, heads: Mapping[str, Sequence[str]]
+    settings: Settings, layout: Places, cohort: Cohort, heads: Mapping[str, Sequence[str]]
 ) -> Classifier:
     train, val = cohort.included().split("train"), cohort.included().split("val")
     size = settings.model.image_size
@@ -81,7 +82,7 @@ def blurred(images: np.ndarray) -> np.ndarray:
 
 
 def gallery_images(
-    settings: Settings, layout: Layout, cohort: Cohort, method: str, seed: int
+    settings: Settings, layout: Places, cohort: Cohort, method: str, seed: int
 ) -> np.ndarray:
     """Prompt gallery of a run: one condition changes at a time, a column keeps its noise.
 

@@ -26,9 +26,9 @@ from fairdiff_lib.audit.estimate import MIN_UNITS, Floats, Groups, Ints, group_u
 from fairdiff_lib.audit.estimators import block_jackknife, multiplicities
 from fairdiff_lib.audit.fid import BLOCKS, UNITS_PER_FEATURE, fid_resamples
 from fairdiff_lib.audit.kid import Kernel, fit_kernel, kid
-from fairdiff_lib.disk.files import make_provenance, write_table
+from fairdiff_lib.disk.stamps import make_provenance, publish_table
 from fairdiff_lib.run.surfaces import optimiser_benchmark, regret_table
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 FRESH = 1000  # first seed of the surfaces; the tests' are below
 ROWS_AT_ONCE = 1000  # of the naive kernel matrices
@@ -96,7 +96,7 @@ def check_output(path: Path | str) -> None:
 def write_benchmarks(table: pd.DataFrame, sizes: Sizes, path: Path | str) -> Path:
     """The table as CSV, its stamp as JSON beside it."""
     stamp = {"parameters": asdict(sizes), "simulated": True, **make_provenance()}
-    return write_table(table, path, stamp)
+    return publish_table(table, path, stamp)
 
 
 def bench_optimiser(surfaces: int, windows: int, path: Path | str) -> pd.DataFrame:
@@ -118,7 +118,7 @@ def bench_optimiser(surfaces: int, windows: int, path: Path | str) -> pd.DataFra
     if str(path):
         given = {"seeds": [seeds.start, seeds.stop - 1], "windows": windows}
         stamp = {"parameters": given, "simulated": True, **make_provenance()}
-        write_table(table, path, stamp)
+        publish_table(table, path, stamp)
     return table
 
 

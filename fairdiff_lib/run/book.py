@@ -15,19 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fairdiff_lib.disk.files import (
-    PROJECT_ROOT,
-    atomic_file,
-    atomic_folder,
-    read_json,
-    refuse_other,
-    write_json,
-)
+from fairdiff_lib.disk.files import atomic_file, atomic_folder, read_json, refuse_other, write_json
+from fairdiff_lib.disk.places import PROJECT_ROOT
 from fairdiff_lib.run import pages
 from fairdiff_lib.run.executed import joined
 from fairdiff_lib.run.shelf import Part, read_shelf, verdicts
 from fairdiff_lib.run.site import check_site
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 TEXTS = {  # the project's own pages -> where they stand in the book
     "README.md": "readme",

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from fairdiff_lib.disk.files import PROJECT_ROOT, refuse_other, write_json
+from fairdiff_lib.disk.files import refuse_other, write_json
+from fairdiff_lib.disk.places import PROJECT_ROOT
 from fairdiff_lib.run.graph import (
     STUDIES,
     Study,
@@ -34,7 +35,8 @@ from fairdiff_lib.run.notebook import (
 )
 from fairdiff_lib.run.profiles import Profile
 from fairdiff_lib.run.timings import note_timing, read_timings, write_expected
-from fairdiff_lib.settings.options import DATASETS, PRESETS, InputError, as_dict
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import DATASETS, PRESETS, as_dict
 
 if TYPE_CHECKING:
     from fairdiff_lib.data.cohort import Cohort

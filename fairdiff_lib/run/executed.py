@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fairdiff_lib.disk.files import read_json
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 INJECTED = "injected-parameters"  # papermill's tag of the cell that overrides the defaults
 

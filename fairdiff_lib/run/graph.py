@@ -23,17 +23,12 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, NoReturn
 
-from fairdiff_lib.disk.files import PROJECT_ROOT, Layout, is_simulated
+from fairdiff_lib.disk.places import PROJECT_ROOT, Places, is_simulated
 from fairdiff_lib.run.notebook import OURS, Job, check_methods, plan_job, read_failures
 from fairdiff_lib.run.profiles import LOCAL, Profile
 from fairdiff_lib.run.timings import expected, start_timings
-from fairdiff_lib.settings.options import (
-    InputError,
-    Settings,
-    load_settings,
-    parse_overrides,
-    refuse_unknown,
-)
+from fairdiff_lib.settings.errors import InputError, refuse_unknown
+from fairdiff_lib.settings.options import Settings, load_settings, parse_overrides
 from fairdiff_lib.studies import sweep_cells
 from fairdiff_lib.studies.ablation import arms
 from fairdiff_lib.studies.matrix import arms as matrix_arms
@@ -76,9 +71,9 @@ class Study:
         return load_settings(self.preset, self.dataset, parse_overrides(self.overrides))
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> Places:
         """Where everything lies."""
-        return Layout(self.settings, self.data_root, self.runs_root, self.figures_root)
+        return Places(self.settings, self.data_root, self.runs_root, self.figures_root)
 
     @property
     def runs(self) -> Path:

@@ -9,7 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fairdiff_lib.disk.files import git, hash_file, read_json
+from fairdiff_lib.disk.files import hash_file, read_json
+from fairdiff_lib.disk.stamps import git
 from fairdiff_lib.show.latex import origin_of
 
 OK, BROKEN, UNVERIFIABLE = "ok", "BROKEN", "unverifiable"

@@ -20,14 +20,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from fairdiff_lib.disk.files import PROJECT_ROOT, atomic_file, read_json, write_json
-from fairdiff_lib.settings.options import (
-    InputError,
-    Settings,
-    load_settings,
-    parse_overrides,
-    refuse_unknown,
-)
+from fairdiff_lib.disk.files import atomic_file, read_json, write_json
+from fairdiff_lib.disk.places import PROJECT_ROOT
+from fairdiff_lib.settings.errors import InputError, refuse_unknown
+from fairdiff_lib.settings.options import Settings, load_settings, parse_overrides
 
 NOTEBOOKS = PROJECT_ROOT / "notebooks"
 BASE = "base"  # the "method" of the job that trains what every method starts from

@@ -19,8 +19,8 @@ from typing import Any
 
 import yaml
 
-from fairdiff_lib.disk.files import PROJECT_ROOT
-from fairdiff_lib.settings.options import InputError, refuse_unknown
+from fairdiff_lib.disk.places import PROJECT_ROOT
+from fairdiff_lib.settings.errors import InputError, refuse_unknown
 
 PROFILES = PROJECT_ROOT / "profiles"
 PARTITION = "slurm_partition"  # as the executor calls it among a job's resources

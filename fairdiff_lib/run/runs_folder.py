@@ -11,7 +11,8 @@ from pathlib import Path
 
 from fairdiff_lib.data.assets import folder_mark
 from fairdiff_lib.data.cohort import spec_for
-from fairdiff_lib.disk.files import Layout, read_json, read_table
+from fairdiff_lib.disk.files import read_json, read_table
+from fairdiff_lib.disk.places import Places
 from fairdiff_lib.run.links import BROKEN, OK, UNVERIFIABLE, Link, commit_link, judge
 from fairdiff_lib.run.stages import result_of
 from fairdiff_lib.studies import sweep_cells
@@ -20,12 +21,12 @@ from fairdiff_lib.studies.matrix import arms as matrix_arms
 GONE = "isn't in the runs folder"
 
 
-def folder_links(layout: Layout, notebook: str, jobs: list[str], data_hash: str) -> Iterator[Link]:
+def folder_links(layout: Places, notebook: str, jobs: list[str], data_hash: str) -> Iterator[Link]:
     """Links of what a notebook's jobs left, as far as it is here.
 
     Parameters
     ----------
-    layout : Layout
+    layout : Places
     notebook : str
         The one that made the table; those of some studies have runs of their own.
     jobs : list of str
@@ -45,7 +46,7 @@ def folder_links(layout: Layout, notebook: str, jobs: list[str], data_hash: str)
         yield from map(images_link, _sweep_folders(layout))
 
 
-def cohort_link(layout: Layout, data_hash: str) -> Link:
+def cohort_link(layout: Places, data_hash: str) -> Link:
     """Whether the cohort is of the stamp's data, and these have not been touched since."""
     name, notes = f"{layout.cohort.name}/", layout.cohort / "cohort.json"
     if not notes.is_file():
@@ -84,7 +85,7 @@ def images_link(folder: Path) -> Link:
     return judge(name, [problem] if problem else [], f"{len(names)} images, as listed")
 
 
-def matrix_link(layout: Layout, data_hash: str) -> Link:
+def matrix_link(layout: Places, data_hash: str) -> Link:
     """Whether the downstream matrix's classifiers are there, and of the stamp's data."""
     name, runs = f"{layout.matrix.name}/", matrix_arms.matrix_runs(layout.settings.matrix)
     found = [notes for run in runs for notes in [_matrix_notes(layout, run)] if notes]
@@ -98,7 +99,7 @@ def matrix_link(layout: Layout, data_hash: str) -> Link:
     return Link(name, OK, f"{len(runs)} classifiers, same data")
 
 
-def _matrix_notes(layout: Layout, run: matrix_arms.MatrixRun) -> dict[str, str]:
+def _matrix_notes(layout: Places, run: matrix_arms.MatrixRun) -> dict[str, str]:
     """What a classifier's folder says of itself, whatever attribute it was balanced over."""
     for attribute in spec_for(layout.settings.dataset).attributes:
         path = matrix_arms.folder_of(layout, run, attribute.name) / "run.json"
@@ -108,7 +109,7 @@ def _matrix_notes(layout: Layout, run: matrix_arms.MatrixRun) -> dict[str, str]:
     return {}
 
 
-def _sweep_folders(layout: Layout) -> Iterator[Path]:
+def _sweep_folders(layout: Places) -> Iterator[Path]:
     own = layout.settings
     for cell in sweep_cells.cells_of(own):
         drawn = replace(layout, settings=replace(own, generation=cell.of(own.generation)))

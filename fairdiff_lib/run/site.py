@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from fairdiff_lib.disk.files import PROJECT_ROOT
+from fairdiff_lib.disk.places import PROJECT_ROOT
 
 LOADED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href"}
 ASIDE = ("_static", "_downloads")  # the theme's own templates; files as they were

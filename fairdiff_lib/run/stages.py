@@ -1,6 +1,6 @@
 """Jobs that a table rests on, and the folder that each of them fills.
 
-A folder's name holds a digest of the settings that the job depends on (``store.Layout``), so two
+A folder's name holds a digest of the settings that the job depends on (``store.Places``), so two
 settings are the same to a job where they name the same folder.
 """
 
@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fairdiff_lib.disk.files import Layout, is_simulated
-from fairdiff_lib.settings.options import InputError, load_settings, parse_overrides
+from fairdiff_lib.disk.places import Places, is_simulated
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import load_settings, parse_overrides
 
 BASE = "03_train_base"
 PER_RUN = ("03_train", "04_generate")  # a job for each method and seed
@@ -71,7 +72,7 @@ def method_and_seed(job: str) -> tuple[str, int]:
     return method, int(seed)
 
 
-def result_of(layout: Layout, job: str) -> Path:
+def result_of(layout: Places, job: str) -> Path:
     """The folder that a job of ``ORDER`` fills; of an audit, that of the study's records."""
     fixed = {"02_simulators": layout.data, "01_cohorts": layout.cohort, BASE: layout.base}
     if job in fixed:
@@ -92,4 +93,4 @@ def is_same(job: str, preset: str, dataset: str, overrides: tuple[str, str]) -> 
         found = [load_settings(preset, dataset, parse_overrides(text)) for text in overrides]
     except InputError:
         return False
-    return len({result_of(Layout(settings), job) for settings in found}) == 1
+    return len({result_of(Places(settings), job) for settings in found}) == 1

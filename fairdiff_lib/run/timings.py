@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fairdiff_lib.disk.files import hardware, is_simulated, read_json, read_table, write_json
+from fairdiff_lib.disk.files import read_json, read_table, write_json
+from fairdiff_lib.disk.places import is_simulated
+from fairdiff_lib.disk.stamps import hardware
 from fairdiff_lib.run.notebook import Job
 from fairdiff_lib.settings.options import Settings
 

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fairdiff_lib.disk.files import Layout, git, read_json, read_table
+from fairdiff_lib.disk.files import read_json, read_table
+from fairdiff_lib.disk.places import Places
+from fairdiff_lib.disk.stamps import git
 from fairdiff_lib.run.executed import Executed, cells_of, read_executed, text_of
 from fairdiff_lib.run.links import (
     BROKEN,
@@ -31,13 +33,8 @@ from fairdiff_lib.run.links import (
 from fairdiff_lib.run.notebook import all_notebooks
 from fairdiff_lib.run.runs_folder import folder_links
 from fairdiff_lib.run.stages import is_same, stages_of
-from fairdiff_lib.settings.options import (
-    InputError,
-    Settings,
-    as_dict,
-    load_settings,
-    parse_overrides,
-)
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import Settings, as_dict, load_settings, parse_overrides
 from fairdiff_lib.studies.ablation import arms
 from fairdiff_lib.studies.ablation.recorded import COMPARABLE
 from fairdiff_lib.studies.report import CONTENTS
@@ -252,7 +249,7 @@ class _Chain:
         if settings is None:
             return
         there = {path.name for path in paths}
-        wanted = [arms.path_of(Layout(settings), *run).name for run in arms.runs_of(settings)]
+        wanted = [arms.path_of(Places(settings), *run).name for run in arms.runs_of(settings)]
         missing = [name for name in wanted if name not in there]
         if missing:
             yield f"{len(missing)} of {len(wanted)} runs are missing, as {missing[0]}"
@@ -318,7 +315,7 @@ class _Chain:
             detail = "the preset's settings have changed since: folders of runs can't be named"
             yield Link("runs folder", UNVERIFIABLE, detail)
             return
-        layout = Layout(settings, self.data_root, self.runs_root)
+        layout = Places(settings, self.data_root, self.runs_root)
         if not layout.cohort.parent.is_dir():
             yield Link("runs folder", UNVERIFIABLE, f"{self.runs_root} isn't here: not checked")
             return

@@ -23,7 +23,7 @@ from fairdiff_lib.disk.files import atomic_file, read_json, read_table, refuse_o
 from fairdiff_lib.run.executed import cells_of, joined, text_of
 from fairdiff_lib.run.graph import Study, run_graph
 from fairdiff_lib.run.links import broken, count, stamp_links
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 TIMED = re.compile("seconds|optimiser_share|measure_share|memory")  # names of what a clock gave
 IGNORED = "nbval-ignore-output"  # nbval's tag for a cell that runs without being compared

@@ -14,19 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from fairdiff_lib.settings.errors import InputError, refuse_unknown
 from fairdiff_lib.settings.methods import METHODS, config_of, fields_of, later, option
 from fairdiff_lib.settings.methods import MitigationConfig as MitigationConfig
 from fairdiff_lib.settings.populations import Simulator, simulator_for
 from fairdiff_lib.settings.populations import SimulatorConfig as SimulatorConfig
 
 T = TypeVar("T")
-
-
-class InputError(ValueError):
-    """Bad input from outside: one line that names the file, row or field and what was expected.
-
-    The command line prints the line and exits with code 2.
-    """
 
 
 # what labels are read as, by dataset; others have the default alone
@@ -360,12 +354,6 @@ def without_later(value: Any) -> Any:
         for f in dataclasses.fields(value)
         if not (f.metadata.get("later") and getattr(value, f.name) == f.default)
     }
-
-
-def refuse_unknown(kind: str, name: str, known: Mapping[str, Any] | tuple[str, ...]) -> None:
-    """Raise :class:`InputError` that lists the known names unless ``name`` is one of them."""
-    if name not in known:
-        raise InputError(f"unknown {kind} {name!r}; known: {', '.join(sorted(known))}")
 
 
 def load_settings(

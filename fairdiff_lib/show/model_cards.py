@@ -14,14 +14,8 @@ import pandas as pd
 from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData
 
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.disk.files import (
-    CARD,
-    PROJECT_ROOT,
-    Layout,
-    atomic_file,
-    is_simulated,
-    read_json,
-)
+from fairdiff_lib.disk.files import atomic_file, read_json
+from fairdiff_lib.disk.places import CARD, PROJECT_ROOT, Places, is_simulated
 from fairdiff_lib.settings.methods import config_of, fields_of
 from fairdiff_lib.settings.options import Settings, as_dict
 from fairdiff_lib.show.style import dataset_name, limits, look_of
@@ -46,7 +40,7 @@ DEPARTURES = (
 
 
 def publish_model_card(
-    settings: Settings, layout: Layout, cohort: Cohort, method: str, seed: int
+    settings: Settings, layout: Places, cohort: Cohort, method: str, seed: int
 ) -> str:
     """Copy a finished run's card to the study's figures; a line that says where it lies.
 
@@ -61,7 +55,7 @@ def publish_model_card(
 
 
 def publish_dataset_card(
-    settings: Settings, layout: Layout, cohort: Cohort, stamp: Mapping[str, Any]
+    settings: Settings, layout: Places, cohort: Cohort, stamp: Mapping[str, Any]
 ) -> str:
     """Write a simulated dataset's card into its folder and to the figures; says where it lies."""
     if not is_simulated(settings.dataset):
@@ -69,7 +63,7 @@ def publish_dataset_card(
     return _published(write_dataset_card(settings, layout, cohort, stamp), layout, "dataset.md")
 
 
-def _published(card: Path, layout: Layout, name: str) -> str:
+def _published(card: Path, layout: Places, name: str) -> str:
     with atomic_file(layout.figures / "cards" / name) as temporary:
         temporary.write_bytes(card.read_bytes())
     return f"Intended use, limits and how it was made: [{name}](../cards/{name})."
@@ -109,7 +103,7 @@ def write_model_card(folder: Path, settings: Settings, cohort: Cohort, method: s
 
 
 def write_dataset_card(
-    settings: Settings, layout: Layout, cohort: Cohort, stamp: Mapping[str, Any]
+    settings: Settings, layout: Places, cohort: Cohort, stamp: Mapping[str, Any]
 ) -> Path:
     """Write the card of a simulated dataset: its datasheet, its settings and its counts.
 

@@ -23,8 +23,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from pandas.io.formats.style import Styler
 
-from fairdiff_lib.disk.files import is_simulated, write_figure
-from fairdiff_lib.settings.options import InputError, refuse_unknown
+from fairdiff_lib.disk.places import is_simulated
+from fairdiff_lib.disk.stamps import publish_figure
+from fairdiff_lib.settings.errors import InputError, refuse_unknown
 
 WIDTH = 7.0  # inches: a page's text width
 STYLE: Any = {
@@ -323,7 +324,7 @@ def save(fig: Figure, path: Path, stamp: Mapping[str, Any]) -> Path:
         From ``store.make_stamp``.
     """
     with matplotlib.rc_context(STYLE):
-        return write_figure(fig, path, stamp)
+        return publish_figure(fig, path, stamp)
 
 
 def as_png(fig: Figure) -> bytes:

@@ -14,7 +14,8 @@ from statsmodels.stats.proportion import proportion_confint
 
 from fairdiff_lib.audit.seeds import summarise_seeds
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.disk.files import Layout, read_table
+from fairdiff_lib.disk.files import read_table
+from fairdiff_lib.disk.places import Places
 
 SPLITS = ("train", "val", "test")
 
@@ -189,7 +190,7 @@ def failed_gates(gates: pd.DataFrame) -> list[str]:
 GATE_COLUMNS = ("dataset", "gate", "passed", "method", "seeds", "value", "comparison", "threshold")
 
 
-def gate_notes(layout: Layout) -> list[str]:
+def gate_notes(layout: Places) -> list[str]:
     """Lines for the gates that failed, from tab_gates.csv; says so if there is none."""
     path = layout.figures / "tab_gates.csv"
     if not path.is_file():
@@ -197,7 +198,7 @@ def gate_notes(layout: Layout) -> list[str]:
     return failed_gates(as_read(read_table(path, GATE_COLUMNS, dtype={"seeds": str})))
 
 
-def gate_notes_of_all(layout: Layout) -> list[str]:
+def gate_notes_of_all(layout: Places) -> list[str]:
     """The same for every dataset of the preset, each line with its dataset."""
     found = []
     for path in sorted(layout.figures.parent.glob("*/tab_gates.csv")):

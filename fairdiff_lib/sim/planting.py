@@ -15,7 +15,7 @@ from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
 from fairdiff_lib.disk.files import read_table
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.populations import Simulator
 
 T = TypeVar("T")

@@ -19,7 +19,8 @@ import pandas as pd
 from PIL import Image
 
 from fairdiff_lib.disk.files import atomic_folder, write_json
-from fairdiff_lib.settings.options import InputError, Settings, SimulatorConfig, as_dict
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import Settings, SimulatorConfig, as_dict
 from fairdiff_lib.sim.fundus import Eye, render
 from fairdiff_lib.sim.measure import measure_cup_disc_ratio
 from fairdiff_lib.sim.planting import (

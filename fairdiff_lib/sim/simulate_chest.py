@@ -18,7 +18,8 @@ from PIL import Image
 
 from fairdiff_lib.data.chexpert import FINDINGS, WORKBOOK
 from fairdiff_lib.disk.files import atomic_folder, write_json
-from fairdiff_lib.settings.options import InputError, as_dict
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import as_dict
 from fairdiff_lib.settings.populations import ChestConfig
 from fairdiff_lib.sim.chest import Film, render
 from fairdiff_lib.sim.planting import (

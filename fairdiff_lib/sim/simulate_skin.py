@@ -18,7 +18,8 @@ import pandas as pd
 from PIL import Image
 
 from fairdiff_lib.disk.files import atomic_folder, write_json
-from fairdiff_lib.settings.options import InputError, as_dict
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import as_dict
 from fairdiff_lib.settings.populations import DermatoscopyConfig
 from fairdiff_lib.sim.lesions import Lesion, render
 from fairdiff_lib.sim.planting import (

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fairdiff_lib.data.chexpert import WITH, WITHOUT
-from fairdiff_lib.disk.files import is_simulated
-from fairdiff_lib.settings.options import InputError, Settings
+from fairdiff_lib.disk.places import is_simulated
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.settings.populations import ChestConfig, DermatoscopyConfig, SimulatorConfig
 from fairdiff_lib.sim.measure import measure_cup_disc_ratio
 from fairdiff_lib.sim.measure_chest import measure_effusion

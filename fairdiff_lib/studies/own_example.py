@@ -61,7 +61,7 @@ def write_example(folder: Path | str, seed: int = 0, blur: float = BLUR) -> tupl
                 path = f"{name}/{row['subject']}.png"
                 picture.save(place / path)
                 rows.append({"path": path, **row, "score": _square_score(picture)})
-            write_table(pd.DataFrame(rows), place / f"{name}.csv", None)
+            write_table(pd.DataFrame(rows), place / f"{name}.csv")
     return folder / f"{NAMES[0]}.csv", folder / f"{NAMES[1]}.csv"
 
 

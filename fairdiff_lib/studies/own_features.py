@@ -14,7 +14,8 @@ from fairdiff_lib.audit.kid import Kernel, fit_kernel
 from fairdiff_lib.classify.features import BATCH, Extractor, Features, Scale, make_extractor
 from fairdiff_lib.classify.fit import Classifier, fit_classifier
 from fairdiff_lib.data.cohort import load_image
-from fairdiff_lib.settings.options import InputError, load_settings
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import load_settings
 from fairdiff_lib.studies.own_tables import LEAST_SIDE, OwnImages, OwnSet
 
 DEFAULT_FEATURES = "texture"

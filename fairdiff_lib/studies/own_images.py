@@ -27,14 +27,10 @@ from fairdiff_lib.audit.kid import (
     standardised_kid,
 )
 from fairdiff_lib.audit.shrinkage import crossed, intersection_rows
-from fairdiff_lib.disk.files import (
-    atomic_folder,
-    is_simulated,
-    make_provenance,
-    write_json,
-    write_table,
-)
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.disk.files import atomic_folder, write_json, write_table
+from fairdiff_lib.disk.places import is_simulated
+from fairdiff_lib.disk.stamps import make_provenance
+from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.show.cards import ENDPOINT, Facts, with_floor, write_card
 from fairdiff_lib.show.words import about_small_levels, one_at_a_time
 from fairdiff_lib.studies.own_features import DEFAULT_FEATURES, LABEL_FREE, Measured, measure
@@ -185,14 +181,14 @@ def write_audit(result: OwnAudit, folder: Path | str, *, force: bool = False) ->
     refuse_taken(folder, force)
     with atomic_folder(folder) as place:
         write_card(result.audit, result.facts, place, result.stamp)
-        write_table(result.by_group, place / "by_group.csv", None)
-        write_table(result.audit.contrasts, place / "contrasts.csv", None)
-        write_table(result.audit.summary, place / "summary.csv", None)
+        write_table(result.by_group, place / "by_group.csv")
+        write_table(result.audit.contrasts, place / "contrasts.csv")
+        write_table(result.audit.summary, place / "summary.csv")
         if result.standardised is not None:
             table = result.standardised.contrasts
-            write_table(table, place / "contrasts_standardised.csv", None)
+            write_table(table, place / "contrasts_standardised.csv")
         if not result.intersections.empty:
-            write_table(result.intersections, place / "intersections.csv", None)
+            write_table(result.intersections, place / "intersections.csv")
         write_json(place / STAMP, result.stamp)
     return folder
 

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from fairdiff_lib.audit.estimate import MIN_UNITS
 from fairdiff_lib.data.reading import line_of, read_text_csv, refuse_duplicates
 from fairdiff_lib.disk.files import hash_file
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 PATH = "path"  # the column that names the image, from the CSV's own folder
 NOT_GIVEN = ("", "unknown", "nan", "na", "n/a")  # lower case; "none" may be a level of its own

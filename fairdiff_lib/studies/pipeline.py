@@ -32,7 +32,8 @@ from fairdiff_lib.classify.runs import (
 )
 from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.disk.files import Layout, locked, read_json
+from fairdiff_lib.disk.files import locked, read_json
+from fairdiff_lib.disk.places import Places
 from fairdiff_lib.model import pipeline as diffusion
 from fairdiff_lib.model import sample as imaging
 from fairdiff_lib.settings.options import Settings
@@ -45,7 +46,7 @@ from fairdiff_lib.train.loop import process_count
 
 
 def train(
-    settings: Settings, layout: Layout, cohort: Cohort, method: str, seed: int
+    settings: Settings, layout: Places, cohort: Cohort, method: str, seed: int
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Train the base or fine-tune by a method, unless it is done; its history and run.json.
 
@@ -90,7 +91,7 @@ def _finished(folder: Path, cohort: Cohort) -> bool:
 
 
 def generate(
-    settings: Settings, layout: Layout, cohort: Cohort, method: str, seed: int
+    settings: Settings, layout: Places, cohort: Cohort, method: str, seed: int
 ) -> pd.DataFrame:
     """Images for the test and the training prompts, and the prompt gallery.
 
@@ -119,7 +120,7 @@ def generate(
 
 
 def collect_examples(
-    settings: Settings, layout: Layout, cohort: Cohort, seed: int, methods: Sequence[str]
+    settings: Settings, layout: Places, cohort: Cohort, seed: int, methods: Sequence[str]
 ) -> tuple[dict[str, Any], list[str]]:
     """F2's images by source ("real" and the methods), and the names of its columns."""
     rows, names = assets.group_examples(cohort)
@@ -132,7 +133,7 @@ def collect_examples(
 
 
 def collect_gallery(
-    settings: Settings, layout: Layout, cohort: Cohort, seed: int, methods: Sequence[str]
+    settings: Settings, layout: Places, cohort: Cohort, seed: int, methods: Sequence[str]
 ) -> dict[str, Any]:
     """F6's images by method; the rows are ``assets.gallery_rows``."""
     return {
@@ -193,7 +194,7 @@ def path_rows(history: pd.DataFrame) -> pd.DataFrame:
     return first
 
 
-def method_runs(settings: Settings, layout: Layout) -> list[tuple[str, Path]]:
+def method_runs(settings: Settings, layout: Places) -> list[tuple[str, Path]]:
     """(method, folder) of every run of a study."""
     return [(method, layout.run(method, seed)) for method, seed in assets.runs_of(settings)]
 
@@ -201,7 +202,7 @@ def method_runs(settings: Settings, layout: Layout) -> list[tuple[str, Path]]:
 # -- 07: downstream --------------------------------------------------------------------------
 
 
-def collect_downstream(settings: Settings, layout: Layout, cohort: Cohort) -> pd.DataFrame:
+def collect_downstream(settings: Settings, layout: Places, cohort: Cohort) -> pd.DataFrame:
     """Classifiers trained on real or generated images, tested on real images.
 
     Returns
@@ -237,7 +238,7 @@ def _labels(settings: Settings, source: str, seed: int, name: str) -> dict[str, 
     return {"dataset": settings.dataset, "source": source, "seed": seed, "classifier": label}
 
 
-def downstream_contrasts(settings: Settings, layout: Layout, cohort: Cohort) -> pd.DataFrame:
+def downstream_contrasts(settings: Settings, layout: Places, cohort: Cohort) -> pd.DataFrame:
     """Differences between levels in what the classifiers do, mean over seeds; all exploratory.
 
     Returns
@@ -264,7 +265,7 @@ def downstream_contrasts(settings: Settings, layout: Layout, cohort: Cohort) -> 
     return tables.with_notes(table, tables.gate_notes(layout))
 
 
-def downstream_changes(settings: Settings, layout: Layout, cohort: Cohort) -> pd.DataFrame:
+def downstream_changes(settings: Settings, layout: Places, cohort: Cohort) -> pd.DataFrame:
     """Classifiers of generated images against the baseline's and against real ones, by seed.
 
     AUC and accuracy by level, and both equity-scaled by attribute: paired by seed and subject,

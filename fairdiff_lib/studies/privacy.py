@@ -18,10 +18,11 @@ from fairdiff_lib.audit.seeds import SEED_INTERVAL
 from fairdiff_lib.classify.runs import REAL
 from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.disk.files import Layout
+from fairdiff_lib.disk.places import Places
 from fairdiff_lib.model import pipeline as diffusion
 from fairdiff_lib.model import sample as imaging
-from fairdiff_lib.settings.options import InputError, Settings
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.studies.harm.tables import Tables, finish
 from fairdiff_lib.studies.quality import Space, feature_spaces
 
@@ -56,7 +57,7 @@ class Known:
     everyone: Groups
 
 
-def collect_privacy(settings: Settings, layout: Layout, cohort: Cohort) -> Tables:
+def collect_privacy(settings: Settings, layout: Places, cohort: Cohort) -> Tables:
     """Both audits of every run, by group; contrasts between levels are exploratory.
 
     Returns
@@ -121,7 +122,7 @@ def share_rows(one: Audit) -> pd.DataFrame:
     return rows
 
 
-def read_known(settings: Settings, layout: Layout, cohort: Cohort) -> Known:
+def read_known(settings: Settings, layout: Places, cohort: Cohort) -> Known:
     """Features and latents of all real images: found again in the cache, or made."""
     if not settings.audit.loss_timesteps:
         raise InputError(
@@ -188,7 +189,7 @@ def nearest_audits(known: Known, made: Sequence[Floats]) -> list[Audit]:
     ]
 
 
-def attack(known: Known, layout: Layout, method: str, seed: int) -> dict[str, Audit]:
+def attack(known: Known, layout: Places, method: str, seed: int) -> dict[str, Audit]:
     """Membership inference on one run, by its loss at fixed timesteps and each image's own noise.
 
     The noise of an image is the same for every run, so that runs are compared on equal terms.

@@ -29,7 +29,7 @@ from fairdiff_lib.classify.features import Extractor, Scale, extract, make_extra
 from fairdiff_lib.classify.fit import Classifier
 from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.disk.files import Layout
+from fairdiff_lib.disk.places import Places
 from fairdiff_lib.model import pipeline as diffusion
 from fairdiff_lib.model import sample as imaging
 from fairdiff_lib.settings.options import Settings
@@ -114,7 +114,7 @@ def real_space(extractor: Extractor, cache: Path, train_images: Any, test_images
 
 
 def feature_spaces(
-    settings: Settings, layout: Layout, encoder: Classifier, train_images: Any, test_images: Any
+    settings: Settings, layout: Places, encoder: Classifier, train_images: Any, test_images: Any
 ) -> tuple[Space, ...]:
     """The primary feature space, then the sensitivity's where there is one."""
     own = settings.audit
@@ -163,7 +163,7 @@ class Fixed:
     reconstruction: Any
 
 
-def fix(settings: Settings, layout: Layout, cohort: Cohort, rule: Protocol) -> Fixed:
+def fix(settings: Settings, layout: Places, cohort: Cohort, rule: Protocol) -> Fixed:
     """Encoder, feature spaces and groups of a study: found again, or made from real images."""
     encoder = imaging.load_encoder(settings, layout, cohort)
     kept, size, own = cohort.included(), settings.model.image_size, settings.audit
@@ -281,7 +281,7 @@ def run_table(
     return pd.concat(found, ignore_index=True)[list(COLUMNS)]
 
 
-def denoising_losses(fixed: Fixed, layout: Layout, method: str, seed: int) -> Floats | None:
+def denoising_losses(fixed: Fixed, layout: Places, method: str, seed: int) -> Floats | None:
     """Mean denoising loss of each real test image at the settings' timesteps, noise fixed.
 
     The same latents, timesteps and noise for every run; None where no timestep is named.
@@ -325,7 +325,7 @@ def run_gates(fixed: Fixed, images: Any, generated: Floats, labels: Any) -> pd.D
 
 
 def collect_quality(
-    settings: Settings, layout: Layout, cohort: Cohort, rule: Protocol
+    settings: Settings, layout: Places, cohort: Cohort, rule: Protocol
 ) -> QualityResult:
     """Quality of every method and seed by attribute and condition, after the gates.
 

@@ -10,15 +10,11 @@ import pandas as pd
 
 from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.disk.files import (
-    Layout,
-    locked,
-    read_json,
-    read_table,
-    write_stamp,
-    write_table,
-)
-from fairdiff_lib.settings.options import InputError, Settings
+from fairdiff_lib.disk.files import locked, read_json, read_table, write_table
+from fairdiff_lib.disk.places import Places
+from fairdiff_lib.disk.stamps import write_stamp
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.show import latex, tables
 from fairdiff_lib.studies.verdict.claims import Evidence
 from fairdiff_lib.studies.verdict.findings import ABLATION
@@ -78,7 +74,7 @@ def downstream_scalars(table: pd.DataFrame, condition: str) -> dict[str, Any]:
     }
 
 
-def study_table(settings: Settings, layout: Layout) -> pd.DataFrame:
+def study_table(settings: Settings, layout: Places) -> pd.DataFrame:
     """Every run of the study: method, seed, steps, and what it cost."""
     folders = [
         layout.base,
@@ -104,7 +100,7 @@ def family(dataset: str) -> str:
     return dataset.removesuffix("_simulated")
 
 
-def read_tables(layout: Layout, names: tuple[str, ...]) -> pd.DataFrame:
+def read_tables(layout: Places, names: tuple[str, ...]) -> pd.DataFrame:
     """Tables of this study, one under the other, without rows that occur twice."""
     columns = ("method", "seeds", "metric")
     parts = [
@@ -115,7 +111,7 @@ def read_tables(layout: Layout, names: tuple[str, ...]) -> pd.DataFrame:
     return tables.with_text(both)
 
 
-def write_quality(result: QualityResult, cohort: Cohort, layout: Layout, stamp: Any) -> list[Path]:
+def write_quality(result: QualityResult, cohort: Cohort, layout: Places, stamp: Any) -> list[Path]:
     """Write T2 and T3 (FairGenMed) or the dataset's one table, and the audit's other tables."""
     names = QUALITY_TABLES[family(layout.settings.dataset)]
     groups = ["overall", *assets.attribute_levels(cohort)]
@@ -134,7 +130,7 @@ def write_quality(result: QualityResult, cohort: Cohort, layout: Layout, stamp: 
     return write_tables(todo, layout, stamp)
 
 
-def write_downstream(table: pd.DataFrame, cohort: Cohort, layout: Layout, stamp: Any) -> list[Path]:
+def write_downstream(table: pd.DataFrame, cohort: Cohort, layout: Places, stamp: Any) -> list[Path]:
     """Write T4 to T7, a condition each (FairGenMed), or the dataset's one table."""
     names = DOWNSTREAM_TABLES[family(layout.settings.dataset)]
     parts = [table]
@@ -144,7 +140,7 @@ def write_downstream(table: pd.DataFrame, cohort: Cohort, layout: Layout, stamp:
 
 
 def write_downstream_contrasts(
-    contrasts: pd.DataFrame, changes: pd.DataFrame, layout: Layout, stamp: Any
+    contrasts: pd.DataFrame, changes: pd.DataFrame, layout: Places, stamp: Any
 ) -> list[Path]:
     """Write tab_contrasts_downstream (between levels) and tab_changes (between methods)."""
     todo = {
@@ -154,7 +150,7 @@ def write_downstream_contrasts(
     return write_tables(todo, layout, stamp)
 
 
-def write_ablation(result: AblationResult, layout: Layout, stamp: Any) -> list[Path]:
+def write_ablation(result: AblationResult, layout: Places, stamp: Any) -> list[Path]:
     """Write T12, T13, the cost of every run, and the verdict on C2."""
     todo = {"tab12": result.cells, "tab13": result.methods, "tab_cost": result.cost}
     folder = layout.figures
@@ -179,7 +175,7 @@ def ablation_scalars(result: AblationResult) -> dict[str, Any]:
     return {**rows, **verdicts, "runs": len(result.cost)}
 
 
-def write_tables(todo: Mapping[str, pd.DataFrame], layout: Layout, stamp: Any) -> list[Path]:
+def write_tables(todo: Mapping[str, pd.DataFrame], layout: Places, stamp: Any) -> list[Path]:
     """Write tables of this study by their names, each with the stamp."""
     folder = layout.figures
     return [publish(tables.as_written(t), folder / f"{n}.csv", stamp) for n, t in todo.items()]
@@ -187,7 +183,7 @@ def write_tables(todo: Mapping[str, pd.DataFrame], layout: Layout, stamp: Any) -
 
 def publish(table: pd.DataFrame, path: Path, stamp: Mapping[str, Any]) -> Path:
     """Write a table as CSV and LaTeX with one stamp for both; the CSV's path."""
-    write_table(table, path, None)
+    write_table(table, path)
     write_stamp(stamp, path, typeset(path, stamp))
     return path
 
@@ -232,7 +228,7 @@ def spanning_stamp(
     }
 
 
-def write_verdict(own: pd.DataFrame, layout: Layout, stamp: Mapping[str, Any]) -> pd.DataFrame:
+def write_verdict(own: pd.DataFrame, layout: Places, stamp: Mapping[str, Any]) -> pd.DataFrame:
     """Write this dataset's verdicts, and T14: those of all datasets of the preset, one below other.
 
     Each dataset keeps its own rows (tab_verdict) and T14 is put together from them, one process at
@@ -242,7 +238,7 @@ def write_verdict(own: pd.DataFrame, layout: Layout, stamp: Mapping[str, Any]) -
     ----------
     own : DataFrame
         From :func:`collect_verdict`.
-    layout : Layout
+    layout : Places
     stamp : mapping
         This run's.
 
@@ -282,7 +278,7 @@ def read_verdicts(path: Path) -> pd.DataFrame:
     return as_table(full.to_dict("records"))
 
 
-def data_version(layout: Layout, names: tuple[str, ...]) -> str:
+def data_version(layout: Places, names: tuple[str, ...]) -> str:
     """Hash of the data that tables of this study were made from; they must agree."""
     stamps = {name: read_json(layout.figures / f"{name}.json") for name in names}
     found = {name: str(stamp.get("data_hash", "")) for name, stamp in stamps.items()}
@@ -298,7 +294,7 @@ def main_rows(table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
 
 
 def collect_verdict(
-    settings: Settings, layout: Layout, cohort: Cohort, protocol: Registered
+    settings: Settings, layout: Places, cohort: Cohort, protocol: Registered
 ) -> pd.DataFrame:
     """T14's rows of this dataset: the main study's, and C2 of the ablation study where it ran."""
     kind, rule = family(settings.dataset), protocol.rule
@@ -322,14 +318,14 @@ def collect_verdict(
     return cite(verdicts(evidence, rule), ablation_verdict(layout, cohort, rule))
 
 
-def read_contrasts(layout: Layout) -> pd.DataFrame:
+def read_contrasts(layout: Places) -> pd.DataFrame:
     """tab_contrasts as it was written."""
     columns = ("method", "seeds", "p_adjusted", "role")
     path = layout.figures / "tab_contrasts.csv"
     return tables.with_text(read_table(path, columns, dtype={"seeds": str}))
 
 
-def ablation_verdict(layout: Layout, cohort: Cohort, rule: Protocol) -> pd.DataFrame:
+def ablation_verdict(layout: Places, cohort: Cohort, rule: Protocol) -> pd.DataFrame:
     """The ablation study's C2 of the protocol's method: a row, or none.
 
     There is none where the study did not run, measured other data or other features, or was
@@ -353,7 +349,7 @@ def ablation_verdict(layout: Layout, cohort: Cohort, rule: Protocol) -> pd.DataF
     return table.assign(study=ABLATION, protocol=rule.sha256, declaration=said["sha256"])
 
 
-def collect_recovered(settings: Settings, layout: Layout, protocol: Registered) -> pd.DataFrame:
+def collect_recovered(settings: Settings, layout: Places, protocol: Registered) -> pd.DataFrame:
     """What a simulation planted, beside what was measured."""
     return recovered_table(read_contrasts(layout), settings.simulator, protocol.rule)
 
@@ -433,7 +429,7 @@ CONTENTS: dict[str, tuple[str, str]] = {  # id: (what it holds, notebook)
 }
 
 
-def collect_index(layout: Layout) -> pd.DataFrame:
+def collect_index(layout: Places) -> pd.DataFrame:
     """Every table and figure that exists: id, what it holds, file, notebook, commit, dirty.
 
     Files and notebooks are named relative to ``layout.executed``, where the index is read.

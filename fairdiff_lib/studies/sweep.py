@@ -20,7 +20,7 @@ from fairdiff_lib.audit.contrasts import EXPLORATORY
 from fairdiff_lib.audit.estimate import Ints, group_units
 from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.disk.files import Layout
+from fairdiff_lib.disk.places import Places
 from fairdiff_lib.methods.groups import balanced_rows
 from fairdiff_lib.model import pipeline as diffusion
 from fairdiff_lib.model import sample as imaging
@@ -62,7 +62,7 @@ def sweep_rows(settings: Settings, cohort: Cohort) -> Ints:
     return np.asarray(chosen.numpy(), dtype=np.int64)
 
 
-def make_cell(settings: Settings, layout: Layout, prompts: Cohort, cell: Cell) -> Any:
+def make_cell(settings: Settings, layout: Places, prompts: Cohort, cell: Cell) -> Any:
     """Images of a cell, uint8 [N, 3, H, W]: found again, or made; resumable image by image.
 
     Parameters
@@ -85,7 +85,7 @@ def make_cell(settings: Settings, layout: Layout, prompts: Cohort, cell: Cell) -
     return diffusion.load_generated(place, "test", names)
 
 
-def collect_sweep(settings: Settings, layout: Layout, cohort: Cohort) -> SweepResult:
+def collect_sweep(settings: Settings, layout: Places, cohort: Cohort) -> SweepResult:
     """Every cell made where it is missing; KID by group, and the paired change from the own cell.
 
     Raises

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from fairdiff_lib.settings.options import GenerationConfig, InputError, Settings
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import GenerationConfig, Settings
 
 
 @dataclass(frozen=True, order=True)

@@ -22,9 +22,10 @@ import sys
 from collections.abc import Sequence
 
 from fairdiff_lib.data.assets import load_cohort
-from fairdiff_lib.disk.files import Layout
+from fairdiff_lib.disk.places import Places
+from fairdiff_lib.settings.errors import InputError, refuse_unknown
 from fairdiff_lib.settings.methods import METHODS
-from fairdiff_lib.settings.options import InputError, load_settings, parse_overrides, refuse_unknown
+from fairdiff_lib.settings.options import load_settings, parse_overrides
 from fairdiff_lib.studies import pipeline
 from fairdiff_lib.train import loop
 
@@ -53,7 +54,7 @@ def train(arguments: Sequence[str]) -> str:
     preset, dataset = given.pop("preset", "quick"), given.pop("dataset", "fairgenmed_simulated")
     places = {name: given.pop(name) for name in PLACES if name in given}
     settings = load_settings(preset, dataset, given)
-    layout = Layout(settings, **places)
+    layout = Places(settings, **places)
     with loop.first_process_first():
         cohort = load_cohort(settings, layout)
     _, run = pipeline.train(settings, layout, cohort, method, seed)

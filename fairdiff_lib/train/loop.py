@@ -32,7 +32,8 @@ from tqdm.auto import tqdm
 from fairdiff_lib.disk.files import atomic_folder, read_json, read_table, write_json, write_table
 from fairdiff_lib.methods.base import Mitigation
 from fairdiff_lib.methods.groups import generator_for, group_means, level_sums
-from fairdiff_lib.settings.options import InputError, LoopConfig, as_dict, without_later
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import LoopConfig, as_dict, without_later
 
 HISTORY_COLUMNS = ("step", "quantity", "attribute", "level", "value")
 
@@ -417,7 +418,7 @@ class _Run:
                 "scaler": scaler.state_dict() if scaler is not None else None,
             }
             torch.save(state, temporary / "optimiser.pt")
-            write_table(self.history(), temporary / "history.csv", None)
+            write_table(self.history(), temporary / "history.csv")
             write_json(
                 temporary / "run.json",
                 {

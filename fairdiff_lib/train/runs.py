@@ -20,19 +20,14 @@ from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fairdiff_lib.disk.files import (
-    Layout,
-    atomic_file,
-    make_stamp,
-    read_json,
-    read_table,
-    write_json,
-    write_table,
-)
+from fairdiff_lib.disk.files import atomic_file, read_json, read_table, write_json, write_table
+from fairdiff_lib.disk.places import Places
+from fairdiff_lib.disk.stamps import make_stamp
 from fairdiff_lib.methods.base import Mitigation, make_mitigation
 from fairdiff_lib.model import pipeline as diffusion
+from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.methods import METHODS, source_runs
-from fairdiff_lib.settings.options import InputError, LoopConfig, Settings, as_dict
+from fairdiff_lib.settings.options import LoopConfig, Settings, as_dict
 from fairdiff_lib.show.model_cards import write_model_card
 from fairdiff_lib.train.loop import (
     HISTORY_COLUMNS,
@@ -146,7 +141,7 @@ class DenoisingObjective:
 # -- the study's runs ------------------------------------------------------------------------
 
 
-def train_base(settings: Settings, layout: Layout, cohort: Any) -> Path:
+def train_base(settings: Settings, layout: Places, cohort: Any) -> Path:
     """Build or load the pipeline that every method starts from, once per dataset.
 
     From scratch, VAE, text encoder and U-Net are trained on the training split. Writes
@@ -156,7 +151,7 @@ def train_base(settings: Settings, layout: Layout, cohort: Any) -> Path:
     Parameters
     ----------
     settings : Settings
-    layout : Layout
+    layout : Places
     cohort : Cohort
         With all splits; only "train" is used.
 
@@ -191,7 +186,7 @@ def train_base(settings: Settings, layout: Layout, cohort: Any) -> Path:
             diffusion.save_pipeline(pipeline, folder / "pipeline")
             with atomic_file(folder / "latents.safetensors") as temporary:
                 save_file({"mean": mean.contiguous(), "std": std.contiguous()}, temporary)
-            write_table(history, folder / "history.csv", None)
+            write_table(history, folder / "history.csv")
             _finish(folder, settings, layout, cohort, "base", 0, time.perf_counter() - started)
             write_model_card(folder, settings, cohort, "base")
     return folder / "run.json"
@@ -255,7 +250,7 @@ def _use_average(average: EMAModel | None, module: nn.Module) -> None:
         average.copy_to(module.parameters())
 
 
-def train_method(settings: Settings, layout: Layout, cohort: Any, method: str, seed: int) -> Path:
+def train_method(settings: Settings, layout: Places, cohort: Any, method: str, seed: int) -> Path:
     """Fine-tune the base's U-Net by a method; VAE and text encoder stay frozen.
 
     Writes ``pipeline/`` (the averaged weights), ``pipeline_raw/`` (the last step's, P7),
@@ -302,7 +297,7 @@ def train_method(settings: Settings, layout: Layout, cohort: Any, method: str, s
             diffusion.save_pipeline(pipeline, folder / diffusion.PIPELINES["raw"])
             _use_average(result.average, objective.module.to("cpu"))
             diffusion.save_pipeline(pipeline, folder / diffusion.PIPELINES["ema"])
-            write_table(result.history.assign(stage="training"), folder / "history.csv", None)
+            write_table(result.history.assign(stage="training"), folder / "history.csv")
             seconds = time.perf_counter() - started
             _finish(folder, settings, layout, cohort, method, seed, seconds, result)
             write_model_card(folder, settings, cohort, method)
@@ -310,13 +305,13 @@ def train_method(settings: Settings, layout: Layout, cohort: Any, method: str, s
 
 
 def method_objective(
-    layout: Layout, pipeline: Any, train: Any, prompt_dropout: float = 0.0
+    layout: Places, pipeline: Any, train: Any, prompt_dropout: float = 0.0
 ) -> DenoisingObjective:
     """What a method minimises, on the base's cached latents of the training rows.
 
     Parameters
     ----------
-    layout : Layout
+    layout : Places
         Whose base the pipeline is, or was fine-tuned from: they share the VAE.
     pipeline : StableDiffusionPipeline
     train : Cohort
@@ -339,7 +334,7 @@ def method_objective(
 
 
 def _prepared(
-    settings: Settings, layout: Layout, kept: Any, pipeline: Any, method: str, seed: int
+    settings: Settings, layout: Places, kept: Any, pipeline: Any, method: str, seed: int
 ) -> Mitigation:
     """The run's method, after it has seen its sources, the pipeline, and the rows it may see."""
     attributes = {a.name: a.levels for a in kept.spec.attributes}
@@ -355,7 +350,7 @@ def _prepared(
 
 
 def _source_histories(
-    settings: Settings, layout: Layout, method: str, seed: int
+    settings: Settings, layout: Places, method: str, seed: int
 ) -> dict[str, pd.DataFrame]:
     """Histories of the finished runs that a method reads, by method.
 
@@ -382,7 +377,7 @@ def _source_histories(
     return histories
 
 
-def load_base(layout: Layout, data_hash: str) -> Any:
+def load_base(layout: Places, data_hash: str) -> Any:
     """The base pipeline, refused if it was trained on other data.
 
     Raises
@@ -402,7 +397,7 @@ def load_base(layout: Layout, data_hash: str) -> Any:
 def _finish(
     folder: Path,
     settings: Settings,
-    layout: Layout,
+    layout: Places,
     cohort: Any,
     method: str,
     seed: int,

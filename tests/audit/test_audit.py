@@ -24,7 +24,7 @@ from fairdiff_lib.audit.estimate import (
     mean_estimate,
 )
 from fairdiff_lib.audit.kid import Kernel
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 KERNEL = Kernel(2.0)
 LEVELS = {"race": ["Asian", "Black", "White"], "sex": ["Female", "Male"]}

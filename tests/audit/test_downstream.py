@@ -19,7 +19,7 @@ from fairdiff_lib.audit import downstream, parity, released
 from fairdiff_lib.audit.audit import means_over_seeds
 from fairdiff_lib.audit.contrasts import EXPLORATORY, PRIMARY, SPREAD
 from fairdiff_lib.audit.estimators import jackknife_units
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 SHARED = Path(os.environ.get("FAIRDIFF_SHARED", Path(__file__).parents[3] / "shared"))
 ORACLE = SHARED / "oracles" / "classification_metrics.json"

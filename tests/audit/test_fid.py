@@ -12,7 +12,7 @@ from fairdiff_lib.audit.estimate import Floats
 from fairdiff_lib.audit.estimators import block_jackknife, multiplicities
 from fairdiff_lib.audit.fid import fid, fid_against_n, fid_infinity, fid_resamples, frechet_distance
 from fairdiff_lib.run.benchmarks import naive_frechet, naive_resample
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 
 def pair(n: int, features: int, seed: int = 0) -> tuple[Floats, Floats]:

@@ -9,7 +9,7 @@ import pytest
 from fairdiff_lib.audit import gates
 from fairdiff_lib.audit.estimate import Floats, difference, group_units
 from fairdiff_lib.audit.kid import Kernel, kid
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.sim.simulators import ruler_for
 
 KERNEL = Kernel(2.0)

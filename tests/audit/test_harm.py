@@ -11,7 +11,7 @@ from fairdiff_lib.audit import curves, harm, operating, worst
 from fairdiff_lib.audit.audit import audit, mean_metric
 from fairdiff_lib.audit.classifiers import Scored
 from fairdiff_lib.audit.estimate import Estimate, group_units
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 SEX = {"sex": ("Female", "Male")}
 FEMALE, MALE, ALL = ("sex", "Female"), ("sex", "Male"), ("overall", "all")

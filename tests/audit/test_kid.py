@@ -20,7 +20,7 @@ from fairdiff_lib.audit.estimate import (
     group_units,
 )
 from fairdiff_lib.audit.kid import Kernel, kid, kid_unpaired, real_floor, shares, standardised_kid
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 KERNEL = Kernel(2.0)
 CONDITION = {"disease": ("no", "yes")}

@@ -10,7 +10,7 @@ from fairdiff_lib.audit import membership, privacy
 from fairdiff_lib.audit.audit import Audit, audit
 from fairdiff_lib.audit.estimate import Groups, difference, group_units
 from fairdiff_lib.audit.privacy import NEARER, Pool
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 LEVELS = {"race": ("Black", "White")}
 DRAWS = 4

@@ -14,7 +14,7 @@ from fairdiff_lib.audit import quality
 from fairdiff_lib.audit.estimate import Floats, Groups, difference, group_units
 from fairdiff_lib.audit.fid import fid_as_released
 from fairdiff_lib.audit.kid import Kernel, fit_kernel, kid, pair_sums, real_floor
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 KERNEL = Kernel(2.0)
 LABELS = {"dataset": "toy", "method": "none", "seed": 0}

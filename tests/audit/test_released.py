@@ -9,7 +9,7 @@ import pytest
 from fairdiff_lib.audit import parity, quality, released
 from fairdiff_lib.audit.estimate import difference
 from fairdiff_lib.audit.estimators import mean_of_rows
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 
 def test_p_of_the_released_t_test_shrinks_with_the_number_of_replicates() -> None:

@@ -12,7 +12,7 @@ from statsmodels.api import Logit
 from fairdiff_lib.audit import audit as fairness
 from fairdiff_lib.audit import reliability
 from fairdiff_lib.audit.estimate import Estimate, Groups, group_units
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 LEVELS = {"sex": ("Female", "Male")}
 

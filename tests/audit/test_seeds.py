@@ -11,7 +11,7 @@ from fairdiff_lib.audit import seeds
 from fairdiff_lib.audit.audit import Audit
 from fairdiff_lib.audit.contrasts import Design
 from fairdiff_lib.audit.estimate import Estimate
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 
 def runs(values: dict[str, list[float]]) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import pytest
 from statsmodels.stats.meta_analysis import combine_effects
 
 from fairdiff_lib.audit.shrinkage import LEAST_GROUPS, crossed, shrink
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.5, 1.0, 3.0])

@@ -16,7 +16,8 @@ from fairdiff_lib.classify.backbones import TransformersNetwork, build_network, 
 from fairdiff_lib.classify.fit import Classifier, fit_classifier, with_steps
 from fairdiff_lib.classify.networks import ClassificationObjective, DropPath
 from fairdiff_lib.classify.predictions import condition_accuracy
-from fairdiff_lib.settings.options import ClassifierConfig, InputError, LoopConfig
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import ClassifierConfig, LoopConfig
 from fairdiff_lib.train.loop import fit
 
 SIDE = 16

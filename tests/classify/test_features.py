@@ -21,7 +21,8 @@ from fairdiff_lib.classify.features import (
 )
 from fairdiff_lib.classify.fit import Classifier
 from fairdiff_lib.classify.networks import ResidualNetwork
-from fairdiff_lib.settings.options import ClassifierConfig, InputError
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import ClassifierConfig
 
 CONFIG = ClassifierConfig(channels=(8, 16), feature_width=12)
 IMAGES = np.random.default_rng(0).integers(0, 256, (9, 3, 16, 16), dtype=np.uint8)

@@ -29,7 +29,8 @@ from fairdiff_lib.classify.networks import (
     multitask_loss,
 )
 from fairdiff_lib.classify.predictions import LOOK_COLUMNS, UNKNOWN, condition_auc
-from fairdiff_lib.settings.options import ClassifierConfig, InputError, LoopConfig
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import ClassifierConfig, LoopConfig
 
 SIDE = 16
 HEADS = {"stripe": ("none", "wide"), "colour": ("red", "green", "blue")}  # not in sorted order

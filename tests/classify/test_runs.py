@@ -16,8 +16,10 @@ from fairdiff_lib.classify import runs as downstream_runs
 from fairdiff_lib.classify.predictions import PREDICTION_COLUMNS, check_predictions
 from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.disk.files import Layout, read_json, read_table, write_table
-from fairdiff_lib.settings.options import InputError, Settings, load_settings
+from fairdiff_lib.disk.files import read_json, read_table, write_table
+from fairdiff_lib.disk.places import Places
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import Settings, load_settings
 from fairdiff_lib.studies import pipeline
 
 RUN = ("none", 0, "vit")
@@ -26,7 +28,7 @@ RUN = ("none", 0, "vit")
 @dataclasses.dataclass
 class Study:
     settings: Settings
-    layout: Layout
+    layout: Places
     cohort: Cohort
 
 
@@ -34,13 +36,13 @@ class Study:
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A smoke study whose method "generated" the real training images."""
     settings = load_settings("smoke")
-    layout = Layout(settings, runs_root=str(tmp_path_factory.mktemp("runs")))
+    layout = Places(settings, runs_root=str(tmp_path_factory.mktemp("runs")))
     cohort = assets.load_cohort(settings, layout)
     train, folder = cohort.included().split("train"), layout.generated("none", 0) / "train"
     folder.mkdir(parents=True)
     for name, image in zip(train.table["image"], train.load_images(32), strict=True):
         Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{name}.png")
-    write_table(train.table[["image"]], folder / "manifest.csv", None)
+    write_table(train.table[["image"]], folder / "manifest.csv")
     return Study(settings, layout, cohort)
 
 
@@ -145,12 +147,12 @@ def test_missing_generated_images_are_counted_and_named(study: Study) -> None:
 def test_images_that_were_never_asked_for_are_missing_too(study: Study) -> None:
     manifest = study.layout.generated("none", 0) / "train" / "manifest.csv"
     whole = read_table(manifest, dtype=str)
-    write_table(whole.iloc[1:], manifest, None)
+    write_table(whole.iloc[1:], manifest)
     try:
         with pytest.raises(InputError, match=rf"1 of {len(whole)} generated images missing"):
             read(study, "none", 0, "efficientnet")
     finally:
-        write_table(whole, manifest, None)
+        write_table(whole, manifest)
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
@@ -191,7 +193,7 @@ def test_every_source_is_read_by_every_classifier() -> None:
     found = downstream_runs.downstream_runs(settings)
     assert len(found) == 3 * 2 and len(set(found)) == 6
     assert {name for *_, name in found} == {"efficientnet", "vit"}
-    assert Path(Layout(settings).classifier(*found[0])) != Layout(settings).classifier(*found[-1])
+    assert Path(Places(settings).classifier(*found[0])) != Places(settings).classifier(*found[-1])
 
 
 def test_changes_of_a_method_are_paired_by_seed_and_exact(

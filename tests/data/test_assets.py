@@ -11,8 +11,9 @@ import pytest
 
 from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort, spec_for
-from fairdiff_lib.disk.files import Layout
-from fairdiff_lib.settings.options import InputError, Settings, SimulatorConfig, load_settings
+from fairdiff_lib.disk.places import Places
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import Settings, SimulatorConfig, load_settings
 
 SIMULATED = "fairgenmed_simulated"
 
@@ -24,14 +25,14 @@ def small_settings() -> Settings:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Layout, Cohort]:
+def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Places, Cohort]:
     settings = small_settings()
-    layout = Layout(settings, runs_root=str(tmp_path_factory.mktemp("runs")))
+    layout = Places(settings, runs_root=str(tmp_path_factory.mktemp("runs")))
     return settings, layout, assets.load_cohort(settings, layout)
 
 
 def test_the_cohort_is_found_again_and_read_anew_after_a_change(
-    study: tuple[Settings, Layout, Cohort], monkeypatch: pytest.MonkeyPatch
+    study: tuple[Settings, Places, Cohort], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings, layout, first = study
     calls: list[Path] = []
@@ -53,13 +54,13 @@ def test_the_cohort_is_found_again_and_read_anew_after_a_change(
 
 def test_missing_real_data_are_named(tmp_path: Path) -> None:
     settings = load_settings("smoke", "ham10000")
-    layout = Layout(settings, data_root=str(tmp_path / "none"), runs_root=str(tmp_path))
+    layout = Places(settings, data_root=str(tmp_path / "none"), runs_root=str(tmp_path))
     with pytest.raises(InputError, match="none: folder not found; put ham10000 there"):
         assets.load_cohort(settings, layout)
 
 
 def test_examples_are_different_patients_of_the_level_they_stand_for(
-    study: tuple[Settings, Layout, Cohort],
+    study: tuple[Settings, Places, Cohort],
 ) -> None:
     _, _, cohort = study
     rows, names = assets.group_examples(cohort)
@@ -72,7 +73,7 @@ def test_examples_are_different_patients_of_the_level_they_stand_for(
 
 
 def test_gallery_changes_only_what_the_prompt_mentions(
-    study: tuple[Settings, Layout, Cohort],
+    study: tuple[Settings, Places, Cohort],
 ) -> None:
     _, _, cohort = study
     rows = assets.gallery_rows(cohort)
@@ -85,7 +86,7 @@ def test_gallery_changes_only_what_the_prompt_mentions(
 
 
 def test_the_ruler_is_tried_on_simulated_data_only(
-    study: tuple[Settings, Layout, Cohort],
+    study: tuple[Settings, Places, Cohort],
 ) -> None:
     settings, _, cohort = study
     row = assets.ruler_table(cohort, settings).iloc[0]

@@ -23,9 +23,10 @@ from fairdiff_lib.data.chexpert import (
     sample_patients,
 )
 from fairdiff_lib.data.cohort import read_cohort, spec_for
-from fairdiff_lib.disk.files import Layout
+from fairdiff_lib.disk.places import Places
 from fairdiff_lib.run.cli import main
-from fairdiff_lib.settings.options import CODINGS, InputError, load_settings
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import CODINGS, load_settings
 
 RACES = (
     "White, non-Hispanic",
@@ -237,7 +238,7 @@ def test_the_policy_is_a_setting_and_moves_the_folders_of_its_dataset_alone(
 ) -> None:
     usual = load_settings("smoke", "chexpert")
     ones = load_settings("smoke", "chexpert", {"reading.coding": "ones"})
-    layouts = [Layout(s, str(release), str(tmp_path), str(tmp_path)) for s in (usual, ones)]
+    layouts = [Places(s, str(release), str(tmp_path), str(tmp_path)) for s in (usual, ones)]
     assert layouts[0].cohort != layouts[1].cohort and layouts[0].base != layouts[1].base
     share = [
         (load_cohort(s, one).table["effusion"] == WITH).mean()

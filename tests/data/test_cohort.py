@@ -16,8 +16,9 @@ from fairdiff_lib.data.assets import load_cohort
 from fairdiff_lib.data.cohort import SPECS, read_cohort, refuse_crossing, spec_for
 from fairdiff_lib.data.ham10000 import AGE_LEVELS, DX, split_lesions
 from fairdiff_lib.data.reading import SPLITS
-from fairdiff_lib.disk.files import Layout
-from fairdiff_lib.settings.options import InputError, load_settings
+from fairdiff_lib.disk.places import Places
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import load_settings
 
 SHARED = Path(os.environ.get("FAIRDIFF_SHARED", Path(__file__).parents[3] / "shared"))
 
@@ -228,7 +229,7 @@ def test_a_coding_and_a_split_are_settings_with_folders_of_their_own(
     folders = set()
     for change in ({}, {"reading.coding": "medfair"}, {"reading.split_seed": "1"}):
         settings = load_settings("smoke", "ham10000", change)
-        layout = Layout(settings, str(ham), str(tmp_path / "runs"), str(tmp_path / "figures"))
+        layout = Places(settings, str(ham), str(tmp_path / "runs"), str(tmp_path / "figures"))
         folders |= {layout.cohort, layout.base}
         first, again = (load_cohort(settings, layout) for _ in range(2))  # the second from disk
         assert first.table.equals(again.table)

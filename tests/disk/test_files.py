@@ -11,10 +11,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fairdiff_lib.disk import files as store
-from fairdiff_lib.disk.files import refuse_other
+from fairdiff_lib.disk.files import (
+    atomic_file,
+    atomic_folder,
+    hash_file,
+    hash_folder,
+    read_json,
+    read_table,
+    refuse_other,
+    write_json,
+)
+from fairdiff_lib.disk.places import PROJECT_ROOT, Places, record
+from fairdiff_lib.disk.stamps import make_stamp, publish_table
 from fairdiff_lib.run.cli import main
-from fairdiff_lib.settings.options import InputError, load_settings
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import load_settings
 
 
 def full_disk() -> OSError:
@@ -26,7 +37,7 @@ def test_a_full_disk_leaves_the_old_file_or_none(tmp_path: Path, existed: bool) 
     path = tmp_path / "table.csv"
     if existed:
         path.write_text("old")
-    with pytest.raises(InputError, match=r"table.csv: disk full"), store.atomic_file(path) as part:
+    with pytest.raises(InputError, match=r"table.csv: disk full"), atomic_file(path) as part:
         part.write_text("half")
         raise full_disk()
     assert [p.name for p in tmp_path.iterdir()] == (["table.csv"] if existed else [])
@@ -39,7 +50,7 @@ def test_a_full_disk_leaves_the_old_folder_or_none(tmp_path: Path, existed: bool
     if existed:
         path.mkdir()
         (path / "old").touch()
-    with pytest.raises(InputError, match="disk full"), store.atomic_folder(path) as part:
+    with pytest.raises(InputError, match="disk full"), atomic_folder(path) as part:
         (part / "new").touch()
         raise full_disk()
     assert [p.name for p in tmp_path.iterdir()] == (["run"] if existed else [])
@@ -48,7 +59,7 @@ def test_a_full_disk_leaves_the_old_folder_or_none(tmp_path: Path, existed: bool
 
 def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
     for name in ("first", "second"):
-        with store.atomic_folder(tmp_path / "run") as part:
+        with atomic_folder(tmp_path / "run") as part:
             (part / name).touch()
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["second"]
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
@@ -57,7 +68,7 @@ def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
 def test_a_place_that_is_a_file_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
     with pytest.raises(InputError, match="cannot be written") as caught:
-        store.write_json(tmp_path / "taken" / "x.json", {})
+        write_json(tmp_path / "taken" / "x.json", {})
     assert "\n" not in str(caught.value)
 
 
@@ -66,21 +77,21 @@ def test_a_hash_follows_names_and_bytes_not_place_or_order(tmp_path: Path) -> No
         (tmp_path / place).mkdir()
         for name in order:
             (tmp_path / place / name).write_text(name * 3)
-    same = store.hash_folder(tmp_path / "a")
-    assert same == store.hash_folder(tmp_path / "b")
+    same = hash_folder(tmp_path / "a")
+    assert same == hash_folder(tmp_path / "b")
     (tmp_path / "b" / "x").write_text("xxX")
-    assert same != store.hash_folder(tmp_path / "b")
+    assert same != hash_folder(tmp_path / "b")
     (tmp_path / "a" / "x").rename(tmp_path / "a" / "z")
-    assert same != store.hash_folder(tmp_path / "a")
+    assert same != hash_folder(tmp_path / "a")
 
 
 def test_a_table_and_its_stamp_stand_together(tmp_path: Path) -> None:
     settings = load_settings("smoke")
     given = {"preset": "smoke", "data_root": "somewhere", "seed": 3}
-    stamp = store.make_stamp(settings, "abc", given)
+    stamp = make_stamp(settings, "abc", given)
     frame = pd.DataFrame({"level": ["Asian", "Black"], "value": [0.1, np.nan]})
-    store.write_table(frame, tmp_path / "tab02.csv", stamp)
-    pd.testing.assert_frame_equal(store.read_table(tmp_path / "tab02.csv", ("value",)), frame)
+    publish_table(frame, tmp_path / "tab02.csv", stamp)
+    pd.testing.assert_frame_equal(read_table(tmp_path / "tab02.csv", ("value",)), frame)
     kept = json.loads((tmp_path / "tab02.json").read_text())
     assert set(kept) == {
         "parameters",
@@ -93,10 +104,10 @@ def test_a_table_and_its_stamp_stand_together(tmp_path: Path) -> None:
         "dirty",
         "files",
     }
-    assert kept["files"] == {"tab02.csv": store.hash_file(tmp_path / "tab02.csv")}
+    assert kept["files"] == {"tab02.csv": hash_file(tmp_path / "tab02.csv")}
     assert kept["parameters"] == {"preset": "smoke", "seed": 3}  # no folder of this machine
     assert kept["simulated"] is True and kept["data_hash"] == "abc"
-    assert str(store.PROJECT_ROOT) not in json.dumps(kept)
+    assert str(PROJECT_ROOT) not in json.dumps(kept)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +123,7 @@ def test_bad_tables_are_one_clear_line(text: str | None, words: str, tmp_path: P
     if text is not None:
         path.write_text(text)
     with pytest.raises(InputError, match=words) as caught:
-        store.read_table(path, ("value",))
+        read_table(path, ("value",))
     assert "\n" not in str(caught.value) and "tab.csv" in str(caught.value)
 
 
@@ -122,28 +133,28 @@ def test_bad_json_is_one_clear_line(text: str | None, words: str, tmp_path: Path
     if text is not None:
         path.write_text(text)
     with pytest.raises(InputError, match=words):
-        store.read_json(path)
+        read_json(path)
 
 
 def test_a_run_folder_depends_on_what_the_run_depends_on() -> None:
     plain = load_settings("smoke")
-    here = store.Layout(plain)
-    audit = store.Layout(replace(plain, audit=replace(plain.audit, bootstrap=7)))
+    here = Places(plain)
+    audit = Places(replace(plain, audit=replace(plain.audit, bootstrap=7)))
     assert audit.run("none", 0) == here.run("none", 0)
-    window = store.Layout(replace(plain, mitigation=replace(plain.mitigation, time_window=2)))
+    window = Places(replace(plain, mitigation=replace(plain.mitigation, time_window=2)))
     assert window.run("fairdiffusion", 0) != here.run("fairdiffusion", 0)
     assert window.run("none", 0) == here.run("none", 0)  # the baseline has no window
-    sampler = store.Layout(replace(plain, generation=replace(plain.generation, steps=2)))
+    sampler = Places(replace(plain, generation=replace(plain.generation, steps=2)))
     assert sampler.run("none", 0) == here.run("none", 0)
     assert sampler.generated("none", 0) != here.generated("none", 0)
-    other = store.Layout(load_settings("smoke", "ham10000"), data_root="elsewhere")
-    assert other.base != store.Layout(load_settings("smoke", "ham10000")).base
+    other = Places(load_settings("smoke", "ham10000"), data_root="elsewhere")
+    assert other.base != Places(load_settings("smoke", "ham10000")).base
 
 
 def test_recorded_scalars_are_plain(tmp_path: Path) -> None:
-    layout = store.Layout(load_settings("smoke"), runs_root=str(tmp_path))
-    store.record(layout, "05", {"n": np.int64(3), "kid": np.float64("nan"), "gate": True})
-    kept = store.read_json(layout.records / "05.json")
+    layout = Places(load_settings("smoke"), runs_root=str(tmp_path))
+    record(layout, "05", {"n": np.int64(3), "kid": np.float64("nan"), "gate": True})
+    kept = read_json(layout.records / "05.json")
     assert kept == {"n": 3, "kid": None, "gate": True}
 
 

@@ -21,8 +21,9 @@ from fairdiff_lib.methods.perturbation import (
     perturbation_weights,
     sample_scales,
 )
+from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.methods import config_of
-from fairdiff_lib.settings.options import InputError, MitigationConfig
+from fairdiff_lib.settings.options import MitigationConfig
 
 ATTRIBUTES = {
     "race": ("Asian", "Black", "White"),

@@ -16,13 +16,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fairdiff_lib.data.cohort import Cohort, read_cohort
-from fairdiff_lib.disk.files import Layout, read_json, write_json
+from fairdiff_lib.disk.files import read_json, write_json
+from fairdiff_lib.disk.places import Places
 from fairdiff_lib.methods import controls, groups, rivals
 from fairdiff_lib.methods.base import Mitigation, make_mitigation
 from fairdiff_lib.methods.perturbation import FairBayesianPerturbation
 from fairdiff_lib.model import pipeline as diffusion
+from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.methods import METHODS, config_of
-from fairdiff_lib.settings.options import InputError, MitigationConfig, Settings, load_settings
+from fairdiff_lib.settings.options import MitigationConfig, Settings, load_settings
 from fairdiff_lib.sim.simulate import simulate_fairgenmed
 from fairdiff_lib.train import loop
 from fairdiff_lib.train import runs as training
@@ -40,7 +42,7 @@ STEPS = 3
 @dataclasses.dataclass(frozen=True)
 class Place:
     settings: Settings
-    layout: Layout
+    layout: Places
     cohort: Cohort
 
     def train(self, method: str, seed: int = 0) -> Path:
@@ -55,7 +57,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     short = dataclasses.replace(plain.training, steps=STEPS, batch=8, warmup=0, checkpoint_every=2)
     own = dataclasses.replace(plain.mitigation, time_window=2, held_out_rows=8)
     settings = dataclasses.replace(plain, training=short, mitigation=own, seeds=(0, 1))
-    layout = Layout(settings, runs_root=str(root / "runs"))
+    layout = Places(settings, runs_root=str(root / "runs"))
     simulate_fairgenmed(settings.simulator, layout.data)
     cohort = read_cohort(DATASET, layout.data)
     train = cohort.included().split("train")
@@ -151,7 +153,7 @@ def test_a_method_sees_only_the_fields_that_it_declares() -> None:
 def test_folders_of_methods_depend_on_what_they_use(place: Place) -> None:
     def folders(**change: Any) -> dict[str, str]:
         own = dataclasses.replace(place.settings.mitigation, **change)
-        layout = Layout(dataclasses.replace(place.settings, mitigation=own))
+        layout = Places(dataclasses.replace(place.settings, mitigation=own))
         return {name: layout.run(name, 0).name for name in METHODS}
 
     plain, gamma = folders(), folders(febs_gamma=2.0)

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from fairdiff_lib.model import pipeline as diffusion
-from fairdiff_lib.settings.options import InputError, ModelConfig, load_settings
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import ModelConfig, load_settings
 
 PROMPTS = [
     f"SLO fundus image of a {race} {sex} patient with the following conditions: {disc} "

@@ -10,19 +10,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fairdiff_lib.disk.files import (
-    PROJECT_ROOT,
-    Layout,
-    make_stamp,
-    read_json,
-    write_json,
-    write_stamp,
-    write_table,
-)
+from fairdiff_lib.disk.files import read_json, write_json
+from fairdiff_lib.disk.places import PROJECT_ROOT, Places
+from fairdiff_lib.disk.stamps import make_stamp, publish_table, write_stamp
 from fairdiff_lib.run import book, links, pages
 from fairdiff_lib.run.shelf import read_shelf
 from fairdiff_lib.run.site import check_site
-from fairdiff_lib.settings.options import InputError, load_settings
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import load_settings
 from fairdiff_lib.studies.report import CONTENTS
 
 REASON = "gap < 0 for max-|t| [none_seed*]"
@@ -58,18 +53,18 @@ TABLE = {
 def figures(tmp_path: Path) -> Path:
     """Tables, a figure, a verdict and a notebook of one simulated study."""
     settings = load_settings("smoke")
-    layout = Layout(settings, figures_root=str(tmp_path / "figures"))
+    layout = Places(settings, figures_root=str(tmp_path / "figures"))
     given = {"preset": "smoke", "dataset": settings.dataset}
     stamp = make_stamp(settings, "d" * 64, given)
     rows = pd.DataFrame({"level": ["<60", None], "value": [1.5, float("nan")]})
-    write_table(rows, layout.figures / "tab02.csv", stamp)
+    publish_table(rows, layout.figures / "tab02.csv", stamp)
     Image.new("RGB", (4, 4)).save(layout.figures / "fig03.png")
     write_stamp(stamp, layout.figures / "fig03.png")
     claims = pd.DataFrame({"dataset": settings.dataset, "claim": ["C1", "planted"],
                            "statement": "Groups differ", "verdict": ["inconclusive", "seen"],
                            "reason": REASON, "p": [0.25, None]})  # fmt: skip
     whole = {"datasets": {settings.dataset: stamp}, "simulated": True, "commit": stamp["commit"]}
-    write_table(claims, layout.figures_all / "tab14.csv", whole)
+    publish_table(claims, layout.figures_all / "tab14.csv", whole)
     write_json(layout.executed / "05_quality.ipynb", notebook(given, TABLE))
     card = layout.figures / "cards" / "none_seed0.md"
     card.parent.mkdir()

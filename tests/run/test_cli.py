@@ -11,12 +11,13 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from fairdiff_lib.disk.files import PROJECT_ROOT
+from fairdiff_lib.disk.places import PROJECT_ROOT
 from fairdiff_lib.run import graph, notebook, timings
 from fairdiff_lib.run.cli import main
 from fairdiff_lib.run.graph import Study
 from fairdiff_lib.run.notebook import Job, NotebookFailed, clean, plan_job, run_job, without_paths
-from fairdiff_lib.settings.options import InputError, load_settings
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import load_settings
 
 PARAMETERS = 'preset = "smoke"\nseed = 0'
 
@@ -152,7 +153,7 @@ def test_a_failed_notebook_says_why_and_keeps_its_copy(
     tmp_path: Path, code: str, error: type[Exception], message: str
 ) -> None:
     job = write_notebook(
-        tmp_path / "n.ipynb", "from fairdiff_lib.settings.options import InputError", code
+        tmp_path / "n.ipynb", "from fairdiff_lib.settings.errors import InputError", code
     )
     output = tmp_path / "deep" / "out.ipynb"
     with pytest.raises(error) as caught:

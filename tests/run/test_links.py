@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from fairdiff_lib.disk.files import PROJECT_ROOT
+from fairdiff_lib.disk.places import PROJECT_ROOT
 from fairdiff_lib.run.book import LINK
 
 TEXTS = (

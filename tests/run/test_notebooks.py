@@ -18,7 +18,8 @@ from typing import Any
 import nbformat
 import pytest
 
-from fairdiff_lib.disk.files import PROJECT_ROOT, hash_file
+from fairdiff_lib.disk.files import hash_file
+from fairdiff_lib.disk.places import PROJECT_ROOT
 from fairdiff_lib.run.graph import Study
 from fairdiff_lib.run.notebook import all_notebooks, known_parameters
 

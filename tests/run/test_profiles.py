@@ -12,7 +12,7 @@ from fairdiff_lib.run import graph, profiles
 from fairdiff_lib.run.cli import main
 from fairdiff_lib.run.graph import Study
 from fairdiff_lib.run.profiles import Profile, job_prefix
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 SQUEUE = '#!/bin/sh\necho "squeue $*" >> {calls}\ncat {queue}\n'
 SCANCEL = '#!/bin/sh\necho "scancel $*" >> {calls}\ngrep -v PENDING {queue} > {queue}.new\n'

@@ -10,13 +10,15 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from fairdiff_lib.disk import files as store
-from fairdiff_lib.disk.files import Layout, make_stamp, read_json, write_json, write_table
+from fairdiff_lib.disk.files import hash_file, read_json, write_json, write_table
+from fairdiff_lib.disk.places import PROJECT_ROOT, Places
+from fairdiff_lib.disk.stamps import git, make_stamp, publish_table
 from fairdiff_lib.run import cli as study
 from fairdiff_lib.run import links
 from fairdiff_lib.run.stages import RESTS_ON, stages_of
 from fairdiff_lib.run.trace import executed_copies, trace
-from fairdiff_lib.settings.options import InputError, load_settings, parse_overrides
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import load_settings, parse_overrides
 from fairdiff_lib.studies.matrix import arms as matrix_arms
 from fairdiff_lib.studies.report import CONTENTS
 from fairdiff_lib.studies.verdict.protocol import content_hash
@@ -27,14 +29,14 @@ JOBS = ("02_simulators", "01_cohorts", "03_train_base", "03_train_none_seed0",
 
 
 @pytest.fixture
-def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
     """A tiny finished study of one method and seed: a table, and all that it rests on."""
     monkeypatch.setattr(links, "_exists", lambda commit: commit == "a" * 40)
     settings = load_settings("smoke", overrides={"methods": "none"})
-    layout = Layout(settings, "", str(tmp_path / "runs"), str(tmp_path / "figures"))
+    layout = Places(settings, "", str(tmp_path / "runs"), str(tmp_path / "figures"))
     given = {"preset": "smoke", "dataset": settings.dataset, "overrides": "methods=none"}
     stamp = make_stamp(settings, DATA, given) | {"commit": "a" * 40, "dirty": False}
-    write_table(pd.DataFrame({"value": [1.0]}), layout.figures / "tab05.csv", stamp)
+    publish_table(pd.DataFrame({"value": [1.0]}), layout.figures / "tab05.csv", stamp)
     for job in JOBS:
         write_json(layout.executed / f"{job}.ipynb", executed(given, stamp))
     rule = {"seeds": [0]}
@@ -44,7 +46,7 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
     write_json(layout.run("none", 0) / "run.json", {"stamp": stamp})
     write_json(layout.cohort / "cohort.json", {"data_hash": DATA, "mark": ""})
     images = layout.generated("none", 0) / "test"
-    write_table(pd.DataFrame({"image": ["one"]}), images / "manifest.csv", None)
+    write_table(pd.DataFrame({"image": ["one"]}), images / "manifest.csv")
     (images / "one.png").touch()
     return layout
 
@@ -64,17 +66,17 @@ def executed(given: dict[str, Any], stamp: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def traced(layout: Layout) -> dict[str, links.Link]:
+def traced(layout: Places) -> dict[str, links.Link]:
     found = trace(layout.figures / "tab05.csv", layout.runs_root)
     return {link.name: link for link in found}
 
 
-def made_with(layout: Layout, name: str, notebook: str, overrides: str) -> dict[str, links.Link]:
+def made_with(layout: Places, name: str, notebook: str, overrides: str) -> dict[str, links.Link]:
     """The chain of a table that a later notebook made with overrides of its own."""
     settings = load_settings("smoke", overrides=parse_overrides(overrides))
     given = {"preset": "smoke", "dataset": settings.dataset, "overrides": overrides}
     stamp = make_stamp(settings, DATA, given) | {"commit": "a" * 40, "dirty": False}
-    path = write_table(pd.DataFrame({"value": [1.0]}), layout.figures / f"{name}.csv", stamp)
+    path = publish_table(pd.DataFrame({"value": [1.0]}), layout.figures / f"{name}.csv", stamp)
     write_json(layout.executed / f"{notebook}.ipynb", executed(given, stamp))
     return {link.name: link for link in trace(path, layout.runs_root)}
 
@@ -85,7 +87,7 @@ def change(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-def test_a_whole_chain_is_right_from_the_data_to_the_table(layout: Layout) -> None:
+def test_a_whole_chain_is_right_from_the_data_to_the_table(layout: Places) -> None:
     found = traced(layout)
     names = list(found)
     assert names[0] == "data" and names[-1] == "tab05.csv"
@@ -100,7 +102,7 @@ def test_a_whole_chain_is_right_from_the_data_to_the_table(layout: Layout) -> No
     ]
 
 
-BREAKS: dict[str, tuple[str, Callable[[Layout], None], str]] = {
+BREAKS: dict[str, tuple[str, Callable[[Places], None], str]] = {
     "an edited table": (
         "tab05.csv",
         lambda own: change(own.figures / "tab05.csv", "1.0", "2.0"),
@@ -168,7 +170,7 @@ BREAKS: dict[str, tuple[str, Callable[[Layout], None], str]] = {
 
 @pytest.mark.parametrize("how", BREAKS)
 def test_a_broken_link_is_reported(
-    how: str, layout: Layout, capsys: pytest.CaptureFixture[str]
+    how: str, layout: Places, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name, damage, words = BREAKS[how]
     places = {"run": f"{layout.run('none', 0).name}/", "cohort": f"{layout.cohort.name}/"}
@@ -182,7 +184,7 @@ def test_a_broken_link_is_reported(
     assert any(line.startswith(f"fairdiff: {table}: ") and words in line for line in said)
 
 
-def test_an_override_matters_only_to_the_jobs_that_depend_on_it(layout: Layout) -> None:
+def test_an_override_matters_only_to_the_jobs_that_depend_on_it(layout: Places) -> None:
     found = made_with(layout, "tab_matrix", "13_matrix", "methods=none matrix.shares=0.1,1.0")
     assert links.broken(found.values()) == []
     assert {*JOBS, "13_matrix"} <= set(found)
@@ -198,9 +200,9 @@ def test_an_override_matters_only_to_the_jobs_that_depend_on_it(layout: Layout) 
     assert traced(layout)["01_cohorts"].state == links.BROKEN
 
 
-def test_the_matrix_rests_on_its_classifiers(layout: Layout) -> None:
+def test_the_matrix_rests_on_its_classifiers(layout: Places) -> None:
     text = "methods=none matrix.method=none matrix.shares=0.5,1.0"
-    own = Layout(load_settings("smoke", overrides=parse_overrides(text)), "", layout.runs_root)
+    own = Places(load_settings("smoke", overrides=parse_overrides(text)), "", layout.runs_root)
     name = f"{own.matrix.name}/"
     folders = [matrix_arms.folder_of(own, run, "sex")
                for run in matrix_arms.matrix_runs(own.settings.matrix)]  # fmt: skip
@@ -216,7 +218,7 @@ def test_the_matrix_rests_on_its_classifiers(layout: Layout) -> None:
     assert other.state == links.BROKEN and "1 classifiers are of other data" in other.detail
 
 
-def test_later_studies_know_what_they_rest_on(layout: Layout) -> None:
+def test_later_studies_know_what_they_rest_on(layout: Places) -> None:
     assert {notebook for _, notebook in CONTENTS.values()} == set(RESTS_ON)
     found = made_with(layout, "tab_privacy", "14_privacy", "methods=none privacy.draws=3")
     assert links.broken(found.values()) == []
@@ -232,7 +234,7 @@ def test_later_studies_know_what_they_rest_on(layout: Layout) -> None:
     assert stages_of("08_ablations", chosen, ablation=True) == ["01_cohorts", "03_train_base"]
 
 
-def test_a_table_kept_apart_is_unverifiable_and_one_of_a_study_broken(layout: Layout) -> None:
+def test_a_table_kept_apart_is_unverifiable_and_one_of_a_study_broken(layout: Places) -> None:
     apart = layout.figures.parents[1] / "sensitivity" / "other" / "tab05.csv"
     for kind in (".csv", ".json"):
         apart.parent.mkdir(parents=True, exist_ok=True)
@@ -244,7 +246,7 @@ def test_a_table_kept_apart_is_unverifiable_and_one_of_a_study_broken(layout: La
     assert traced(layout)["07_downstream"].state == links.BROKEN
 
 
-def test_an_old_stamp_is_unverifiable_not_right(layout: Layout) -> None:
+def test_an_old_stamp_is_unverifiable_not_right(layout: Places) -> None:
     path = layout.figures / "tab05.json"
     old = read_json(path)
     del old["files"]
@@ -252,7 +254,7 @@ def test_an_old_stamp_is_unverifiable_not_right(layout: Layout) -> None:
     assert traced(layout)["tab05.csv"].state == links.UNVERIFIABLE
 
 
-def test_what_isnt_there_is_one_line(layout: Layout) -> None:
+def test_what_isnt_there_is_one_line(layout: Places) -> None:
     with pytest.raises(InputError, match=r"tab99.csv: missing"):
         trace(layout.figures / "tab99.csv")
     (layout.figures / "tab05.json").unlink()
@@ -260,7 +262,7 @@ def test_what_isnt_there_is_one_line(layout: Layout) -> None:
     assert only.state == links.BROKEN and "no stamp beside it" in only.detail
 
 
-def test_a_verdict_names_the_protocol_of_its_dataset(layout: Layout) -> None:
+def test_a_verdict_names_the_protocol_of_its_dataset(layout: Places) -> None:
     stamp = read_json(layout.figures / "tab05.json")
     del stamp["files"]
     digest = read_json(layout.figures / "protocol.json")["sha256"]
@@ -270,27 +272,27 @@ def test_a_verdict_names_the_protocol_of_its_dataset(layout: Layout) -> None:
         dataset = layout.settings.dataset
         rows = pd.DataFrame({"dataset": [dataset], "claim": ["C1"], "protocol": [named]})
         whole = {"datasets": {dataset: stamp}, "commit": "a" * 40, "dirty": False}
-        write_table(rows, path, whole)
+        publish_table(rows, path, whole)
         found = {link.name: link for link in trace(path, layout.runs_root)}
         assert found["protocol"].state == state
         assert found["09_verdict"].state == links.OK
 
 
-def test_a_verdict_that_cites_the_ablation_rests_on_it(layout: Layout) -> None:
+def test_a_verdict_that_cites_the_ablation_rests_on_it(layout: Places) -> None:
     stamp = read_json(layout.figures / "tab05.json")
     del stamp["files"]
     write_json(layout.executed / "09_verdict.ipynb", executed(stamp["parameters"], stamp))
 
     def chain(study: str) -> dict[str, links.Link]:
         rows = pd.DataFrame({"claim": ["C2"], "study": [study], "protocol": [""]})
-        path = write_table(rows, layout.figures / "tab_verdict.csv", stamp)
+        path = publish_table(rows, layout.figures / "tab_verdict.csv", stamp)
         return {link.name: link for link in trace(path, layout.runs_root)}
 
     assert not {"08_ablations", "tab_c2.csv"} & set(chain("main"))
     assert chain("ablation")["tab_c2.csv"].state == links.BROKEN  # it isn't there
     copy = layout.ablation / "executed" / "08_ablations.ipynb"
     write_json(copy, executed(stamp["parameters"], stamp))
-    write_table(pd.DataFrame({"value": [1.0]}), layout.figures / "tab_c2.csv", stamp)
+    publish_table(pd.DataFrame({"value": [1.0]}), layout.figures / "tab_c2.csv", stamp)
     found = chain("ablation")
     assert found["08_ablations"].state == found["tab_c2.csv"].state == links.OK
     change(layout.figures / "tab_c2.csv", "1.0", "2.0")
@@ -302,7 +304,7 @@ def test_every_file_that_a_stamp_names_is_checked(tmp_path: Path) -> None:
     (tmp_path / "fig01.png").write_bytes(b"p")
     (tmp_path / "fig01.pdf").write_bytes(b"q")
     names = ("fig01.png", "fig01.pdf")
-    files = {name: store.hash_file(tmp_path / name) for name in names}
+    files = {name: hash_file(tmp_path / name) for name in names}
     write_json(tmp_path / "fig01.json", {**stamp, "files": files})
 
     def state() -> str:
@@ -316,7 +318,7 @@ def test_every_file_that_a_stamp_names_is_checked(tmp_path: Path) -> None:
 
 
 def test_commits_are_looked_up_in_git() -> None:
-    head = store.git("rev-parse", "HEAD")
+    head = git("rev-parse", "HEAD")
     if head is None:
         pytest.skip("needs a git checkout")
     assert links.commit_link("it", {"commit": head, "dirty": False}).state == links.OK
@@ -326,13 +328,13 @@ def test_commits_are_looked_up_in_git() -> None:
 
 
 def test_committed_stamps_name_commits_of_this_repository() -> None:
-    found = links.stamp_links(store.PROJECT_ROOT / "figures")
+    found = links.stamp_links(PROJECT_ROOT / "figures")
     assert found and not links.broken(found), json.dumps([x.detail for x in links.broken(found)])
 
 
 def test_no_committed_chain_is_broken() -> None:
     """One table of every study; the stamps of all are checked above."""
-    figures = store.PROJECT_ROOT / "figures"
+    figures = PROJECT_ROOT / "figures"
     tables = sorted(figures.glob("*/*/tab_matrix.csv")) + sorted(figures.glob("*/*/tab_gates.csv"))
     tables += sorted(figures.glob("sensitivity/*/tab02.csv"))
     tables += sorted(figures.glob("*/*/tab_privacy.csv")) + sorted(

@@ -11,8 +11,9 @@ import pytest
 from nbval.plugin import get_sanitize_patterns
 
 from fairdiff_lib.disk.files import write_json, write_table
+from fairdiff_lib.disk.stamps import publish_table
 from fairdiff_lib.run import verify
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.show import style as looks
 
 
@@ -110,11 +111,11 @@ def test_notebooks_that_cannot_be_compared_are_problems(tmp_path: Path) -> None:
 def test_tables_are_alike_but_for_timings(tmp_path: Path) -> None:
     for name, seconds, value in (("first", 1.0, 2.0), ("second", 3.0, 2.0)):
         frame = pd.DataFrame({"seconds_per_step": [seconds], "value": [value]})
-        write_table(frame, tmp_path / name / "a" / "tab02.csv", None)
+        write_table(frame, tmp_path / name / "a" / "tab02.csv")
     assert verify.differing_tables(tmp_path / "first", tmp_path / "second") == []
-    write_table(pd.DataFrame({"value": [1]}), tmp_path / "second" / "tab03.csv", None)
+    write_table(pd.DataFrame({"value": [1]}), tmp_path / "second" / "tab03.csv")
     frame = pd.DataFrame({"seconds_per_step": [3.0], "value": [2.0001]})
-    write_table(frame, tmp_path / "second" / "a" / "tab02.csv", None)
+    write_table(frame, tmp_path / "second" / "a" / "tab02.csv")
     found = verify.differing_tables(tmp_path / "first", tmp_path / "second")
     assert found == ["a/tab02.csv", "tab03.csv"]
 
@@ -123,7 +124,7 @@ def test_an_edited_table_fails_the_stamps_check(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no table or figure"):
         verify.check_stamps(tmp_path)
     stamp = {"commit": "0" * 40, "dirty": True}
-    write_table(pd.DataFrame({"value": [1]}), tmp_path / "tab02.csv", stamp)
+    publish_table(pd.DataFrame({"value": [1]}), tmp_path / "tab02.csv", stamp)
     assert verify.check_stamps(tmp_path) == [
         "tab02.csv: made by code that differed from its commit 0000000000"
     ]

@@ -8,13 +8,8 @@ import sys
 
 import pytest
 
-from fairdiff_lib.settings.options import (
-    DATASETS,
-    PRESETS,
-    InputError,
-    load_settings,
-    parse_overrides,
-)
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import DATASETS, PRESETS, load_settings, parse_overrides
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))

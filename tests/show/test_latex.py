@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fairdiff_lib.disk.files import hash_file, read_json, write_table
+from fairdiff_lib.disk.files import hash_file, read_json
+from fairdiff_lib.disk.stamps import publish_table
 from fairdiff_lib.run import links
 from fairdiff_lib.show import latex
 from fairdiff_lib.studies import report
@@ -154,7 +155,7 @@ def test_the_stamp_vouches_for_both_files_and_an_edit_is_seen(tmp_path: Path) ->
 
 
 def test_latex_of_an_older_table_leaves_its_stamp_alone(tmp_path: Path) -> None:
-    csv = write_table(rows(), tmp_path / "tab02.csv", STAMP)
+    csv = publish_table(rows(), tmp_path / "tab02.csv", STAMP)
     before = (tmp_path / "tab02.json").read_bytes()
     tex = report.typeset(csv)
     assert (tmp_path / "tab02.json").read_bytes() == before

@@ -12,7 +12,9 @@ from huggingface_hub import DatasetCard, ModelCard
 
 from fairdiff_lib.data.assets import folder_mark
 from fairdiff_lib.data.cohort import Cohort, spec_for
-from fairdiff_lib.disk.files import CARD, Layout, make_stamp, write_json
+from fairdiff_lib.disk.files import write_json
+from fairdiff_lib.disk.places import CARD, Places
+from fairdiff_lib.disk.stamps import make_stamp
 from fairdiff_lib.settings.options import load_settings
 from fairdiff_lib.show import model_cards as hub_cards
 
@@ -27,10 +29,10 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", refuse)
 
 
-def study(tmp_path: Path, dataset: str) -> tuple[Any, Layout, Cohort]:
+def study(tmp_path: Path, dataset: str) -> tuple[Any, Places, Cohort]:
     """Settings, a layout below tmp_path, and five subjects: three train, the rarest level once."""
     settings = load_settings("smoke", dataset)
-    layout = Layout(settings, runs_root=str(tmp_path / "runs"), figures_root=str(tmp_path / "f"))
+    layout = Places(settings, runs_root=str(tmp_path / "runs"), figures_root=str(tmp_path / "f"))
     spec = spec_for(dataset, settings.reading.coding)
     named = (*spec.attributes, *spec.conditions)
     rows: dict[str, Any] = {one.name: [one.levels[0]] * 4 + [one.levels[-1]] for one in named}
@@ -39,7 +41,7 @@ def study(tmp_path: Path, dataset: str) -> tuple[Any, Layout, Cohort]:
     return settings, layout, Cohort(spec, pd.DataFrame(rows), tmp_path, "d" * 64)
 
 
-def finished(settings: Any, layout: Layout, method: str, seed: int) -> Path:
+def finished(settings: Any, layout: Places, method: str, seed: int) -> Path:
     folder = layout.base if method == "base" else layout.run(method, seed)
     stamp = make_stamp(settings, "d" * 64, {"method": method, "seed": seed})
     run = {"method": method, "seed": seed, "seconds": 12.5, "images_seen": 640, "stamp": stamp}

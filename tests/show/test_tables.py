@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from fairdiff_lib.data.cohort import Cohort, spec_for
-from fairdiff_lib.disk.files import Layout, write_table
+from fairdiff_lib.disk.files import write_table
+from fairdiff_lib.disk.places import Places
 from fairdiff_lib.settings.options import load_settings
 from fairdiff_lib.show import tables
 
@@ -134,13 +135,13 @@ def test_a_gate_that_many_runs_failed_is_a_range() -> None:
 
 
 def test_gate_notes_are_read_back_and_missing_gates_are_said(tmp_path: Path) -> None:
-    layout = Layout(load_settings("smoke", SIMULATED), figures_root=str(tmp_path))
+    layout = Places(load_settings("smoke", SIMULATED), figures_root=str(tmp_path))
     assert tables.gate_notes(layout) == ["gates were not run"]
     own = tables.as_written(gates())
-    write_table(own, layout.figures / "tab_gates.csv", None)
+    write_table(own, layout.figures / "tab_gates.csv")
     assert tables.gate_notes(layout) == tables.failed_gates(gates())
-    other = Layout(load_settings("smoke", "ham10000"), figures_root=str(tmp_path))
-    write_table(own.assign(dataset="ham10000", passed=True), other.figures / "tab_gates.csv", None)
+    other = Places(load_settings("smoke", "ham10000"), figures_root=str(tmp_path))
+    write_table(own.assign(dataset="ham10000", passed=True), other.figures / "tab_gates.csv")
     assert tables.gate_notes_of_all(other) == [f"{SIMULATED}: {tables.failed_gates(gates())[0]}"]
 
 

@@ -17,7 +17,8 @@ from PIL import Image
 from scipy import ndimage
 
 from fairdiff_lib.data.cohort import Cohort, read_cohort, square
-from fairdiff_lib.settings.options import InputError, SimulatorConfig
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import SimulatorConfig
 from fairdiff_lib.sim import measure, simulate
 from fairdiff_lib.sim.fundus import Eye, render
 from fairdiff_lib.sim.simulate import (

@@ -17,8 +17,9 @@ from fairdiff_lib.classify.runs import check_splits
 from fairdiff_lib.data.assets import load_cohort
 from fairdiff_lib.data.chexpert import WITH, WITHOUT
 from fairdiff_lib.data.cohort import Cohort, read_cohort, spec_for, square
-from fairdiff_lib.disk.files import Layout
-from fairdiff_lib.settings.options import InputError, load_settings
+from fairdiff_lib.disk.places import Places
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import load_settings
 from fairdiff_lib.settings.populations import ChestConfig, DermatoscopyConfig
 from fairdiff_lib.sim import chest, lesions
 from fairdiff_lib.sim.planting import read_truth
@@ -74,11 +75,11 @@ def changed(a: object, b: object) -> set[str]:
 
 def test_new_families_leave_the_old_folders_where_they_are() -> None:
     """Finished runs are found again by these names; another name would train them anew."""
-    layout = Layout(load_settings("quick", "fairgenmed_simulated"))
+    layout = Places(load_settings("quick", "fairgenmed_simulated"))
     names = [path.name for path in (layout.data, layout.cohort, layout.base)]
     assert names == ["data-15172725d8", "cohort-adea89581c", "base-1c18e3df46"]
     assert layout.run("fairdiffusion", 0).name == "fairdiffusion-seed0-e3ec8e5efc"
-    real = Layout(load_settings("reference", "ham10000"))
+    real = Places(load_settings("reference", "ham10000"))
     assert (real.cohort.name, real.base.name) == ("cohort-654c539c49", "base-8fcb8320df")
 
 
@@ -86,8 +87,8 @@ def test_new_families_leave_the_old_folders_where_they_are() -> None:
 def test_a_knob_of_a_family_moves_its_own_folders(dataset: str) -> None:
     usual = load_settings("smoke", dataset)
     other = load_settings("smoke", dataset, {"simulator.seed": "1"})
-    assert Layout(usual).data != Layout(other).data
-    assert Layout(usual).base != Layout(other).base
+    assert Places(usual).data != Places(other).data
+    assert Places(usual).base != Places(other).base
     with pytest.raises(InputError, match="unknown setting 'fundus_height'"):
         load_settings("smoke", dataset, {"simulator.fundus_height": "64"})
     with pytest.raises(InputError, match="expected fairgenmed_simulated"):
@@ -189,7 +190,7 @@ def test_a_larger_set_begins_with_the_same_bytes(
 def test_a_family_goes_from_the_simulator_to_prompts(dataset: str, tmp_path: Path) -> None:
     """As a study does it: simulate, read, split, prompt, load, and find it again."""
     settings = load_settings("smoke", dataset)
-    layout = Layout(settings, "", str(tmp_path / "runs"), str(tmp_path / "figures"))
+    layout = Places(settings, "", str(tmp_path / "runs"), str(tmp_path / "figures"))
     cohort = load_cohort(settings, layout)
     assert load_cohort(settings, layout).table.equals(cohort.table)
     kept = cohort.included()

@@ -16,7 +16,8 @@ from fairdiff_lib.classify.features import RandomConvExtractor, TextureExtractor
 from fairdiff_lib.model.sample import blurred
 from fairdiff_lib.run.cli import main
 from fairdiff_lib.run.notebook import plan_job, run_job
-from fairdiff_lib.settings.options import InputError, load_settings
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import load_settings
 from fairdiff_lib.show.cards import finding
 from fairdiff_lib.studies import own_features, own_images, own_tables
 from fairdiff_lib.studies.own_example import write_example

@@ -13,11 +13,12 @@ import torch
 from safetensors.torch import load_file
 
 from fairdiff_lib.data.cohort import Cohort, read_cohort
-from fairdiff_lib.disk import files as store
-from fairdiff_lib.disk.files import Layout, read_json
+from fairdiff_lib.disk.files import locked, read_json
+from fairdiff_lib.disk.places import Places
 from fairdiff_lib.model import pipeline as diffusion
 from fairdiff_lib.model import sample as imaging
-from fairdiff_lib.settings.options import InputError, Settings, load_settings
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import Settings, load_settings
 from fairdiff_lib.sim.simulate import simulate_fairgenmed
 from fairdiff_lib.studies import pipeline
 from fairdiff_lib.train import runs as training
@@ -28,7 +29,7 @@ DATASET = "fairgenmed_simulated"
 @dataclasses.dataclass(frozen=True)
 class Place:
     settings: Settings
-    layout: Layout
+    layout: Places
     cohort: Cohort
 
 
@@ -36,7 +37,7 @@ class Place:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     root = tmp_path_factory.mktemp("study")
     settings = load_settings("smoke", DATASET)
-    layout = Layout(settings, runs_root=str(root / "runs"), figures_root=str(root / "figures"))
+    layout = Places(settings, runs_root=str(root / "runs"), figures_root=str(root / "figures"))
     simulate_fairgenmed(settings.simulator, layout.data)
     cohort = read_cohort(DATASET, layout.data)
     training.train_base(settings, layout, cohort)
@@ -192,7 +193,7 @@ def test_a_run_that_another_job_trains_is_waited_for(
         threading.Thread(target=pipeline.train, args=(settings, layout, cohort, "random", 0))
         for _ in range(2)
     ]
-    with store.locked(folder.with_name(f"{folder.name}.lock")):
+    with locked(folder.with_name(f"{folder.name}.lock")):
         for job in jobs:
             job.start()
         assert not entered.wait(0.5)

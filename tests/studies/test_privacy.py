@@ -19,9 +19,10 @@ from fairdiff_lib.audit.privacy import NEARER, Pool
 from fairdiff_lib.audit.seeds import summarise_seeds
 from fairdiff_lib.classify.features import RandomConvExtractor, Scale, extract
 from fairdiff_lib.data.cohort import Cohort, spec_for
-from fairdiff_lib.disk.files import Layout
+from fairdiff_lib.disk.places import Places
 from fairdiff_lib.model import pipeline as diffusion
-from fairdiff_lib.settings.options import InputError, load_settings
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import load_settings
 from fairdiff_lib.show import words_privacy as sentences_privacy
 from fairdiff_lib.show.figures import privacy as figures_privacy
 from fairdiff_lib.studies import privacy as privacy_study
@@ -130,7 +131,7 @@ def attack(known: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     lower = ((table["split"] == "train") & (table["age"] == OLD)).to_numpy(dtype=float)
     monkeypatch.setattr(diffusion, "load_run", lambda *a: None)
     monkeypatch.setattr(diffusion, "denoising_losses_at", losses(lower))
-    return privacy_study.attack(own, Layout(SETTINGS), "none", 0)
+    return privacy_study.attack(own, Places(SETTINGS), "none", 0)
 
 
 def test_a_lower_loss_of_members_is_what_gives_them_away(
@@ -178,7 +179,7 @@ def test_every_run_and_the_control_are_in_the_tables(
     monkeypatch.setattr(diffusion, "load_generated", lambda *a: images[-120:])
     monkeypatch.setattr(diffusion, "load_run", lambda *a: None)
     monkeypatch.setattr(diffusion, "denoising_losses_at", losses(np.zeros(N)))
-    layout = Layout(settings, figures_root=str(tmp_path))
+    layout = Places(settings, figures_root=str(tmp_path))
     result = privacy_study.collect_privacy(settings, layout, own.cohort)
     near = result.table[result.table["metric"] == NEARER]
     assert set(near["method"]) == {"real", "none"} and set(near["seeds"]) == {"0,1", "0", "1"}
@@ -206,4 +207,4 @@ def test_sizes_count_subjects_and_pairs() -> None:
 def test_without_a_timestep_there_is_no_attack() -> None:
     settings = load_settings("smoke", overrides={"audit.loss_timesteps": ""})
     with pytest.raises(InputError, match="loss_timesteps is empty"):
-        privacy_study.read_known(settings, Layout(settings), cohort())
+        privacy_study.read_known(settings, Places(settings), cohort())

@@ -10,8 +10,11 @@ import pandas as pd
 import pytest
 
 from fairdiff_lib.data.cohort import Cohort, spec_for
-from fairdiff_lib.disk.files import Layout, locked, read_json, write_json, write_table
-from fairdiff_lib.settings.options import InputError, load_settings
+from fairdiff_lib.disk.files import locked, read_json, write_json
+from fairdiff_lib.disk.places import Places
+from fairdiff_lib.disk.stamps import publish_table
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import load_settings
 from fairdiff_lib.studies import report
 from fairdiff_lib.studies.verdict.protocol import Protocol
 from fairdiff_lib.studies.verdict.verdict import COLUMNS, as_table
@@ -21,13 +24,13 @@ NUMBERS = ("value", "low", "high", "smallest_effect", "mde", "n", "seeds", "p", 
 
 
 def test_the_index_links_files_and_notebooks_that_exist(tmp_path: Path) -> None:
-    layout = Layout(load_settings("smoke", SIMULATED), figures_root=str(tmp_path))
+    layout = Places(load_settings("smoke", SIMULATED), figures_root=str(tmp_path))
     with pytest.raises(InputError, match="no table or figure yet"):
         report.collect_index(layout)
     stamp = {"commit": "0123456789abcdef", "dirty": False}
     frame = pd.DataFrame({"value": [1]})
-    write_table(frame, layout.figures / "tab02.csv", stamp)
-    write_table(frame, layout.figures_all / "tab14.csv", stamp)
+    publish_table(frame, layout.figures / "tab02.csv", stamp)
+    publish_table(frame, layout.figures_all / "tab14.csv", stamp)
     write_json(layout.figures / "fig03.json", stamp)
     (layout.figures / "fig03.png").write_bytes(b"png")
     write_json(layout.figures / "card.json", stamp)
@@ -48,7 +51,7 @@ def own_rows(dataset: str, **changed: Any) -> pd.DataFrame:
 
 def write(dataset: str, root: str, commit: str = "a", dirty: bool | None = False) -> None:
     """The verdict of a dataset, as notebook 09 writes it."""
-    layout = Layout(load_settings("smoke", dataset), figures_root=root)
+    layout = Places(load_settings("smoke", dataset), figures_root=root)
     stamp = {"commit": commit, "dirty": dirty, "simulated": dataset == SIMULATED}
     report.write_verdict(own_rows(dataset, verdict=commit), layout, stamp)
 
@@ -68,7 +71,7 @@ def test_t14_keeps_each_datasets_rows_and_stamp(tmp_path: Path) -> None:
     assert rows == {SIMULATED: "a", "ham10000": "b"}
     assert {name: own["commit"] for name, own in both["datasets"].items()} == rows
     assert (both["commit"], both["dirty"], both["simulated"]) == ("b", True, True)
-    layout = Layout(load_settings("smoke", "ham10000"), figures_root=str(tmp_path))
+    layout = Places(load_settings("smoke", "ham10000"), figures_root=str(tmp_path))
     index = report.collect_index(layout).set_index("id")
     assert index.loc["tab14", "commit"] == "b" and index.loc["tab14", "dirty"]
     write(SIMULATED, str(tmp_path), "c")  # judged again: its rows are replaced
@@ -97,11 +100,11 @@ def ablation(
 ) -> pd.DataFrame:
     """The ablation's C2 as T14 takes it, where its files say this."""
     rule = Protocol(dataset=SIMULATED, features_digest="f")
-    layout = Layout(load_settings("smoke", SIMULATED), figures_root=str(tmp_path))
+    layout = Places(load_settings("smoke", SIMULATED), figures_root=str(tmp_path))
     rows = own_rows(SIMULATED, seeds=8, study="ablation", protocol="derived")
     both = pd.concat([rows, rows.assign(seeds=9)], ignore_index=True)
     both.insert(0, "method", ["fairdiffusion", "fairdiffusion_corrected"])
-    write_table(both, layout.figures / "tab_c2.csv", {"data_hash": data_hash})
+    publish_table(both, layout.figures / "tab_c2.csv", {"data_hash": data_hash})
     said = {"dataset": SIMULATED, "metric": "kid", "features_digest": features or "f"}
     whole = {"protocol": said, "data_hash": "d" * 64, "before_any_measurement": before}
     write_json(layout.ablation / "protocol.json", {**whole, "sha256": "s" * 64})
@@ -149,7 +152,7 @@ def test_training_scalars_take_the_first_and_the_last_loss() -> None:
 
 
 def test_tables_of_different_data_are_not_mixed(tmp_path: Path) -> None:
-    layout = Layout(load_settings("smoke", SIMULATED), figures_root=str(tmp_path))
+    layout = Places(load_settings("smoke", SIMULATED), figures_root=str(tmp_path))
     for name, version in (("tab02", "a" * 64), ("tab04", "a" * 64), ("tab05", "b" * 64)):
         write_json(layout.figures / f"{name}.json", {"data_hash": version})
     assert report.data_version(layout, ("tab02", "tab04")) == "a" * 64

@@ -15,10 +15,12 @@ from fairdiff_lib.audit.audit import Audit, audit, kid_metric
 from fairdiff_lib.audit.estimate import group_units
 from fairdiff_lib.audit.kid import fit_kernel
 from fairdiff_lib.data.cohort import Cohort, spec_for
-from fairdiff_lib.disk.files import Layout, write_json
+from fairdiff_lib.disk.files import write_json
+from fairdiff_lib.disk.places import Places
 from fairdiff_lib.model import pipeline as diffusion
 from fairdiff_lib.run.graph import Study
-from fairdiff_lib.settings.options import InputError, Settings, SweepConfig, load_settings
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import Settings, SweepConfig, load_settings
 from fairdiff_lib.show import words_privacy as sentences_privacy
 from fairdiff_lib.show.figures import sweep as figures_sweep
 from fairdiff_lib.studies import sweep
@@ -48,16 +50,16 @@ def cohort(n: int, older: int = 4) -> Cohort:
 
 
 @pytest.fixture(scope="module")
-def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Places:
     """A finished run of an untrained model."""
-    place = Layout(SETTINGS, runs_root=str(tmp_path_factory.mktemp("runs")))
+    place = Places(SETTINGS, runs_root=str(tmp_path_factory.mktemp("runs")))
     made = diffusion.build_pipeline(SETTINGS.model, cohort(4).table["prompt"].tolist(), seed=0)
     diffusion.save_pipeline(made, place.run("none", 0) / "pipeline")
     write_json(place.run("none", 0) / "run.json", {})
     return place
 
 
-def test_the_own_cell_is_the_studys_own_generation(layout: Layout) -> None:
+def test_the_own_cell_is_the_studys_own_generation(layout: Places) -> None:
     whole = cohort(6)
     names, prompts = whole.table["image"].tolist(), whole.table["prompt"].tolist()
     diffusion.generate(SETTINGS, layout, names, prompts, "none", 0, "test")
@@ -89,12 +91,12 @@ class Sampler:
         return np.stack([np.full((3, 8, 8), (s + mark) % 251, np.uint8) for s in seeds])
 
 
-def make_all(settings: Settings, layout: Layout, rows: Cohort) -> dict[Cell, Any]:
+def make_all(settings: Settings, layout: Places, rows: Cohort) -> dict[Cell, Any]:
     return {cell: sweep.make_cell(settings, layout, rows, cell) for cell in cells_of(settings)}
 
 
 def test_every_cell_starts_from_the_same_noise_and_a_killed_sweep_goes_on(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch
+    layout: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = replace(SETTINGS, generation=replace(SETTINGS.generation, batch=4, seed=7))
     place, rows = replace(layout, settings=settings), cohort(10)
@@ -213,7 +215,7 @@ def test_a_sweep_that_cannot_be_made_stops_before_anything_starts() -> None:
 
 def test_the_new_settings_move_no_folder() -> None:
     usual, other = (
-        Layout(load_settings("quick", overrides=own))
+        Places(load_settings("quick", overrides=own))
         for own in ({}, {"sweep.images": 20, "sweep.steps": "10", "privacy.draws": 2})
     )
     for name in ("data", "cohort", "base", "records", "features", "matrix", "proof", "pools"):

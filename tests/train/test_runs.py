@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from fairdiff_lib.methods.base import Mitigation, make_mitigation
-from fairdiff_lib.settings.options import InputError, LoopConfig, MitigationConfig
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import LoopConfig, MitigationConfig
 from fairdiff_lib.train.loop import HISTORY_COLUMNS, batch_rows, fit, learning_rate
 from fairdiff_lib.train.runs import AutoencoderObjective
 

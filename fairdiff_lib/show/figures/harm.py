@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.show.figures.main import interval_text, means_and_seeds
 from fairdiff_lib.show.style import (
     LEVEL_COLOURS,

@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.show.style import STYLE, WIDTH, dataset_name, look_of, name_of, ordered_methods, page
 
 

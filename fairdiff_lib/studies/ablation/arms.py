@@ -2,7 +2,7 @@
 
 Plain data, written down before any of these runs is measured. An arm is a method with options of
 its own, so that one study can hold the same method at several windows; its runs lie where any
-study's would (``store.Layout.run``), and a run that two arms share is made once.
+study's would (``store.Places.run``), and a run that two arms share is made once.
 """
 
 from __future__ import annotations
@@ -13,16 +13,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from fairdiff_lib.disk.files import Layout, read_json
+from fairdiff_lib.disk.files import read_json
+from fairdiff_lib.disk.places import Places
+from fairdiff_lib.settings.errors import InputError, refuse_unknown
 from fairdiff_lib.settings.methods import CORRECTED, source_runs
-from fairdiff_lib.settings.options import (
-    InputError,
-    Settings,
-    check_method,
-    check_settings,
-    refuse_unknown,
-    replace_field,
-)
+from fairdiff_lib.settings.options import Settings, check_method, check_settings, replace_field
 
 CORE, CONTROL, RIVAL = "core", "control", "rival"
 WINDOW, OPTION = "window", "option"  # T12's cells; one correction at a time
@@ -207,12 +202,12 @@ def declared_comparisons(settings: Settings) -> list[tuple[str, str]]:
 # -- where a run is recorded -----------------------------------------------------------------
 
 
-def path_of(layout: Layout, arm: Arm, seed: int) -> Path:
+def path_of(layout: Places, arm: Arm, seed: int) -> Path:
     """JSON of a run, written last; its CSV and npz lie beside it."""
     return layout.ablation / "runs" / f"{arm.name.replace(' ', '-')}-seed{seed}.json"
 
 
-def is_recorded(settings: Settings, layout: Layout, arm: Arm, seed: int) -> bool:
+def is_recorded(settings: Settings, layout: Places, arm: Arm, seed: int) -> bool:
     """Whether the run is there, made under these very settings."""
     path = path_of(layout, arm, seed)
     if not path.is_file():
@@ -221,7 +216,7 @@ def is_recorded(settings: Settings, layout: Layout, arm: Arm, seed: int) -> bool
     return all(found.get(key) == value for key, value in wanted.items())
 
 
-def names_of(settings: Settings, layout: Layout, arm: Arm, seed: int) -> dict[str, str]:
+def names_of(settings: Settings, layout: Places, arm: Arm, seed: int) -> dict[str, str]:
     """What a run's numbers depend on, as far as settings say it."""
     own = settings_of(settings, arm)
     place = replace(layout, settings=own)

@@ -26,7 +26,7 @@ from fairdiff_lib.disk.files import (
     write_json,
     write_table,
 )
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 COLUMNS = ("attribute", "level", "metric", "features", "n", "value", "low", "high", "df", "note")
 
@@ -71,9 +71,7 @@ def write_run(path: Path, run: RecordedRun, simulated: bool) -> Path:
     kept = [by_attribute(own) for own in run.audits]
     rows = [_rows(own) for own in kept]
     labels = {"arm": run.arm, "seed": run.seed}
-    write_table(
-        labelled(pd.concat(rows, ignore_index=True), labels), path.with_suffix(".csv"), None
-    )
+    write_table(labelled(pd.concat(rows, ignore_index=True), labels), path.with_suffix(".csv"))
     arrays: dict[str, Any] = {  # Any: the stubs take every keyword for an option
         _name(own): np.stack([e.influence for e in own.estimates.values()]).astype(np.float32)
         for own in kept

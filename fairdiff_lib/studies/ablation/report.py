@@ -12,7 +12,7 @@ import pandas as pd
 from fairdiff_lib.audit.contrasts import PRIMARY
 from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.disk.files import Layout
+from fairdiff_lib.disk.places import Places
 from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.show import tables
 from fairdiff_lib.show.style import name_of
@@ -63,7 +63,7 @@ class AblationResult:
     before: bool
 
 
-def collect_ablation(settings: Settings, layout: Layout, cohort: Cohort) -> AblationResult:
+def collect_ablation(settings: Settings, layout: Places, cohort: Cohort) -> AblationResult:
     """All tables of the ablation study, from what was recorded of its runs.
 
     Raises

@@ -15,17 +15,12 @@ import numpy as np
 import pandas as pd
 
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.disk.files import (
-    Layout,
-    hash_folder,
-    is_simulated,
-    locked,
-    make_stamp,
-    read_json,
-    write_json,
-)
+from fairdiff_lib.disk.files import hash_folder, locked, read_json, write_json
+from fairdiff_lib.disk.places import Places, is_simulated
+from fairdiff_lib.disk.stamps import make_stamp
 from fairdiff_lib.model import pipeline as diffusion
-from fairdiff_lib.settings.options import InputError, Settings
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.studies import pipeline
 from fairdiff_lib.studies.ablation import arms
 from fairdiff_lib.studies.ablation.arms import Arm, is_recorded, names_of, path_of
@@ -72,7 +67,7 @@ def declaration(settings: Settings, cohort: Cohort) -> dict[str, Any]:
     return plain
 
 
-def write_declaration(settings: Settings, layout: Layout, cohort: Cohort) -> Path:
+def write_declaration(settings: Settings, layout: Places, cohort: Cohort) -> Path:
     """Write the declaration; one that says the same stays as it is.
 
     The file holds the content, its SHA-256, the code's commit, and whether any run had been
@@ -105,7 +100,7 @@ def write_declaration(settings: Settings, layout: Layout, cohort: Cohort) -> Pat
     return path
 
 
-def check_declaration(settings: Settings, layout: Layout, cohort: Cohort) -> bool:
+def check_declaration(settings: Settings, layout: Places, cohort: Cohort) -> bool:
     """Whether the declaration was written before any run was measured.
 
     Raises
@@ -129,7 +124,7 @@ def check_declaration(settings: Settings, layout: Layout, cohort: Cohort) -> boo
 # -- one run ---------------------------------------------------------------------------------
 
 
-def make_run(settings: Settings, layout: Layout, cohort: Cohort, arm: Arm, seed: int) -> Path:
+def make_run(settings: Settings, layout: Places, cohort: Cohort, arm: Arm, seed: int) -> Path:
     """Train, draw, measure and record a run, or find it again.
 
     Parameters
@@ -155,7 +150,7 @@ def make_run(settings: Settings, layout: Layout, cohort: Cohort, arm: Arm, seed:
     return measure_run(settings, layout, fixed, arm, seed)
 
 
-def measure_run(settings: Settings, layout: Layout, fixed: Fixed, arm: Arm, seed: int) -> Path:
+def measure_run(settings: Settings, layout: Places, fixed: Fixed, arm: Arm, seed: int) -> Path:
     """Train and draw what is missing of a run, measure it, and record it.
 
     Parameters
@@ -191,7 +186,7 @@ def measure_run(settings: Settings, layout: Layout, fixed: Fixed, arm: Arm, seed
 
 
 def _identity(
-    settings: Settings, layout: Layout, cohort: Cohort, arm: Arm, seed: int
+    settings: Settings, layout: Places, cohort: Cohort, arm: Arm, seed: int
 ) -> dict[str, str]:
     """The names, and hashes of what has no settings: data, base, encoder."""
     return names_of(settings, layout, arm, seed) | {
@@ -229,7 +224,7 @@ def _timing(history: pd.DataFrame) -> dict[str, int]:
     return {"proposals": int(np.isfinite(proposed.astype(np.float64)).sum())}
 
 
-def core_runs(settings: Settings, layout: Layout, cohort: Cohort) -> list[tuple[str, Path]]:
+def core_runs(settings: Settings, layout: Places, cohort: Cohort) -> list[tuple[str, Path]]:
     """(arm, folder) of the core arms' runs of ``ablation.other_seeds``; a missing one is trained.
 
     Enough seeds for what is described of their histories, not compared.
@@ -248,7 +243,7 @@ def core_runs(settings: Settings, layout: Layout, cohort: Cohort) -> list[tuple[
 # -- all runs --------------------------------------------------------------------------------
 
 
-def read_runs(settings: Settings, layout: Layout, cohort: Cohort) -> list[RecordedRun]:
+def read_runs(settings: Settings, layout: Places, cohort: Cohort) -> list[RecordedRun]:
     """Every run of the study, from what was recorded.
 
     Raises

@@ -21,7 +21,7 @@ from fairdiff_lib.audit.equity import GROUP_COLUMNS
 from fairdiff_lib.audit.estimate import Bools, Estimate, Floats, Ints, difference
 from fairdiff_lib.audit.estimators import auc, macro_auc
 from fairdiff_lib.audit.kid import as_features
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 PROBE = "probe_auc"
 STRENGTH = 1.0  # inverse of the ridge penalty on standardised features, scikit-learn's own

@@ -16,7 +16,7 @@ from fairdiff_lib.classify.features import Extractor, extract, make_extractor
 from fairdiff_lib.classify.fit import Classifier
 from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.disk.files import Layout
+from fairdiff_lib.disk.places import Places
 from fairdiff_lib.model import pipeline as diffusion
 from fairdiff_lib.model import sample as imaging
 from fairdiff_lib.settings.options import Settings
@@ -47,7 +47,7 @@ class Pictures:
     """
 
     settings: Settings
-    layout: Layout
+    layout: Places
     train: Any
     test: Any
 
@@ -63,7 +63,7 @@ class Pictures:
         return [{**names, "seed": seed} for seed in self.settings.seeds]
 
 
-def read_pictures(settings: Settings, layout: Layout, cohort: Cohort) -> Pictures:
+def read_pictures(settings: Settings, layout: Places, cohort: Cohort) -> Pictures:
     """Real training and test images; generated ones are read when they are asked for."""
     kept, size = cohort.included(), settings.model.image_size
     train, test = (kept.split(name).load_images(size) for name in ("train", "test"))
@@ -73,7 +73,7 @@ def read_pictures(settings: Settings, layout: Layout, cohort: Cohort) -> Picture
 # -- asked against shown ---------------------------------------------------------------------
 
 
-def collect_shown(settings: Settings, layout: Layout, cohort: Cohort, pictures: Pictures) -> Tables:
+def collect_shown(settings: Settings, layout: Places, cohort: Cohort, pictures: Pictures) -> Tables:
     """What is read from generated test images against what was asked, beside real images.
 
     The reader is the feature encoder: one classifier of all conditions, trained on real images.
@@ -174,7 +174,7 @@ def ruler_rows(shown: pd.DataFrame, settings: Settings) -> pd.DataFrame:
 
 
 def collect_probe(
-    settings: Settings, layout: Layout, cohort: Cohort, pictures: Pictures
+    settings: Settings, layout: Places, cohort: Cohort, pictures: Pictures
 ) -> pd.DataFrame:
     """Can demographic levels be read from real images, and from generated ones?
 
@@ -201,7 +201,7 @@ class Probe:
     """Linear probes of all attributes in one feature space."""
 
     settings: Settings
-    layout: Layout
+    layout: Places
     cohort: Cohort
     extractor: Extractor
 

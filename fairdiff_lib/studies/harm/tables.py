@@ -24,7 +24,7 @@ from fairdiff_lib.classify.runs import (
 )
 from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.disk.files import Layout
+from fairdiff_lib.disk.places import Places
 from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.show import tables
 
@@ -50,7 +50,7 @@ class Tables:
 
 
 def finish(
-    settings: Settings, layout: Layout, parts: Sequence[pd.DataFrame], audits: Labelled
+    settings: Settings, layout: Places, parts: Sequence[pd.DataFrame], audits: Labelled
 ) -> Tables:
     """Means over seeds, contrasts, and the notes of gates that failed."""
     table = tables.over_seeds(pd.concat(parts, ignore_index=True), settings.audit.confidence)
@@ -93,7 +93,7 @@ class Run:
 
 
 def read_run(
-    settings: Settings, layout: Layout, cohort: Cohort, source: str, seed: int, name: str
+    settings: Settings, layout: Places, cohort: Cohort, source: str, seed: int, name: str
 ) -> Run:
     """Predictions of a source's classifier on test and on validation images; made if missing."""
     test, validation = (
@@ -123,7 +123,7 @@ def read_back(classifier: Classifier, split: Cohort, images: Any) -> pd.DataFram
     )
 
 
-def read_runs(settings: Settings, layout: Layout, cohort: Cohort) -> list[Run]:
+def read_runs(settings: Settings, layout: Places, cohort: Cohort) -> list[Run]:
     """Every source's classifiers, real images first."""
     return [read_run(settings, layout, cohort, *one) for one in downstream_runs(settings)]
 
@@ -131,7 +131,7 @@ def read_runs(settings: Settings, layout: Layout, cohort: Cohort) -> list[Run]:
 # -- tables ----------------------------------------------------------------------------------
 
 
-def collect_harm(settings: Settings, layout: Layout, cohort: Cohort, runs: Sequence[Run]) -> Tables:
+def collect_harm(settings: Settings, layout: Places, cohort: Cohort, runs: Sequence[Run]) -> Tables:
     """Calibration and harm of every classifier and condition, by group.
 
     The contrasts are of what ``downstream.classification_contrasts`` doesn't have.

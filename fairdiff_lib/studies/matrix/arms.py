@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdiff_lib.data.cohort import Cohort, spec_for
-from fairdiff_lib.disk.files import Layout
-from fairdiff_lib.settings.options import InputError, MatrixConfig, Settings, refuse_unknown
+from fairdiff_lib.disk.places import Places
+from fairdiff_lib.settings.errors import InputError, refuse_unknown
+from fairdiff_lib.settings.options import MatrixConfig, Settings
 
 Ints = NDArray[np.int64]
 REAL = "real"
@@ -111,7 +112,7 @@ def generator_seed(settings: Settings, seed: int) -> int:
     return settings.seeds[place % len(settings.seeds)]
 
 
-def folder_of(layout: Layout, run: MatrixRun, attribute: str) -> Path:
+def folder_of(layout: Places, run: MatrixRun, attribute: str) -> Path:
     """Folder of a run; ``attribute`` is the one that balanced images are balanced over."""
     spec, label = run.spec, run.arm
     if spec.made == "balanced":

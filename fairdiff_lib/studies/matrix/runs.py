@@ -30,7 +30,8 @@ from fairdiff_lib.classify.runs import (
 )
 from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.disk.files import Layout, locked, read_json
+from fairdiff_lib.disk.files import locked, read_json
+from fairdiff_lib.disk.places import Places
 from fairdiff_lib.model import pipeline as diffusion
 from fairdiff_lib.settings.options import ClassifierConfig, Settings
 from fairdiff_lib.studies.matrix.arms import (
@@ -53,7 +54,7 @@ class Matrix:
     """A study's downstream matrix: settings, places, and the real images that all runs share."""
 
     settings: Settings
-    layout: Layout
+    layout: Places
     cohort: Cohort
 
     def __post_init__(self) -> None:
@@ -185,7 +186,7 @@ class Matrix:
 
 
 def make_runs(
-    settings: Settings, layout: Layout, cohort: Cohort, arm: str, seed: int
+    settings: Settings, layout: Places, cohort: Cohort, arm: str, seed: int
 ) -> list[dict[str, Any]]:
     """Fit what is missing of an arm's runs of a seed; what each folder says of itself."""
     matrix = Matrix(settings, layout, cohort)

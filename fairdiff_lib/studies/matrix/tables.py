@@ -20,8 +20,9 @@ from fairdiff_lib.classify.fit import Classifier
 from fairdiff_lib.classify.runs import REAL, downstream_runs, read_predictions, training_images
 from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.disk.files import Layout
-from fairdiff_lib.settings.options import InputError, Settings
+from fairdiff_lib.disk.places import Places
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.show import tables
 from fairdiff_lib.studies.harm.tables import read_back
 from fairdiff_lib.studies.matrix.arms import ARMS, MatrixRun, generator_seed, shares_of
@@ -63,7 +64,7 @@ class MatrixResult:
     attribute: str
 
 
-def collect_matrix(settings: Settings, layout: Layout, cohort: Cohort) -> MatrixResult:
+def collect_matrix(settings: Settings, layout: Places, cohort: Cohort) -> MatrixResult:
     """Every run of the matrix as tables; a missing one is fitted.
 
     Raises
@@ -169,7 +170,7 @@ def _changes(matrix: Matrix, audits: Audits, confidence: float) -> pd.DataFrame:
 # -- train on A, test on B -------------------------------------------------------------------
 
 
-def collect_transfer(settings: Settings, layout: Layout, cohort: Cohort) -> pd.DataFrame:
+def collect_transfer(settings: Settings, layout: Places, cohort: Cohort) -> pd.DataFrame:
     """Every source's classifiers on the test images of every source, of the same seed.
 
     The sources are real images and the study's methods; of a generated image the truth is what
@@ -202,7 +203,7 @@ def collect_transfer(settings: Settings, layout: Layout, cohort: Cohort) -> pd.D
 Crossed = dict[tuple[str, str, str], Audit]  # trained on, tested on, condition
 
 
-def _crossed(settings: Settings, layout: Layout, cohort: Cohort, seed: int, name: str) -> Crossed:
+def _crossed(settings: Settings, layout: Places, cohort: Cohort, seed: int, name: str) -> Crossed:
     """AUC of a seed's classifiers on every source's test images."""
     test, attributes = cohort.included().split("test"), assets.attribute_levels(cohort)
     sources = [

@@ -23,18 +23,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.disk.files import Layout, read_table, write_table
+from fairdiff_lib.disk.files import read_table, write_table
+from fairdiff_lib.disk.places import Places
 from fairdiff_lib.methods.controls import FixedSigma
 from fairdiff_lib.methods.groups import Attributes, group_means, summed_gap
 from fairdiff_lib.methods.perturbation import HeldOut
+from fairdiff_lib.settings.errors import InputError, refuse_unknown
 from fairdiff_lib.settings.methods import CORRECTED
-from fairdiff_lib.settings.options import (
-    InputError,
-    MitigationConfig,
-    Settings,
-    as_dict,
-    refuse_unknown,
-)
+from fairdiff_lib.settings.options import MitigationConfig, Settings, as_dict
 from fairdiff_lib.train.loop import fit
 from fairdiff_lib.train.runs import load_base, method_objective, with_steps
 
@@ -166,14 +162,14 @@ def cells(dose: Dose, attributes: Attributes) -> list[Cell]:
 # -- cells -----------------------------------------------------------------------------------
 
 
-def run_cells(settings: Settings, layout: Layout, cohort: Cohort, dose: Dose) -> pd.DataFrame:
+def run_cells(settings: Settings, layout: Places, cohort: Cohort, dose: Dose) -> pd.DataFrame:
     """Run every cell that isn't there yet.
 
     Parameters
     ----------
     settings : Settings
         ``training`` is the loop; a cell is the first ``dose.steps`` steps of such a run.
-    layout : Layout
+    layout : Places
         With a finished base.
     cohort : Cohort
         With all splits; no test row is used.
@@ -199,7 +195,7 @@ def run_cells(settings: Settings, layout: Layout, cohort: Cohort, dose: Dose) ->
     for cell in tqdm(todo, desc="dose-response cells", disable=None):
         path = folder / cell.file
         if not path.is_file():
-            write_table(_run_cell(settings, layout, kept, attributes, dose, cell), path, None)
+            write_table(_run_cell(settings, layout, kept, attributes, dose, cell), path)
         found.append(read_table(path, CELL_COLUMNS, dtype={"attribute": str, "level": str}))
     return pd.concat(found, ignore_index=True)
 
@@ -215,7 +211,7 @@ def _digest(dose: Dose, data_hash: str) -> str:
 
 def _run_cell(
     settings: Settings,
-    layout: Layout,
+    layout: Places,
     kept: Cohort,
     attributes: Attributes,
     dose: Dose,

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.disk.files import Layout
+from fairdiff_lib.disk.places import Places
 from fairdiff_lib.methods.controls import FixedSigma
 from fairdiff_lib.methods.groups import Attributes
 from fairdiff_lib.settings.options import Settings
@@ -45,7 +45,7 @@ class Mechanism:
 def measure_mechanism(
     named: Sequence[tuple[str, Path]],
     settings: Settings,
-    layout: Layout,
+    layout: Places,
     cohort: Cohort,
     sizes: ProbeSizes | None = None,
     shuffles: int = SHUFFLES,
@@ -59,7 +59,7 @@ def measure_mechanism(
         Runs of one label differ by seed.
     settings : Settings
         For the batch size, and the confidence of intervals.
-    layout : Layout
+    layout : Places
     cohort : Cohort
         With all splits; only training rows are used.
     sizes : ProbeSizes, optional

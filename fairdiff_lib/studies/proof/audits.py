@@ -295,7 +295,7 @@ def _blocks(cell: Cell) -> list[range]:
 def _simulate_block(cell: Cell, numbers: range, folder: Path, seed: int) -> None:
     found = [cell.simulate(seed, number) for number in numbers]
     frame = pd.DataFrame(found).assign(number=list(numbers))
-    write_table(frame, _path(folder, cell, numbers.start), None)
+    write_table(frame, _path(folder, cell, numbers.start))
 
 
 def workers() -> int:

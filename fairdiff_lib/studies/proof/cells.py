@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.disk.files import Layout
+from fairdiff_lib.disk.places import Places
 from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.studies.proof.audits import Cell, Judge, Law, NaiveTest, OurAudit, TwoGroups
 from fairdiff_lib.studies.proof.oracle import oracle_laws
@@ -14,7 +14,7 @@ from fairdiff_lib.studies.proof.trained import trained_laws
 
 
 def pool_cells(
-    settings: Settings, layout: Layout, cohort: Cohort
+    settings: Settings, layout: Places, cohort: Cohort
 ) -> tuple[list[Cell], pd.DataFrame]:
     """All cells of layers I and T, and the table of truths.
 

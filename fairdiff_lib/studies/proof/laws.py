@@ -19,7 +19,7 @@ from scipy import optimize
 
 from fairdiff_lib.audit.estimate import Floats
 from fairdiff_lib.audit.kid import Kernel
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 
 @dataclass(frozen=True)

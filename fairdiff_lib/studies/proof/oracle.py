@@ -19,8 +19,9 @@ from fairdiff_lib.audit.estimate import Floats
 from fairdiff_lib.audit.kid import Kernel
 from fairdiff_lib.classify.features import Extractor
 from fairdiff_lib.data.cohort import square
-from fairdiff_lib.disk.files import Layout
-from fairdiff_lib.settings.options import InputError, Settings, SimulatorConfig
+from fairdiff_lib.disk.places import Places
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import Settings, SimulatorConfig
 from fairdiff_lib.sim.fundus import Eye, render
 from fairdiff_lib.sim.simulate import draw_subject, fundus_config
 from fairdiff_lib.studies.proof.pools import Space, fill_pool, pool_kid, remembered, truth_row
@@ -108,7 +109,7 @@ class OracleLaw:
 
 
 def oracle_laws(
-    settings: Settings, layout: Layout, space: Space
+    settings: Settings, layout: Places, space: Space
 ) -> tuple[dict[str, OracleLaw], pd.DataFrame]:
     """Two groups with unequal reals, different errors and the planted KID; and their truth."""
     own, size = settings.proof, settings.model.image_size

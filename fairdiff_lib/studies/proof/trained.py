@@ -20,7 +20,7 @@ from fairdiff_lib.audit.estimate import Bools, Estimate, Floats, Ints, group_uni
 from fairdiff_lib.audit.kid import Kernel, kid, standardised_kid
 from fairdiff_lib.classify.features import Extractor
 from fairdiff_lib.data.cohort import Cohort, CohortSpec, spec_for, square
-from fairdiff_lib.disk.files import Layout
+from fairdiff_lib.disk.places import Places
 from fairdiff_lib.model import pipeline as diffusion
 from fairdiff_lib.settings.options import Settings, SimulatorConfig
 from fairdiff_lib.sim.fundus import render
@@ -37,7 +37,7 @@ class Generator:
     """Fresh simulated subjects, and what the trained checkpoint draws for their prompts."""
 
     settings: Settings
-    layout: Layout
+    layout: Places
     extractor: Extractor
 
     def __call__(self, numbers: range) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def fresh(settings: Settings) -> SimulatorConfig:
 
 
 @lru_cache(maxsize=1)
-def checkpoint(layout: Layout) -> Any:
+def checkpoint(layout: Places) -> Any:
     """The trained pipeline, loaded once per process and without progress bars."""
     loaded = diffusion.load_run(layout, METHOD, SEED)
     loaded.set_progress_bar_config(disable=True)
@@ -121,7 +121,7 @@ class PoolLaw:
 
 
 def trained_laws(
-    settings: Settings, layout: Layout, cohort: Cohort, space: Space
+    settings: Settings, layout: Places, cohort: Cohort, space: Space
 ) -> tuple[dict[str, PoolLaw], pd.DataFrame]:
     """The whole pool, and two groups of equal KID made of its strata; and their truth.
 

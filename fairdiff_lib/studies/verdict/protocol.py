@@ -16,8 +16,11 @@ from typing import Any
 from fairdiff_lib.audit.estimate import group_units
 from fairdiff_lib.data.assets import attribute_levels, runs_of
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.disk.files import Layout, make_stamp, read_json, write_json
-from fairdiff_lib.settings.options import InputError, Settings
+from fairdiff_lib.disk.files import read_json, write_json
+from fairdiff_lib.disk.places import Places
+from fairdiff_lib.disk.stamps import make_stamp
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import Settings
 
 RULES: dict[str, str] = {
     "kernel": "RBF; its bandwidth is the median distance between real training images",
@@ -150,12 +153,12 @@ def declared_contrasts(cohort: Cohort, secondary_below: int) -> tuple[Declared, 
 # -- the file --------------------------------------------------------------------------------
 
 
-def protocol_path(layout: Layout) -> Path:
+def protocol_path(layout: Places) -> Path:
     """Where the protocol of a study lies."""
     return layout.figures / "protocol.json"
 
 
-def write_protocol(settings: Settings, layout: Layout, cohort: Cohort) -> Path:
+def write_protocol(settings: Settings, layout: Places, cohort: Cohort) -> Path:
     """Write the protocol; a file that says the same stays as it is, with its first commit.
 
     The file holds the content, its SHA-256, the code's commit, the data's hash, and whether it
@@ -182,7 +185,7 @@ def write_protocol(settings: Settings, layout: Layout, cohort: Cohort) -> Path:
     return path
 
 
-def _has_test_images(layout: Layout, method: str, seed: int) -> bool:
+def _has_test_images(layout: Places, method: str, seed: int) -> bool:
     folder = layout.generated(method, seed) / "test"
     return folder.is_dir() and any(folder.iterdir())
 
@@ -205,7 +208,7 @@ class Registered:
     commit: str
 
 
-def check_protocol(settings: Settings, layout: Layout, cohort: Cohort) -> Registered:
+def check_protocol(settings: Settings, layout: Places, cohort: Cohort) -> Registered:
     """The protocol on disk, if it is the one that the settings lay down.
 
     Raises

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fairdiff_lib.audit.gates import failed_words
-from fairdiff_lib.disk.files import is_simulated
+from fairdiff_lib.disk.places import is_simulated
 from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.show.style import dataset_name
 from fairdiff_lib.studies.verdict.findings import ABLATION, INCONCLUSIVE, NOT_TESTABLE, POWER

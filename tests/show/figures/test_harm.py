@@ -12,7 +12,7 @@ from fairdiff_lib.audit import curves
 from fairdiff_lib.show import style as looks
 from fairdiff_lib.show.figures import harm as figures_downstream
 from fairdiff_lib.audit.classifiers import Scored
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.audit.audit import labelled
 from fairdiff_lib.audit.estimate import group_units
 

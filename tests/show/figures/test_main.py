@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from fairdiff_lib.show import style as looks
 from fairdiff_lib.show.figures import images as galleries, main as figures
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 
 SIMULATED = "fairgenmed_simulated"
 LEVELS = {"overall": ["all"], "race": ["Asian", "Black", "White"]}

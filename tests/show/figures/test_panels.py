@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from fairdiff_lib.audit import fid as frechet
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.show.figures.panels import by_group_dots, fid_against_n_figure
 
 LEVELS = (("overall", "all"), ("sex", "F"), ("sex", "M"), ("age", "old"), ("age", "young"))

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from fairdiff_lib.disk.files import Layout, write_json
+from fairdiff_lib.disk.files import write_json
+from fairdiff_lib.disk.places import Places
+from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.methods import METHODS
-from fairdiff_lib.settings.options import InputError, Settings, load_settings
+from fairdiff_lib.settings.options import Settings, load_settings
 from fairdiff_lib.studies.ablation import arms
 
 SIMULATED = "fairgenmed_simulated"
@@ -59,7 +61,7 @@ def test_cells_change_one_thing_at_a_time(quick: Settings) -> None:
 
 
 def test_an_arm_runs_where_any_study_of_its_settings_would(quick: Settings) -> None:
-    layout = Layout(quick)
+    layout = Places(quick)
     assert arms.names_of(quick, layout, arms.find_arm(quick, "none"), 3)["run"] == (
         layout.run("none", 3).name
     )
@@ -70,7 +72,7 @@ def test_an_arm_runs_where_any_study_of_its_settings_would(quick: Settings) -> N
 
 
 def test_a_run_is_recorded_only_under_its_own_settings(quick: Settings, tmp_path: Path) -> None:
-    layout, arm = Layout(quick, figures_root=str(tmp_path)), arms.find_arm(quick, "fairdiffusion")
+    layout, arm = Places(quick, figures_root=str(tmp_path)), arms.find_arm(quick, "fairdiffusion")
     assert not arms.is_recorded(quick, layout, arm, 0)
     identity = {**arms.names_of(quick, layout, arm, 0), "encoder": "any"}
     write_json(arms.path_of(layout, arm, 0), {"identity": identity})

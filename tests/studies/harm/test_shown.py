@@ -10,7 +10,7 @@ import pytest
 
 from fairdiff_lib.audit.classifiers import Scored
 from fairdiff_lib.audit.estimate import Estimate, Groups, group_units
-from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.sim.simulators import ruler_for
 from fairdiff_lib.studies.harm import probe, shown
 

@@ -19,10 +19,12 @@ from fairdiff_lib.classify import runs as downstream_runs
 from fairdiff_lib.classify.fit import Classifier
 from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.disk.files import Layout, read_json, write_table
+from fairdiff_lib.disk.files import read_json, write_table
+from fairdiff_lib.disk.places import Places
 from fairdiff_lib.model import pipeline as diffusion
 from fairdiff_lib.run.cli import main
-from fairdiff_lib.settings.options import InputError, Settings, load_settings
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import Settings, load_settings
 from fairdiff_lib.show import words_matrix as sentences_matrix
 from fairdiff_lib.show.figures import matrix as figures_matrix
 from fairdiff_lib.studies.matrix import arms as matrix_arms
@@ -37,7 +39,7 @@ OVERRIDES = {"methods": "none", "classifiers": "efficientnet", "matrix.balance":
 @dataclass
 class Study:
     settings: Settings
-    layout: Layout
+    layout: Places
     cohort: Cohort
 
     @property
@@ -49,7 +51,7 @@ def write_images(folder: Path, names: list[str], images: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, image in zip(names, images, strict=True):
         Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{name}.png")
-    write_table(pd.DataFrame({"image": names}), folder / "manifest.csv", None)
+    write_table(pd.DataFrame({"image": names}), folder / "manifest.csv")
 
 
 class Drawer:
@@ -60,7 +62,7 @@ class Drawer:
         self.asked: list[str] = []  # prompts
 
     def __call__(
-        self, settings: Settings, layout: Layout, names: list[str], prompts: list[str],
+        self, settings: Settings, layout: Places, names: list[str], prompts: list[str],
         method: str, seed: int, split: str,
     ) -> int:  # fmt: skip
         self.asked = prompts
@@ -73,7 +75,7 @@ class Drawer:
 def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
     """A smoke study whose method "generated" the real images, each a little darker."""
     settings = load_settings("smoke", overrides=OVERRIDES)
-    layout = Layout(settings, runs_root=str(tmp_path_factory.mktemp("runs")))
+    layout = Places(settings, runs_root=str(tmp_path_factory.mktemp("runs")))
     cohort = assets.load_cohort(settings, layout)
     for split in ("train", "test"):
         part = cohort.included().split(split)

@@ -13,9 +13,11 @@ import torch
 from safetensors.torch import save_file
 
 from fairdiff_lib.data.cohort import read_cohort
-from fairdiff_lib.disk.files import Layout, write_json
+from fairdiff_lib.disk.files import write_json
+from fairdiff_lib.disk.places import Places
 from fairdiff_lib.model import pipeline as diffusion
-from fairdiff_lib.settings.options import InputError, load_settings
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import load_settings
 from fairdiff_lib.sim.simulate import simulate_fairgenmed
 from fairdiff_lib.studies.mechanism import dose
 
@@ -95,7 +97,7 @@ def test_a_wrong_dose_is_refused(wrong: dict[str, object], message: str) -> None
 
 def test_cells_are_kept_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load_settings("smoke")
-    layout = Layout(settings, runs_root=str(tmp_path / "runs"))
+    layout = Places(settings, runs_root=str(tmp_path / "runs"))
     simulate_fairgenmed(settings.simulator, layout.data)
     cohort = read_cohort(settings.dataset, layout.data)
     train = cohort.included().split("train")

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from fairdiff_lib.methods.controls import FixedSigma
 from fairdiff_lib.model import pipeline as diffusion
-from fairdiff_lib.settings.options import InputError, MitigationConfig, load_settings
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import MitigationConfig, load_settings
 from fairdiff_lib.studies.mechanism import gradients as probes
 from fairdiff_lib.train.runs import DenoisingObjective
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from fairdiff_lib.disk.files import write_json, write_table
-from fairdiff_lib.settings.options import InputError, MitigationConfig, as_dict
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import MitigationConfig, as_dict
 from fairdiff_lib.studies.mechanism import history as mechanism
 from fairdiff_lib.studies.mechanism import surrogate
 from fairdiff_lib.train.loop import HISTORY_COLUMNS
@@ -133,7 +134,7 @@ def saved(
     folder: Path, method: str, rows: list[tuple[object, ...]], seed: int = 0, steps: int = 30
 ) -> Path:
     stamp = {"settings": {"mitigation": as_dict(MitigationConfig()), "training": {"steps": steps}}}
-    write_table(history(rows).assign(stage="training"), folder / "history.csv", None)
+    write_table(history(rows).assign(stage="training"), folder / "history.csv")
     write_json(folder / "run.json", {"method": method, "seed": seed, "stamp": stamp})
     return folder
 

@@ -14,10 +14,11 @@ from scipy import stats
 from fairdiff_lib.audit.estimate import group_units
 from fairdiff_lib.audit.kid import Kernel, kid, standardised_kid
 from fairdiff_lib.data.cohort import spec_for
-from fairdiff_lib.disk.files import Layout
+from fairdiff_lib.disk.places import Places
 from fairdiff_lib.run.cli import main
 from fairdiff_lib.run.graph import STUDIES
-from fairdiff_lib.settings.options import InputError, ProofConfig, load_settings
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import ProofConfig, load_settings
 from fairdiff_lib.show.figures import proof as proof_report
 from fairdiff_lib.sim.simulate import draw_subject
 from fairdiff_lib.studies.proof import audits as proof
@@ -327,7 +328,7 @@ def test_a_family_is_judged_by_its_adjusted_p(design: Planted) -> None:
 
 
 def test_only_the_quick_preset_writes_the_committed_table() -> None:
-    quick, smoke = (Layout(load_settings(name)).calibration for name in ("quick", "smoke"))
+    quick, smoke = (Places(load_settings(name)).calibration for name in ("quick", "smoke"))
     assert quick.parts[-2:] == ("figures", "calibration")
     assert smoke.parts[-3:] == ("figures", "smoke", "calibration")
 
@@ -335,8 +336,8 @@ def test_only_the_quick_preset_writes_the_committed_table() -> None:
 def test_more_simulations_keep_the_pools() -> None:
     plain = load_settings("smoke")
     more = dataclasses.replace(plain, proof=dataclasses.replace(plain.proof, simulations=99))
-    assert Layout(more).pools == Layout(plain).pools
-    assert Layout(more).proof != Layout(plain).proof
+    assert Places(more).pools == Places(plain).pools
+    assert Places(more).proof != Places(plain).proof
 
 
 # -- the command -------------------------------------------------------------------------------

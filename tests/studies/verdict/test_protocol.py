@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 
 from fairdiff_lib.data.cohort import Cohort, spec_for
-from fairdiff_lib.disk.files import PROJECT_ROOT, Layout, read_json, write_json
-from fairdiff_lib.settings.options import InputError, Settings, load_settings
+from fairdiff_lib.disk.files import read_json, write_json
+from fairdiff_lib.disk.places import PROJECT_ROOT, Places
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import Settings, load_settings
 from fairdiff_lib.studies.verdict.protocol import (
     Declared,
     Protocol,
@@ -44,12 +46,12 @@ def small_cohort(older: int = 30) -> Cohort:
     return Cohort(spec, table, Path(), "hash")
 
 
-def place(root: Path, **overrides: str) -> tuple[Settings, Layout]:
+def place(root: Path, **overrides: str) -> tuple[Settings, Places]:
     settings = load_settings("smoke", DATASET, overrides)
-    return settings, Layout(settings, runs_root=str(root / "runs"), figures_root=str(root / "f"))
+    return settings, Places(settings, runs_root=str(root / "runs"), figures_root=str(root / "f"))
 
 
-def make_images(settings: Settings, layout: Layout) -> None:
+def make_images(settings: Settings, layout: Places) -> None:
     folder = layout.generated(settings.methods[0], settings.seeds[0]) / "test"
     folder.mkdir(parents=True)
     (folder / "i0.png").write_bytes(b"")
@@ -106,7 +108,7 @@ def test_a_protocol_that_comes_or_changes_after_the_images_says_so(tmp_path: Pat
     other, _ = place(tmp_path, **{"audit.smallest_effect": "0.5"})
     write_protocol(other, layout, small_cohort())
     assert not check_protocol(other, layout, small_cohort()).before
-    fresh = Layout(other, runs_root=str(tmp_path / "new"), figures_root=str(tmp_path / "f"))
+    fresh = Places(other, runs_root=str(tmp_path / "new"), figures_root=str(tmp_path / "f"))
     write_protocol(other, fresh, small_cohort())  # the same words, and no image any more
     assert check_protocol(other, fresh, small_cohort()).before
 
