@@ -1,0 +1,167 @@
+"""What readers call things, and how they see a number: no raw name meets a reader."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+NAMES: dict[str, str] = {
+    "overall": "All",
+    "md_severity": "Vision loss",
+    "cdr_status": "Cup-disc ratio",
+    "se_status": "Refraction",
+    "dx": "Diagnosis",
+    "effusion": "Pleural effusion",
+    "is": "Inception score",
+    "kid_floor": "KID between two halves of the real images",
+    "kid_standardised": "KID at a common case mix",
+    "kid_shrunk": "KID, shrunken towards the mean",
+    "ece": "Calibration error",
+    "cup_disc_agreement": "Measures as asked",
+    "second_colour_agreement": "Measures as asked",
+    "effusion_agreement": "Measures as asked",
+    "agreement": "Agreement with the prompt",
+    "nearer_to_training": "Nearer to a training image than real images are",
+    "membership_auc": "Membership told from the loss (AUC)",
+    # gates
+    "vae_reconstruction": "The autoencoder keeps what is measured",
+    "prompt_effusion": "Images show the effusion that was asked for",
+    "prompt_cup_disc": "Images show the cup-disc ratio that was asked for",
+    "prompt_second_colour": "Images show the second colour that was asked for",
+    "below_shuffled_prompts": "Closer to real images of their own condition than of another",
+    "below_blurred_reals": "Closer to real images than blurred real images are",
+    "above_real_floor": "Not closer to real images than these are among themselves",
+}
+WORDS = {  # of names that are put together
+    "kid": "KID",
+    "fid": "FID",
+    "mifid": "MiFID",
+    "auc": "AUC",
+    "es": "equity-scaled",
+    "fnr": "false-negative rate",
+    "tpr": "true-positive rate",
+    "fpr": "false-positive rate",
+    "psd": "performance-scaled disparity",
+    "dpd": "demographic parity difference",
+    "eod": "equalised odds difference",
+    "ece": "calibration error",
+    "r2": "R\u00b2",
+    "brier": "Brier score",
+}
+ENDINGS = {  # of what is put together from a metric
+    "_as_released": "{}, as released",
+    "_by_chance": "{} that chance alone gives",
+    "_change": "change in {}",
+    "_gap": "{}: largest minus smallest level",
+    "_ratio": "{}: largest over smallest level",
+    "_worst": "{} of the worst level",
+    "_disparity": "{}: squared difference between levels",
+    "_psd_mean": "{}: performance-scaled disparity, mean",
+    "_psd_max": "{}: performance-scaled disparity, largest",
+}
+SPELLED = {  # once per notebook, where a short name first stands
+    "KID": "Kernel Inception Distance",
+    "FID": "Fr\u00e9chet Inception Distance",
+    "MiFID": "memorisation-informed Fr\u00e9chet Inception Distance",
+    "AUC": "area under the receiver operating characteristic curve",
+}
+LOW_IS_BEST = ("kid", "fid", "mifid", "dpd", "eod", "brier", "ece", "fnr")
+FAMILIES = {"efficientnet": "EfficientNet", "vit": "ViT", "residual": "ResNet"}
+HEADS = {  # of columns
+    "condition_level": "condition's level",
+    "comparison": "wanted",
+    "smallest_effect": "smallest effect of interest",
+    "n_reference": "n of reference",
+    "p_adjusted": "adjusted p",
+    "p_holm": "p (Holm)",
+    "p_equivalence": "p of equivalence",
+    "mde": "detectable effect",
+    "mde_ratio": "detectable ratio",
+    "detectable": "smallest effect detectable",
+    "excludes_zero": "interval excludes 0",
+    "seeds": "training seeds",
+    "seed": "training seed",
+    "seconds": "time (s)",
+    "seconds_per_step": "time per step (s)",
+    "seconds_per_proposal": "time per proposal (s)",
+    "peak_memory_gib": "peak memory (GiB)",
+    "source": "training images",
+}
+
+
+def name_of(key: str) -> str:
+    """Display name of an attribute, condition, metric or gate."""
+    text = _put_together(key)
+    return text[:1].upper() + text[1:]
+
+
+def _put_together(key: str) -> str:
+    if key in NAMES:
+        return NAMES[key]
+    for ending, form in ENDINGS.items():
+        if key.endswith(ending) and key != ending[1:]:
+            return form.format(_put_together(key.removesuffix(ending)))
+    return " ".join(WORDS.get(word, word) for word in key.split("_"))
+
+
+def axis_name(metric: str) -> str:
+    """Name of a metric for an axis, with the direction that is better."""
+    best = "lower" if metric in LOW_IS_BEST else "higher" * (metric == "inception_score")
+    return f"{name_of(metric)} ({best} is better)" if best else name_of(metric)
+
+
+def head_of(column: str) -> str:
+    """Display name of a table's column."""
+    return HEADS.get(column, column.replace("_", " "))
+
+
+def classifier_name(name: str) -> str:
+    """Display name of a classifier: its family, then its size."""
+    plain = name.removesuffix(" from scratch")
+    family, _, size = plain.partition("-")
+    return f"{FAMILIES.get(family, family)} {size.replace('-', ', ')}".strip()
+
+
+def level_name(attribute: str, level: str) -> str:
+    """A level with its attribute, as "Race: Black"; "All" for everyone."""
+    return "All" if attribute == "overall" else f"{name_of(attribute)}: {level}"
+
+
+def short_name(name: str) -> str:
+    """A table's or figure's id as people say it: T2 for tab02; gates for tab_gates."""
+    numbered = re.fullmatch(r"(tab|fig)(\d+)", name)
+    if numbered:
+        return f"{numbered[1][0].upper()}{int(numbered[2])}"
+    return re.sub("^(tab|fig)_", "", name).replace("_", " ")
+
+
+def rounded(value: float, digits: int = 3) -> str:
+    """A number with so many significant digits; a whole one from 1000 on."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
+
+
+def with_interval(value: float, low: float, high: float) -> str:
+    """As "0.031 (0.024 to 0.037)", all with the same decimals; "not estimable" for NaN."""
+    if not math.isfinite(value):
+        return "not estimable"
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return rounded(value)
+    largest = max(abs(number) for number in (value, low, high))
+    if not 1e-4 <= largest < 1000:
+        return f"{value:.3g} ({low:.3g} to {high:.3g})"
+    decimals = 2 - math.floor(math.log10(largest))
+    return "{:.{d}f} ({:.{d}f} to {:.{d}f})".format(value, low, high, d=decimals)
+
+
+def number(row: Mapping[str, Any]) -> str:
+    """:func:`with_interval` of a table's row: value, low, high."""
+    return with_interval(*(float(row[key]) for key in ("value", "low", "high")))
+
+
+def p_text(p: float) -> str:
+    """A p-value in few digits."""
+    if not math.isfinite(p):
+        return "none"
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"

@@ -1,0 +1,249 @@
+"""What a notebook shows, by name: a figure, a table, a sentence, a function's own text."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import html
+import importlib
+import inspect
+import io
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import matplotlib
+import pandas as pd
+from IPython.display import HTML, Code, Image, Markdown
+from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
+
+from fairdiff_lib.settings.names import classifier_name, head_of, level_name, name_of, rounded
+from fairdiff_lib.settings.options import InputError
+from fairdiff_lib.show.style import STYLE, dataset_name, look_of
+
+if TYPE_CHECKING:
+    from fairdiff_lib.study import Study
+
+F = TypeVar("F", bound=Callable[..., Any])
+ROWS = 30  # of a table in a notebook; the CSV has all
+FIRST = ("level", "value", "low", "high", "n")
+IN_FILE_ONLY = ("note", "sd", "n_seeds", "study", "p_new", "low_new", "high_new", "protocol")
+WIDE = 840  # pixels that a figure takes
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A registered figure."""
+
+    draw: Callable[..., Figure]
+    kept: bool  # written beside the tables, or only shown
+
+
+FIGURES: dict[str, Drawing] = {}
+SENTENCES: dict[str, Callable[..., str]] = {}
+
+
+class Nothing(InputError):
+    """There is nothing to draw: the reader is told so, and no file is written."""
+
+
+def figure(name: str, *, kept: bool = True) -> Callable[[F], F]:
+    """Register a function that draws; ``fig(study, name, ...)`` hands it what comes after."""
+
+    def register(draw: F) -> F:
+        _once("figure", name, FIGURES)
+        FIGURES[name] = Drawing(draw, kept)
+        return draw
+
+    return register
+
+
+def sentence(name: str) -> Callable[[F], F]:
+    """Register a function that returns Markdown; ``say(name, ...)`` shows it."""
+
+    def register(words: F) -> F:
+        _once("sentence", name, SENTENCES)
+        SENTENCES[name] = words
+        return words
+
+    return register
+
+
+def _once(kind: str, name: str, known: Mapping[str, Any]) -> None:
+    if name in known:
+        raise ValueError(f"{kind} {name!r} is registered twice")
+
+
+def _entry(kind: str, name: str, known: Mapping[str, Any]) -> Any:
+    """Import all that registers itself, then look the name up."""
+    from fairdiff_lib import show
+    from fairdiff_lib.show import figures
+
+    modules = [f"{figures.__name__}.{m.name}" for m in pkgutil.iter_modules(figures.__path__)]
+    modules += [
+        f"{show.__name__}.{m.name}"
+        for m in pkgutil.iter_modules(show.__path__)
+        if m.name.startswith("words")
+    ]
+    for module in modules:
+        importlib.import_module(module)
+    if name not in known:
+        raise InputError(f"unknown {kind} {name!r}; known: {', '.join(sorted(known))}")
+    return known[name]
+
+
+def fig(study: Study, name: str, *content: Any, **options: Any) -> Image | Markdown:
+    """Draw a figure, write it into the study's figures with its stamp, and show it.
+
+    Parameters
+    ----------
+    study : Study
+    name : str
+        As ``fig03``.
+    *content, **options
+        Of the function that draws it (``show_source`` prints it).
+
+    Returns
+    -------
+    Image
+        Its alternative text is the figure's title. Where there is nothing to draw: a line that
+        says so, and no file.
+
+    Raises
+    ------
+    InputError
+        No figure of that name, or a table that it can't be drawn from.
+    """
+    entry: Drawing = _entry("figure", name, FIGURES)
+    try:
+        page = entry.draw(*content, **options)
+    except Nothing as nothing:
+        return Markdown(f"Not drawn: {nothing}")  # type: ignore[no-untyped-call]
+    title = " ".join(page.get_suptitle().split())
+    with matplotlib.rc_context(STYLE):
+        if entry.kept:
+            path = study.publish(name, page)
+            return Image(filename=str(path), width=WIDE, alt=title)  # type: ignore[no-untyped-call]
+        stream = io.BytesIO()
+        page.savefig(stream, format="png", dpi=150)
+    return Image(stream.getvalue(), width=WIDE, alt=title)  # type: ignore[no-untyped-call]
+
+
+def say(name: str, *content: Any, **options: Any) -> Markdown:
+    """The sentence of that name, written from the tables that it is given."""
+    words = _entry("sentence", name, SENTENCES)
+    return Markdown(words(*content, **options))  # type: ignore[no-untyped-call]
+
+
+def show_source(function: Callable[..., Any]) -> Code:
+    """A library function's own text: what you read is what runs."""
+    return Code(inspect.getsource(function), language="python")  # type: ignore[no-untyped-call]
+
+
+# -- tables ----------------------------------------------------------------------------------
+
+
+def table(
+    frame: pd.DataFrame,
+    caption: str = "",
+    *,
+    name: str = "",
+    keep: Iterable[str] = (),
+    digits: int = 3,
+) -> HTML:
+    """A table for a reader: level, value, low, high and n first, at most 30 rows, names in words.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Where it has means over seeds, these alone. Columns in which all rows agree are told in the
+        caption instead; notes and the like are in the file only.
+    caption : str
+    name : str
+        The id of the table as it was published, as ``tab02``: a line links the whole CSV.
+    keep : iterable of str
+        Columns that stay though all rows agree.
+    digits : int
+        Significant digits.
+
+    Returns
+    -------
+    HTML
+        The same bytes for the same table.
+    """
+    means = frame
+    if "n_seeds" in frame and (frame["n_seeds"] > 1).any():
+        means = frame[frame["n_seeds"] > 1]
+    means = means.drop(columns=[k for k in IN_FILE_ONLY if k in frame and k not in keep])
+    shown, alike = _told_apart(means.reset_index(drop=True), {"value", "low", "high", *keep})
+    shown = shown.head(ROWS)
+    said = [caption.rstrip(".")] if caption else []
+    said += [f"In all rows: {'; '.join(alike)}"] if alike else []
+    foot = _where(len(means), name)
+    mark = hashlib.sha256(f"{caption}{name}{frame.to_csv()}".encode()).hexdigest()[:8]
+    styled = Styler(shown, uuid=mark, cell_ids=False, precision=digits)
+    shown_as = functools.partial(_cell, digits=digits)
+    styled = styled.format(shown_as, na_rep="not estimable", escape="html").hide(axis="index")
+    styled = styled.relabel_index([html.escape(head_of(str(key))) for key in shown], axis="columns")
+    if said:
+        styled = styled.set_caption(html.escape(". ".join(said) + "."))
+    return HTML(styled.to_html() + foot)  # type: ignore[no-untyped-call]
+
+
+def _where(rows: int, name: str) -> str:
+    """A line on where all rows are; of a short table that is no file, none."""
+    link = f'<a href="../{name}.csv">{name}.csv</a>' if name else ""
+    if rows > ROWS:
+        whole = f"; all are in {link}" if link else ""
+        return f"<p>The first {ROWS} of {rows:,} rows{whole}.</p>"
+    return f"<p>The whole table: {link}.</p>" if link else ""
+
+
+def _told_apart(frame: pd.DataFrame, keep: set[str]) -> tuple[pd.DataFrame, list[str]]:
+    """Cells in words, columns in the order of reading; and what all rows share, in words."""
+    words = pd.DataFrame({str(key): _in_words(str(key), frame[key]) for key in frame})
+    if {"attribute", "level"} <= set(frame):
+        pairs = zip(frame["attribute"].astype(str), frame["level"].astype(str), strict=True)
+        words["level"] = [level_name(*pair) for pair in pairs]
+        words = words.drop(columns="attribute")
+    alike: list[str] = []
+    if len(words) > 1:
+        same = [str(k) for k in words if k not in keep and words[k].nunique(dropna=False) == 1]
+        for key in same:
+            value = words[key].iloc[0]
+            if not pd.isna(value) and value != "":
+                alike.append(f"{head_of(key)} {_cell(value, 3)}")
+        empty = [k for k in ("low", "high") if k in words and words[k].isna().all()]
+        words = words.drop(columns=[*same, *empty])
+    first = [key for key in FIRST if key in words]
+    return words[[*first, *(key for key in words if key not in first)]], alike
+
+
+NAMED = ("attribute", "metric", "condition", "gate", "quantity", "outcome")
+
+
+def _in_words(column: str, cells: pd.Series[Any]) -> pd.Series[Any]:
+    """Names as readers see them; text that a CSV lost is empty, not missing."""
+    if pd.api.types.is_numeric_dtype(cells):
+        return cells
+    plain = cells.astype(object).where(cells.notna(), "")
+    named: dict[str, Callable[[str], str]] = {
+        "method": lambda key: look_of(key).label,
+        "baseline": lambda key: look_of(key).label,
+        "source": lambda key: look_of(key).label,
+        "dataset": dataset_name,
+        "classifier": classifier_name,
+        **dict.fromkeys(NAMED, name_of),
+    }
+    if column not in named:
+        return plain
+    name = named[column]
+    return plain.map(lambda value: name(value) if isinstance(value, str) and value else value)
+
+
+def _cell(value: Any, digits: int) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return rounded(value, digits) if isinstance(value, float) else f"{value}"

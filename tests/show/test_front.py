@@ -1,0 +1,117 @@
+"""What a notebook shows: names in words, the value on screen, nothing where there is nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from IPython.display import Image, Markdown
+from matplotlib.figure import Figure
+
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.show import front
+from fairdiff_lib.show.style import page
+
+
+def rows(n: int = 3, **columns: Any) -> pd.DataFrame:
+    frame = pd.DataFrame(
+        {
+            "dataset": "ham10000",
+            "method": "none",
+            "attribute": "sex",
+            "level": [f"<b>level {k}" for k in range(n)],
+            "metric": "kid",
+            "note": "few",
+            "n": range(n),
+            "value": np.arange(n) / 7,
+            "low": 0.1,
+            "high": [np.nan, *np.ones(n - 1)],
+        }
+    )
+    return frame.assign(**columns)
+
+
+def heads(html: str) -> list[str]:
+    return [part.split("<")[0] for part in html.split('" >')[1:] if "</th>" in part]
+
+
+def test_the_value_comes_first_and_what_all_rows_share_is_in_the_caption() -> None:
+    html = str(front.table(rows(), "Quality", name="tab02").data)
+    assert heads(html) == ["level", "value", "low", "high", "n"]
+    caption = html.split("<caption>")[1].split("</caption>")[0]
+    assert caption.startswith("Quality. In all rows: dataset HAM10000; method Stable Diffusion")
+    assert "not estimable" in html and "0.143" in html and "0.1428" not in html
+    assert 'href="../tab02.csv"' in html
+    assert html == front.table(rows(), "Quality", name="tab02").data
+
+
+def test_a_level_cannot_become_markup() -> None:
+    html = str(front.table(rows(), "a < b").data)
+    assert "<b>" not in html and "Sex: &lt;b&gt;level 0" in html and "a &lt; b" in html
+
+
+def test_a_long_table_says_where_the_rest_is() -> None:
+    html = str(front.table(rows(200), name="tab02").data)
+    assert html.count("<tr>") == 31 and "The first 30 of 200 rows" in html
+
+
+def test_of_several_seeds_the_means_are_shown() -> None:
+    frame = rows(4, n_seeds=[1, 1, 2, 2], seeds=["0", "1", "0,1", "0,1"])
+    html = str(front.table(frame).data)
+    assert html.count("<tr>") == 3 and "training seeds 0,1" in html
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Any:
+    def publish(name: str, drawn: Figure) -> Path:
+        drawn.savefig(tmp_path / f"{name}.png")
+        return tmp_path / f"{name}.png"
+
+    return SimpleNamespace(publish=publish)
+
+
+def test_a_figure_is_written_and_its_title_is_its_alternative_text(
+    study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front, "FIGURES", dict(front.FIGURES))
+    front.figure("fig_toy")(lambda title: page(1.0, title))
+    shown = front.fig(study, "fig_toy", "Who is in the cohort?")
+    assert isinstance(shown, Image) and shown.alt == "Who is in the cohort?"
+    assert (tmp_path / "fig_toy.png").is_file()
+
+
+def test_nothing_is_written_where_there_is_nothing_to_draw(
+    study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front, "FIGURES", dict(front.FIGURES))
+
+    @front.figure("fig_none")
+    def draw() -> Figure:
+        raise front.Nothing("the grid was not run")
+
+    shown = front.fig(study, "fig_none")
+    assert isinstance(shown, Markdown) and "the grid was not run" in str(shown.data)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_names_are_refused_with_those_that_there_are(study: Any) -> None:
+    with pytest.raises(InputError, match="unknown figure 'fig99'; known: "):
+        front.fig(study, "fig99")
+    with pytest.raises(InputError, match="unknown sentence 'nobody'"):
+        front.say("nobody")
+
+
+def test_a_function_shows_its_own_text() -> None:
+    assert "def page(" in str(front.show_source(page).data)
+
+
+def test_the_library_is_imported_late() -> None:
+    code = "import sys, fairdiff_lib as f; assert callable(f.Study.open); " \
+        "assert not {'torch', 'matplotlib'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
