@@ -112,6 +112,8 @@ def test_a_function_shows_its_own_text() -> None:
 
 
 def test_the_library_is_imported_late() -> None:
-    code = "import sys, fairdiff_lib as f; assert callable(f.Study.open); " \
+    code = (
+        "import sys, fairdiff_lib as f; assert callable(f.Study.open); "
         "assert not {'torch', 'matplotlib'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
