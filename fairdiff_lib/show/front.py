@@ -19,8 +19,8 @@ from IPython.display import HTML, Code, Image, Markdown
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
-from fairdiff_lib.settings.names import classifier_name, head_of, level_name, name_of, rounded
 from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.names import classifier_name, head_of, level_name, name_of, rounded
 from fairdiff_lib.show.style import STYLE, dataset_name, look_of
 
 if TYPE_CHECKING:
