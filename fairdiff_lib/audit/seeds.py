@@ -286,3 +286,43 @@ def _change_note(gaps: Sequence[Estimate]) -> str:
         notes.append(NEW_NOTE)
         notes += [FEW_SEEDS] * (known < LEAST_SEEDS)
     return "; ".join(notes)
+
+
+def over_seeds(table: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+    """Means over seeds, followed by the single seeds where there are several.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As for :func:`summarise_seeds`.
+    confidence : float
+
+    Returns
+    -------
+    DataFrame
+        As :func:`summarise_seeds`; seeds is "0" for one run, "0,1,2" for a mean.
+    """
+    parts = [summarise_seeds(table, confidence)]
+    if table["seed"].nunique() > 1:
+        parts += [summarise_seeds(own, confidence) for _, own in table.groupby("seed")]
+    return pd.concat(parts, ignore_index=True)
+
+
+def single_seeds(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of one training run, without the means."""
+    return table[~table["seeds"].astype(str).str.contains(",")]
+
+
+def means_and_seeds(table: pd.DataFrame, keys: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows that get a dot and an interval, and the single seeds behind a mean.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With a column seeds; "0,1,2" is a mean over three.
+    keys : sequence of str
+        The columns that name a method or a setting.
+    """
+    mean = table["seeds"].astype(str).str.contains(",")
+    averaged = mean.groupby([table[key] for key in keys]).transform("any")
+    return table[mean | ~averaged], table[averaged & ~mean]

@@ -13,9 +13,9 @@ import pandas as pd
 from fairdiff_lib.audit.audit import Audit
 from fairdiff_lib.audit.estimate import OVERALL
 from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.disk import tables
 from fairdiff_lib.disk.places import is_simulated
 from fairdiff_lib.disk.stamps import write_stamp
-from fairdiff_lib.show import tables
 from fairdiff_lib.show.cards import ENDPOINT, Facts, write_card
 from fairdiff_lib.show.style import dataset_name, limits, look_of, name_of
 from fairdiff_lib.show.words import about_small_levels, extremes, one_at_a_time

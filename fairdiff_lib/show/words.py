@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from fairdiff_lib.show.figures.main import means_and_seeds
+from fairdiff_lib.audit.seeds import means_and_seeds
 from fairdiff_lib.show.style import dataset_name, look_of, name_of, ordered_methods
 from fairdiff_lib.studies.verdict.protocol import Protocol
 

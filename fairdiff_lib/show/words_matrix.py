@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from fairdiff_lib.show.figures.main import means_and_seeds
+from fairdiff_lib.audit.seeds import means_and_seeds
 from fairdiff_lib.show.style import look_of, name_of, ordered_methods
 from fairdiff_lib.show.words import number
 

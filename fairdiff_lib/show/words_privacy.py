@@ -7,7 +7,7 @@ import pandas as pd
 
 from fairdiff_lib.audit.membership import AUC, FOUND
 from fairdiff_lib.audit.privacy import NEARER, NO_SIGNAL
-from fairdiff_lib.show.figures.main import means_and_seeds
+from fairdiff_lib.audit.seeds import means_and_seeds
 from fairdiff_lib.show.style import look_of, ordered_methods
 from fairdiff_lib.show.words import extremes, number
 

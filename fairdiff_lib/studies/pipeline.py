@@ -21,7 +21,7 @@ from fairdiff_lib.audit.downstream import (
     classification_table,
     contrasted_audits,
 )
-from fairdiff_lib.audit.seeds import CHANGE_COLUMNS, compare_audits
+from fairdiff_lib.audit.seeds import CHANGE_COLUMNS, compare_audits, over_seeds
 from fairdiff_lib.classify.runs import (
     REAL,
     downstream_runs,
@@ -32,12 +32,12 @@ from fairdiff_lib.classify.runs import (
 )
 from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.disk import tables
 from fairdiff_lib.disk.files import locked, read_json
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.model import pipeline as diffusion
 from fairdiff_lib.model import sample as imaging
 from fairdiff_lib.settings.options import Settings
-from fairdiff_lib.show import tables
 from fairdiff_lib.studies.verdict.protocol import write_protocol
 from fairdiff_lib.train import runs as training
 from fairdiff_lib.train.loop import process_count
@@ -228,7 +228,7 @@ def collect_downstream(settings: Settings, layout: Places, cohort: Cohort) -> pd
                 bootstrap=settings.audit.bootstrap,
             )
         )
-    table = tables.over_seeds(pd.concat(parts, ignore_index=True), settings.audit.confidence)
+    table = over_seeds(pd.concat(parts, ignore_index=True), settings.audit.confidence)
     return tables.with_notes(table, tables.gate_notes(layout))
 
 

@@ -24,16 +24,17 @@ from fairdiff_lib.audit.estimate import OVERALL, Floats, Groups, group_units
 from fairdiff_lib.audit.gates import gates
 from fairdiff_lib.audit.kid import Kernel, fit_kernel, shares, standardised_kid
 from fairdiff_lib.audit.quality import COLUMNS, quality_table
+from fairdiff_lib.audit.seeds import over_seeds
 from fairdiff_lib.audit.shrinkage import crossed
 from fairdiff_lib.classify.features import Extractor, Scale, extract, make_extractor
 from fairdiff_lib.classify.fit import Classifier
 from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.disk import tables
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.model import pipeline as diffusion
 from fairdiff_lib.model import sample as imaging
 from fairdiff_lib.settings.options import Settings
-from fairdiff_lib.show import tables
 from fairdiff_lib.sim.simulators import Ruler, ruler_for
 from fairdiff_lib.studies.audit_tables import (
     Named,
@@ -349,7 +350,7 @@ def collect_quality(
         parts.append(labelled(run_table(fixed, images, made[0], audits[run]), labels))
     found = pd.concat(checks, ignore_index=True)
     notes = tables.failed_gates(found)
-    table = tables.over_seeds(pd.concat(parts, ignore_index=True), settings.audit.confidence)
+    table = over_seeds(pd.concat(parts, ignore_index=True), settings.audit.confidence)
     named = with_means(audits, rule)
     return QualityResult(
         tables.with_notes(table, notes),

@@ -10,12 +10,13 @@ import pandas as pd
 
 from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.disk import tables
 from fairdiff_lib.disk.files import locked, read_json, read_table, write_table
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.disk.stamps import write_stamp
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import Settings
-from fairdiff_lib.show import latex, tables
+from fairdiff_lib.show import latex
 from fairdiff_lib.studies.verdict.claims import Evidence
 from fairdiff_lib.studies.verdict.findings import ABLATION
 from fairdiff_lib.studies.verdict.planted import recovered_table

@@ -20,12 +20,12 @@ from fairdiff_lib.audit.contrasts import EXPLORATORY
 from fairdiff_lib.audit.estimate import Ints, group_units
 from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.disk import tables
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.methods.groups import balanced_rows
 from fairdiff_lib.model import pipeline as diffusion
 from fairdiff_lib.model import sample as imaging
 from fairdiff_lib.settings.options import Settings
-from fairdiff_lib.show import tables
 from fairdiff_lib.studies.harm.shown import change
 from fairdiff_lib.studies.quality import Space, feature_spaces
 from fairdiff_lib.studies.sweep_cells import Cell, cells_of, check_cells, own_cell

@@ -15,7 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.show.figures.main import interval_text, means_and_seeds
+from fairdiff_lib.audit.seeds import means_and_seeds
+from fairdiff_lib.show.figures.main import interval_text
 from fairdiff_lib.show.style import (
     LEVEL_COLOURS,
     MUTED,

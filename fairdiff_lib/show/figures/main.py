@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fairdiff_lib.audit.seeds import means_and_seeds
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.show.style import (
     LEVEL_COLOURS,
@@ -207,21 +208,6 @@ def fig03(
         for ax in fig.axes:  # one scale for the page
             ax.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
     return fig
-
-
-def means_and_seeds(table: pd.DataFrame, keys: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rows that get a dot and an interval, and the single seeds behind a mean.
-
-    Parameters
-    ----------
-    table : DataFrame
-        With a column seeds; "0,1,2" is a mean over three.
-    keys : sequence of str
-        The columns that name a method or a setting.
-    """
-    mean = table["seeds"].astype(str).str.contains(",")
-    averaged = mean.groupby([table[key] for key in keys]).transform("any")
-    return table[mean | ~averaged], table[averaged & ~mean]
 
 
 def interval_text(table: pd.DataFrame, *, seeds_drawn: bool = False) -> str:

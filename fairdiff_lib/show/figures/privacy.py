@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.show.figures.main import interval_text, level_rows, means_and_seeds
+from fairdiff_lib.audit.seeds import means_and_seeds
+from fairdiff_lib.show.figures.main import interval_text, level_rows
 from fairdiff_lib.show.style import (
     MUTED,
     STYLE,

@@ -12,15 +12,16 @@ import pandas as pd
 from fairdiff_lib.audit.audit import Audit, labelled
 from fairdiff_lib.audit.classifiers import scored
 from fairdiff_lib.audit.estimate import Estimate, Floats, Ints, group_units
+from fairdiff_lib.audit.seeds import over_seeds
 from fairdiff_lib.classify.features import Extractor, extract, make_extractor
 from fairdiff_lib.classify.fit import Classifier
 from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.disk import tables
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.model import pipeline as diffusion
 from fairdiff_lib.model import sample as imaging
 from fairdiff_lib.settings.options import Settings
-from fairdiff_lib.show import tables
 from fairdiff_lib.sim.simulators import Ruler, ruler_for
 from fairdiff_lib.studies.harm.probe import probe_estimates, probe_rows, probe_scores
 from fairdiff_lib.studies.harm.shown import (
@@ -192,7 +193,7 @@ def collect_probe(
     for name in SPACES:
         extractor = make_extractor(name, classifier=encoder)
         parts += Probe(settings, layout, cohort, extractor).rows(pictures)
-    table = tables.over_seeds(pd.concat(parts, ignore_index=True), settings.audit.confidence)
+    table = over_seeds(pd.concat(parts, ignore_index=True), settings.audit.confidence)
     return tables.with_notes(table, tables.gate_notes(layout))
 
 

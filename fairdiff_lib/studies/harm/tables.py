@@ -14,6 +14,7 @@ from fairdiff_lib.audit.classifiers import Scored, scored
 from fairdiff_lib.audit.downstream import CONTRASTED
 from fairdiff_lib.audit.harm import harm_audits, harm_table
 from fairdiff_lib.audit.operating import group_thresholds
+from fairdiff_lib.audit.seeds import over_seeds
 from fairdiff_lib.classify.fit import Classifier
 from fairdiff_lib.classify.predictions import predictions_table
 from fairdiff_lib.classify.runs import (
@@ -24,9 +25,9 @@ from fairdiff_lib.classify.runs import (
 )
 from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.disk import tables
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.settings.options import Settings
-from fairdiff_lib.show import tables
 
 Labels = dict[str, Any]
 
@@ -53,7 +54,7 @@ def finish(
     settings: Settings, layout: Places, parts: Sequence[pd.DataFrame], audits: Labelled
 ) -> Tables:
     """Means over seeds, contrasts, and the notes of gates that failed."""
-    table = tables.over_seeds(pd.concat(parts, ignore_index=True), settings.audit.confidence)
+    table = over_seeds(pd.concat(parts, ignore_index=True), settings.audit.confidence)
     notes = tables.gate_notes(layout)
     contrasts = tables.with_notes(contrast_table(means_over_seeds(audits)), notes)
     return Tables(tables.with_notes(table, notes), contrasts)

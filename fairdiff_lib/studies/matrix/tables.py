@@ -15,15 +15,15 @@ import pandas as pd
 from fairdiff_lib.audit.audit import Audit, labelled, mean_audit
 from fairdiff_lib.audit.classifiers import classification_audits, es_audit, scored
 from fairdiff_lib.audit.downstream import classification_table
-from fairdiff_lib.audit.seeds import compare_audits
+from fairdiff_lib.audit.seeds import compare_audits, over_seeds
 from fairdiff_lib.classify.fit import Classifier
 from fairdiff_lib.classify.runs import REAL, downstream_runs, read_predictions, training_images
 from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.disk import tables
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import Settings
-from fairdiff_lib.show import tables
 from fairdiff_lib.studies.harm.tables import read_back
 from fairdiff_lib.studies.matrix.arms import ARMS, MatrixRun, generator_seed, shares_of
 from fairdiff_lib.studies.matrix.runs import Matrix
@@ -101,7 +101,7 @@ def collect_matrix(settings: Settings, layout: Places, cohort: Cohort) -> Matrix
             both = (*found, *map(es_audit, found))
             audits[run, condition] = {one.metric: one for one in both}
     whole = pd.concat(parts, ignore_index=True)
-    table = tables.over_seeds(whole[whole["metric"].isin(METRICS)], confidence)
+    table = over_seeds(whole[whole["metric"].isin(METRICS)], confidence)
     notes = [*tables.gate_notes(layout), generator_note(settings)]
     changes = _changes(matrix, audits, confidence)
     labels = {"dataset": settings.dataset, "classifier": name}
@@ -196,7 +196,7 @@ def collect_transfer(settings: Settings, layout: Places, cohort: Cohort) -> pd.D
                     "classifier": settings.classifier(name).name,
                 }
                 parts.append(labelled(one.by_group, {**labels, "condition": condition}))
-    table = tables.over_seeds(pd.concat(parts, ignore_index=True), settings.audit.confidence)
+    table = over_seeds(pd.concat(parts, ignore_index=True), settings.audit.confidence)
     return tables.with_notes(table, tables.gate_notes(layout))
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from fairdiff_lib.audit.contrasts import PRIMARY
+from fairdiff_lib.audit.seeds import single_seeds
 from fairdiff_lib.disk.places import is_simulated
 from fairdiff_lib.show.style import look_of, name_of
-from fairdiff_lib.show.tables import single_seeds
 from fairdiff_lib.studies.verdict.findings import (
     CONTRADICTED,
     INCONCLUSIVE,

@@ -1,0 +1,97 @@
+"""Who is in a cohort: counts and prevalence by level and split (T1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from statsmodels.stats.proportion import proportion_confint
+
+from fairdiff_lib.data.cohort import Cohort
+
+SPLITS = ("train", "val", "test")
+
+
+def cohort_table(cohort: Cohort, dataset: str, confidence: float = 0.95) -> pd.DataFrame:
+    """Subjects by attribute level and split, and prevalence of every condition level.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        Excluded rows are left out.
+    dataset : str
+    confidence : float
+        Of the Wilson intervals.
+
+    Returns
+    -------
+    DataFrame
+        dataset, split (train, val, test, all), attribute, level, condition,
+        condition_level, metric ("count": subjects, "images", "prevalence"), n
+        (subjects), value, low, high.
+    """
+    included = cohort.included()
+    subjects = included.table.drop_duplicates("subject")
+    levels = {"overall": ("all",)} | {a.name: a.levels for a in cohort.spec.attributes}
+    rows: list[dict[str, Any]] = []
+    for split in (*SPLITS, "all"):
+        for attribute, names in levels.items():
+            for level in names:
+                key = {"dataset": dataset, "split": split, "attribute": attribute, "level": level}
+                own = _rows_of(subjects, split, attribute, level)
+                images = len(_rows_of(included.table, split, attribute, level))
+                rows += _counts(key, len(own), images)
+                rows += _prevalences(key, own, cohort, confidence)
+    return pd.DataFrame(rows)
+
+
+def _rows_of(table: pd.DataFrame, split: str, attribute: str, level: str) -> pd.DataFrame:
+    if split != "all":
+        table = table[table["split"] == split]
+    return table if attribute == "overall" else table[table[attribute] == level]
+
+
+def _counts(key: dict[str, Any], subjects: int, images: int) -> list[dict[str, Any]]:
+    blank = {"condition": "", "condition_level": "", "n": subjects, "low": np.nan, "high": np.nan}
+    return [
+        {**key, **blank, "metric": "count", "value": float(subjects)},
+        {**key, **blank, "metric": "images", "value": float(images)},
+    ]
+
+
+def _prevalences(
+    key: dict[str, Any], own: pd.DataFrame, cohort: Cohort, confidence: float
+) -> list[dict[str, Any]]:
+    """Share of subjects at every condition level, with Wilson's interval; NaN without subjects."""
+    rows = []
+    for condition in cohort.spec.conditions:
+        for level in condition.levels:
+            hits, n = int((own[condition.name] == level).sum()), len(own)
+            low, high = (np.nan, np.nan)
+            if n:
+                low, high = proportion_confint(hits, n, alpha=1 - confidence, method="wilson")
+            value = hits / n if n else np.nan
+            name = {"condition": condition.name, "condition_level": level, "metric": "prevalence"}
+            rows.append({**key, **name, "n": n, "value": value, "low": low, "high": high})
+    return rows
+
+
+def split_table(cohort: Cohort) -> pd.DataFrame:
+    """Per split: subjects, images, excluded images, and subjects shared with another split."""
+    table = cohort.table
+    homes = table.groupby("subject")["split"].nunique()
+    rows = []
+    for split in SPLITS:
+        own = table[table["split"] == split]
+        kept = own[own["excluded"] == ""]
+        rows.append(
+            {
+                "split": split,
+                "subjects": kept["subject"].nunique(),
+                "images": len(kept),
+                "excluded_images": len(own) - len(kept),
+                "subjects_in_another_split": int((homes[own["subject"].unique()] > 1).sum()),
+            }
+        )
+    return pd.DataFrame(rows)
