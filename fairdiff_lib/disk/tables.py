@@ -8,6 +8,7 @@ import pandas as pd
 
 from fairdiff_lib.disk.files import read_table
 from fairdiff_lib.disk.places import Places
+from fairdiff_lib.settings.names import method_name, name_of
 
 DOWNSTREAM_COLUMNS = (
     *("dataset", "method", "seeds", "classifier", "condition", "attribute", "level", "metric"),
@@ -49,6 +50,7 @@ def pick(table: pd.DataFrame, attributes: Iterable[str], column: str = "attribut
 # -- gates ------------------------------------------------------------------------------------
 
 MOST_NAMED = 6  # runs in a line; of more, the range
+WANTED = {">=": "at least", ">": "above", "<": "below", "<=": "at most"}
 
 
 def failed_gates(gates: pd.DataFrame) -> list[str]:
@@ -56,13 +58,15 @@ def failed_gates(gates: pd.DataFrame) -> list[str]:
     failed = gates[~gates["passed"].astype(bool)]
     lines = []
     for gate, own in failed.groupby("gate", sort=False):
-        values = ", ".join(f"{r.method} seed {r.seed}: {r.value:.3g}" for r in own.itertuples())
+        values = ", ".join(
+            f"{r.value:.3g} ({method_name(str(r.method))}, seed {r.seed})" for r in own.itertuples()
+        )
         if len(own) > MOST_NAMED:
             runs = int((gates["gate"] == gate).sum())
-            least, most = own["value"].min(), own["value"].max()
-            values = f"in {len(own)} of {runs} runs: {least:.3g} to {most:.3g}"
-        wanted = f"{own['comparison'].iloc[0]} {own['threshold'].iloc[0]:.3g}"
-        lines.append(f"gate {gate} failed (expected {wanted}; {values})")
+            values = f"{own['value'].min():.3g} to {own['value'].max():.3g} in {len(own)} of {runs}"
+            values += " runs"
+        wanted = f"{WANTED[own['comparison'].iloc[0]]} {own['threshold'].iloc[0]:.3g}"
+        lines.append(f'check failed: "{name_of(str(gate))}", wanted {wanted}, found {values}')
     return lines
 
 
@@ -73,7 +77,7 @@ def gate_notes(places: Places) -> list[str]:
     """Lines for the gates that failed, from tab_gates.csv; says so if there is none."""
     path = places.figures / "tab_gates.csv"
     if not path.is_file():
-        return ["gates were not run"]
+        return ["the checks of notebook 05 were not run"]
     return failed_gates(as_read(read_table(path, GATE_COLUMNS, dtype={"seeds": str})))
 
 

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from fairdiff_lib.settings.methods import METHODS
+
 NAMES: dict[str, str] = {
     "overall": "All",
     "md_severity": "Vision loss",
@@ -68,6 +70,12 @@ SPELLED = {  # once per notebook, where a short name first stands
     "AUC": "area under the receiver operating characteristic curve",
 }
 LOW_IS_BEST = ("kid", "fid", "mifid", "dpd", "eod", "brier", "ece", "fnr")
+SOURCES = {  # of images, besides the methods
+    "real": "real images",
+    "base": "base model, before fine-tuning",
+    "none": "Stable Diffusion",
+    "fairdiffusion": "FairDiffusion",
+}
 FAMILIES = {"efficientnet": "EfficientNet", "vit": "ViT", "residual": "ResNet"}
 HEADS = {  # of columns
     "condition_level": "condition's level",
@@ -104,6 +112,12 @@ def _put_together(key: str) -> str:
         if key.endswith(ending) and key != ending[1:]:
             return form.format(_put_together(key.removesuffix(ending)))
     return " ".join(WORDS.get(word, word) for word in key.split("_"))
+
+
+def method_name(key: str) -> str:
+    """Display name of a method, or of another source of images; without a label its own name."""
+    label = SOURCES.get(key) or getattr(METHODS.get(key), "label", "")
+    return label or key.replace("_", " ")
 
 
 def axis_name(metric: str) -> str:

@@ -167,3 +167,21 @@ def test_changes_are_paired_by_seed_and_few_seeds_have_no_p() -> None:
     assert "without p" in few["note"]
     lone = seeds.compare_audits({key: own for key, own in audits.items() if key[1] < 1}).iloc[0]
     assert np.isnan(lone["low_new"]) and "needs more seeds" in lone["note"]
+
+
+def runs_table(count: int) -> pd.DataFrame:
+    rows = [
+        {"method": "none", "metric": metric, "seed": seed, "n": 10, "value": float(seed),
+         "low": np.nan, "high": np.nan, "note": ""}
+        for seed in range(count)
+        for metric in ("kid", "kid_worst")
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_means_stand_beside_single_seeds_but_never_of_the_worst_level() -> None:
+    table = seeds.over_seeds(runs_table(3))
+    means = table[table["seeds"] == "0,1,2"]
+    assert list(means["metric"]) == ["kid"] and means["value"].iloc[0] == pytest.approx(1.0)
+    assert len(seeds.single_seeds(table)) == 6
+    assert len(seeds.over_seeds(runs_table(1))) == 2

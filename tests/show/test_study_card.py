@@ -111,7 +111,7 @@ def test_failed_gates_are_those_of_the_method_shown(cohort: Cohort) -> None:
     """The gate of the random perturbation failed; the baseline's did not."""
     for method, fails in (("none", False), ("random", True)):
         said = facts(cohort, make_result(method)).caveats
-        assert any("Gate blur failed (expected >= 0.8" in text for text in said) is fails
+        assert any('Check failed: "Blur", wanted at least 0.8' in text for text in said) is fails
         assert any("no baseline" in text for text in said) is fails
 
 

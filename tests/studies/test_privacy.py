@@ -195,7 +195,7 @@ def test_every_run_and_the_control_are_in_the_tables(
     mean = auc.loc[("all", "0,1")]
     assert mean["low"] < 0.5 < mean["high"]  # nothing tells members here
     assert "over subjects, of the mean" in mean["note"]
-    assert result.table["note"].str.contains("gates were not run").all()
+    assert result.table["note"].str.contains("checks of notebook 05 were not run").all()
 
 
 def test_sizes_count_subjects_and_pairs() -> None:
