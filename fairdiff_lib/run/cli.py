@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, NoReturn
 from fairdiff_lib.disk.files import refuse_other, write_json
 from fairdiff_lib.disk.places import PROJECT_ROOT
 from fairdiff_lib.run.graph import (
-    STUDIES,
     Study,
     default_cores,
     print_plan,
@@ -36,6 +35,7 @@ from fairdiff_lib.run.notebook import (
 from fairdiff_lib.run.profiles import Profile
 from fairdiff_lib.run.timings import note_timing, read_timings, write_expected
 from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.notebooks import STUDIES
 from fairdiff_lib.settings.options import DATASETS, PRESETS, as_dict
 
 if TYPE_CHECKING:

@@ -28,6 +28,7 @@ from fairdiff_lib.run.notebook import OURS, Job, check_methods, plan_job, read_f
 from fairdiff_lib.run.profiles import LOCAL, Profile
 from fairdiff_lib.run.timings import expected, start_timings
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
+from fairdiff_lib.settings.notebooks import STUDIES
 from fairdiff_lib.settings.options import Settings, load_settings, parse_overrides
 from fairdiff_lib.studies import sweep_cells
 from fairdiff_lib.studies.ablation import arms
@@ -37,15 +38,6 @@ SNAKEFILE = PROJECT_ROOT / "Snakefile"
 LOG = "snakemake.log"  # in the runs folder: all that Snakemake said in the last run
 JOB_COMMAND = "-m fairdiff_lib.run.cli notebook "  # how the graph's rules call us
 ARM_COMMAND = "-m fairdiff_lib.run.cli arm "
-STUDIES = {  # what a run can be for; dataset.smk says which jobs each needs
-    "main": "the study: train, generate, audit, compare",
-    "ablation": "which part of a method matters? every method and control, over seeds",
-    "mechanism": "what does the optimiser do, in the ablation's core arms? with a dose-response",
-    "matrix": "what do real, generated and mixed images train? equal steps, shares of real data",
-    "privacy": "are training images remembered, and whose? nearest image, membership inference",
-    "sweep": "what do guidance and sampler steps do to each group? a grid from the same noise",
-    "proof": "is the audit itself valid? simulated audits of known truth",
-}
 DATASET_MARK = re.compile(r"^\[\w*\] ")  # before a line of progress
 STEPS_DONE = re.compile(r"^(\d+) of (\d+) steps \(\d+%\) done")
 

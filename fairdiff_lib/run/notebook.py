@@ -23,10 +23,10 @@ from typing import Any
 from fairdiff_lib.disk.files import atomic_file, read_json, write_json
 from fairdiff_lib.disk.places import PROJECT_ROOT
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
+from fairdiff_lib.settings.notebooks import BASE
 from fairdiff_lib.settings.options import Settings, load_settings, parse_overrides
 
-NOTEBOOKS = PROJECT_ROOT / "notebooks"
-BASE = "base"  # the "method" of the job that trains what every method starts from
+SOURCES = PROJECT_ROOT / "notebooks"
 OURS = "fairdiff: "  # begins each line that a job writes for people
 VOLATILE = ("papermill", "execution", "widgets")  # metadata that differ from run to run
 
@@ -75,7 +75,7 @@ class Job:
 
 def all_notebooks() -> dict[str, Path]:
     """Name to path of every source notebook."""
-    return {path.stem: path for path in sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))}
+    return {path.stem: path for path in sorted(SOURCES.glob("[0-9]*.ipynb"))}
 
 
 def find_notebook(name: str) -> Path:

@@ -15,7 +15,8 @@ import pandas as pd
 
 from fairdiff_lib.disk.files import read_table
 from fairdiff_lib.run.links import parts_of
-from fairdiff_lib.run.shelf import CLAIMS, Item, Part, questions, verdicts
+from fairdiff_lib.run.shelf import Item, Part, questions, verdicts
+from fairdiff_lib.settings.notebooks import NOTEBOOKS
 from fairdiff_lib.show import style as looks
 from fairdiff_lib.show import tables
 
@@ -170,7 +171,7 @@ def claims_page(parts: Sequence[Part]) -> str:
             for row in _rows(part, chosen.get(part.dataset, ()), titles)
         ]
         lines += ["", grid(["study", "notebook", "tables", "figures"], rows_of), ""]
-    rows_of = [row for name in questions(parts) if name not in CLAIMS
+    rows_of = [row for name in questions(parts) if not _claims_of(name)
                for part in parts for row in _rows(part, [name], titles)]  # fmt: skip
     lines += ["## What else was asked", ""]
     return "\n".join([*lines, grid(["study", "notebook", "tables", "figures"], rows_of), ""])
@@ -183,8 +184,13 @@ def _study(dataset: object, preset: object) -> str:
 def _notebooks_of(claim: str, dataset: str) -> list[str]:
     """Notebooks that bear on a claim; C4 is about data other than FairGenMed."""
     if claim == "C4":
-        return [] if dataset.startswith("fairgenmed") else list(CLAIMS)
-    return [name for name, claims in CLAIMS.items() if claim in claims]
+        other = not dataset.startswith("fairgenmed")
+        return [name for name in NOTEBOOKS if other and _claims_of(name)]
+    return [name for name in NOTEBOOKS if claim in _claims_of(name)]
+
+
+def _claims_of(name: str) -> tuple[str, ...]:
+    return NOTEBOOKS[name].claims if name in NOTEBOOKS else ()
 
 
 def _rows(part: Part, names: Sequence[str], titles: Mapping[str, str]) -> Iterator[list[str]]:

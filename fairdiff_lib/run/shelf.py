@@ -16,18 +16,8 @@ from fairdiff_lib.run.executed import Executed, read_executed
 from fairdiff_lib.run.links import parts_of, stamp_path, stamped_files
 from fairdiff_lib.run.notebook import all_notebooks
 from fairdiff_lib.run.trace import executed_copies
+from fairdiff_lib.settings.notebooks import contents
 from fairdiff_lib.show import style as looks
-from fairdiff_lib.studies.report import CONTENTS
-
-# the claims that a notebook's tables and figures bear on, by its name; C4 is C1 to C3 elsewhere
-CLAIMS = {
-    "05_quality": ("C1", "C2"),
-    "06_perturbation": ("C2",),
-    "07_downstream": ("C3",),
-    "08_ablations": ("C2",),
-    "12_harm": ("C3",),
-    "13_matrix": ("C3",),
-}
 
 
 @dataclass(frozen=True)
@@ -68,7 +58,7 @@ class Item:
     @property
     def content(self) -> str:
         """What it holds, as the study's index says it."""
-        return CONTENTS.get(self.name, ("", ""))[0]
+        return contents().get(self.name, ("", ""))[0]
 
     @property
     def title(self) -> str:
@@ -78,7 +68,7 @@ class Item:
     @property
     def notebook(self) -> str:
         """Name of the notebook that makes it; empty for one that a command made."""
-        return CONTENTS.get(self.name, ("", ""))[1]
+        return contents().get(self.name, ("", ""))[1]
 
 
 @dataclass(frozen=True)

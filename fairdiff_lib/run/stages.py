@@ -12,24 +12,26 @@ from typing import Any
 
 from fairdiff_lib.disk.places import Places, is_simulated
 from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.notebooks import NOTEBOOKS
 from fairdiff_lib.settings.options import load_settings, parse_overrides
 
 BASE = "03_train_base"
 PER_RUN = ("03_train", "04_generate")  # a job for each method and seed
 ORDER = ("02_simulators", "01_cohorts", BASE, *PER_RUN, "05_quality", "07_downstream")
-RESTS_ON = {  # a notebook -> the last of ORDER that it waits for, as in the graph
-    "01_cohorts": "02_simulators",
-    "05_quality": "04_generate",
-    "06_perturbation": "03_train",
-    "07_downstream": "05_quality",
-    "08_ablations": BASE,  # it keeps runs of its own
-    "09_verdict": "07_downstream",
-    "10_proof": "03_train",
-    "12_harm": "07_downstream",
-    "13_matrix": "07_downstream",
-    "14_privacy": "05_quality",
-    "15_sweep": "05_quality",
-}
+
+
+def _last_of(notebook: str) -> str:
+    """The last of ORDER that a notebook waits for."""
+    after = NOTEBOOKS[notebook].after if notebook in NOTEBOOKS else ORDER[-1:]
+    if notebook == "08_ablations":
+        return BASE  # it keeps runs of its own
+    return max((_of_order(name) for name in after), key=ORDER.index)
+
+
+def _of_order(job: str) -> str:
+    if job in ORDER:
+        return job
+    return job.split("_none_seed")[0] if "_seed" in job else _last_of(job)
 
 
 def stages_of(notebook: str, settings: Mapping[str, Any], ablation: bool = False) -> list[str]:
@@ -38,7 +40,7 @@ def stages_of(notebook: str, settings: Mapping[str, Any], ablation: bool = False
     Parameters
     ----------
     notebook : str
-        A key of ``RESTS_ON``; any other rests on everything.
+        Any unknown one rests on everything.
     settings : mapping
         Of a stamp: dataset, methods, seeds.
     ablation : bool
@@ -49,7 +51,7 @@ def stages_of(notebook: str, settings: Mapping[str, Any], ablation: bool = False
     list of str
         As ``03_train_none_seed0``.
     """
-    last = RESTS_ON.get(notebook, ORDER[-1])
+    last = _last_of(notebook)
     if ablation:
         last = BASE
     kinds = ORDER[: ORDER.index(last) + 1]

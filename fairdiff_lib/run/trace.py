@@ -34,10 +34,10 @@ from fairdiff_lib.run.notebook import all_notebooks
 from fairdiff_lib.run.runs_folder import folder_links
 from fairdiff_lib.run.stages import is_same, stages_of
 from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.notebooks import contents
 from fairdiff_lib.settings.options import Settings, as_dict, load_settings, parse_overrides
 from fairdiff_lib.studies.ablation import arms
 from fairdiff_lib.studies.ablation.recorded import COMPARABLE
-from fairdiff_lib.studies.report import CONTENTS
 from fairdiff_lib.studies.verdict.protocol import content_hash
 
 BEFORE_PROTOCOL = ("01_cohorts", "02_simulators", "03_train")
@@ -122,7 +122,7 @@ class _Chain:
     @property
     def notebook(self) -> str:
         """The notebook that makes files of this name; empty for an unknown one."""
-        return CONTENTS.get(self.path.stem, ("", ""))[1]
+        return contents().get(self.path.stem, ("", ""))[1]
 
     @property
     def copy(self) -> Path | None:

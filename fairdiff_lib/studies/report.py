@@ -15,6 +15,7 @@ from fairdiff_lib.disk.files import locked, read_json, read_table, write_table
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.disk.stamps import write_stamp
 from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.notebooks import contents
 from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.show import latex
 from fairdiff_lib.studies.verdict.claims import Evidence
@@ -201,7 +202,7 @@ def typeset(path: Path, stamp: Mapping[str, Any] | None = None) -> Path:
         made after the run, but the first line of the ``.tex`` names the CSV's hash.
     """
     own = read_json(path.with_suffix(".json")) if stamp is None else stamp
-    return latex.write_latex(path, own, CONTENTS.get(path.stem, (path.stem, ""))[0])
+    return latex.write_latex(path, own, contents().get(path.stem, (path.stem, ""))[0])
 
 
 def spanning_stamp(
@@ -357,78 +358,6 @@ def collect_recovered(settings: Settings, layout: Places, protocol: Registered) 
 
 # -- 00: what was made -----------------------------------------------------------------------
 
-CONTENTS: dict[str, tuple[str, str]] = {  # id: (what it holds, notebook)
-    "tab01": ("cohort: counts and prevalence", "01_cohorts"),
-    "fig01": ("cohort: counts and prevalence", "01_cohorts"),
-    "tab_gates": ("gates before any fairness table", "05_quality"),
-    "tab_contrasts": ("differences between levels, with tests", "05_quality"),
-    "tab_differences": ("methods against the baseline, by level", "05_quality"),
-    "tab_intersections": ("KID of intersections, raw and shrunken", "05_quality"),
-    "tab_encoder": ("how well the encoder reads each group", "05_quality"),
-    "tab02": ("quality by demographic level", "05_quality"),
-    "tab03": ("quality by condition level", "05_quality"),
-    "tab08": ("quality by demographic and condition level", "05_quality"),
-    "tab10": ("quality by demographic and condition level", "05_quality"),
-    "card": ("the audit card: the primary endpoint on one page", "05_quality"),
-    "fig02": ("images by group, same prompts", "05_quality"),
-    "fig03": ("quality by group, with intervals", "05_quality"),
-    "fig06": ("prompt gallery", "05_quality"),
-    "tab_optimiser": ("cost and calls of the optimiser", "06_perturbation"),
-    "fig04": ("the optimiser's path", "06_perturbation"),
-    "tab_mechanism": ("the mechanism, measured", "06_perturbation"),
-    "fig_mechanism": ("the mechanism, measured", "06_perturbation"),
-    "tab_dose": ("dose-response: effect of each level's sigma", "06_perturbation"),
-    "tab_dose_cells": ("dose-response: every cell", "06_perturbation"),
-    "fig_dose": ("dose-response: effect of each level's sigma", "06_perturbation"),
-    "tab04": ("downstream: glaucoma", "07_downstream"),
-    "tab05": ("downstream: vision loss", "07_downstream"),
-    "tab06": ("downstream: cup-disc ratio", "07_downstream"),
-    "tab07": ("downstream: refraction", "07_downstream"),
-    "tab09": ("downstream: all conditions", "07_downstream"),
-    "tab11": ("downstream: all conditions", "07_downstream"),
-    "tab_contrasts_downstream": ("downstream: differences between levels", "07_downstream"),
-    "tab_changes": ("downstream: differences between methods and from real", "07_downstream"),
-    "fig05": ("equity-scaled metrics", "07_downstream"),
-    "tab_harm": ("calibration and harm by level", "12_harm"),
-    "tab_harm_contrasts": ("calibration and harm: differences between levels", "12_harm"),
-    "tab_shown": ("what images show against what was asked", "12_harm"),
-    "tab_shown_contrasts": ("asked and shown: differences between levels", "12_harm"),
-    "tab_probe": ("can the group be read from an image", "12_harm"),
-    "fig_roc": ("ROC curves by level", "12_harm"),
-    "fig_reliability": ("reliability by level", "12_harm"),
-    "fig_confusion": ("confusion by level", "12_harm"),
-    "fig_slopes": ("harm by level, from real images to each method", "12_harm"),
-    "fig_shown": ("asked and shown, from real images to each method", "12_harm"),
-    "fig_probe": ("can the group be read from an image", "12_harm"),
-    "tab_matrix": ("downstream: real, generated and mixed training images", "13_matrix"),
-    "tab_matrix_changes": ("downstream matrix: every arm against real images", "13_matrix"),
-    "tab_matrix_cost": ("downstream matrix: what each run was shown, its steps", "13_matrix"),
-    "tab_transfer": ("trained on one source, tested on another", "13_matrix"),
-    "fig_matrix": ("learning curves over the share of real data", "13_matrix"),
-    "fig_transfer": ("trained on one source, tested on another", "13_matrix"),
-    "tab_privacy": ("nearest real image and membership inference by level", "14_privacy"),
-    "tab_privacy_contrasts": ("privacy: differences between levels", "14_privacy"),
-    "fig_privacy": ("are training images remembered, by level", "14_privacy"),
-    "tab_sweep": ("KID by guidance, steps and level", "15_sweep"),
-    "tab_sweep_changes": ("guidance and steps: change from the study's own cell", "15_sweep"),
-    "tab_sweep_contrasts": ("guidance and steps: does a level change more", "15_sweep"),
-    "fig_sweep": ("KID by guidance, steps and level", "15_sweep"),
-    "tab12": ("ablation: time window and exploitation rate", "08_ablations"),
-    "tab13": ("methods side by side", "08_ablations"),
-    "tab_cost": ("what each run of the ablation study cost", "08_ablations"),
-    "tab_c2": ("the verdict on C2, from T13", "08_ablations"),
-    "fig07": ("ablation: time window and exploitation rate", "08_ablations"),
-    "fig_methods": ("methods side by side", "08_ablations"),
-    "tab14": ("one verdict per claim, all datasets", "09_verdict"),
-    "tab_verdict": ("one verdict per claim, this dataset", "09_verdict"),
-    "tab_recovered": ("simulated: planted against measured", "09_verdict"),
-    "tab_calibration": ("audits of known truth: alarms and coverage", "10_proof"),
-    "tab_truth": ("the truth of the audits with images, and its error", "10_proof"),
-    "fig_calibration": ("alarms where groups are equally good", "10_proof"),
-    "fig_power": ("what the audit finds when there is something", "10_proof"),
-    "fig_fid_bias": ("FID against n where groups are equally good", "10_proof"),
-}
-
 
 def collect_index(layout: Places) -> pd.DataFrame:
     """Every table and figure that exists: id, what it holds, file, notebook, commit, dirty.
@@ -437,7 +366,7 @@ def collect_index(layout: Places) -> pd.DataFrame:
     Of a file that spans datasets, the commit is its last run's; dirty if any of its runs was.
     """
     rows = []
-    for name, (content, notebook) in CONTENTS.items():
+    for name, (content, notebook) in contents().items():
         for folder, way in ((layout.figures, ".."), (layout.figures_all, "../../all")):
             kind = {"tab": "csv", "fig": "png"}.get(name[:3], "html")
             if not (folder / f"{name}.{kind}").is_file():

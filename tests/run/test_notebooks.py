@@ -22,29 +22,11 @@ from fairdiff_lib.disk.files import hash_file
 from fairdiff_lib.disk.places import PROJECT_ROOT
 from fairdiff_lib.run.graph import Study
 from fairdiff_lib.run.notebook import all_notebooks, known_parameters
+from fairdiff_lib.settings.notebooks import NOTEBOOKS
 
-NAMES = [
-    "00_index",
-    "01_cohorts",
-    "02_simulators",
-    "03_train",
-    "04_generate",
-    "05_quality",
-    "06_perturbation",
-    "07_downstream",
-    "08_ablations",
-    "09_verdict",
-    "10_proof",
-    "11_audit_your_own",
-    "12_harm",
-    "13_matrix",
-    "14_privacy",
-    "15_sweep",
-]
-WORKSHOP = "11_audit_your_own"  # takes CSV files, not a study's settings; see test_own_images.py
-STUDY = [name for name in NAMES if name != WORKSHOP]
-OTHER_STUDIES = ("08_ablations", "10_proof", "13_matrix", "14_privacy", "15_sweep")
-GRAPH = [name for name in STUDY if name not in OTHER_STUDIES]  # what `fairdiff run` does by itself
+NAMES = list(NOTEBOOKS)
+STUDY = [name for name, entry in NOTEBOOKS.items() if entry.study]  # 11 takes CSV files instead
+GRAPH = [name for name in STUDY if NOTEBOOKS[name].study == "main"]
 SHARED_PARAMETERS = {
     "preset": "quick",
     "dataset": "fairgenmed_simulated",
@@ -93,7 +75,7 @@ def test_a_source_is_clean(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_notebook_is_short_and_has_no_machinery(name: str) -> None:
     assert len(cells(name)) <= 30
-    assert cells(name)[0].source.startswith("# ")
+    assert cells(name)[0].source.splitlines()[0] == f"# {name[:2]} {NOTEBOOKS[name].question}"
     for cell in code(name):
         assert len(cell.source.splitlines()) <= 10
         tree = ast.parse(cell.source)

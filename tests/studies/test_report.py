@@ -121,12 +121,6 @@ def test_the_ablations_c2_counts_only_of_the_same_data_and_declared_before(tmp_p
     assert ablation(tmp_path, features="other").empty
 
 
-def test_every_listed_notebook_is_there() -> None:
-    sources = Path(__file__).parents[2] / "notebooks"
-    missing = {nb for _, nb in report.CONTENTS.values() if not (sources / f"{nb}.ipynb").is_file()}
-    assert not missing
-
-
 def history() -> pd.DataFrame:
     rows = [
         ("training", step, "loss", attribute, level, float(step))

@@ -1,0 +1,356 @@
+"""One entry per notebook: what it asks, what it waits for, what it makes, which study makes it.
+
+The graph, the index, the book, the verification and the tests read these entries; nobody keeps a
+copy. Tables that a data set names itself (T2 to T11) stand in the data set's own entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+BASE = "base"  # the "method" of the job that trains what every method starts from
+STUDIES = {  # what a run can be for
+    "main": "the study: train, generate, audit, compare",
+    "ablation": "which part of a method matters? every method and control, over seeds",
+    "mechanism": "what does the optimiser do, in the ablation's core arms? with a dose-response",
+    "matrix": "what do real, generated and mixed images train? equal steps, shares of real data",
+    "privacy": "are training images remembered, and whose? nearest image, membership inference",
+    "sweep": "what do guidance and sampler steps do to each group? a grid from the same noise",
+    "proof": "is the audit itself valid? simulated audits of known truth",
+}
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """A notebook, and the job of the graph that runs it.
+
+    Attributes
+    ----------
+    notebook : str
+        Name of its file, without suffix.
+    question : str
+        Its title.
+    study : str
+        Of ``STUDIES``, the one that makes it; empty for a notebook that is only run alone.
+    after : tuple of str
+        Jobs of ``JOBS`` that it waits for. One that runs per method and seed means every run, or
+        the same run where the waiting job is per run too.
+    tables, figures, cards : dict
+        Id to title of what it always makes.
+    of_dataset : str
+        ``quality`` or ``downstream``: the data set's own tables, which it makes besides.
+    spanning : dict
+        Id to title of tables that all data sets share: no data set's output.
+    simulated_only : tuple of str
+        Ids among the above that only simulated data have.
+    claims : tuple of str
+        The paper's claims that its numbers bear on; C4 is C1 to C3 on other data.
+    per_run : bool
+        Whether it runs for every method and seed.
+    arms : str
+        The study whose arms' runs it collects: ``ablation``, ``matrix``, or none.
+    parameters : dict
+        Given besides the shared ones.
+    threads : str
+        ``one`` core, the share of a ``run`` among runs side by side, or the ``machine``.
+    minutes : int
+        After which a queue ends it; 0 = the profile's.
+    digest : tuple of str
+        Sections of the settings, besides the main study's, of which a change runs it again.
+    place : str
+        Folder (of ``Places``) of its tables and figures.
+    made : str
+        Folder (of ``Places``) whose size its record notes.
+    declared : bool
+        Whether the protocol has to be written before.
+    """
+
+    notebook: str
+    question: str
+    study: str = "main"
+    after: tuple[str, ...] = ()
+    tables: Mapping[str, str] = field(default_factory=dict)
+    figures: Mapping[str, str] = field(default_factory=dict)
+    cards: Mapping[str, str] = field(default_factory=dict)
+    of_dataset: str = ""
+    spanning: Mapping[str, str] = field(default_factory=dict)
+    simulated_only: tuple[str, ...] = ()
+    claims: tuple[str, ...] = ()
+    per_run: bool = False
+    arms: str = ""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    threads: str = "one"
+    minutes: int = 0
+    digest: tuple[str, ...] = ()
+    place: str = "figures"
+    made: str = ""
+    declared: bool = False
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """Id to title of everything that it makes for any data set."""
+        return {**self.tables, **self.cards, **self.figures, **self.spanning}
+
+
+_ALL = (
+    Notebook(
+        "00_index",
+        "What was run, and where is it?",
+        after=("09_verdict", "06_perturbation", "12_harm"),
+    ),
+    Notebook(
+        "01_cohorts",
+        "Who is in the cohort?",
+        after=("02_simulators",),
+        tables={"tab01": "cohort: counts and prevalence"},
+        figures={"fig01": "cohort: counts and prevalence"},
+        made="cohort",
+    ),
+    Notebook(
+        "02_simulators",
+        "What is simulated, and which disparity is planted?",
+        simulated_only=("02_simulators",),
+        threads="machine",
+        made="data",
+    ),
+    Notebook(
+        "03_train",
+        "How does the generator train?",
+        after=("03_train_base",),
+        per_run=True,
+        threads="run",
+        minutes=720,
+        made="run",
+    ),
+    Notebook(
+        "04_generate",
+        "What does the generator draw?",
+        after=("03_train",),
+        per_run=True,
+        threads="run",
+        made="generated",
+        declared=True,
+    ),
+    Notebook(
+        "05_quality",
+        "Is image quality the same for every group?",
+        after=("04_generate",),
+        tables={
+            "tab_gates": "gates before any fairness table",
+            "tab_contrasts": "differences between levels, with tests",
+            "tab_differences": "methods against the baseline, by level",
+            "tab_intersections": "KID of intersections, raw and shrunken",
+            "tab_encoder": "how well the encoder reads each group",
+        },
+        figures={
+            "fig02": "images by group, same prompts",
+            "fig03": "quality by group, with intervals",
+            "fig06": "prompt gallery",
+        },
+        cards={"card": "the audit card: the primary endpoint on one page"},
+        of_dataset="quality",
+        claims=("C1", "C2"),
+        threads="machine",
+        made="features",
+        declared=True,
+    ),
+    Notebook(
+        "06_perturbation",
+        "What does the optimiser do?",
+        after=("03_train",),
+        tables={
+            "tab_optimiser": "cost and calls of the optimiser",
+            "tab_mechanism": "the mechanism, measured",
+        },
+        figures={"fig04": "the optimiser's path", "fig_mechanism": "the mechanism, measured"},
+        claims=("C2",),
+    ),
+    Notebook(
+        "07_downstream",
+        "Do generated images train a fair classifier?",
+        after=("04_generate", "05_quality"),  # its tables carry a note where a gate failed
+        tables={
+            "tab_contrasts_downstream": "downstream: differences between levels",
+            "tab_changes": "downstream: differences between methods and from real",
+        },
+        figures={"fig05": "equity-scaled metrics"},
+        of_dataset="downstream",
+        claims=("C3",),
+        threads="machine",
+    ),
+    Notebook(
+        "08_ablations",
+        "Which part of the method matters?",
+        study="ablation",
+        after=("01_cohorts",),
+        arms="ablation",
+        tables={
+            "tab12": "ablation: time window and exploitation rate",
+            "tab13": "methods side by side",
+            "tab_cost": "what each run of the ablation study cost",
+            "tab_c2": "the verdict on C2, from T13",
+        },
+        figures={
+            "fig07": "ablation: time window and exploitation rate",
+            "fig_methods": "methods side by side",
+        },
+        claims=("C2",),
+        threads="machine",
+    ),
+    Notebook(
+        "09_verdict",
+        "Do the paper's claims hold?",
+        after=("05_quality", "07_downstream"),
+        tables={
+            "tab_verdict": "one verdict per claim, this dataset",
+            "tab_recovered": "simulated: planted against measured",
+        },
+        spanning={"tab14": "one verdict per claim, all datasets"},
+        simulated_only=("tab_recovered",),
+        declared=True,
+    ),
+    Notebook(
+        "10_proof",
+        "Can the audit be believed?",
+        study="proof",
+        after=("03_train_none_seed0",),  # the audits' trained generator is the study's
+        tables={
+            "tab_calibration": "audits of known truth: alarms and coverage",
+            "tab_truth": "the truth of the audits with images, and its error",
+        },
+        figures={
+            "fig_calibration": "alarms where groups are equally good",
+            "fig_power": "what the audit finds when there is something",
+            "fig_fid_bias": "FID against n where groups are equally good",
+        },
+        threads="machine",
+        digest=("proof",),
+        place="calibration",
+        made="pools",
+    ),
+    Notebook(
+        "11_audit_your_own",
+        "Is your own generator fair? Audit two folders of images",
+        study="",
+    ),
+    Notebook(
+        "12_harm",
+        "Does the image show what was asked, and who is harmed?",
+        after=("07_downstream",),
+        tables={
+            "tab_harm": "calibration and harm by level",
+            "tab_harm_contrasts": "calibration and harm: differences between levels",
+            "tab_shown": "what images show against what was asked",
+            "tab_shown_contrasts": "asked and shown: differences between levels",
+            "tab_probe": "can the group be read from an image",
+        },
+        figures={
+            "fig_roc": "ROC curves by level",
+            "fig_reliability": "reliability by level",
+            "fig_confusion": "confusion by level",
+            "fig_slopes": "harm by level, from real images to each method",
+            "fig_shown": "asked and shown, from real images to each method",
+            "fig_probe": "can the group be read from an image",
+        },
+        claims=("C3",),
+    ),
+    Notebook(
+        "13_matrix",
+        "What do generated images add to real ones?",
+        study="matrix",
+        after=("07_downstream",),
+        arms="matrix",
+        tables={
+            "tab_matrix": "downstream: real, generated and mixed training images",
+            "tab_matrix_changes": "downstream matrix: every arm against real images",
+            "tab_matrix_cost": "downstream matrix: what each run was shown, its steps",
+            "tab_transfer": "trained on one source, tested on another",
+        },
+        figures={
+            "fig_matrix": "learning curves over the share of real data",
+            "fig_transfer": "trained on one source, tested on another",
+        },
+        claims=("C3",),
+        threads="machine",
+        digest=("matrix",),
+    ),
+    Notebook(
+        "14_privacy",
+        "Are small groups' training images memorised more?",
+        study="privacy",
+        after=("05_quality",),
+        tables={
+            "tab_privacy": "nearest real image and membership inference by level",
+            "tab_privacy_contrasts": "privacy: differences between levels",
+        },
+        figures={"fig_privacy": "are training images remembered, by level"},
+        threads="machine",
+        digest=("privacy",),
+    ),
+    Notebook(
+        "15_sweep",
+        "What do guidance and sampler steps do to each group?",
+        study="sweep",
+        after=("05_quality",),
+        tables={
+            "tab_sweep": "KID by guidance, steps and level",
+            "tab_sweep_changes": "guidance and steps: change from the study's own cell",
+            "tab_sweep_contrasts": "guidance and steps: does a level change more",
+        },
+        figures={"fig_sweep": "KID by guidance, steps and level"},
+        threads="machine",
+        digest=("sweep",),
+    ),
+)
+NOTEBOOKS: dict[str, Notebook] = {entry.notebook: entry for entry in _ALL}
+
+# two notebooks have a second job, by other parameters
+_TRAIN, _OPTIMISER = NOTEBOOKS["03_train"], NOTEBOOKS["06_perturbation"]
+_DOSE = "dose-response: effect of each level's sigma"
+JOBS: dict[str, Notebook] = {
+    **{name: entry for name, entry in NOTEBOOKS.items() if entry.study},
+    "03_train_base": replace(
+        _TRAIN,
+        after=("01_cohorts",),
+        per_run=False,
+        parameters={"method": BASE},
+        threads="machine",
+        minutes=1440,
+        made="base",
+    ),
+    "06_perturbation_ablation": replace(
+        _OPTIMISER,
+        study="mechanism",
+        after=("08_ablations",),  # whose runs are trained
+        tables={**_OPTIMISER.tables, "tab_dose": _DOSE},
+        figures={**_OPTIMISER.figures, "fig_dose": _DOSE},
+        parameters={"ablation": "True"},
+        threads="machine",
+        place="ablation",
+    ),
+}
+
+DATASET_TABLES = {  # id: title, what they are of; which data set has which stands in its entry
+    "tab02": ("quality by demographic level", "quality"),
+    "tab03": ("quality by condition level", "quality"),
+    "tab08": ("quality by demographic and condition level", "quality"),
+    "tab10": ("quality by demographic and condition level", "quality"),
+    "tab04": ("downstream: glaucoma", "downstream"),
+    "tab05": ("downstream: vision loss", "downstream"),
+    "tab06": ("downstream: cup-disc ratio", "downstream"),
+    "tab07": ("downstream: refraction", "downstream"),
+    "tab09": ("downstream: all conditions", "downstream"),
+    "tab11": ("downstream: all conditions", "downstream"),
+}
+
+
+def contents() -> dict[str, tuple[str, str]]:
+    """Id of every table, figure and card: its title, and the notebook that makes it."""
+    found = {}
+    for entry in JOBS.values():
+        own = {name: title for name, (title, kind) in DATASET_TABLES.items()
+               if kind == entry.of_dataset}  # fmt: skip
+        for name, title in {**own, **entry.titles}.items():
+            found[name] = (title, entry.notebook)
+    return found
