@@ -17,17 +17,18 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from fairdiff_lib.audit.contrasts import (
+    GROUP_COLUMNS,
     Design,
+    chance_gap,
     contrast_rows,
     control_discoveries,
     disparity,
+    equity_rows,
     omnibus_rows,
+    worst_interval,
 )
-from fairdiff_lib.audit.equity import GROUP_COLUMNS, equity_rows
 from fairdiff_lib.audit.estimate import (
-    MIN_UNITS,
     OVERALL,
-    Bools,
     Estimate,
     Floats,
     Groups,
@@ -36,17 +37,14 @@ from fairdiff_lib.audit.estimate import (
     difference,
     group_units,
     mean_estimate,
-    not_estimable,
 )
 from fairdiff_lib.audit.estimators import jackknife_units, macro_auc, mean_of_rows
 from fairdiff_lib.audit.kid import Kernel, as_features, kid
-from fairdiff_lib.audit.quality import manifold_scores
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
 
 Estimator = Callable[[Groups], list[Estimate]]
 Key = tuple[str, str]
-MODEL_NOTE = "two trained models, interval over subjects; methods need several seeds"
-MANIFOLD_NOTE = "depends on n: levels of unequal size do not compare"
+Row = dict[str, Any]
 
 
 def kid_metric(kernel: Kernel, real: ArrayLike, generated: ArrayLike) -> Estimator:
@@ -80,32 +78,6 @@ def rows_metric(function: Callable[[Ints], float]) -> Estimator:
     return lambda groups: [
         jackknife_units(function, groups.unit, member) for member in groups.members.T
     ]
-
-
-def manifold_metric(real: ArrayLike, generated: ArrayLike, score: str) -> Estimator:
-    """Precision, recall, density or coverage of features [N, D], within each group.
-
-    Parameters
-    ----------
-    real, generated : [N, D]
-    score : str
-        A key of :func:`quality.manifold_scores`. Intervals hold for the reference images given.
-    """
-    refuse_unknown("manifold score", score, ("precision", "recall", "density", "coverage"))
-    x, y = as_features(real, "real features"), as_features(generated, "generated features")
-    return lambda groups: [
-        _manifold_estimate(x, y, groups.unit, member, score) for member in groups.members.T
-    ]
-
-
-def _manifold_estimate(x: Floats, y: Floats, unit: Ints, member: Bools, score: str) -> Estimate:
-    chosen, n = member[unit], int(member.sum())
-    if n < MIN_UNITS:
-        return not_estimable(len(member), n, f"fewer than {MIN_UNITS} subjects")
-    values = np.full(len(unit), np.nan)
-    values[chosen] = manifold_scores(x[chosen], y[chosen])[score]
-    mean = mean_of_rows(values, unit, member, bounded=score != "density")
-    return replace(mean, note="; ".join(part for part in (mean.note, MANIFOLD_NOTE) if part))
 
 
 @dataclass(frozen=True)
@@ -369,29 +341,68 @@ def kid_audit(
     return found.with_smallest_effect(smallest_share * found.overall.value)
 
 
-def method_difference(first: Audit, second: Audit, confidence: float = 0.95) -> pd.DataFrame:
-    """One trained model against another on the same subjects, by group: first minus second.
-
-    Paired: the variance knows the subjects and reals that both share. It speaks of these
-    two models, not of the methods that trained them; that needs several seeds.
-
-    Returns
-    -------
-    DataFrame
-        attribute, level, metric, n, value, low, high, p, note.
-    """
-    rows = []
-    for (attribute, level), gap in differences(first, second).items():
-        own = first.estimates[attribute, level]
-        low, high = gap.interval(confidence)
-        note = "; ".join(part for part in (gap.note, MODEL_NOTE) if part)
-        rows.append((attribute, level, first.metric, own.n, gap.value, low, high,
-                     gap.p_value(), note))  # fmt: skip
-    return pd.DataFrame(rows, columns=[*GROUP_COLUMNS[:-1], "p", "note"])
-
-
 def differences(first: Audit, second: Audit) -> dict[Key, Estimate]:
     """Paired difference of two models by group, first minus second, with influence values."""
     if first.metric != second.metric or list(first.estimates) != list(second.estimates):
         raise InputError("differences of two models: the audits differ in metric or groups")
     return {key: difference(own, second.estimates[key]) for key, own in first.estimates.items()}
+
+
+def worst_rows(one: Audit, by_chance: bool = True) -> pd.DataFrame:
+    """Gap between the levels of every attribute, what chance alone gives, and the worst level.
+
+    Parameters
+    ----------
+    one : Audit
+    by_chance : bool
+        Whether the metric is a mean over subjects, so that its gap without any disparity is
+        known: see :func:`chance_gap`.
+
+    Returns
+    -------
+    DataFrame
+        ``equity.GROUP_COLUMNS``; metrics ``<metric>_gap`` and ``<metric>_gap_by_chance`` (level
+        "all"), and ``<metric>_worst`` at its level, with an interval as :func:`worst_interval`.
+    """
+    summary = equity_rows(one.by_group, one.attributes, {one.metric: one.design.better})
+    rows: list[Row] = []
+    for record in summary.to_dict("records"):
+        row = {str(name): value for name, value in record.items()}
+        if row["metric"] == f"{one.metric}_gap":
+            rows += [row, *([_by_chance(one, row)] if by_chance else [])]
+        elif row["metric"] == f"{one.metric}_worst":
+            rows.append(_with_interval(one, row))
+    return pd.DataFrame(rows, columns=list(GROUP_COLUMNS))
+
+
+def _known(one: Audit, attribute: str) -> list[Estimate]:
+    levels = [one.estimates[attribute, level] for level in one.attributes[attribute]]
+    return [level for level in levels if np.isfinite(level.value)]
+
+
+def _by_chance(one: Audit, gap: Row) -> Row:
+    share, name = one.design.confidence, f"{gap['metric']}_by_chance"
+    if not np.isfinite(gap["value"]) or not one.overall.standard_error > 0:
+        return {
+            **gap,
+            "metric": name,
+            "value": np.nan,
+            "note": "not estimable: no gap or no spread",
+        }
+    most = chance_gap(one.overall, _known(one, gap["attribute"]), share, one.design.seed)
+    note = f"{share:.0%} of cohorts with equal levels of these sizes have a smaller gap"
+    return {**gap, "metric": name, "value": most, "note": note}
+
+
+def _with_interval(one: Audit, worst: Row) -> Row:
+    """The worst level's row with its interval; as it was where there is no worst level."""
+    levels = _known(one, worst["attribute"])
+    if not np.isfinite(worst["value"]):
+        return worst
+    chosen = one.estimates[worst["attribute"], worst["level"]]
+    low, high = worst_interval(chosen, levels, one.design.confidence)
+    left_out = [part for part in worst["note"].split("; ") if part.startswith("without ")]
+    note = f"picked as the worst of {len(levels)} levels, so too bad on average; "
+    note += f"the interval covers all {len(levels)} at once"
+    parts = [note, *left_out, chosen.note]
+    return {**worst, "low": low, "high": high, "note": "; ".join(part for part in parts if part)}

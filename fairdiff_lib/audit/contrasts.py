@@ -17,7 +17,15 @@ import numpy as np
 import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
-from fairdiff_lib.audit.estimate import Estimate, Levels, difference, max_t
+from fairdiff_lib.audit.estimate import (
+    OVERALL,
+    Estimate,
+    Floats,
+    Levels,
+    difference,
+    max_t,
+)
+from fairdiff_lib.settings.errors import refuse_unknown
 
 Key = tuple[str, str]
 Found = Mapping[Key, Estimate]
@@ -32,6 +40,11 @@ SPREAD = "max - min"  # stands as the level of an attribute's omnibus test
 EXPLORATORY_NOTE = "exploratory: p_adjusted controls the false discovery rate only"
 GAP_NOTE = "description with its test only: positive even without disparity"
 DISPARITY_NOTE = "mean squared difference between levels, less its sampling variance"
+GROUP_COLUMNS = ("attribute", "level", "metric", "n", "value", "low", "high", "note")
+DIRECTIONS = {  # of the metrics that equity summaries are made for
+    "kid": "low", "kid_standardised": "low", "fid": "low", "mifid": "low",
+    "denoising_loss": "low", "auc": "high", "accuracy": "high",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -203,3 +216,147 @@ def disparity(found: Found, design: Design, name: str) -> tuple[float, int, str]
         return float("nan"), 0, "not estimable: fewer than two levels large enough"
     value = float(np.mean([gap.value**2 - gap.standard_error**2 for gap in known]))
     return value, sum(found[name, level].n for level in usable), DISPARITY_NOTE
+
+
+def equity_scaled(overall: Floats, by_group: Floats, better: str) -> Floats:
+    """Value after a penalty for the summed distances of the groups from it.
+
+    Higher is better: M / (1 + sum_g |M_g - M|). Lower is better:
+    M (1 + sum_g |M_g - M| / M) = M + sum_g |M_g - M|, defined for M <= 0 as well.
+
+    Parameters
+    ----------
+    overall : float64 [...]
+    by_group : float64 [..., G]
+        NaN groups are left out.
+    better : str
+        ``"high"`` or ``"low"``.
+    """
+    refuse_unknown("direction", better, ("high", "low"))
+    away = np.nansum(np.abs(by_group - overall[..., None]), axis=-1)
+    scaled = overall / (1 + away) if better == "high" else overall + away
+    return np.asarray(scaled)
+
+
+def psd(overall: float, by_group: Floats) -> tuple[float, float]:
+    """Standard deviation over groups and range over groups, both relative to the overall value.
+
+    NaN groups are left out (the released code enters -1); NaN where the overall value is not
+    positive or fewer than two groups have a value.
+    """
+    known = by_group[np.isfinite(by_group)]
+    if len(known) < 2 or not overall > 0:
+        return float("nan"), float("nan")
+    return float(known.std() / overall), float(np.ptp(known) / overall)
+
+
+def equity_rows(
+    table: pd.DataFrame, attributes: Levels, directions: Mapping[str, str] = DIRECTIONS
+) -> pd.DataFrame:
+    """Equity summaries of every metric of a tidy table, in the columns of that table.
+
+    For metric M and attribute A: ``es_M`` (equity-scaled), ``M_gap`` (largest minus
+    smallest), ``M_ratio`` (worst over best), ``M_psd_mean``, ``M_psd_max`` with level
+    ``all``, and ``M_worst`` with the worst level's name and value. Levels that cannot be
+    estimated are left out and named in the note. No intervals: see the contrasts.
+
+    Parameters
+    ----------
+    table : DataFrame
+        attribute, level, metric, n, value, note and any labels (dataset, method, seed ...).
+    attributes : mapping
+    directions : mapping
+        Metric to ``"high"`` or ``"low"``; others have no summary.
+    """
+    own = ("attribute", "level", "metric", "n", "value", "low", "high", "note")
+    labels = [column for column in table.columns if column not in own]
+    rows: list[dict[str, Any]] = []
+    known = table[table["metric"].isin(list(directions))]
+    for values, part in known.groupby([*labels, "metric"], sort=False, dropna=False):
+        head: dict[str, Any] = dict(zip([*labels, "metric"], values, strict=True))
+        by_level = part.set_index(["attribute", "level"])
+        for name, levels in attributes.items():
+            wanted = [(name, level) for level in levels if (name, level) in by_level.index]
+            if wanted and OVERALL in by_level.index:
+                found = _equity(by_level, wanted, head["metric"], directions[head["metric"]])
+                rows += [{**head, "attribute": name, **row} for row in found]
+    return pd.DataFrame(rows, columns=list(table.columns))
+
+
+def _equity(
+    by_level: pd.DataFrame, keys: Sequence[Key], metric: str, better: str
+) -> list[dict[str, Any]]:
+    """The summaries of one metric over one attribute's levels."""
+    value = by_level["value"].astype(np.float64)
+    overall, each = float(value.loc[OVERALL]), np.array(value.loc[list(keys)])
+    n, usable = int(by_level["n"].loc[OVERALL]), np.isfinite(each)
+    left_out = [level for (_, level), yes in zip(keys, usable, strict=True) if not yes]
+    notes = [GAP_NOTE] + [f"without {', '.join(left_out)} (not estimable)"] * bool(left_out)
+    blank = {"level": "all", "n": n, "low": np.nan, "high": np.nan, "note": "; ".join(notes)}
+    if usable.sum() < 2 or not np.isfinite(overall):
+        note = "not estimable: fewer than two levels with a value"
+        names = (f"es_{metric}", f"{metric}_gap", f"{metric}_ratio", f"{metric}_worst",
+                 f"{metric}_psd_mean", f"{metric}_psd_max")  # fmt: skip
+        return [{**blank, "metric": name, "value": np.nan, "note": note} for name in names]
+    worst = int(np.nanargmax(each) if better == "low" else np.nanargmin(each))
+    best = float(np.nanmin(each) if better == "low" else np.nanmax(each))
+    positive = bool(np.all(each[usable] > 0))
+    mean, largest = psd(overall, each)
+    scaled = float(equity_scaled(np.array(overall), each, better))
+    numbers = {
+        f"es_{metric}": scaled,
+        f"{metric}_gap": float(np.ptp(each[usable])),
+        f"{metric}_ratio": float(each[worst] / best) if positive else np.nan,
+        f"{metric}_psd_mean": mean,
+        f"{metric}_psd_max": largest,
+    }
+    rows = [{**blank, "metric": name, "value": number} for name, number in numbers.items()]
+    at_worst = {"level": keys[worst][1], "n": int(by_level["n"].loc[keys[worst]])}
+    return [*rows, {**blank, **at_worst, "metric": f"{metric}_worst", "value": each[worst]}]
+
+
+def chance_gap(
+    overall: Estimate,
+    levels: Sequence[Estimate],
+    confidence: float = 0.95,
+    seed: int = 0,
+    draws: int = 20_000,
+) -> float:
+    """Largest minus smallest mean that levels of these sizes stay below without any disparity.
+
+    What a gap is to be read against, as it is positive even where all levels are equal: the
+    spread of a subject is that of the overall mean, the levels differ in n alone.
+
+    Parameters
+    ----------
+    overall : Estimate
+        A mean over subjects.
+    levels : sequence of Estimate
+        The same mean of separate levels.
+    confidence : float
+        Share of cohorts.
+    """
+    spread = overall.standard_error * np.sqrt([overall.n / level.n for level in levels])
+    drawn = np.random.default_rng(seed).standard_normal((draws, len(levels))) * spread
+    return float(np.quantile(np.ptp(drawn, axis=1), confidence))
+
+
+def worst_interval(
+    chosen: Estimate, levels: Sequence[Estimate], confidence: float = 0.95
+) -> tuple[float, float]:
+    """Interval of a level that was chosen by looking at all of them.
+
+    Each level's interval at 1 - (1 - confidence) / G (Bonferroni): together they cover all G
+    levels with at least ``confidence``, so the one that is picked is covered whatever the rule
+    of picking (Benjamini, Hechtlinger and Stark 2019, "Confidence intervals for selected
+    parameters"). The value itself stays too bad on average: the worst of several is partly
+    bad luck.
+
+    Parameters
+    ----------
+    chosen : Estimate
+    levels : sequence of Estimate
+        All that could have been chosen.
+    confidence : float
+    """
+    return chosen.interval(1 - (1 - confidence) / max(len(levels), 1))

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from fairdiff_lib.audit.estimate import (
@@ -312,3 +314,38 @@ def bca_limits(
     reach = shift + stats.norm.ppf([(1 - confidence) / 2, (1 + confidence) / 2])
     low, high = np.quantile(drawn, stats.norm.cdf(shift + reach / (1 - acceleration * reach)))
     return float(low), float(high)
+
+
+def weighted_auc(truth: NDArray[Any], scores: Floats, weights: Floats) -> Floats:
+    """Macro one-against-rest AUC per replicate (two classes: of the second), ties counted half.
+
+    Parameters
+    ----------
+    truth : int64 [N]
+    scores : float64 [N, K]
+    weights : float64 [R, N]
+        Multiplicity of each row.
+
+    Returns
+    -------
+    float64 [R]
+        NaN for a replicate that lacks a class.
+    """
+    columns = [1] if scores.shape[1] == 2 else range(scores.shape[1])
+    each = [_weighted_auc(truth == k, scores[:, k], weights) for k in columns]
+    return np.asarray(np.mean(each, axis=0))
+
+
+def _weighted_auc(truth: Bools, score: Floats, weights: Floats) -> Floats:
+    if truth.all() or not truth.any():
+        return np.full(len(weights), np.nan)
+    order = np.argsort(score, kind="stable")
+    ordered = score[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    drawn = weights[:, order]
+    positive = np.add.reduceat(drawn * truth[order], starts, axis=1)  # [R, distinct scores]
+    negative = np.add.reduceat(drawn * ~truth[order], starts, axis=1)
+    below = np.cumsum(negative, axis=1) - negative / 2
+    pairs = positive.sum(axis=1) * negative.sum(axis=1)
+    wins = np.sum(positive * below, axis=1)
+    return np.asarray(np.divide(wins, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0))

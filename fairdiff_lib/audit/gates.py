@@ -7,7 +7,7 @@ the tables below it say so.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,6 @@ from fairdiff_lib.audit.estimate import (
 )
 from fairdiff_lib.audit.kid import Kernel, as_features, kid, real_floor
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.sim.simulators import Ruler
 
 SHUFFLES = 5  # permutations that the shuffled control is averaged over
 COLUMNS = ("gate", "n", "value", "threshold", "comparison", "passed", "note")
@@ -38,6 +37,21 @@ FAILED = {  # what a failed gate means, in a sentence that may be quoted
     "above_real_floor": "generated images are as close to real ones as these among themselves",
 }
 Row = dict[str, Any]
+
+
+class Ruler(Protocol):
+    """What the gates need of a quantity that pictures show and that a prompt asks for, in words."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def gate(self) -> str: ...
+    @property
+    def low(self) -> str: ...
+    @property
+    def high(self) -> str: ...
+    @property
+    def nothing(self) -> str: ...
 
 
 def failed_words(gate: str) -> str:

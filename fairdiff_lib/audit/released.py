@@ -16,8 +16,8 @@ from fairlearn.metrics import demographic_parity_difference, equalized_odds_diff
 from numpy.typing import NDArray
 from scipy import stats
 
+from fairdiff_lib.audit.contrasts import psd
 from fairdiff_lib.audit.estimate import Floats, Ints
-from fairdiff_lib.audit.parity import psd
 from fairdiff_lib.settings.errors import InputError
 
 Images = NDArray[np.uint8]

@@ -26,6 +26,13 @@ ONE_SEED = "one seed: interval over subjects; comparing methods needs more seeds
 SEED_INTERVAL = "interval over training seeds, for these subjects"
 SAME_NOTE = "the same for every seed: interval as of one"
 FEW_SEEDS = f"fewer than {LEAST_SEEDS} seeds: shown without p"
+# -- for new patients as well ----------------------------------------------------------------
+
+NEW_NOTE = "low to high: these patients; low_new to high_new: new patients and new seeds"
+CHANGE_COLUMNS = (
+    "method", "baseline", "seeds", "n_seeds", "attribute", "level", "metric", "features", "n",
+    "value", "sd", "low", "high", "p", "low_new", "high_new", "p_new", "note",
+)  # fmt: skip
 
 
 def summarise_seeds(table: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
@@ -105,66 +112,6 @@ def t_interval(
     mean, sd = float(values.mean()), float(values.std(ddof=1))
     reach = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1)) * sd / len(values) ** 0.5
     return mean, sd, mean - reach, mean + reach
-
-
-def compare_methods(
-    table: pd.DataFrame, baseline: str = "none", confidence: float = 0.95
-) -> pd.DataFrame:
-    """Every method against a baseline, paired by seed: method minus baseline.
-
-    Parameters
-    ----------
-    table : DataFrame
-        As for :func:`summarise_seeds`, with a column method.
-    baseline : str
-
-    Returns
-    -------
-    DataFrame
-        What names the number, method, baseline, seeds, n_seeds, n, value (mean difference),
-        sd, low, high, p, note. t with S - 1 degrees of freedom; without p below
-        ``LEAST_SEEDS`` seeds, without an interval for one.
-    """
-    names = _names(table)
-    if "method" not in names or baseline not in set(table["method"]):
-        raise InputError(f"comparison of methods: no rows of method {baseline!r}")
-    keys = [*(name for name in names if name != "method"), "seed"]
-    reference = table[table["method"] == baseline][[*keys, "value"]]
-    others = table[table["method"] != baseline]
-    both = others.merge(reference, on=keys, suffixes=("", "_baseline"))
-    both["value"] -= both["value_baseline"]
-    rows = []
-    for values, part in both.groupby(names, sort=False, dropna=False):
-        row = dict(zip(names, values, strict=True)) | {"baseline": baseline}
-        rows.append({**row, **_paired(part, confidence)})
-    tail = ["baseline", "seeds", "n_seeds", "n", "value", "sd", "low", "high", "p", "note"]
-    return pd.DataFrame(rows, columns=[*names, *tail])
-
-
-def _paired(part: pd.DataFrame, confidence: float) -> dict[str, object]:
-    """Mean paired difference over seeds."""
-    gaps = part["value"].to_numpy(dtype=np.float64)
-    gaps = gaps[np.isfinite(gaps)]
-    mean, sd, low, high = t_interval(gaps, confidence)
-    p, note = float("nan"), ""
-    if len(gaps) == 0:
-        note = "not estimable"
-    elif len(gaps) == 1:
-        note = "one seed: comparing methods needs more seeds"
-    elif len(gaps) < LEAST_SEEDS:
-        note = FEW_SEEDS
-    elif sd > 0:
-        p = float(2 * stats.t.sf(abs(mean) / (sd / len(gaps) ** 0.5), len(gaps) - 1))
-    return {
-        "seeds": ",".join(str(seed) for seed in part["seed"]), "n_seeds": len(gaps),
-        "n": int(part["n"].min()), "value": mean, "sd": sd, "low": low, "high": high,
-        "p": p, "note": note,
-    }  # fmt: skip
-
-
-# -- for new patients as well ----------------------------------------------------------------
-
-NEW_NOTE = "low to high: these patients; low_new to high_new: new patients and new seeds"
 
 
 @dataclass(frozen=True)
@@ -268,12 +215,6 @@ def compare_audits(
                 | {"note": _change_note(gaps)}
             )
     return pd.DataFrame(rows, columns=list(CHANGE_COLUMNS))
-
-
-CHANGE_COLUMNS = (
-    "method", "baseline", "seeds", "n_seeds", "attribute", "level", "metric", "features", "n",
-    "value", "sd", "low", "high", "p", "low_new", "high_new", "p_new", "note",
-)  # fmt: skip
 
 
 def _change_note(gaps: Sequence[Estimate]) -> str:

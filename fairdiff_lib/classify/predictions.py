@@ -16,11 +16,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
+from fairdiff_lib.audit.classifiers import UNKNOWN
 from fairdiff_lib.disk.files import read_table, write_table
 from fairdiff_lib.settings.errors import InputError
 
-UNKNOWN = "unknown"  # name of label -1 in a table
-PREDICTION_COLUMNS = ("image", "subject", "condition", "truth", "level", "probability")
 LOOK_COLUMNS = ("step", "condition", "metric", "n", "value", "selected")
 
 Images = NDArray[np.uint8]

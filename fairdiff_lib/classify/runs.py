@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fairdiff_lib.audit.classifiers import PREDICTION_COLUMNS
 from fairdiff_lib.audit.released import stretched_as_released, turned_as_released
 from fairdiff_lib.classify.fit import Classifier, fit_classifier
 from fairdiff_lib.classify.predictions import (
-    PREDICTION_COLUMNS,
     Images,
     Labels,
     Levels,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from fairdiff_lib.audit.membership import AUC, FOUND
-from fairdiff_lib.audit.privacy import NEARER, NO_SIGNAL
+from fairdiff_lib.audit.memory import AUC, FOUND, NEARER, NO_SIGNAL
 from fairdiff_lib.audit.seeds import means_and_seeds
 from fairdiff_lib.show.style import look_of, ordered_methods
 from fairdiff_lib.show.words import extremes, number

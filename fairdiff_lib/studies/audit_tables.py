@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from fairdiff_lib.audit.audit import Audit, contrast_table, labelled, mean_audit
+from fairdiff_lib.audit.classifiers import encoder_fairness
 from fairdiff_lib.audit.contrasts import EXPLORATORY, PRIMARY, control_discoveries
-from fairdiff_lib.audit.downstream import encoder_fairness
 from fairdiff_lib.audit.estimate import Floats
 from fairdiff_lib.audit.seeds import compare_audits
 from fairdiff_lib.audit.shrinkage import intersection_rows

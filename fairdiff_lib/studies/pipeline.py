@@ -15,11 +15,13 @@ import numpy as np
 import pandas as pd
 
 from fairdiff_lib.audit.audit import Audit, means_over_seeds
-from fairdiff_lib.audit.classifiers import classification_audits, es_audit, scored
-from fairdiff_lib.audit.downstream import (
+from fairdiff_lib.audit.classifiers import (
+    classification_audits,
     classification_contrasts,
     classification_table,
     contrasted_audits,
+    es_audit,
+    scored,
 )
 from fairdiff_lib.audit.seeds import CHANGE_COLUMNS, compare_audits, over_seeds
 from fairdiff_lib.classify.runs import (

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fairdiff_lib.audit import membership
+from fairdiff_lib.audit import memory
 from fairdiff_lib.audit.audit import Audit, Labelled, audit, labelled, means_over_seeds
 from fairdiff_lib.audit.contrasts import EXPLORATORY
 from fairdiff_lib.audit.estimate import Floats, Groups, group_units
-from fairdiff_lib.audit.privacy import NEARER, Pool, nearer_metric
+from fairdiff_lib.audit.memory import NEARER, Pool, nearer_metric
 from fairdiff_lib.audit.seeds import SEED_INTERVAL
 from fairdiff_lib.classify.runs import REAL
 from fairdiff_lib.data import assets
@@ -27,8 +27,8 @@ from fairdiff_lib.studies.harm.tables import Tables, finish
 from fairdiff_lib.studies.quality import Space, feature_spaces
 
 NEAREST = (NEARER,)  # metrics of the first audit, then of the second
-ATTACK = (membership.AUC, membership.FOUND, membership.ALARMED, membership.ADVANTAGE)
-CONTRASTED = (NEARER, *membership.CONTRASTED)
+ATTACK = (memory.AUC, memory.FOUND, memory.ALARMED, memory.ADVANTAGE)
+CONTRASTED = (NEARER, *memory.CONTRASTED)
 SPLITS = ("train", "val", "test")  # the first is what the generator was trained on
 MEAN_NOTE = "interval over subjects, of the mean of these runs"
 
@@ -205,8 +205,8 @@ def attack(known: Known, layout: Places, method: str, seed: int) -> dict[str, Au
     )
     score = -np.asarray(losses.mean(dim=1).numpy(), dtype=np.float64)
     member = (table["split"] == SPLITS[0]).to_numpy(dtype=bool)
-    return membership.membership_audits(
-        membership.Scores(score, member, known.everyone),
+    return memory.membership_audits(
+        memory.Scores(score, member, known.everyone),
         assets.attribute_levels(known.cohort),
         false_positives=own.privacy.false_positives,
         confidence=own.audit.confidence,

@@ -18,8 +18,7 @@ from fairdiff_lib.audit.audit import (
     labelled,
     mean_metric,
 )
-from fairdiff_lib.audit.contrasts import EXPLORATORY, SENSITIVITY
-from fairdiff_lib.audit.equity import DIRECTIONS, equity_rows
+from fairdiff_lib.audit.contrasts import DIRECTIONS, EXPLORATORY, SENSITIVITY, equity_rows
 from fairdiff_lib.audit.estimate import OVERALL, Floats, Groups, group_units
 from fairdiff_lib.audit.gates import gates
 from fairdiff_lib.audit.kid import Kernel, fit_kernel, shares, standardised_kid

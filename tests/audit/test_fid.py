@@ -7,10 +7,17 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from fairdiff_lib.audit import fid as frechet
 from fairdiff_lib.audit.estimate import Floats
 from fairdiff_lib.audit.estimators import block_jackknife, multiplicities
-from fairdiff_lib.audit.fid import fid, fid_against_n, fid_infinity, fid_resamples, frechet_distance
+from fairdiff_lib.audit.fid import (
+    BLOCKS,
+    fid,
+    fid_against_n,
+    fid_as_released,
+    fid_infinity,
+    fid_resamples,
+    frechet_distance,
+)
 from fairdiff_lib.run.benchmarks import naive_frechet, naive_resample
 from fairdiff_lib.settings.errors import InputError
 
@@ -41,7 +48,7 @@ def test_gaussians_have_their_closed_form_and_torchmetrics_agrees() -> None:
     assert frechet_distance(real, generated) == pytest.approx(closed, rel=0.02)
     for n in (50, 4000):
         ours = frechet_distance(real[:n], generated[:n])
-        released = frechet.fid_as_released(real[:n], generated[:n])
+        released = fid_as_released(real[:n], generated[:n])
         assert ours == pytest.approx(released, rel=1e-8)
 
 
@@ -49,7 +56,7 @@ def test_correction_equals_the_jackknife_of_whole_units() -> None:
     real, generated = pair(150, 12)
     unit = np.random.default_rng(1).integers(90, size=150)
     value, error, _ = block_jackknife(
-        lambda rows: naive_frechet(real[rows], generated[rows]), unit, frechet.BLOCKS
+        lambda rows: naive_frechet(real[rows], generated[rows]), unit, BLOCKS
     )
     assert fid(real, generated, unit) == pytest.approx((value, error), rel=1e-8)
 

@@ -7,10 +7,20 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from fairdiff_lib.audit import curves, harm, operating, worst
-from fairdiff_lib.audit.audit import audit, mean_metric
+from fairdiff_lib.audit import harm
+from fairdiff_lib.audit.audit import audit, mean_metric, worst_rows
 from fairdiff_lib.audit.classifiers import Scored
 from fairdiff_lib.audit.estimate import Estimate, group_units
+from fairdiff_lib.audit.harm import (
+    Threshold,
+    confusion_rows,
+    equal_sensitivity_metrics,
+    group_thresholds,
+    reliability_rows,
+    roc_at,
+    roc_rows,
+    threshold_at,
+)
 from fairdiff_lib.settings.errors import InputError
 
 SEX = {"sex": ("Female", "Male")}
@@ -34,8 +44,8 @@ def data(n: int, seed: int = 0, shift: float = 0.0, noise: float = 1.0, images: 
 def rates(
     test: Scored, validation: Scored, replicates: int = 100
 ) -> dict[str, dict[tuple[str, str], Estimate]]:
-    thresholds = operating.group_thresholds(validation, replicates=replicates)
-    found = operating.equal_sensitivity_metrics(test, thresholds)
+    thresholds = group_thresholds(validation, replicates=replicates)
+    found = equal_sensitivity_metrics(test, thresholds)
     return {
         name: dict(zip(test.groups.keys, one(test.groups), strict=True))
         for name, one in found.items()
@@ -50,7 +60,7 @@ def test_a_threshold_keeps_its_promise_on_new_cases_whatever_its_n(n: int) -> No
     """80% of new cases are found; at the 12th of 15 scores, which finds 80% of these, only 75%."""
     rng = np.random.default_rng(n)
     drawn = rng.normal(size=(3000, n))
-    kept = [stats.norm.sf(operating.threshold_at(own, 0.8)) for own in drawn]
+    kept = [stats.norm.sf(threshold_at(own, 0.8)) for own in drawn]
     plain = stats.norm.sf(np.sort(drawn, axis=1)[:, n - round(0.8 * n)])
     error = np.std(kept) / 3000**0.5
     assert abs(np.mean(kept) - 0.8) < 4 * error
@@ -102,7 +112,7 @@ def test_a_subjects_images_count_as_one_subject() -> None:
     one, two = (rates(x, data(200, 6))[FPR][MALE] for x in (single, double))
     assert two.value == pytest.approx(one.value) and two.n == one.n
     assert two.standard_error == pytest.approx(one.standard_error)
-    assert operating.group_thresholds(double)[MALE].n == 50
+    assert group_thresholds(double)[MALE].n == 50
 
 
 def test_bad_groups_say_why() -> None:
@@ -119,13 +129,11 @@ def test_bad_groups_say_why() -> None:
     assert found.note == "not estimable: fewer than 10 test subjects without the condition"
     three = Scored(test.truth, test.predicted, np.full((200, 3), 1 / 3), test.groups)
     with pytest.raises(InputError, match="equal sensitivity: 3 classes; expected two"):
-        operating.group_thresholds(three)
+        group_thresholds(three)
     with pytest.raises(InputError, match=r"target 1\.0; expected more than 0 and less than 1"):
-        operating.group_thresholds(test, 1.0)
+        group_thresholds(test, 1.0)
     with pytest.raises(InputError, match="no threshold for sex 'Female'"):
-        operating.equal_sensitivity_metrics(test, {ALL: operating.Threshold(0.5, np.ones(2), 20)})[
-            FPR
-        ](test.groups)
+        equal_sensitivity_metrics(test, {ALL: Threshold(0.5, np.ones(2), 20)})[FPR](test.groups)
 
 
 # -- the worst level -------------------------------------------------------------------------
@@ -142,7 +150,7 @@ def test_the_interval_of_the_level_that_was_picked_covers_it() -> None:
     for seed in range(rounds):
         values = np.random.default_rng(seed).normal(size=6 * per)
         one = audit(mean_metric(values), groups, levels, metric="loss")
-        row = worst.worst_rows(one).set_index("metric").loc["loss_worst"]
+        row = worst_rows(one).set_index("metric").loc["loss_worst"]
         assert row["value"] == max(one.estimates["g", level].value for level in "abcdef")
         assert "picked as the worst of 6 levels" in row["note"]
         widened += row["low"] < 0 < row["high"]
@@ -157,7 +165,7 @@ def test_a_level_without_a_value_is_named_and_not_the_worst() -> None:
     levels = {"g": ("a", "b", "c")}
     values = np.r_[np.random.default_rng(0).normal(size=60), np.full(5, 9.0)]
     one = audit(mean_metric(values), group_units(table, levels), levels, metric="loss")
-    rows = worst.worst_rows(one).set_index("metric")
+    rows = worst_rows(one).set_index("metric")
     assert rows.loc["loss_worst", "level"] in ("a", "b")
     assert "without c (not estimable)" in rows.loc["loss_worst", "note"]
     assert "worst of 2 levels" in rows.loc["loss_worst", "note"]
@@ -169,7 +177,7 @@ def test_a_level_without_a_value_is_named_and_not_the_worst() -> None:
 
 def test_the_harm_table_has_every_metric_with_the_planted_disparity() -> None:
     test, validation = data(1200, 7, noise=3.0), data(600, 8, noise=3.0)
-    thresholds = operating.group_thresholds(validation, replicates=50)
+    thresholds = group_thresholds(validation, replicates=50)
     audits = harm.harm_audits(test, thresholds, SEX, bootstrap=50)
     assert set(audits) == {"auc", "brier", "ece", "calibration_slope", "calibration_intercept",
                            "fnr", FPR, TPR}  # fmt: skip
@@ -205,7 +213,7 @@ def test_the_roc_curve_is_scikit_learns_and_its_area_the_auc() -> None:
     one = data(300, 9)
     score, truth = np.round(one.scores[:, 1], 1), one.truth == 1  # many ties
     grid = np.linspace(0, 1, 2001)
-    ours = curves.roc_at(truth, score, np.ones((1, 300)), grid)[0]
+    ours = roc_at(truth, score, np.ones((1, 300)), grid)[0]
     x, y, _ = roc_curve(truth, score)
     for rate, value in zip(x, y, strict=True):
         assert y[x <= rate + 1e-12].max() >= value
@@ -215,34 +223,34 @@ def test_the_roc_curve_is_scikit_learns_and_its_area_the_auc() -> None:
 
 
 def test_roc_bands_are_wider_for_fewer_and_absent_where_a_class_is_too_small() -> None:
-    table = curves.roc_rows(data(400, 10), replicates=60)
+    table = roc_rows(data(400, 10), replicates=60)
     mid = table[np.isclose(table["false_positive_rate"], 0.2)].set_index("level")
     assert (mid["high"] - mid["low"])["Male"] > (mid["high"] - mid["low"])["all"]
     assert ((mid["low"] <= mid["value"]) & (mid["value"] <= mid["high"])).all()
-    few = curves.roc_rows(data(24), replicates=20).set_index("level")
+    few = roc_rows(data(24), replicates=20).set_index("level")
     assert np.isnan(few.loc["Male", "value"]) and "fewer than 10" in few.loc["Male", "note"]
     three = Scored(np.zeros(9, np.int64), np.zeros(9, np.int64), np.full((9, 3), 1 / 3),
                    data(9).groups)  # fmt: skip
     with pytest.raises(InputError, match="ROC curve: 3 classes; expected two"):
-        curves.roc_rows(three)
+        roc_rows(three)
 
 
 def test_reliability_is_the_share_in_each_bin_and_a_small_group_has_fewer_bins() -> None:
     one = data(400, 11)
-    table = curves.reliability_rows(one)
+    table = reliability_rows(one)
     female = table[table["level"] == "Female"]
     assert len(female) == 5 and female["n"].sum() == 200
     own = np.arange(400) % 2 == 0
     assert np.average(female["value"], weights=female["n"]) == pytest.approx(one.truth[own].mean())
-    small = curves.reliability_rows(data(40))
+    small = reliability_rows(data(40))
     assert (small["level"] == "Male").sum() == 2
     equal = Scored(one.truth, one.predicted, np.full((400, 2), 0.5), one.groups)
-    assert (curves.reliability_rows(equal)["level"] == "Male").sum() == 1
+    assert (reliability_rows(equal)["level"] == "Male").sum() == 1
 
 
 def test_confusions_add_up_to_the_rows() -> None:
     one = data(300, 12)
-    table = curves.confusion_rows(one, ("well", "ill"))
+    table = confusion_rows(one, ("well", "ill"))
     sums = table.groupby(["level", "truth"])["value"].sum()
     assert np.allclose(sums, 1)
     male = table[(table["level"] == "Male") & (table["truth"] == "ill")].set_index("called")
@@ -250,4 +258,4 @@ def test_confusions_add_up_to_the_rows() -> None:
     assert male.loc["well", "value"] == pytest.approx((one.predicted[rows] == 0).mean())
     assert male["count"].sum() == rows.sum() == male["n"].iloc[0]
     with pytest.raises(InputError, match="1 names for 2 classes"):
-        curves.confusion_rows(one, ("ill",))
+        confusion_rows(one, ("ill",))

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fairdiff_lib.audit import partners
 from fairdiff_lib.audit.estimate import (
     Bools,
     Estimate,
@@ -19,7 +18,17 @@ from fairdiff_lib.audit.estimate import (
     difference,
     group_units,
 )
-from fairdiff_lib.audit.kid import Kernel, kid, kid_unpaired, real_floor, shares, standardised_kid
+from fairdiff_lib.audit.kid import (
+    SINGLE_ABOVE,
+    Kernel,
+    _scaled,
+    kid,
+    kid_unpaired,
+    partner_sums,
+    real_floor,
+    shares,
+    standardised_kid,
+)
 from fairdiff_lib.settings.errors import InputError
 
 KERNEL = Kernel(2.0)
@@ -89,11 +98,11 @@ def test_float32_products_change_a_kid_by_less_than_a_millionth() -> None:
 
 
 def test_float32_products_are_used_for_many_images_and_never_for_far_ones() -> None:
-    few, many = np.zeros((10, 1)), np.zeros((partners.SINGLE_ABOVE + 1, 1))
+    few, many = np.zeros((10, 1)), np.zeros((SINGLE_ABOVE + 1, 1))
     far = np.array([[0.0], [1e4]])
-    dtypes = [partners._scaled(1.0, rows, None)[0].dtype for rows in (few, many, far)]
+    dtypes = [_scaled(1.0, rows, None)[0].dtype for rows in (few, many, far)]
     assert dtypes == [np.float64, np.float32, np.float64]
-    assert partners._scaled(1.0, far, False)[0].dtype == np.float64
+    assert _scaled(1.0, far, False)[0].dtype == np.float64
 
 
 def test_a_far_image_does_not_spoil_the_others() -> None:
@@ -111,9 +120,9 @@ def test_overlapping_groups_are_summed_by_kinds_of_units() -> None:
     rng = np.random.default_rng(1)
     rows, unit = rng.normal(size=(60, 3)), np.arange(60)
     basis = np.stack([np.arange(60) < k for k in (60, 30, 30, 45)], axis=1)  # 3 kinds, 4 groups
-    together = partners.partner_sums(2.0, rows, unit, np.ones(60), basis)
+    together = partner_sums(2.0, rows, unit, np.ones(60), basis)
     for m in range(4):
-        alone = partners.partner_sums(2.0, rows, unit, np.ones(60), basis[:, [m]])
+        alone = partner_sums(2.0, rows, unit, np.ones(60), basis[:, [m]])
         np.testing.assert_allclose(together[:, [m]], alone, atol=1e-12)
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fairdiff_lib.audit import parity, quality, released
+from fairdiff_lib.audit import quality, released
+from fairdiff_lib.audit.contrasts import psd
 from fairdiff_lib.audit.estimate import difference
 from fairdiff_lib.audit.estimators import mean_of_rows
 from fairdiff_lib.settings.errors import InputError
@@ -80,6 +81,6 @@ def test_ten_splits_cap_the_inception_score() -> None:
 def test_a_failed_group_enters_psd_as_minus_one() -> None:
     """Fault E7: a group without a value makes the largest disparity there is."""
     values = np.array([0.8, 0.82, np.nan])
-    assert parity.psd(0.8, values)[1] == pytest.approx(0.02 / 0.8)
+    assert psd(0.8, values)[1] == pytest.approx(0.02 / 0.8)
     assert released.psd_as_released(0.8, values)[1] == pytest.approx(1.82 / 0.8)
-    assert released.psd_as_released(0.8, values[:2]) == parity.psd(0.8, values[:2])
+    assert released.psd_as_released(0.8, values[:2]) == psd(0.8, values[:2])

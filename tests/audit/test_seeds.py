@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from fairdiff_lib.audit import seeds
 from fairdiff_lib.audit.audit import Audit
 from fairdiff_lib.audit.contrasts import Design
 from fairdiff_lib.audit.estimate import Estimate
+from fairdiff_lib.audit.seeds import compare_audits, for_new_patients, summarise_seeds
 from fairdiff_lib.settings.errors import InputError
 
 
@@ -27,7 +27,7 @@ def runs(values: dict[str, list[float]]) -> pd.DataFrame:
 
 def test_mean_and_t_interval_over_seeds() -> None:
     numbers = [1.0, 2.0, 4.0, 3.0, 2.5]
-    row = seeds.summarise_seeds(runs({"none": numbers})).iloc[0]
+    row = summarise_seeds(runs({"none": numbers})).iloc[0]
     expected = stats.t.interval(0.95, 4, np.mean(numbers), stats.sem(numbers))
     assert (row["low"], row["high"]) == pytest.approx(expected)
     assert row["value"] == pytest.approx(2.5)
@@ -37,65 +37,49 @@ def test_mean_and_t_interval_over_seeds() -> None:
 
 
 def test_one_seed_keeps_its_interval_over_subjects_and_says_so() -> None:
-    row = seeds.summarise_seeds(runs({"none": [2.0]})).iloc[0]
+    row = summarise_seeds(runs({"none": [2.0]})).iloc[0]
     assert (row["low"], row["value"], row["high"]) == (1, 2, 3)
     assert "comparing methods needs more seeds" in row["note"]
 
 
 def test_fewer_than_five_seeds_are_shown_without_p() -> None:
     few = runs({"none": [1.0, 1.1, 1.2], "fair": [0.5, 0.7, 0.6]})
-    assert "without p" in seeds.summarise_seeds(few)["note"].iloc[0]
-    row = seeds.compare_methods(few).iloc[0]
-    assert np.isnan(row["p"])
-    assert row["value"] == pytest.approx(-0.5)
-    assert row["low"] < -0.5 < row["high"]
-
-
-def test_methods_are_paired_by_seed() -> None:
-    base = [1.0, 5.0, 9.0, 2.0, 7.0, 4.0]
-    fair = [b - 0.5 + e for b, e in zip(base, [0.1, -0.1, 0.05, 0.0, -0.05, 0.1], strict=True)]
-    row = seeds.compare_methods(runs({"none": base, "fair": fair})).iloc[0]
-    assert row["p"] == pytest.approx(stats.ttest_rel(fair, base).pvalue)
-    assert row["p"] < 0.001  # unpaired: 0.8
-    assert row["method"] == "fair"
-    assert row["baseline"] == "none"
+    assert "without p" in summarise_seeds(few)["note"].iloc[0]
 
 
 def test_what_no_seed_changes_keeps_its_own_interval() -> None:
     """The floor between halves of the reals: a band, not a number known without error."""
-    row = seeds.summarise_seeds(runs({"none": [0.5, 0.5, 0.5]})).iloc[0]
+    row = summarise_seeds(runs({"none": [0.5, 0.5, 0.5]})).iloc[0]
     assert (row["low"], row["value"], row["high"]) == (-0.5, 0.5, 1.5)
     assert "the same for every seed" in row["note"]
 
 
 def test_missing_seeds_are_counted() -> None:
-    row = seeds.summarise_seeds(runs({"none": [1.0, np.nan, 3.0]})).iloc[0]
+    row = summarise_seeds(runs({"none": [1.0, np.nan, 3.0]})).iloc[0]
     assert row["value"] == 2
     assert "estimable in 2 of 3 seeds" in row["note"]
 
 
 def test_nothing_to_estimate_stays_nan_with_its_reason() -> None:
     table = runs({"none": [np.nan]}).assign(note="not estimable: fewer than 10 subjects")
-    row = seeds.summarise_seeds(table).iloc[0]
+    row = summarise_seeds(table).iloc[0]
     assert np.isnan(row["value"])
     assert row["note"] == "not estimable: fewer than 10 subjects"
 
 
-def test_refuses_repeated_rows_and_an_absent_baseline() -> None:
+def test_refuses_repeated_rows_and_missing_columns() -> None:
     table = runs({"none": [1.0, 2.0]})
     with pytest.raises(InputError, match="repeats another's names"):
-        seeds.summarise_seeds(pd.concat([table, table]))
-    with pytest.raises(InputError, match="no rows of method 'random'"):
-        seeds.compare_methods(table, baseline="random")
+        summarise_seeds(pd.concat([table, table]))
     with pytest.raises(InputError, match="column 'note' is missing"):
-        seeds.summarise_seeds(table.drop(columns="note"))
+        summarise_seeds(table.drop(columns="note"))
 
 
 def test_worst_levels_of_several_seeds_are_not_averaged() -> None:
     table = runs({"none": [1.0, 2.0]})
     worst = table.assign(metric="kid_worst", level=["Asian", "Black"])
-    assert set(seeds.summarise_seeds(pd.concat([table, worst]))["metric"]) == {"kid"}
-    assert len(seeds.summarise_seeds(worst.iloc[:1])) == 1
+    assert set(summarise_seeds(pd.concat([table, worst]))["metric"]) == {"kid"}
+    assert len(summarise_seeds(worst.iloc[:1])) == 1
 
 
 # -- for new patients ------------------------------------------------------------------------
@@ -119,7 +103,7 @@ def study(rng: np.random.Generator, count: int, patients: int) -> list[Estimate]
 def test_the_interval_for_new_patients_covers_where_that_for_these_does_not() -> None:
     rng, these, new = np.random.default_rng(1), [], []
     for _ in range(1500):
-        change = seeds.for_new_patients(study(rng, 5, 40))
+        change = for_new_patients(study(rng, 5, 40))
         these.append(change.low < 0 < change.high)
         new.append(change.low_new < 0 < change.high_new)
     assert 0.94 <= np.mean(new) <= 0.985  # Monte Carlo sd 0.006
@@ -130,7 +114,7 @@ def test_what_the_seeds_share_is_no_spread_between_them() -> None:
     """The same model five times: nothing varies over seeds, everything over patients."""
     rng = np.random.default_rng(2)
     one = study(rng, 1, 40)[0]
-    change = seeds.for_new_patients([one] * 5)
+    change = for_new_patients([one] * 5)
     assert change.sd == 0 and np.isnan(change.p)
     assert (change.low_new, change.high_new) == pytest.approx(one.interval())
     assert change.p_new == pytest.approx(one.p_value())
@@ -140,7 +124,7 @@ def test_new_patients_make_nothing_surer() -> None:
     """Three seeds far apart on many patients: Satterthwaite's df alone would narrow it."""
     rng = np.random.default_rng(4)
     for _ in range(50):
-        change = seeds.for_new_patients(study(rng, 3, 400))
+        change = for_new_patients(study(rng, 3, 400))
         assert change.low_new <= change.low and change.high <= change.high_new
 
 
@@ -157,15 +141,15 @@ def test_changes_are_paired_by_seed_and_few_seeds_have_no_p() -> None:
     for s, (one, change) in enumerate(zip(base, gain, strict=True)):
         better = Estimate(one.value - change.value, one.influence - change.influence, 40, 39.0)
         audits["none", s], audits["fair", s] = of(one), of(better)
-    row = seeds.compare_audits(audits).iloc[0]
+    row = compare_audits(audits).iloc[0]
     expected = stats.ttest_1samp([-change.value for change in gain], 0)
     assert row["p"] == pytest.approx(expected.pvalue)
     assert row["low_new"] < row["low"] < row["value"] < row["high"] < row["high_new"]
     assert (row["seeds"], row["n"], row["features"]) == ("0,1,2,3,4,5", 40, "encoder")
-    few = seeds.compare_audits({key: own for key, own in audits.items() if key[1] < 3}).iloc[0]
+    few = compare_audits({key: own for key, own in audits.items() if key[1] < 3}).iloc[0]
     assert np.isnan(few["p"]) and np.isnan(few["p_new"]) and np.isfinite(few["high_new"])
     assert "without p" in few["note"]
-    lone = seeds.compare_audits({key: own for key, own in audits.items() if key[1] < 1}).iloc[0]
+    lone = compare_audits({key: own for key, own in audits.items() if key[1] < 1}).iloc[0]
     assert np.isnan(lone["low_new"]) and "needs more seeds" in lone["note"]
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from fairdiff_lib.audit.classifiers import UNKNOWN
 from fairdiff_lib.classify import networks
 from fairdiff_lib.classify.fit import (
     Classifier,
@@ -28,7 +29,7 @@ from fairdiff_lib.classify.networks import (
     augment,
     multitask_loss,
 )
-from fairdiff_lib.classify.predictions import LOOK_COLUMNS, UNKNOWN, condition_auc
+from fairdiff_lib.classify.predictions import LOOK_COLUMNS, condition_auc
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import ClassifierConfig, LoopConfig
 

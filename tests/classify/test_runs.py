@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fairdiff_lib.audit.downstream import classification_table
+from fairdiff_lib.audit.classifiers import PREDICTION_COLUMNS, classification_table
 from fairdiff_lib.audit.released import stretched_as_released, turned_as_released
 from fairdiff_lib.classify import runs as downstream_runs
-from fairdiff_lib.classify.predictions import PREDICTION_COLUMNS, check_predictions
+from fairdiff_lib.classify.predictions import check_predictions
 from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk.files import read_json, read_table, write_table

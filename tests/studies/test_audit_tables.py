@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fairdiff_lib.audit import audit as fairness
+from fairdiff_lib.audit.audit import Audit, audit, kid_metric, mean_metric
 from fairdiff_lib.audit.estimate import group_units
 from fairdiff_lib.audit.kid import Kernel
 from fairdiff_lib.audit.shrinkage import crossed
@@ -30,7 +30,7 @@ def people(n: int = 300) -> pd.DataFrame:
 
 def study(
     n: int = 300,
-) -> tuple[dict[audit_tables.Run, list[fairness.Audit]], dict[str, list[str]]]:
+) -> tuple[dict[audit_tables.Run, list[Audit]], dict[str, list[str]]]:
     """Two methods, two seeds: KID in two spaces and a loss; the second method halves the shift."""
     table, crossing = crossed(people(n), LEVELS)
     groups = group_units(table, {**LEVELS, **crossing})
@@ -41,15 +41,13 @@ def study(
         for method, shift in (("none", 0.6), ("fairdiffusion", 0.3)):
             own = []
             for features in ("encoder", "random"):
-                metric = fairness.kid_metric(KERNEL, real, noise + shift)
+                metric = kid_metric(KERNEL, real, noise + shift)
                 own.append(
-                    fairness.audit(metric, groups, LEVELS, metric="kid", features=features,
+                    audit(metric, groups, LEVELS, metric="kid", features=features,
                                    role="exploratory")
                 )  # fmt: skip
-            metric = fairness.mean_metric(loss)
-            own.append(
-                fairness.audit(metric, groups, LEVELS, metric="denoising_loss", role="exploratory")
-            )
+            metric = mean_metric(loss)
+            own.append(audit(metric, groups, LEVELS, metric="denoising_loss", role="exploratory"))
             found[method, seed] = own
     return found, crossing
 

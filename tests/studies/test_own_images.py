@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fairdiff_lib.audit import audit as fairness
+from fairdiff_lib.audit.audit import audit, rows_metric
 from fairdiff_lib.classify.features import RandomConvExtractor, TextureExtractor
 from fairdiff_lib.model.sample import blurred
 from fairdiff_lib.run.cli import main
@@ -208,8 +208,8 @@ def test_batches_do_not_change_features(example: tuple[Path, Path]) -> None:
 def test_a_user_audits_own_functions_and_scores(planted: OwnAudit) -> None:
     made = planted.images.generated
     score = own_images.numbers(made, "score")
-    metric = fairness.rows_metric(own_images.statistic(score, np.mean))
-    own = fairness.audit(
+    metric = rows_metric(own_images.statistic(score, np.mean))
+    own = audit(
         metric, planted.generated_groups, planted.audit.attributes, metric="score", better="high"
     )
     assert own.overall.value == pytest.approx(score.mean())

@@ -11,11 +11,10 @@ import pandas as pd
 import pytest
 import torch
 
-from fairdiff_lib.audit import membership
 from fairdiff_lib.audit.audit import contrast_table, labelled
 from fairdiff_lib.audit.estimate import group_units
 from fairdiff_lib.audit.kid import Kernel
-from fairdiff_lib.audit.privacy import NEARER, Pool
+from fairdiff_lib.audit.memory import AUC, FOUND, NEARER, Pool
 from fairdiff_lib.audit.seeds import summarise_seeds
 from fairdiff_lib.classify.features import RandomConvExtractor, Scale, extract
 from fairdiff_lib.data.cohort import Cohort, spec_for
@@ -138,10 +137,10 @@ def test_a_lower_loss_of_members_is_what_gives_them_away(
     known: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = attack(known, monkeypatch)
-    auc = found[membership.AUC].by_group.set_index("level")
+    auc = found[AUC].by_group.set_index("level")
     assert auc.loc[OLD, "low"] > 0.9
     assert auc.loc[YOUNG, "low"] < 0.5 < auc.loc[YOUNG, "high"]
-    assert found[membership.FOUND].estimates["age", OLD].value > 0.3
+    assert found[FOUND].estimates["age", OLD].value > 0.3
 
 
 def test_the_picture_and_the_sentences_come_from_the_tables(
@@ -162,7 +161,7 @@ def test_the_picture_and_the_sentences_come_from_the_tables(
     # each image is a copy of another prompt's held-out subject
     assert "below 0.5" in sentences_privacy.about_nearest(table)
     assert f"highest AUC by level: {OLD}" in sentences_privacy.about_members(table, 0.01)
-    named = [({**labels, "seeds": "0"}, one) for one in audits if one.metric == membership.AUC]
+    named = [({**labels, "seeds": "0"}, one) for one in audits if one.metric == AUC]
     said = sentences_privacy.about_level_gaps(contrast_table(named))
     assert said.startswith("1 of 2") and OLD in said
     with pytest.raises(InputError, match="no rows of 'nearer_to_training'"):
@@ -187,7 +186,7 @@ def test_every_run_and_the_control_are_in_the_tables(
     assert set(result.table["metric"]) == {*privacy_study.NEAREST, *privacy_study.ATTACK}
     assert set(result.contrasts["metric"]) == set(privacy_study.CONTRASTED)
     assert set(result.contrasts["seeds"]) == {"0,1"}
-    auc = result.table[result.table["metric"] == membership.AUC].set_index(["level", "seeds"])
+    auc = result.table[result.table["metric"] == AUC].set_index(["level", "seeds"])
     auc = auc[auc["method"] == "none"]
     width = (auc["high"] - auc["low"])["all"]
     # of two seeds a t-interval would reach 9 standard deviations; subjects are as many as in one

@@ -24,8 +24,8 @@ from fairdiff_lib.show.style import (
     require,
     whisker,
 )
-from fairdiff_lib.audit.membership import ALARMED, AUC, FOUND
-from fairdiff_lib.audit.privacy import NEARER, NO_SIGNAL
+from fairdiff_lib.audit.memory import ALARMED, AUC, FOUND
+from fairdiff_lib.audit.memory import NEARER, NO_SIGNAL
 
 Rows = pd.DataFrame
 ROW = 0.27  # inches that a level takes

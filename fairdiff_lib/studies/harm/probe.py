@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fairdiff_lib.audit.equity import GROUP_COLUMNS
+from fairdiff_lib.audit.contrasts import GROUP_COLUMNS
 from fairdiff_lib.audit.estimate import Bools, Estimate, Floats, Ints, difference
 from fairdiff_lib.audit.estimators import auc, macro_auc
 from fairdiff_lib.audit.kid import as_features

@@ -8,12 +8,16 @@ from typing import Any
 
 import pandas as pd
 
-from fairdiff_lib.audit import curves
 from fairdiff_lib.audit.audit import Audit, Labelled, contrast_table, labelled, means_over_seeds
-from fairdiff_lib.audit.classifiers import Scored, scored
-from fairdiff_lib.audit.downstream import CONTRASTED
-from fairdiff_lib.audit.harm import harm_audits, harm_table
-from fairdiff_lib.audit.operating import group_thresholds
+from fairdiff_lib.audit.classifiers import CONTRASTED, Scored, scored
+from fairdiff_lib.audit.harm import (
+    confusion_rows,
+    group_thresholds,
+    harm_audits,
+    harm_table,
+    reliability_rows,
+    roc_rows,
+)
 from fairdiff_lib.audit.seeds import over_seeds
 from fairdiff_lib.classify.fit import Classifier
 from fairdiff_lib.classify.predictions import predictions_table
@@ -178,9 +182,9 @@ def collect_curves(
             continue
         data, _ = run.scored(cohort, condition)
         found = {
-            "roc": curves.roc_rows(data, own.bootstrap, confidence=own.confidence),
-            "reliability": curves.reliability_rows(data, confidence=own.confidence),
-            "confusion": curves.confusion_rows(data, names, confidence=own.confidence),
+            "roc": roc_rows(data, own.bootstrap, confidence=own.confidence),
+            "reliability": reliability_rows(data, confidence=own.confidence),
+            "confusion": confusion_rows(data, names, confidence=own.confidence),
         }
         for name, rows in found.items():
             parts[name].append(labelled(rows, run.labels))

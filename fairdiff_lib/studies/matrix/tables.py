@@ -13,8 +13,12 @@ import numpy as np
 import pandas as pd
 
 from fairdiff_lib.audit.audit import Audit, labelled, mean_audit
-from fairdiff_lib.audit.classifiers import classification_audits, es_audit, scored
-from fairdiff_lib.audit.downstream import classification_table
+from fairdiff_lib.audit.classifiers import (
+    classification_audits,
+    classification_table,
+    es_audit,
+    scored,
+)
 from fairdiff_lib.audit.seeds import compare_audits, over_seeds
 from fairdiff_lib.classify.fit import Classifier
 from fairdiff_lib.classify.runs import REAL, downstream_runs, read_predictions, training_images

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from fairdiff_lib.audit import curves
+from fairdiff_lib.audit.harm import confusion_rows, reliability_rows, roc_rows
 from fairdiff_lib.show import style as looks
 from fairdiff_lib.show.figures import harm as figures_downstream
 from fairdiff_lib.audit.classifiers import Scored
@@ -35,9 +35,9 @@ def classifier(dataset: str = SIMULATED) -> dict[str, pd.DataFrame]:
     score = np.clip(0.3 + 0.3 * truth + 0.2 * rng.normal(size=134), 0, 1)
     data = Scored(truth, (score > 0.5).astype(int), np.column_stack([1 - score, score]), groups)
     found = {
-        "roc": curves.roc_rows(data, replicates=20),
-        "reliability": curves.reliability_rows(data),
-        "confusion": curves.confusion_rows(data, ("well", "ill")),
+        "roc": roc_rows(data, replicates=20),
+        "reliability": reliability_rows(data),
+        "confusion": confusion_rows(data, ("well", "ill")),
     }
     return {
         name: pd.concat([labelled(t, {"dataset": dataset, "method": m}) for m in METHODS])

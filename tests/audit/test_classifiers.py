@@ -14,11 +14,22 @@ from fairlearn.metrics import demographic_parity_difference, equalized_odds_diff
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from fairdiff_lib.audit import classifiers as classification
-from fairdiff_lib.audit import downstream, parity, released
+from fairdiff_lib.audit import released
 from fairdiff_lib.audit.audit import means_over_seeds
-from fairdiff_lib.audit.contrasts import EXPLORATORY, PRIMARY, SPREAD
-from fairdiff_lib.audit.estimators import jackknife_units
+from fairdiff_lib.audit.classifiers import (
+    COLUMNS,
+    classification_audits,
+    classification_contrasts,
+    classification_table,
+    contrasted_audits,
+    dpd,
+    encoder_fairness,
+    eod,
+    es_estimate,
+    scored,
+)
+from fairdiff_lib.audit.contrasts import EXPLORATORY, PRIMARY, SPREAD, equity_scaled
+from fairdiff_lib.audit.estimators import jackknife_units, weighted_auc
 from fairdiff_lib.settings.errors import InputError
 
 SHARED = Path(os.environ.get("FAIRDIFF_SHARED", Path(__file__).parents[3] / "shared"))
@@ -68,7 +79,7 @@ def test_equal_to_the_released_functions() -> None:
         truth, scores = np.array(case["y_true"]), np.array(case["y_score"])
         if scores.ndim == 1:
             scores = np.column_stack([1 - scores, scores])
-        table = downstream.classification_table(
+        table = classification_table(
             tidy(scores, truth), people(case["groups"]), NAMES, labels=LABELS, bootstrap=20
         ).set_index(["attribute", "level", "metric"])["value"]
         expected = case["expected"]
@@ -98,8 +109,8 @@ def test_parity_equals_fairlearn_with_arguments_the_right_way_round() -> None:
     truth, codes = rng.integers(3, size=300), rng.integers(2, size=300)
     predicted = np.where(rng.random(300) < 0.6, truth, rng.integers(3, size=300))
     for ours, theirs in (
-        (parity.dpd(predicted, codes, 3), demographic_parity_difference),
-        (parity.eod(truth, predicted, codes, 3), equalized_odds_difference),
+        (dpd(predicted, codes, 3), demographic_parity_difference),
+        (eod(truth, predicted, codes, 3), equalized_odds_difference),
     ):
         each = [theirs(truth == k, predicted == k, sensitive_features=codes) for k in range(3)]
         assert ours == pytest.approx(np.mean(each), abs=1e-12)
@@ -110,7 +121,7 @@ def test_released_dpd_does_not_see_the_predictions() -> None:
     rng = np.random.default_rng(1)
     truth, codes = rng.integers(3, size=300), rng.integers(2, size=300)
     biased = np.where(codes == 1, 0, truth)
-    assert parity.dpd(biased, codes, 3) > 0.3
+    assert dpd(biased, codes, 3) > 0.3
     as_released = released.dpd_as_released
     assert as_released(truth, biased, codes, 3) == as_released(truth, truth, codes, 3)
 
@@ -118,9 +129,9 @@ def test_released_dpd_does_not_see_the_predictions() -> None:
 def test_group_without_cases_does_not_count_as_a_rate_of_zero() -> None:
     truth = np.array([1, 1, 0, 0, 1, 1, 0, 0, 0, 0])
     codes = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2, 2])
-    assert parity.eod(truth, truth, codes, 2) == 0
-    assert np.isnan(parity.eod(truth[4:], truth[4:], codes[4:], 2)) == np.isnan(
-        parity.eod(truth[:4], truth[:4], codes[:4], 2)
+    assert eod(truth, truth, codes, 2) == 0
+    assert np.isnan(eod(truth[4:], truth[4:], codes[4:], 2)) == np.isnan(
+        eod(truth[:4], truth[:4], codes[:4], 2)
     )
 
 
@@ -128,7 +139,7 @@ def test_weighted_auc_equals_repeating_rows() -> None:
     rng = np.random.default_rng(2)
     truth, scores = rng.integers(3, size=60), np.round(rng.random((60, 3)), 1)
     weights = rng.integers(3, size=(4, 60))
-    found = parity.weighted_auc(truth, scores, weights.astype(float))
+    found = weighted_auc(truth, scores, weights.astype(float))
     for value, times in zip(found, weights, strict=True):
         rows = np.repeat(np.arange(60), times)
         each = [roc_auc_score(truth[rows] == k, scores[rows, k]) for k in range(3)]
@@ -151,18 +162,16 @@ ATTRIBUTES = {name: NAMES[name] for name in ("race", "sex")}
 def contrasts(
     predictions: pd.DataFrame, table: pd.DataFrame, primary: tuple[str, str] | None = None
 ) -> pd.DataFrame:
-    audits = downstream.contrasted_audits(
-        predictions, table, ATTRIBUTES, labels=LABELS, primary=primary
-    )
-    return downstream.classification_contrasts(audits)
+    audits = contrasted_audits(predictions, table, ATTRIBUTES, labels=LABELS, primary=primary)
+    return classification_contrasts(audits)
 
 
 def test_a_mean_over_seeds_counts_its_patients_once() -> None:
     """The same model under three seeds says as much as once: neither effect nor error changes."""
-    audits = downstream.contrasted_audits(*simple(), ATTRIBUTES, labels={**LABELS, "seed": 0})
+    audits = contrasted_audits(*simple(), ATTRIBUTES, labels={**LABELS, "seed": 0})
     thrice = [({**labels, "seed": seed}, one) for seed in range(3) for labels, one in audits]
-    found = downstream.classification_contrasts(means_over_seeds(thrice))
-    once = downstream.classification_contrasts(means_over_seeds(audits))
+    found = classification_contrasts(means_over_seeds(thrice))
+    once = classification_contrasts(means_over_seeds(audits))
     assert set(found["seeds"]) == {"0,1,2"} and set(once["seeds"]) == {"0"}
     names = ["value", "low", "high", "p"]
     np.testing.assert_allclose(found[names], once[names], rtol=1e-9)
@@ -195,8 +204,8 @@ def test_only_the_declared_endpoint_is_primary_and_the_rest_is_one_family() -> N
 
 
 def test_table_has_n_everywhere_and_intervals_where_they_are_valid() -> None:
-    table = downstream.classification_table(*simple(), ATTRIBUTES, labels=LABELS, bootstrap=50)
-    assert list(table.columns) == [*LABELS, *downstream.COLUMNS]
+    table = classification_table(*simple(), ATTRIBUTES, labels=LABELS, bootstrap=50)
+    assert list(table.columns) == [*LABELS, *COLUMNS]
     assert (table["n"] > 0).all()
     rows = table.set_index(["attribute", "metric"]).sort_index()
     es = rows.loc[[("race", "es_auc")]].iloc[0]
@@ -209,9 +218,9 @@ def test_table_has_n_everywhere_and_intervals_where_they_are_valid() -> None:
 def test_equity_scaled_error_is_the_spread_over_fresh_cohorts() -> None:
     values, errors, race = [], [], {"race": NAMES["race"]}
     for seed in range(100):
-        data = classification.scored(*simple(seed=seed), "c", race)
-        auc = classification.classification_audits(data, race, names=("auc",))["auc"]
-        found = classification.es_estimate(auc, "race")
+        data = scored(*simple(seed=seed), "c", race)
+        auc = classification_audits(data, race, names=("auc",))["auc"]
+        found = es_estimate(auc, "race")
         if seed == 0:
             scaled = auc.summary.set_index("metric").loc["es_auc", "value"]
             assert found.value == pytest.approx(scaled, abs=1e-12)
@@ -222,23 +231,23 @@ def test_equity_scaled_error_is_the_spread_over_fresh_cohorts() -> None:
 
 def test_equity_scaled_error_is_the_jackknifes() -> None:
     race = {"race": NAMES["race"]}
-    data = classification.scored(*simple(480), "c", race)
-    accuracy = classification.classification_audits(data, race, names=("accuracy",))["accuracy"]
+    data = scored(*simple(480), "c", race)
+    accuracy = classification_audits(data, race, names=("accuracy",))["accuracy"]
     correct = (data.truth == data.predicted).astype(float)
     codes = data.codes("race", NAMES["race"])
 
     def scaled(rows: np.ndarray) -> float:
         levels = [correct[rows][codes[rows] == k].mean() for k in range(3)]
-        return float(parity.equity_scaled(correct[rows].mean(), np.array(levels), "high"))
+        return float(equity_scaled(correct[rows].mean(), np.array(levels), "high"))
 
     slow = jackknife_units(scaled, data.groups.unit, data.groups.members[:, 0])
-    fast = classification.es_estimate(accuracy, "race")
+    fast = es_estimate(accuracy, "race")
     assert fast.value == pytest.approx(slow.value, abs=1e-12)
     assert fast.standard_error == pytest.approx(slow.standard_error, rel=0.02)
 
 
 def test_calibration_and_harm_stand_in_the_table_of_two_levels() -> None:
-    table = downstream.classification_table(*simple(900), ATTRIBUTES, labels=LABELS, bootstrap=50)
+    table = classification_table(*simple(900), ATTRIBUTES, labels=LABELS, bootstrap=50)
     rows = table.set_index(["metric", "level"]).sort_index()
     for metric in ("brier", "ece", "fnr", "calibration_slope", "calibration_intercept"):
         assert np.isfinite(rows.loc[(metric, "Black"), "value"])
@@ -264,31 +273,29 @@ def several(n: int = 300, seed: int = 5) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def test_several_classes_have_an_interval_by_bootstrap_and_contrasts_by_influence() -> None:
     predictions, cohort = several()
-    data = classification.scored(predictions, cohort, "c", ATTRIBUTES)
-    auc = classification.classification_audits(data, ATTRIBUTES, names=("auc",))["auc"]
+    data = scored(predictions, cohort, "c", ATTRIBUTES)
+    auc = classification_audits(data, ATTRIBUTES, names=("auc",))["auc"]
     overall = auc.overall
     assert overall.limits is not None
     wider, narrower = (np.ptp(overall.interval(share)) for share in (0.99, 0.8))
     assert wider > narrower  # at any confidence that is asked for
     assert auc.contrasts["p"].notna().all()
-    table = downstream.classification_table(
-        predictions, cohort, ATTRIBUTES, labels={}, bootstrap=50
-    )
+    table = classification_table(predictions, cohort, ATTRIBUTES, labels={}, bootstrap=50)
     assert {"brier", "ece"} <= set(table["metric"])
     assert not {"fnr", "calibration_slope"} & set(table["metric"])
 
 
 def test_best_test_epoch_stands_beside_the_auc_it_flatters() -> None:
     predictions, cohort = simple()
-    table = downstream.classification_table(
-        predictions, cohort, ATTRIBUTES, labels={}, bootstrap=5
-    ).set_index(["attribute", "metric"])
+    table = classification_table(predictions, cohort, ATTRIBUTES, labels={}, bootstrap=5).set_index(
+        ["attribute", "metric"]
+    )
     auc = table.loc[("overall", "auc"), "value"]
     watched = pd.DataFrame(
         {"step": [1, 2, 3], "condition": "c", "metric": "auc", "n": 300,
          "value": [0.5, auc, auc + 0.03], "selected": [False, True, False]}
     )  # fmt: skip
-    table = downstream.classification_table(
+    table = classification_table(
         predictions, cohort, ATTRIBUTES, labels={}, bootstrap=5, watched=watched
     ).set_index("metric")
     assert table.loc[released.BEST_TEST_EPOCH, "value"] == pytest.approx(auc + 0.03)
@@ -298,8 +305,8 @@ def test_best_test_epoch_stands_beside_the_auc_it_flatters() -> None:
 
 
 def test_encoder_reads_one_group_worse_and_the_table_says_so() -> None:
-    found = downstream.encoder_fairness(*simple(), ATTRIBUTES, labels={"dataset": "toy"})
-    assert list(found.columns) == ["dataset", *downstream.COLUMNS]
+    found = encoder_fairness(*simple(), ATTRIBUTES, labels={"dataset": "toy"})
+    assert list(found.columns) == ["dataset", *COLUMNS]
     assert set(found["metric"]) == {"encoder_accuracy", "encoder_auc"}
     rows = found.set_index(["metric", "level"])
     assert rows.loc[("encoder_auc", "Black"), "high"] < rows.loc[("encoder_auc", "White"), "low"]
@@ -311,7 +318,7 @@ def test_threshold_is_used_and_unknown_truth_left_out() -> None:
     keep = predictions["image"] < "i0200"
     predictions.loc[~keep, "truth"] = "unknown"
     rows = [
-        downstream.classification_table(
+        classification_table(
             predictions, table, ATTRIBUTES, labels={}, thresholds={"c": cut}, bootstrap=5
         ).set_index(["attribute", "level", "metric"])
         for cut in (0.5, 0.0, float("nan"))
@@ -327,7 +334,7 @@ def test_one_class_group_is_nan_with_its_reason_and_not_minus_one() -> None:
     predictions, table = simple()
     asian = table.loc[table["race"] == "Asian", "image"]
     predictions.loc[predictions["image"].isin(asian), "truth"] = "L0"
-    found = downstream.classification_table(predictions, table, ATTRIBUTES, labels={}, bootstrap=5)
+    found = classification_table(predictions, table, ATTRIBUTES, labels={}, bootstrap=5)
     rows = found.set_index(["attribute", "level", "metric"])
     assert np.isnan(rows.loc[("race", "Asian", "auc"), "value"])
     assert "one class only" in rows.loc[("race", "Asian", "auc"), "note"]
@@ -339,7 +346,7 @@ def test_a_level_of_three_subjects_makes_no_disparity() -> None:
     predictions, table = simple()
     table["sex"] = ["Female"] * 3 + ["Male"] * 297
     table["race"] = np.where(table["race"] == "Asian", "White", table["race"])
-    found = downstream.classification_table(predictions, table, ATTRIBUTES, labels={}, bootstrap=5)
+    found = classification_table(predictions, table, ATTRIBUTES, labels={}, bootstrap=5)
     rows = found.set_index(["attribute", "metric"])
     for metric in ("dpd", "eod"):
         assert np.isnan(rows.loc[("sex", metric), "value"])
@@ -378,4 +385,4 @@ def broken(kind: str) -> tuple[pd.DataFrame, pd.DataFrame]:
 )
 def test_bad_predictions_are_named_in_one_line(kind: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        classification.scored(*broken(kind), "c", ATTRIBUTES)
+        scored(*broken(kind), "c", ATTRIBUTES)

@@ -6,10 +6,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fairdiff_lib.audit import membership, privacy
 from fairdiff_lib.audit.audit import Audit, audit
 from fairdiff_lib.audit.estimate import Groups, difference, group_units
-from fairdiff_lib.audit.privacy import NEARER, Pool
+from fairdiff_lib.audit.memory import (
+    ADVANTAGE,
+    ALARMED,
+    AUC,
+    CONTRASTED,
+    FOUND,
+    NEARER,
+    Pool,
+    Scores,
+    matched_draws,
+    membership_audits,
+    nearer_metric,
+    rate_limits,
+)
 from fairdiff_lib.settings.errors import InputError
 
 LEVELS = {"race": ("Black", "White")}
@@ -42,7 +54,7 @@ def set_up(seed: int, copies: str = "", sizes: tuple[int, int] = (300, 180)) -> 
     for row in np.flatnonzero(other == copies):
         made[row] = train[rng.choice(np.flatnonzero(race == copies))]
     names = named("h", sizes[1])
-    estimator = privacy.nearer_metric(
+    estimator = nearer_metric(
         made, names, Pool(train, named("t", sizes[0]), race), Pool(held, names, other), DRAWS
     )
     groups = group_units(pd.DataFrame({"subject": names, "race": other}), LEVELS)
@@ -76,7 +88,7 @@ def test_the_prompts_own_subject_would_pull_to_the_held_out() -> None:
             )
             made = asked + rng.normal(size=(120, 3))
             names = named("h", 120)
-            one = privacy.nearer_metric(
+            one = nearer_metric(
                 made,
                 names if mine else named("x", 120),
                 Pool(train, named("t", 120), ["all"] * 120),
@@ -112,7 +124,7 @@ def test_copies_of_the_held_out_fall_below_a_half() -> None:
     pools = Pool(train, named("t", 200), race), Pool(held, named("h", 200), race)
     made = held[rng.permutation(200)]
     groups = group_units(pd.DataFrame({"subject": named("p", 200)}), {})
-    found = privacy.nearer_metric(made, named("p", 200), *pools, DRAWS)(groups)[0]
+    found = nearer_metric(made, named("p", 200), *pools, DRAWS)(groups)[0]
     assert found.value == 0.0 and found.interval()[1] < 0.2
 
 
@@ -120,7 +132,7 @@ def test_draws_take_as_many_of_both_sides_from_every_stratum_by_subject() -> Non
     rng = np.random.default_rng(0)
     train = Pool(rng.normal(size=(40, 2)), named("t", 20) * 2, ["a"] * 20 + ["a"] * 20)
     held = Pool(rng.normal(size=(30, 2)), named("h", 30), ["a"] * 12 + ["b"] * 18)
-    for first, second in privacy.matched_draws(train, held, 3, 0):
+    for first, second in matched_draws(train, held, 3, 0):
         assert len(first) == len(set(first)) == len(second) == 12
         assert set(held.strata[second]) == {"a"}
     made = rng.normal(size=(5, 2))
@@ -132,7 +144,7 @@ def test_draws_take_as_many_of_both_sides_from_every_stratum_by_subject() -> Non
         Pool(rng.normal(size=(2, 2)), ["t0000", "t0000"], ["a", "b"])
     few = Pool(rng.normal(size=(4, 2)), named("h", 4), ["a"] * 4)
     with pytest.raises(InputError, match="4 pairs of a training and a held-out subject"):
-        privacy.nearer_metric(made, named("x", 5), train, few)
+        nearer_metric(made, named("x", 5), train, few)
 
 
 # -- membership inference --------------------------------------------------------------------
@@ -147,37 +159,35 @@ def attacked(known: str, seed: int = 0, others: int = 600, shift: float = 0.0) -
     score = rng.normal(size=n) + 2.5 * (member & (race == known)) + shift * (race == "White")
     table = pd.DataFrame({"subject": named("s", n), "race": race})
     groups: Groups = group_units(table, LEVELS)
-    return membership.membership_audits(
-        membership.Scores(score, member, groups), LEVELS, bootstrap=200
-    )
+    return membership_audits(Scores(score, member, groups), LEVELS, bootstrap=200)
 
 
 def test_membership_is_shown_in_the_level_that_is_memorised_and_only_there() -> None:
     found = attacked("Black")
-    auc = found[membership.AUC].by_group.set_index("level")
+    auc = found[AUC].by_group.set_index("level")
     assert auc.loc["Black", "low"] > 0.9
     assert auc.loc["White", "low"] < 0.5 < auc.loc["White", "high"]
-    tpr = found[membership.FOUND].by_group.set_index("level")
+    tpr = found[FOUND].by_group.set_index("level")
     assert tpr.loc["Black", "low"] > 0.4 and tpr.loc["White", "high"] < 0.05
     assert tpr.loc["all", "value"] == pytest.approx(0.25 * tpr.loc["Black", "value"], abs=0.05)
     assert "by chance: 0.01" in tpr.loc["all", "note"]
-    advantage = found[membership.ADVANTAGE].by_group.set_index("level")
+    advantage = found[ADVANTAGE].by_group.set_index("level")
     assert advantage.loc["Black", "low"] > 0.3 > advantage.loc["White", "high"]
-    for name in membership.CONTRASTED:
+    for name in CONTRASTED:
         gap = found[name].contrasts.iloc[0]
         assert gap["role"] == "exploratory"
         if np.isfinite(gap["p"]):
             assert gap["value"] > 0.3 and gap["p"] < 1e-4
-    assert found[membership.AUC].contrasts["p"].iloc[0] < 1e-6
+    assert found[AUC].contrasts["p"].iloc[0] < 1e-6
 
 
 def test_without_memory_one_in_a_hundred_is_found_by_chance() -> None:
     """Over repeats; single ones hold chance in their intervals nearly always."""
     runs = [attacked("nobody", seed, others=300) for seed in range(20)]
-    rate = [one[membership.FOUND].overall for one in runs]
+    rate = [one[FOUND].overall for one in runs]
     assert np.mean([one.value for one in rate]) == pytest.approx(0.01, abs=0.004)
     assert np.mean([one.interval()[0] <= 0.01 <= one.interval()[1] for one in rate]) >= 0.85
-    auc = [one[membership.AUC].overall for one in runs]
+    auc = [one[AUC].overall for one in runs]
     assert np.mean([one.interval()[0] <= 0.5 <= one.interval()[1] for one in auc]) >= 0.85
 
 
@@ -186,34 +196,31 @@ def test_an_easier_level_is_not_called_memorised() -> None:
     found = attacked("nobody", shift=1.5)
     white = {name: one.estimates["race", "White"] for name, one in found.items()}
     black = {name: one.estimates["race", "Black"] for name, one in found.items()}
-    assert white[membership.ALARMED].value > black[membership.ALARMED].value
-    low, high = white[membership.ADVANTAGE].interval()
+    assert white[ALARMED].value > black[ALARMED].value
+    low, high = white[ADVANTAGE].interval()
     assert low < 0 < high
-    assert white[membership.AUC].value == pytest.approx(0.5, abs=0.05)
+    assert white[AUC].value == pytest.approx(0.5, abs=0.05)
 
 
 def test_few_non_members_cannot_resolve_one_in_a_hundred() -> None:
     found = attacked("Black", others=60)
-    assert "can't be resolved" in found[membership.FOUND].by_group["note"].iloc[0]
-    assert "can't be resolved" not in attacked("Black")[membership.FOUND].by_group["note"].iloc[0]
+    assert "can't be resolved" in found[FOUND].by_group["note"].iloc[0]
+    assert "can't be resolved" not in attacked("Black")[FOUND].by_group["note"].iloc[0]
 
 
 def test_a_rate_of_zero_has_an_interval() -> None:
-    low, high = membership.rate_limits(0.0, 40, 0.0)
+    low, high = rate_limits(0.0, 40, 0.0)
     assert low == 0.0 and high == pytest.approx(1 - 0.025 ** (1 / 40))
-    assert (
-        membership.rate_limits(0.1, 100, 0.1 * 0.9 / 50)[1]
-        > membership.rate_limits(0.1, 100, 0.0)[1]
-    )
+    assert rate_limits(0.1, 100, 0.1 * 0.9 / 50)[1] > rate_limits(0.1, 100, 0.0)[1]
 
 
 def test_scores_that_cannot_be_are_refused() -> None:
     groups = group_units(pd.DataFrame({"subject": named("s", 40)}), {})
     member = np.arange(40) < 20
     with pytest.raises(InputError, match="row 3 is not finite"):
-        membership.Scores(np.where(np.arange(40) == 3, np.nan, 0.0), member, groups)
+        Scores(np.where(np.arange(40) == 3, np.nan, 0.0), member, groups)
     with pytest.raises(InputError, match="10 non-member subjects"):
-        membership.Scores(np.zeros(40), np.arange(40) < 35, groups)
+        Scores(np.zeros(40), np.arange(40) < 35, groups)
     twice = group_units(pd.DataFrame({"subject": named("s", 30) + named("s", 10)}), {})
     with pytest.raises(InputError, match="members and non-members"):
-        membership.Scores(np.zeros(40), member, twice)
+        Scores(np.zeros(40), member, twice)

@@ -9,8 +9,17 @@ from scipy.special import expit, logit
 from sklearn.metrics import brier_score_loss
 from statsmodels.api import Logit
 
-from fairdiff_lib.audit import audit as fairness
-from fairdiff_lib.audit import reliability
+from fairdiff_lib.audit.audit import Estimator, audit, mean_metric
+from fairdiff_lib.audit.calibration import (
+    believed,
+    brier_metric,
+    calibration_intercept_metric,
+    calibration_slope_metric,
+    ece_metric,
+    fnr_metric,
+    squared_calibration_error,
+)
+from fairdiff_lib.audit.contrasts import chance_gap
 from fairdiff_lib.audit.estimate import Estimate, Groups, group_units
 from fairdiff_lib.settings.errors import InputError
 
@@ -37,17 +46,17 @@ def draw(n: int, seed: int = 0, slope: float = 1.0) -> tuple[np.ndarray, np.ndar
     return truth, np.column_stack([1 - score, score])
 
 
-def overall(metric: fairness.Estimator, groups: Groups) -> Estimate:
+def overall(metric: Estimator, groups: Groups) -> Estimate:
     return metric(groups)[0]
 
 
 def test_brier_score_is_scikit_learns() -> None:
     truth, scores = draw(200)
-    two = overall(reliability.brier_metric(truth, scores), cohort(200))
+    two = overall(brier_metric(truth, scores), cohort(200))
     assert two.value == pytest.approx(brier_score_loss(truth, scores[:, 1]), abs=1e-12)
     rng = np.random.default_rng(1)
     three, truth = rng.dirichlet(np.ones(3), 200), rng.integers(3, size=200)
-    found = overall(reliability.brier_metric(truth, three), cohort(200))
+    found = overall(brier_metric(truth, three), cohort(200))
     assert found.value == pytest.approx(brier_score_loss(truth, three), abs=1e-12)
     assert found.interval()[0] < found.value < found.interval()[1]
 
@@ -57,9 +66,7 @@ def test_brier_score_is_scikit_learns() -> None:
 
 def squared(truth: np.ndarray, score: np.ndarray, place: np.ndarray) -> float:
     rows = np.arange(len(truth))
-    found = reliability.squared_calibration_error(
-        score - truth, place, rows, rows, np.ones((1, len(rows)))
-    )
+    found = squared_calibration_error(score - truth, place, rows, rows, np.ones((1, len(rows))))
     return float(found[0])
 
 
@@ -93,10 +100,8 @@ def test_debiased_error_does_not_depend_on_n_and_the_plug_in_does() -> None:
 
 def test_images_of_one_subject_are_no_pair() -> None:
     truth, scores = draw(80)
-    single = overall(reliability.ece_metric(truth, scores), cohort(80))
-    twice = overall(
-        reliability.ece_metric(np.repeat(truth, 2), np.repeat(scores, 2, axis=0)), cohort(80, 2)
-    )
+    single = overall(ece_metric(truth, scores), cohort(80))
+    twice = overall(ece_metric(np.repeat(truth, 2), np.repeat(scores, 2, axis=0)), cohort(80, 2))
     assert twice.value == pytest.approx(single.value, abs=1e-12)
     assert twice.interval() == pytest.approx(single.interval(), abs=1e-12)
 
@@ -108,9 +113,7 @@ def test_ece_interval_covers_and_finds_what_is_miscalibrated() -> None:
     binned = [(place == k).mean() * excess[place == k].mean() ** 2 for k in range(10)]
     whole, hits, groups = np.sqrt(np.sum(binned)), [], cohort(200)
     for seed in range(150):
-        low, high = overall(
-            reliability.ece_metric(*draw(200, seed, 0.5), replicates=200), groups
-        ).interval()
+        low, high = overall(ece_metric(*draw(200, seed, 0.5), replicates=200), groups).interval()
         hits.append(low <= whole <= high)
     assert whole > 0.1
     assert np.mean(hits) >= 0.93  # 300 runs gave 0.99
@@ -118,7 +121,7 @@ def test_ece_interval_covers_and_finds_what_is_miscalibrated() -> None:
 
 def test_a_calibrated_group_has_an_ece_of_zero_and_no_contrast() -> None:
     for seed in range(20):
-        found = overall(reliability.ece_metric(*draw(200, seed)), cohort(200))
+        found = overall(ece_metric(*draw(200, seed)), cohort(200))
         assert found.interval()[0] == 0
         if found.value == 0:
             assert np.isnan(found.p_value())
@@ -130,13 +133,13 @@ def test_a_calibrated_group_has_an_ece_of_zero_and_no_contrast() -> None:
 
 def test_top_label_is_judged_where_there_are_several_classes() -> None:
     scores = np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]])
-    sure, right = reliability.believed(np.array([0, 1]), scores)
+    sure, right = believed(np.array([0, 1]), scores)
     np.testing.assert_array_equal(sure, [0.7, 0.6])
     np.testing.assert_array_equal(right, [1, 0])
 
 
 def test_ece_needs_pairs_within_bins() -> None:
-    found = overall(reliability.ece_metric(*draw(19)), cohort(19))
+    found = overall(ece_metric(*draw(19)), cohort(19))
     assert found.note == "not estimable: fewer than 20 subjects"
 
 
@@ -149,8 +152,8 @@ def test_slope_and_its_error_are_statsmodels_clustered() -> None:
     truth[1::2] = draw(300, seed=5)[0]  # a subject's second image
     design = np.column_stack([np.ones(600), logit(scores[:, 1])])
     for metric, fit in (
-        (reliability.calibration_slope_metric, Logit(truth, design)),
-        (reliability.calibration_intercept_metric,
+        (calibration_slope_metric, Logit(truth, design)),
+        (calibration_intercept_metric,
          Logit(truth, np.ones((600, 1)), offset=design[:, 1])),
     ):  # fmt: skip
         expected = fit.fit(
@@ -167,11 +170,11 @@ def test_slope_and_its_error_are_statsmodels_clustered() -> None:
 def test_scores_that_are_too_extreme_have_a_slope_below_one() -> None:
     truth, scores = draw(2000, slope=0.5)
     groups = cohort(2000)
-    slope = overall(reliability.calibration_slope_metric(truth, scores), groups)
+    slope = overall(calibration_slope_metric(truth, scores), groups)
     assert slope.interval()[0] < 0.5 < slope.interval()[1] < 0.7
     low = scores.copy()
     low[:, 1] = expit(logit(scores[:, 1]) - 1)
-    intercept = overall(reliability.calibration_intercept_metric(truth, low), groups)
+    intercept = overall(calibration_intercept_metric(truth, low), groups)
     assert intercept.interval()[0] > 0.3  # too low scores
 
 
@@ -194,7 +197,7 @@ def test_a_slope_that_does_not_exist_is_nan_with_its_reason(case: str, words: st
     elif case == "one class":
         truth = np.zeros(n, dtype=np.int64)
     scores = np.column_stack([1 - score, score])
-    found = overall(reliability.calibration_slope_metric(truth, scores), cohort(n))
+    found = overall(calibration_slope_metric(truth, scores), cohort(n))
     assert np.isnan(found.value)
     assert words in found.note
 
@@ -202,13 +205,13 @@ def test_a_slope_that_does_not_exist_is_nan_with_its_reason(case: str, words: st
 def test_certain_scores_of_zero_and_one_are_kept_finite() -> None:
     truth, scores = draw(100)
     scores[:3] = [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
-    for metric in (reliability.calibration_slope_metric, reliability.calibration_intercept_metric):
+    for metric in (calibration_slope_metric, calibration_intercept_metric):
         assert np.isfinite(overall(metric(truth, scores), cohort(100)).value)
 
 
 def test_a_slope_of_three_classes_is_refused() -> None:
     with pytest.raises(InputError, match="3 classes; expected two"):
-        reliability.calibration_slope_metric(np.zeros(5, int), np.ones((5, 3)) / 3)
+        calibration_slope_metric(np.zeros(5, int), np.ones((5, 3)) / 3)
 
 
 # -- underdiagnosis --------------------------------------------------------------------------
@@ -218,9 +221,7 @@ def test_fnr_is_over_positives_and_can_be_audited() -> None:
     rng = np.random.default_rng(6)
     truth, female = rng.integers(2, size=400), np.arange(400) < 200
     predicted = np.where((truth == 1) & (rng.random(400) < np.where(female, 0.5, 0.1)), 0, truth)
-    found = fairness.audit(
-        reliability.fnr_metric(truth, predicted), cohort(400), LEVELS, metric="fnr"
-    )
+    found = audit(fnr_metric(truth, predicted), cohort(400), LEVELS, metric="fnr")
     own = found.estimates["sex", "Female"]
     assert own.n == int(truth[female].sum())
     assert own.value == pytest.approx((predicted[female & (truth == 1)] == 0).mean())
@@ -230,10 +231,10 @@ def test_fnr_is_over_positives_and_can_be_audited() -> None:
 def test_groups_without_positives_say_so() -> None:
     truth = np.where(np.arange(60) < 30, 0, 1)  # no sick woman
     truth[:3] = [1, 0, 0]
-    metric = reliability.fnr_metric(truth, truth)
+    metric = fnr_metric(truth, truth)
     assert "fewer than 10 positive subjects" in metric(cohort(60))[1].note
     truth[0] = 0
-    assert reliability.fnr_metric(truth, truth)(cohort(60))[1].note.endswith("no positive subject")
+    assert fnr_metric(truth, truth)(cohort(60))[1].note.endswith("no positive subject")
 
 
 def test_chance_gap_is_what_equal_groups_show() -> None:
@@ -246,7 +247,7 @@ def test_chance_gap_is_what_equal_groups_show() -> None:
         unit = np.arange(200)
         members = np.stack([np.isin(unit, own) for own in (unit, *parts)], axis=1)
         keys = (("overall", "all"), *(("level", str(k)) for k in range(3)))
-        whole, *levels = fairness.mean_metric(values)(Groups(unit, keys, members))
+        whole, *levels = mean_metric(values)(Groups(unit, keys, members))
         gap = np.ptp([one.value for one in levels])
-        share.append(gap < reliability.chance_gap(whole, levels, draws=2000))
+        share.append(gap < chance_gap(whole, levels, draws=2000))
     assert 0.91 <= np.mean(share) <= 0.98  # Monte Carlo sd 0.013

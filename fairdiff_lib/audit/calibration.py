@@ -7,7 +7,6 @@ Brier score, which sums over classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -16,14 +15,7 @@ from scipy import optimize, special
 from statsmodels.discrete.discrete_model import Logit
 
 from fairdiff_lib.audit.audit import Estimator, mean_metric
-from fairdiff_lib.audit.estimate import (
-    MIN_UNITS,
-    Bools,
-    Estimate,
-    Floats,
-    Ints,
-    not_estimable,
-)
+from fairdiff_lib.audit.estimate import MIN_UNITS, Bools, Estimate, Floats, Ints, not_estimable
 from fairdiff_lib.audit.estimators import bootstrap_bca, mean_of_rows
 from fairdiff_lib.settings.errors import InputError
 
@@ -247,29 +239,3 @@ def fnr_metric(truth: Ints, predicted: Ints) -> Estimator:
         return not_estimable(len(member), found.n, reason)
 
     return lambda groups: [one(groups.unit, member) for member in groups.members.T]
-
-
-def chance_gap(
-    overall: Estimate,
-    levels: Sequence[Estimate],
-    confidence: float = 0.95,
-    seed: int = 0,
-    draws: int = 20_000,
-) -> float:
-    """Largest minus smallest mean that levels of these sizes stay below without any disparity.
-
-    What a gap is to be read against, as it is positive even where all levels are equal: the
-    spread of a subject is that of the overall mean, the levels differ in n alone.
-
-    Parameters
-    ----------
-    overall : Estimate
-        A mean over subjects.
-    levels : sequence of Estimate
-        The same mean of separate levels.
-    confidence : float
-        Share of cohorts.
-    """
-    spread = overall.standard_error * np.sqrt([overall.n / level.n for level in levels])
-    drawn = np.random.default_rng(seed).standard_normal((draws, len(levels))) * spread
-    return float(np.quantile(np.ptp(drawn, axis=1), confidence))
