@@ -1,11 +1,5 @@
 """One condition's predictions as arrays, and the audit of every metric that they allow.
 
-from fairdiff_lib.audit.calibration import fnr_metric
-from fairdiff_lib.audit.calibration import calibration_intercept_metric
-from fairdiff_lib.audit.calibration import calibration_slope_metric
-from fairdiff_lib.audit.calibration import ece_metric
-from fairdiff_lib.audit.calibration import brier_metric
-from fairdiff_lib.audit.estimators import weighted_auc
 Input are tidy predictions (a row per image, condition and level), joined with the attributes
 of their images.
 """

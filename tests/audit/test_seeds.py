@@ -10,7 +10,13 @@ from scipy import stats
 from fairdiff_lib.audit.audit import Audit
 from fairdiff_lib.audit.contrasts import Design
 from fairdiff_lib.audit.estimate import Estimate
-from fairdiff_lib.audit.seeds import compare_audits, for_new_patients, summarise_seeds
+from fairdiff_lib.audit.seeds import (
+    compare_audits,
+    for_new_patients,
+    over_seeds,
+    single_seeds,
+    summarise_seeds,
+)
 from fairdiff_lib.settings.errors import InputError
 
 
@@ -164,8 +170,8 @@ def runs_table(count: int) -> pd.DataFrame:
 
 
 def test_means_stand_beside_single_seeds_but_never_of_the_worst_level() -> None:
-    table = seeds.over_seeds(runs_table(3))
+    table = over_seeds(runs_table(3))
     means = table[table["seeds"] == "0,1,2"]
     assert list(means["metric"]) == ["kid"] and means["value"].iloc[0] == pytest.approx(1.0)
-    assert len(seeds.single_seeds(table)) == 6
-    assert len(seeds.over_seeds(runs_table(1))) == 2
+    assert len(single_seeds(table)) == 6
+    assert len(over_seeds(runs_table(1))) == 2
