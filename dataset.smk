@@ -21,6 +21,7 @@ from fairdiff_lib.settings.options import load_settings, parse_overrides
 from fairdiff_lib.settings.methods import source_runs
 from fairdiff_lib.studies.verdict.protocol import protocol_path, write_protocol
 from fairdiff_lib.disk.places import PROJECT_ROOT, Places, is_simulated
+from fairdiff_lib.disk.latex import has_latex
 
 # the scalars that all notebooks share; `fairdiff run` gives them (an empty one arrives as None)
 PRESET = str(config.get("preset") or "quick")
@@ -109,8 +110,9 @@ def every_run(job):
 
 
 def tables(*names, folder=LAYOUT.figures):
-    """A table as CSV and LaTeX and the stamp beside it, for each name."""
-    return expand("{folder}/{name}.{kind}", folder=folder, name=names, kind=["csv", "tex", "json"])
+    """A table as CSV (T1 to T14 as LaTeX too) and the stamp beside it, for each name."""
+    kinds = {name: ["csv", "json"] + ["tex"] * has_latex(name) for name in names}
+    return [f"{folder}/{name}.{kind}" for name in names for kind in kinds[name]]
 
 
 def figures(*names, folder=LAYOUT.figures):

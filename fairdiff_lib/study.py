@@ -19,6 +19,8 @@ from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk.files import write_json
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.disk.stamps import make_stamp, publish_figure, publish_table
+from fairdiff_lib.disk.tables import as_written
+from fairdiff_lib.settings.notebooks import contents
 from fairdiff_lib.settings.options import Settings, load_settings, parse_overrides
 
 if TYPE_CHECKING:
@@ -97,7 +99,7 @@ class Study:
         return Study(settings, replace(self.places, settings=settings), self.parameters)
 
     def publish(self, name: str, made: pd.DataFrame | Figure, folder: Path | None = None) -> Path:
-        """Write a table (CSV) or a figure (PNG) of this study with its stamp; its path.
+        """Write a table (CSV; T1 to T14 as LaTeX too) or a figure (PNG, PDF) with its stamp.
 
         Parameters
         ----------
@@ -109,7 +111,8 @@ class Study:
         """
         path = (folder or self.places.figures) / name
         if isinstance(made, pd.DataFrame):
-            return publish_table(made, path.with_suffix(".csv"), self.stamp)
+            title = contents().get(name, (name, ""))[0]
+            return publish_table(as_written(made), path.with_suffix(".csv"), self.stamp, title)
         return publish_figure(made, path, self.stamp)
 
     def record(self, name: str, **scalars: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from fairdiff_lib.disk.files import atomic_file, hash_file, write_json, write_table
+from fairdiff_lib.disk.latex import has_latex, write_latex
 from fairdiff_lib.disk.places import PROJECT_ROOT, is_simulated
 from fairdiff_lib.settings.options import Settings, as_dict
 
@@ -41,10 +42,17 @@ STAMPED_PACKAGES = (
 )
 
 
-def publish_table(frame: pd.DataFrame, path: Path | str, stamp: Mapping[str, Any]) -> Path:
-    """Write a table as CSV and its stamp as JSON beside it (tab02.csv, tab02.json)."""
+def publish_table(
+    frame: pd.DataFrame,
+    path: Path | str,
+    stamp: Mapping[str, Any],
+    title: str = "",
+    datasets: Callable[[str], str] = str,
+) -> Path:
+    """Write a table as CSV, T1 to T14 as LaTeX too, and one stamp for both; the CSV's path."""
     written = write_table(frame, path)
-    write_stamp(stamp, written)
+    more = [write_latex(written, stamp, title, datasets)] if has_latex(written.stem) else []
+    write_stamp(stamp, written, *more)
     return written
 
 

@@ -1,14 +1,22 @@
-"""Columns of tables on disk, and the notes that a failed gate leaves on every table."""
+"""Tables: their columns on disk, their form for a reader, and what a failed gate leaves on them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import pandas as pd
 
 from fairdiff_lib.disk.files import read_table
 from fairdiff_lib.disk.places import Places
-from fairdiff_lib.settings.names import method_name, name_of
+from fairdiff_lib.settings.names import (
+    classifier_name,
+    head_of,
+    level_name,
+    method_name,
+    name_of,
+    rounded,
+)
 
 DOWNSTREAM_COLUMNS = (
     *("dataset", "method", "seeds", "classifier", "condition", "attribute", "level", "metric"),
@@ -45,6 +53,76 @@ def as_read(table: pd.DataFrame) -> pd.DataFrame:
 def pick(table: pd.DataFrame, attributes: Iterable[str], column: str = "attribute") -> pd.DataFrame:
     """Rows of the named attributes (or of another column's values), in their order."""
     return table[table[column].isin(list(attributes))].reset_index(drop=True)
+
+
+# -- as readers see them ---------------------------------------------------------------------
+
+FIRST = ("level", "value", "low", "high", "n")
+IN_FILE_ONLY = ("note", "sd", "n_seeds", "study", "p_new", "low_new", "high_new", "protocol")
+NAMED = ("attribute", "metric", "condition", "gate", "quantity", "outcome")
+
+
+def means_only(table: pd.DataFrame, keep: Iterable[str] = ()) -> pd.DataFrame:
+    """Means over seeds where there are some, without notes and the like (but those to keep)."""
+    if "n_seeds" in table and (table["n_seeds"] > 1).any():
+        table = table[table["n_seeds"] > 1]
+    left_out = [name for name in IN_FILE_ONLY if name in table and name not in keep]
+    return table.drop(columns=left_out).reset_index(drop=True)
+
+
+def told_apart(
+    table: pd.DataFrame, keep: Iterable[str] = (), datasets: Callable[[str], str] = str
+) -> tuple[pd.DataFrame, list[str]]:
+    """Cells in words, level, value, low, high and n first; and what all rows share, in words.
+
+    Parameters
+    ----------
+    table : DataFrame
+    keep : iterable of str
+        Columns that stay though all rows agree.
+    datasets : callable
+        From a data set's name to how readers see it.
+    """
+    words = pd.DataFrame({str(key): _in_words(str(key), table[key], datasets) for key in table})
+    if {"attribute", "level"} <= set(table):
+        pairs = zip(table["attribute"].astype(str), table["level"].astype(str), strict=True)
+        words["level"] = [level_name(*pair) for pair in pairs]
+        words = words.drop(columns="attribute")
+    alike: list[str] = []
+    if len(words) > 1:
+        for key in [str(k) for k in words if words[k].nunique(dropna=False) == 1]:
+            value = words[key].iloc[0]
+            if key in keep and not (key in ("low", "high") and pd.isna(value)):
+                continue
+            words = words.drop(columns=key)
+            if not pd.isna(value) and value != "":
+                alike.append(f"{head_of(key)} {in_cell(value)}")
+    first = [key for key in FIRST if key in words]
+    return words[[*first, *(key for key in words if key not in first)]], alike
+
+
+def in_cell(value: Any, digits: int = 3) -> str:
+    """A cell's text."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return rounded(value, digits) if isinstance(value, float) else f"{value}"
+
+
+def _in_words(column: str, cells: pd.Series[Any], datasets: Callable[[str], str]) -> pd.Series[Any]:
+    """Names as readers see them; text that a CSV lost is empty, not missing."""
+    if pd.api.types.is_numeric_dtype(cells):
+        return cells
+    plain = cells.astype(object).where(cells.notna(), "")
+    named: dict[str, Callable[[str], str]] = {
+        "dataset": datasets,
+        "classifier": classifier_name,
+        **dict.fromkeys(("method", "baseline", "source"), method_name),
+        **dict.fromkeys(NAMED, name_of),
+    }
+    if column not in named:
+        return plain
+    name = named[column]
+    return plain.map(lambda value: name(value) if isinstance(value, str) and value else value)
 
 
 # -- gates ------------------------------------------------------------------------------------

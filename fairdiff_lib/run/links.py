@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fairdiff_lib.disk.files import hash_file, read_json
+from fairdiff_lib.disk.latex import origin_of
 from fairdiff_lib.disk.stamps import git
-from fairdiff_lib.show.latex import origin_of
 
 OK, BROKEN, UNVERIFIABLE = "ok", "BROKEN", "unverifiable"
 STAMPED = (".csv", ".tex", ".png", ".html")  # kinds that a stamp stands beside

@@ -69,6 +69,7 @@ SPELLED = {  # once per notebook, where a short name first stands
     "MiFID": "memorisation-informed Fr\u00e9chet Inception Distance",
     "AUC": "area under the receiver operating characteristic curve",
 }
+NOT_ESTIMABLE = "not estimable"
 LOW_IS_BEST = ("kid", "fid", "mifid", "dpd", "eod", "brier", "ece", "fnr")
 SOURCES = {  # of images, besides the methods
     "real": "real images",
@@ -159,7 +160,7 @@ def rounded(value: float, digits: int = 3) -> str:
 def with_interval(value: float, low: float, high: float) -> str:
     """As "0.031 (0.024 to 0.037)", all with the same decimals; "not estimable" for NaN."""
     if not math.isfinite(value):
-        return "not estimable"
+        return NOT_ESTIMABLE
     if not (math.isfinite(low) and math.isfinite(high)):
         return rounded(value)
     largest = max(abs(number) for number in (value, low, high))

@@ -19,17 +19,16 @@ from IPython.display import HTML, Code, Image, Markdown
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
+from fairdiff_lib.disk.tables import in_cell, means_only, told_apart
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.names import classifier_name, head_of, level_name, name_of, rounded
-from fairdiff_lib.show.style import STYLE, dataset_name, look_of
+from fairdiff_lib.settings.names import NOT_ESTIMABLE, head_of
+from fairdiff_lib.show.style import STYLE, dataset_name
 
 if TYPE_CHECKING:
     from fairdiff_lib.study import Study
 
 F = TypeVar("F", bound=Callable[..., Any])
 ROWS = 30  # of a table in a notebook; the CSV has all
-FIRST = ("level", "value", "low", "high", "n")
-IN_FILE_ONLY = ("note", "sd", "n_seeds", "study", "p_new", "low_new", "high_new", "protocol")
 WIDE = 840  # pixels that a figure takes
 
 
@@ -173,19 +172,16 @@ def table(
     HTML
         The same bytes for the same table.
     """
-    means = frame
-    if "n_seeds" in frame and (frame["n_seeds"] > 1).any():
-        means = frame[frame["n_seeds"] > 1]
-    means = means.drop(columns=[k for k in IN_FILE_ONLY if k in frame and k not in keep])
-    shown, alike = _told_apart(means.reset_index(drop=True), {"value", "low", "high", *keep})
+    means = means_only(frame, keep)
+    shown, alike = told_apart(means, {"value", "low", "high", *keep}, dataset_name)
     shown = shown.head(ROWS)
     said = [caption.rstrip(".")] if caption else []
     said += [f"In all rows: {'; '.join(alike)}"] if alike else []
     foot = _where(len(means), name)
     mark = hashlib.sha256(f"{caption}{name}{frame.to_csv()}".encode()).hexdigest()[:8]
     styled = Styler(shown, uuid=mark, cell_ids=False, precision=digits)
-    shown_as = functools.partial(_cell, digits=digits)
-    styled = styled.format(shown_as, na_rep="not estimable", escape="html").hide(axis="index")
+    shown_as = functools.partial(in_cell, digits=digits)
+    styled = styled.format(shown_as, na_rep=NOT_ESTIMABLE, escape="html").hide(axis="index")
     styled = styled.relabel_index([html.escape(head_of(str(key))) for key in shown], axis="columns")
     if said:
         styled = styled.set_caption(html.escape(". ".join(said) + "."))
@@ -199,51 +195,3 @@ def _where(rows: int, name: str) -> str:
         whole = f"; all are in {link}" if link else ""
         return f"<p>The first {ROWS} of {rows:,} rows{whole}.</p>"
     return f"<p>The whole table: {link}.</p>" if link else ""
-
-
-def _told_apart(frame: pd.DataFrame, keep: set[str]) -> tuple[pd.DataFrame, list[str]]:
-    """Cells in words, columns in the order of reading; and what all rows share, in words."""
-    words = pd.DataFrame({str(key): _in_words(str(key), frame[key]) for key in frame})
-    if {"attribute", "level"} <= set(frame):
-        pairs = zip(frame["attribute"].astype(str), frame["level"].astype(str), strict=True)
-        words["level"] = [level_name(*pair) for pair in pairs]
-        words = words.drop(columns="attribute")
-    alike: list[str] = []
-    if len(words) > 1:
-        same = [str(k) for k in words if k not in keep and words[k].nunique(dropna=False) == 1]
-        for key in same:
-            value = words[key].iloc[0]
-            if not pd.isna(value) and value != "":
-                alike.append(f"{head_of(key)} {_cell(value, 3)}")
-        empty = [k for k in ("low", "high") if k in words and words[k].isna().all()]
-        words = words.drop(columns=[*same, *empty])
-    first = [key for key in FIRST if key in words]
-    return words[[*first, *(key for key in words if key not in first)]], alike
-
-
-NAMED = ("attribute", "metric", "condition", "gate", "quantity", "outcome")
-
-
-def _in_words(column: str, cells: pd.Series[Any]) -> pd.Series[Any]:
-    """Names as readers see them; text that a CSV lost is empty, not missing."""
-    if pd.api.types.is_numeric_dtype(cells):
-        return cells
-    plain = cells.astype(object).where(cells.notna(), "")
-    named: dict[str, Callable[[str], str]] = {
-        "method": lambda key: look_of(key).label,
-        "baseline": lambda key: look_of(key).label,
-        "source": lambda key: look_of(key).label,
-        "dataset": dataset_name,
-        "classifier": classifier_name,
-        **dict.fromkeys(NAMED, name_of),
-    }
-    if column not in named:
-        return plain
-    name = named[column]
-    return plain.map(lambda value: name(value) if isinstance(value, str) and value else value)
-
-
-def _cell(value: Any, digits: int) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return rounded(value, digits) if isinstance(value, float) else f"{value}"

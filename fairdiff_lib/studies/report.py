@@ -11,13 +11,12 @@ import pandas as pd
 from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk import tables
-from fairdiff_lib.disk.files import locked, read_json, read_table, write_table
+from fairdiff_lib.disk.files import locked, read_json, read_table
 from fairdiff_lib.disk.places import Places
-from fairdiff_lib.disk.stamps import write_stamp
+from fairdiff_lib.disk.stamps import publish_table
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.notebooks import contents
 from fairdiff_lib.settings.options import Settings
-from fairdiff_lib.show import latex
 from fairdiff_lib.studies.verdict.claims import Evidence
 from fairdiff_lib.studies.verdict.findings import ABLATION
 from fairdiff_lib.studies.verdict.planted import recovered_table
@@ -184,25 +183,8 @@ def write_tables(todo: Mapping[str, pd.DataFrame], layout: Places, stamp: Any) -
 
 
 def publish(table: pd.DataFrame, path: Path, stamp: Mapping[str, Any]) -> Path:
-    """Write a table as CSV and LaTeX with one stamp for both; the CSV's path."""
-    write_table(table, path)
-    write_stamp(stamp, path, typeset(path, stamp))
-    return path
-
-
-def typeset(path: Path, stamp: Mapping[str, Any] | None = None) -> Path:
-    """Write the LaTeX of a table that is there, under the title that the index gives it.
-
-    Parameters
-    ----------
-    path : Path
-        The CSV.
-    stamp : mapping, optional
-        Without it, the one beside the CSV, which stays as it is: it does not vouch for what was
-        made after the run, but the first line of the ``.tex`` names the CSV's hash.
-    """
-    own = read_json(path.with_suffix(".json")) if stamp is None else stamp
-    return latex.write_latex(path, own, contents().get(path.stem, (path.stem, ""))[0])
+    """Write a table with its stamp, T1 to T14 as LaTeX too; the CSV's path."""
+    return publish_table(table, path, stamp, contents().get(path.stem, (path.stem, ""))[0])
 
 
 def spanning_stamp(

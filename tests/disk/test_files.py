@@ -90,9 +90,9 @@ def test_a_table_and_its_stamp_stand_together(tmp_path: Path) -> None:
     given = {"preset": "smoke", "data_root": "somewhere", "seed": 3}
     stamp = make_stamp(settings, "abc", given)
     frame = pd.DataFrame({"level": ["Asian", "Black"], "value": [0.1, np.nan]})
-    publish_table(frame, tmp_path / "tab02.csv", stamp)
-    pd.testing.assert_frame_equal(read_table(tmp_path / "tab02.csv", ("value",)), frame)
-    kept = json.loads((tmp_path / "tab02.json").read_text())
+    publish_table(frame, tmp_path / "tab_gates.csv", stamp)
+    pd.testing.assert_frame_equal(read_table(tmp_path / "tab_gates.csv", ("value",)), frame)
+    kept = json.loads((tmp_path / "tab_gates.json").read_text())
     assert set(kept) == {
         "parameters",
         "settings",
@@ -104,7 +104,7 @@ def test_a_table_and_its_stamp_stand_together(tmp_path: Path) -> None:
         "dirty",
         "files",
     }
-    assert kept["files"] == {"tab02.csv": hash_file(tmp_path / "tab02.csv")}
+    assert kept["files"] == {"tab_gates.csv": hash_file(tmp_path / "tab_gates.csv")}
     assert kept["parameters"] == {"preset": "smoke", "seed": 3}  # no folder of this machine
     assert kept["simulated"] is True and kept["data_hash"] == "abc"
     assert str(PROJECT_ROOT) not in json.dumps(kept)
