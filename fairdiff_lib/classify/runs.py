@@ -16,6 +16,7 @@ import pandas as pd
 
 from fairdiff_lib.audit.classifiers import PREDICTION_COLUMNS
 from fairdiff_lib.audit.released import stretched_as_released, turned_as_released
+from fairdiff_lib.classify.features import Extractor, make_extractor
 from fairdiff_lib.classify.fit import Classifier, fit_classifier
 from fairdiff_lib.classify.predictions import (
     Images,
@@ -26,13 +27,15 @@ from fairdiff_lib.classify.predictions import (
 )
 from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.disk.files import read_json, read_table, write_json, write_table
+from fairdiff_lib.disk.files import locked, read_json, read_table, write_json, write_table
 from fairdiff_lib.disk.places import Places
-from fairdiff_lib.model import pipeline as diffusion
+from fairdiff_lib.model.sample import load_generated
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import ClassifierConfig, Settings
+from fairdiff_lib.train.loop import fixed_threads
 
 REAL = "real"
+THREADS = 2  # that the encoder is trained on, on every machine
 SPLITS = ("test", "val")  # whose probabilities are kept
 ALL = "predictions.csv"  # PREDICTION_COLUMNS and split
 MISMATCHED = "predictions-mismatched.csv"  # of test images under fault E6; PREDICTION_COLUMNS
@@ -199,7 +202,7 @@ def training_images(
     if source == REAL:
         return real_images(part, settings.model.image_size, preparation)
     names = part.table["image"].tolist()
-    images = diffusion.load_generated(layout.generated(source, seed), folder, names)
+    images = load_generated(layout.generated(source, seed), folder, names)
     return images if preparation == "matched" else turned_as_released(images)
 
 
@@ -297,3 +300,47 @@ def _predict(classifier: Classifier, images: Images, part: Cohort) -> pd.DataFra
         part.table["subject"].tolist(),
         label_codes(part, classifier.levels),
     )
+
+
+# -- the feature encoder ---------------------------------------------------------------------
+
+
+def load_encoder(settings: Settings, layout: Places, cohort: Cohort) -> Classifier:
+    """The feature encoder, trained once on the real training split for its conditions.
+
+    One and the same for every method and seed. It never sees test images. Whichever job needs it
+    first makes it, alone and on ``THREADS`` threads: KID follows its rounding.
+    """
+    folder, notes = layout.features / "encoder", layout.features / "encoder-data.json"
+    heads = {c.name: c.levels for c in cohort.spec.conditions}
+
+    def found() -> bool:
+        trained = notes.is_file() and read_json(notes)["data_hash"] == cohort.data_hash
+        return trained and (folder / "config.json").is_file()
+
+    if not found():
+        with locked(layout.features / "encoder.lock"), fixed_threads(THREADS):
+            if not found():
+                _train_encoder(settings, layout, cohort, heads).save(folder)
+                write_json(notes, {"data_hash": cohort.data_hash})
+    return Classifier.load(folder, settings.encoder, heads)
+
+
+def _train_encoder(settings: Settings, layout: Places, cohort: Cohort, heads: Levels) -> Classifier:
+    train, val = cohort.included().split("train"), cohort.included().split("val")
+    size = settings.model.image_size
+    return fit_classifier(
+        train.load_images(size),
+        train.condition_codes(),
+        heads,
+        val.load_images(size),
+        val.condition_codes(),
+        settings.encoder,
+        seed=0,
+        folder=layout.features / "work",
+    )
+
+
+def load_extractor(settings: Settings, encoder: Classifier) -> Extractor:
+    """The feature space that the audit's settings name."""
+    return make_extractor(settings.audit.features, settings.audit.features_revision, encoder)

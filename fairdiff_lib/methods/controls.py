@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from fairdiff_lib.methods.base import Mitigation
-from fairdiff_lib.methods.groups import generator_for, level_counts
+from fairdiff_lib.methods.groups import level_counts
 from fairdiff_lib.methods.optimiser import SigmaPath
 from fairdiff_lib.methods.perturbation import FairBayesianPerturbation, RandomPerturbation
+from fairdiff_lib.model.loss import generator_for
 from fairdiff_lib.settings.errors import InputError
 
 

@@ -6,7 +6,6 @@ level of each of the A attributes, int64 [N, A].
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,16 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fairdiff_lib.model.loss import generator_for
 from fairdiff_lib.settings.errors import InputError
 
 Attributes = Mapping[str, tuple[str, ...]]  # attribute name -> level names, in the cohort's order
-
-
-def generator_for(seed: int, *names: object) -> torch.Generator:
-    """Fresh CPU generator whose state depends on the seed and the names alone."""
-    text = "/".join(str(part) for part in (seed, *names))
-    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-    return torch.Generator("cpu").manual_seed(number)
 
 
 def positions(levels: Tensor, sizes: list[int]) -> Tensor:

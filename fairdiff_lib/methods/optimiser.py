@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairdiff_lib.methods.groups import generator_for
+from fairdiff_lib.model.loss import generator_for
 from fairdiff_lib.settings.methods import AS_RELEASED, CORRECTED
 from fairdiff_lib.settings.options import MitigationConfig
 

@@ -14,14 +14,14 @@ from fairdiff_lib.methods.groups import (
     Attributes,
     RunningMeans,
     balanced_rows,
-    generator_for,
     group_means,
     loss_gap,
     positions,
     summed_gap,
 )
 from fairdiff_lib.methods.optimiser import SigmaPath
-from fairdiff_lib.model import pipeline as diffusion
+from fairdiff_lib.model.loss import denoising_losses_at, generator_for
+from fairdiff_lib.model.pipeline import mean_latents
 from fairdiff_lib.settings.methods import CORRECTED
 from fairdiff_lib.settings.options import MitigationConfig
 
@@ -234,13 +234,13 @@ class HeldOut:
         self.names = val.take(self.rows).table["image"].tolist()
         self.prompts = val.take(self.rows).table["prompt"].tolist()
         self.levels = codes[self.rows]
-        self.latents = diffusion.mean_latents(pipeline, val.load_images(size, self.rows))
+        self.latents = mean_latents(pipeline, val.load_images(size, self.rows))
         self.pipeline, self.attributes, self.seed = pipeline, attributes, seed
         self.timesteps = config.held_out_timesteps
 
     def losses(self) -> Tensor:
         """Mean loss of each row over the timesteps, float64 [n]."""
-        return diffusion.denoising_losses_at(
+        return denoising_losses_at(
             self.pipeline, self.latents, self.prompts, self.names, self.timesteps, self.seed
         ).mean(dim=1)
 

@@ -24,8 +24,8 @@ from fairdiff_lib.methods.groups import (
     positions,
     raked,
 )
-from fairdiff_lib.model import pipeline as diffusion
 from fairdiff_lib.model.adapters import LoraAdapter, Prompts, TokenAdapter, attention_layers
+from fairdiff_lib.model.pipeline import embed_prompts
 
 # -- by frequency ----------------------------------------------------------------------------
 
@@ -323,7 +323,7 @@ class DemographicTokens(Mitigation):
             torch.manual_seed(self.seed)
             adapter = TokenAdapter(prompts, self.sizes, options)
         words = [word for levels in self.attributes.values() for word in (*levels, "")]
-        features, index = diffusion.embed_prompts(pipeline, words)
+        features, index = embed_prompts(pipeline, words)
         with torch.no_grad():
             adapter.levels.weight.copy_(features.mean(dim=1)[index])
         pipeline.adapter = adapter

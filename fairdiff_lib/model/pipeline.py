@@ -1,11 +1,10 @@
-"""Stable Diffusion from diffusers' own parts: build or load, denoising loss, sampling.
+"""Stable Diffusion from diffusers' own parts: built, loaded and saved; images and prompts encoded.
 
 Images are uint8 ``[N, 3, H, W]`` at the edges and float32 in [-1, 1] inside.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,39 +12,27 @@ from string import ascii_lowercase, digits
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from diffusers import (
     AutoencoderKL,
-    DDIMScheduler,
-    DDPMScheduler,
     DPMSolverMultistepScheduler,
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
 from diffusers.utils import logging as diffusers_logging
-from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
-from fairdiff_lib.disk.files import atomic_file, atomic_folder, read_table, write_table
-from fairdiff_lib.disk.places import Places
+from fairdiff_lib.disk.files import atomic_folder
 from fairdiff_lib.model.adapters import AdaptedUNet, Adapter, load_adapter, save_adapter
-from fairdiff_lib.settings.errors import InputError, refuse_unknown
-from fairdiff_lib.settings.options import ModelConfig, Settings
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import ModelConfig
 
 diffusers_logging.disable_progress_bar()  # loading takes a second; its bars would fill notebooks
 transformers_logging.disable_progress_bar()
 
-SCHEDULERS: dict[str, Any] = {
-    "dpmsolver++": DPMSolverMultistepScheduler,
-    "ddim": DDIMScheduler,
-    "ddpm": DDPMScheduler,
-}
-PIPELINES = {"ema": "pipeline", "raw": "pipeline_raw"}  # of a run, by generation.weights
 WORD_END = "</w>"  # CLIP's mark of a word's last piece
 
 
@@ -311,6 +298,12 @@ def encode_images(vae: Any, images: np.ndarray, batch: int = 64) -> tuple[Tensor
     return torch.cat(means), torch.cat(stds)
 
 
+def mean_latents(pipeline: Any, images: np.ndarray, batch: int = 64) -> Tensor:
+    """Scaled posterior means of uint8 images, float32 [N, C, h, w]."""
+    scaling: float = pipeline.vae.config.scaling_factor
+    return encode_images(pipeline.vae, images, batch)[0] * scaling
+
+
 @torch.no_grad()
 def reconstruct(vae: Any, images: np.ndarray, batch: int = 64) -> np.ndarray:
     """Images after the VAE's encoder (posterior mean) and decoder, uint8 [N, 3, H, W]."""
@@ -375,367 +368,3 @@ def conditioning(pipeline: Any, prompts: Sequence[str]) -> tuple[nn.Module, Tens
     text = torch.cat([row[:, None], codes], dim=1)
     module = AdaptedUNet(pipeline.unet, adapter, features)
     return module, text, torch.tensor([position[prompt] for prompt in prompts])
-
-
-# -- loss ------------------------------------------------------------------------------------
-
-
-def training_scheduler(pipeline: Any) -> DDPMScheduler:
-    """The pipeline's noise schedule, for training; its prediction_type is honoured."""
-    scheduler: DDPMScheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
-    return scheduler
-
-
-def denoising_target(scheduler: Any, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-    """What the U-Net should predict: the noise, v or the sample, [N, C, h, w]."""
-    kind = scheduler.config.prediction_type
-    if kind == "epsilon":
-        return noise
-    if kind == "v_prediction":
-        velocity: Tensor = scheduler.get_velocity(latents, noise, timesteps)
-        return velocity
-    if kind == "sample":
-        return latents
-    raise InputError(
-        f"scheduler prediction_type {kind!r}; expected epsilon, v_prediction or sample"
-    )
-
-
-def denoising_loss(
-    unet: Any, scheduler: Any, latents: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor
-) -> Tensor:
-    """Squared denoising error of each sample, unreduced over the batch.
-
-    ``l_i = mean_{c,h,w} (target_i - unet(sqrt(abar_t) z_i + sqrt(1 - abar_t) e_i, t_i, text_i))^2``
-
-    Parameters
-    ----------
-    unet : callable
-        ``unet(noisy, timesteps, text)`` with ``.sample``.
-    scheduler : DDPMScheduler
-    latents, noise : float32 [N, C, h, w]
-        Scaled latents, standard normal noise.
-    timesteps : int64 [N]
-    text : float32 [N, L, D]
-
-    Returns
-    -------
-    float32 [N]
-        An adapter's auxiliary loss adds to the gradient, not to the value.
-    """
-    noisy = scheduler.add_noise(latents, noise, timesteps)
-    target = denoising_target(scheduler, latents, noise, timesteps)
-    output = unet(noisy, timesteps, encoder_hidden_states=text)
-    error: Tensor = output.sample.float() - target.float()
-    loss = error.square().flatten(1).mean(dim=1)
-    auxiliary: Tensor | None = getattr(output, "auxiliary", None)
-    return loss if auxiliary is None else loss + (auxiliary - auxiliary.detach())
-
-
-@torch.no_grad()
-def denoising_losses_at(
-    pipeline: Any,
-    latents: Tensor,
-    prompts: Sequence[str],
-    names: Sequence[str],
-    timesteps: Sequence[int],
-    seed: int,
-    batch: int = 64,
-) -> Tensor:
-    """Denoising loss of each row at fixed timesteps, with noise that belongs to the row.
-
-    A row's noise at a timestep depends on seed, name and timestep alone, so that rows can be
-    compared between checkpoints, and a value depends neither on the batch size (but for
-    rounding) nor on the other rows.
-
-    Parameters
-    ----------
-    pipeline : StableDiffusionPipeline
-    latents : float32 [N, C, h, w]
-        Scaled, as of :func:`mean_latents`.
-    prompts, names : sequences of str, length N
-        What a row is conditioned on, and what its noise is drawn from.
-    timesteps : sequence of int, length T
-        Within the noise schedule, [0, 1000).
-    seed : int
-        Of the noise.
-    batch : int
-        Rows per pass.
-
-    Returns
-    -------
-    float64 [N, T]
-        Unweighted; see :func:`denoising_loss`.
-
-    Raises
-    ------
-    InputError
-        A timestep outside the schedule, or lengths that differ.
-    """
-    scheduler = training_scheduler(pipeline)
-    last = scheduler.config.num_train_timesteps - 1
-    if not all(0 <= t <= last for t in timesteps):
-        raise InputError(f"timesteps {list(timesteps)}: expected whole numbers from 0 to {last}")
-    if not len(latents) == len(prompts) == len(names):
-        raise InputError(
-            f"{len(latents)} latents, {len(prompts)} prompts and {len(names)} names: expected as "
-            "many of each"
-        )
-    module, text, index = conditioning(pipeline, prompts)
-    device, training = pipeline.unet.device, pipeline.unet.training
-    losses = torch.empty(len(names), len(timesteps), dtype=torch.float64)
-    module.to(device).eval()
-    for column, t in enumerate(timesteps):
-        for start in range(0, len(names), batch):
-            rows = slice(start, start + batch)
-            own = (latents[rows], text[index[rows]], names[rows], t, seed)
-            losses[rows, column] = loss_at(module, scheduler, *own).double().cpu()
-    module.train(training)
-    return losses
-
-
-def loss_at(
-    module: nn.Module,
-    scheduler: Any,
-    latents: Tensor,
-    text: Tensor,
-    names: Sequence[str],
-    timestep: int,
-    seed: int,
-) -> Tensor:
-    """:func:`denoising_loss` of rows at one timestep and their own noise, with gradient.
-
-    Parameters
-    ----------
-    module : nn.Module
-        As :func:`conditioning` gives it.
-    scheduler : DDPMScheduler
-    latents : float32 [N, C, h, w]
-        Scaled.
-    text : Tensor [N, ...]
-        What the module takes for each row.
-    names : sequence of str, length N
-    timestep, seed : int
-
-    Returns
-    -------
-    float32 [N]
-    """
-    device = next(module.parameters()).device
-    noise = torch.stack([row_noise(latents, seed, f"{name}/{timestep}") for name in names])
-    steps = torch.full((len(noise),), timestep)
-    own = (part.to(device) for part in (latents, noise, steps, text))
-    return denoising_loss(module, scheduler, *own)
-
-
-def row_noise(latents: Tensor, seed: int, name: str) -> Tensor:
-    """Standard normal float32 [C, h, w] of a named row."""
-    generator = torch.Generator("cpu").manual_seed(sample_seed(seed, name))
-    return torch.randn(latents.shape[1:], generator=generator)
-
-
-def mean_latents(pipeline: Any, images: np.ndarray, batch: int = 64) -> Tensor:
-    """Scaled posterior means of uint8 images, float32 [N, C, h, w]."""
-    scaling: float = pipeline.vae.config.scaling_factor
-    return encode_images(pipeline.vae, images, batch)[0] * scaling
-
-
-# -- sampling --------------------------------------------------------------------------------
-
-
-def sample_seed(seed: int, name: str) -> int:
-    """63-bit seed of one sample, from the run's seed and the sample's name.
-
-    A sample's image therefore depends neither on the batch size nor on its neighbours.
-    """
-    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "big") >> 1
-
-
-def set_scheduler(pipeline: Any, name: str) -> None:
-    """Give the pipeline a sampler by name, with its own noise schedule kept."""
-    refuse_unknown("generation.scheduler", name, SCHEDULERS)
-    config = dict(pipeline.scheduler.config)
-    options = {"algorithm_type": "dpmsolver++"} if name == "dpmsolver++" else {}
-    pipeline.scheduler = SCHEDULERS[name].from_config(config, **options)
-
-
-@torch.no_grad()
-def sample(
-    pipeline: Any,
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-    *,
-    steps: int,
-    guidance: float,
-    scheduler: str = "dpmsolver++",
-) -> np.ndarray:
-    """One image per prompt.
-
-    Parameters
-    ----------
-    pipeline : StableDiffusionPipeline
-    prompts : sequence of str, length N
-    seeds : sequence of int, length N
-        Of each sample's own generator.
-    steps : int
-        Denoising steps.
-    guidance : float
-        Classifier-free guidance scale; 1 = none.
-    scheduler : str
-        Key of :data:`SCHEDULERS`.
-
-    Returns
-    -------
-    uint8 [N, 3, H, W]
-    """
-    set_scheduler(pipeline, scheduler)
-    generators = [torch.Generator("cpu").manual_seed(s) for s in seeds]
-    size = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
-    output = pipeline(
-        **_asked(pipeline, prompts, guidance),
-        num_inference_steps=steps,
-        guidance_scale=guidance,
-        generator=generators,
-        height=size,
-        width=size,
-        output_type="pt",
-    )
-    return to_images(output.images * 2.0 - 1.0)
-
-
-def _asked(pipeline: Any, prompts: Sequence[str], guidance: float) -> dict[str, Any]:
-    """The pipeline's arguments for prompts: themselves, or what an adapter makes of them."""
-    adapter = adapter_of(pipeline)
-    if adapter is None:
-        return {"prompt": list(prompts)}
-    device = pipeline.unet.device
-    adapter.to(device)
-    shown, codes = adapter.look_up(prompts)
-    features, row = (part.to(device) for part in embed_prompts(pipeline, shown))
-    codes, nobody = codes.to(device), torch.full_like(codes, -1, device=device)
-    # with guidance, diffusers puts the unconditional half of the batch first
-    adapter.select(torch.cat([nobody, codes]) if guidance > 1.0 else codes)
-    return {
-        "prompt_embeds": adapter.text(features[row], codes),
-        "negative_prompt_embeds": adapter.text(features[torch.zeros_like(row)], nobody),
-    }
-
-
-def load_run(layout: Places, method: str, seed: int) -> Any:
-    """The pipeline of a finished run, on the accelerator where there is one.
-
-    Its U-Net holds the weights that ``generation.weights`` names (P7).
-
-    Raises
-    ------
-    InputError
-        The run isn't finished, or has not kept the weights that are asked for.
-    """
-    folder, weights = layout.run(method, seed), layout.settings.generation.weights
-    if not (folder / "run.json").is_file():
-        raise InputError(f"{folder}: no finished run of {method}, seed {seed}; run 03_train first")
-    place = folder / PIPELINES[weights]
-    if not place.is_dir():
-        raise InputError(f"{place}: this run kept no {weights} weights; remove it and train again")
-    return load_pipeline(place).to("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def generate(
-    settings: Settings,
-    layout: Places,
-    names: Sequence[str],
-    prompts: Sequence[str],
-    method: str,
-    seed: int,
-    split: str,
-    root: Path | None = None,
-) -> int:
-    """Write one PNG per name under ``layout.generated(method, seed)/<split>``; resumable.
-
-    Images that are there already are kept. The initial noise depends on the generation seed, the
-    training seed and the row's name: methods share it.
-
-    Parameters
-    ----------
-    settings, layout
-    names, prompts : sequences of str, length N
-        Row names (unique within the split) and what to ask for.
-    method : str
-    seed : int
-        Of the training run.
-    split : str
-        Folder name; "test" images are for quality, "train" images for classifiers.
-    root : Path, optional
-        Instead of ``layout.generated(method, seed)``: for some of a split's rows alone, whose
-        manifest must not replace the whole one. The noise is the same there.
-
-    Returns
-    -------
-    int
-        Images made in this call.
-    """
-    config, folder = settings.generation, (root or layout.generated(method, seed)) / split
-    seeds = [sample_seed(config.seed, f"{seed}/{split}/{name}") for name in names]
-    manifest = pd.DataFrame({"image": names, "prompt": prompts, "seed": seeds})
-    write_table(manifest, folder / "manifest.csv")
-    todo = [row for row, name in enumerate(names) if not (folder / f"{name}.png").is_file()]
-    if not todo:
-        return 0
-    pipeline = load_run(layout, method, seed)
-    label = f"{method}, seed {seed}, {split} prompts"
-    with tqdm(total=len(todo), desc=label, disable=None, mininterval=2.0) as bar:
-        for start in range(0, len(todo), config.batch):
-            rows = todo[start : start + config.batch]
-            images = sample(
-                pipeline,
-                [prompts[row] for row in rows],
-                [seeds[row] for row in rows],
-                steps=config.steps,
-                guidance=config.guidance,
-                scheduler=config.scheduler,
-            )
-            for row, image in zip(rows, images, strict=True):
-                with atomic_file(folder / f"{names[row]}.png") as temporary:
-                    Image.fromarray(image.transpose(1, 2, 0)).save(temporary, format="PNG")
-            bar.update(len(rows))
-    return len(todo)
-
-
-def load_generated(folder: Path, split: str, wanted: Sequence[str] = ()) -> np.ndarray:
-    """Images of :func:`generate`, in the order in which they were asked for.
-
-    Parameters
-    ----------
-    folder : Path
-    split : str
-    wanted : sequence of str, optional
-        Names that must be there, in this order; those of the manifest without them.
-
-    Returns
-    -------
-    uint8 [N, 3, H, W]
-
-    Raises
-    ------
-    InputError
-        No manifest, or images missing (count and first names) or unreadable.
-    """
-    names = read_table(folder / split / "manifest.csv", ("image",), dtype=str)["image"].tolist()
-    listed, names = set(names), list(wanted) or names
-    here = folder / split
-    missing = [n for n in names if n not in listed or not (here / f"{n}.png").is_file()]
-    if missing:
-        shown = ", ".join(missing[:3])
-        raise InputError(
-            f"{here}: {len(missing)} of {len(names)} generated images missing "
-            f"({shown}{', ...' if len(missing) > 3 else ''}); run 04_generate again"
-        )
-    images = []
-    for name in names:
-        path = folder / split / f"{name}.png"
-        try:
-            with Image.open(path) as opened:
-                images.append(np.asarray(opened.convert("RGB")).transpose(2, 0, 1))
-        except OSError as error:
-            raise InputError(f"{path}: not readable as a PNG image") from error
-    return np.stack(images)

@@ -1,122 +1,277 @@
-"""Networks and their images: the feature encoder, generated galleries, the blurred control.
-
-Each is made when it is missing and found again when it is there.
-"""
+"""From prompts and seeds to images: a batch of them, a resumable folder of them, a gallery."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFilter
+import pandas as pd
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from PIL import Image
+from tqdm.auto import tqdm
 
-from fairdiff_lib.classify.features import Extractor, make_extractor
-from fairdiff_lib.classify.fit import Classifier, fit_classifier
 from fairdiff_lib.data.assets import gallery_rows, usual_profile
-from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.disk.files import atomic_file, locked, read_json, write_json
-from fairdiff_lib.disk.places import Places
-from fairdiff_lib.model import pipeline as diffusion
-from fairdiff_lib.settings.options import Settings
-from fairdiff_lib.train.loop import fixed_threads
+from fairdiff_lib.disk.files import atomic_file, read_table, write_table
+from fairdiff_lib.model.loss import seed_for
+from fairdiff_lib.model.pipeline import adapter_of, embed_prompts, load_pipeline, to_images
+from fairdiff_lib.settings.errors import InputError, refuse_unknown
+from fairdiff_lib.study import Study
 
+SCHEDULERS: dict[str, Any] = {
+    "dpmsolver++": DPMSolverMultistepScheduler,
+    "ddim": DDIMScheduler,
+    "ddpm": DDPMScheduler,
+}
+PIPELINES = {"ema": "pipeline", "raw": "pipeline_raw"}  # of a run, by generation.weights
 SAMPLES = 5  # per row of the prompt gallery
-THREADS = 2  # that the encoder is trained on, on every machine
-BLUR = 1 / 32  # standard deviation of the blurred control, fraction of the image's side
 
 
-# -- the encoder -----------------------------------------------------------------------------
+def set_scheduler(pipeline: Any, name: str) -> None:
+    """Give the pipeline a sampler by name, with its own noise schedule kept."""
+    refuse_unknown("generation.scheduler", name, SCHEDULERS)
+    config = dict(pipeline.scheduler.config)
+    options = {"algorithm_type": "dpmsolver++"} if name == "dpmsolver++" else {}
+    pipeline.scheduler = SCHEDULERS[name].from_config(config, **options)
 
 
-def load_encoder(settings: Settings, layout: Places, cohort: Cohort) -> Classifier:
-    """The feature encoder, trained once on the real training split for its conditions.
-
-    One and the same for every method and seed. It never sees test images. Whichever job needs it
-    first makes it, alone and on ``THREADS`` threads: KID follows its rounding.
-    """
-    folder, notes = layout.features / "encoder", layout.features / "encoder-data.json"
-    heads = {c.name: c.levels for c in cohort.spec.conditions}
-
-    def found() -> bool:
-        trained = notes.is_file() and read_json(notes)["data_hash"] == cohort.data_hash
-        return trained and (folder / "config.json").is_file()
-
-    if not found():
-        with locked(layout.features / "encoder.lock"), fixed_threads(THREADS):
-            if not found():
-                _train_encoder(settings, layout, cohort, heads).save(folder)
-                write_json(notes, {"data_hash": cohort.data_hash})
-    return Classifier.load(folder, settings.encoder, heads)
-
-
-def _train_encoder(
-    settings: Settings, layout: Places, cohort: Cohort, heads: Mapping[str, Sequence[str]]
-) -> Classifier:
-    train, val = cohort.included().split("train"), cohort.included().split("val")
-    size = settings.model.image_size
-    return fit_classifier(
-        train.load_images(size),
-        train.condition_codes(),
-        heads,
-        val.load_images(size),
-        val.condition_codes(),
-        settings.encoder,
-        seed=0,
-        folder=layout.features / "work",
-    )
-
-
-def load_extractor(settings: Settings, encoder: Classifier) -> Extractor:
-    """The feature space that the audit's settings name."""
-    return make_extractor(settings.audit.features, settings.audit.features_revision, encoder)
-
-
-def blurred(images: np.ndarray) -> np.ndarray:
-    """Images after a Gaussian blur: a control that must score worse.  # uint8 [N, 3, H, W]"""
-    reach = BLUR * images.shape[-1]
-    done = [
-        np.asarray(Image.fromarray(np.moveaxis(x, 0, -1)).filter(ImageFilter.GaussianBlur(reach)))
-        for x in images
-    ]
-    return np.moveaxis(np.stack(done), -1, 1)
-
-
-def gallery_images(
-    settings: Settings, layout: Places, cohort: Cohort, method: str, seed: int
+@torch.no_grad()
+def sample(
+    pipeline: Any,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    steps: int,
+    guidance: float,
+    scheduler: str = "dpmsolver++",
 ) -> np.ndarray:
-    """Prompt gallery of a run: one condition changes at a time, a column keeps its noise.
+    """One image per prompt.
+
+    Parameters
+    ----------
+    pipeline : StableDiffusionPipeline
+    prompts : sequence of str, length N
+    seeds : sequence of int, length N
+        Of each sample's own generator.
+    steps : int
+        Denoising steps.
+    guidance : float
+        Classifier-free guidance scale; 1 = none.
+    scheduler : str
+        Key of :data:`SCHEDULERS`.
 
     Returns
     -------
-    uint8 [R, SAMPLES, 3, H, W]
-        In the order of :func:`gallery_rows`.
+    uint8 [N, 3, H, W]
     """
-    path = layout.generated(method, seed) / "gallery.npy"
-    if path.is_file():
-        found: np.ndarray = np.load(path, allow_pickle=False)
-        return found
-    profile, rows = usual_profile(cohort), gallery_rows(cohort)
-    prompts = [cohort.spec.prompt(profile | {name: level}) for name, level in rows]
-    seeds = [
-        diffusion.sample_seed(settings.generation.seed, f"gallery-{j}") for j in range(SAMPLES)
-    ]
-    pipeline = diffusion.load_run(layout, method, seed)
-    images = np.stack([sample_row(pipeline, prompt, seeds, settings) for prompt in prompts])
-    with atomic_file(path) as temporary, temporary.open("wb") as stream:
-        np.save(stream, images, allow_pickle=False)
-    return images
+    set_scheduler(pipeline, scheduler)
+    generators = [torch.Generator("cpu").manual_seed(s) for s in seeds]
+    size = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    output = pipeline(
+        **_asked(pipeline, prompts, guidance),
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        generator=generators,
+        height=size,
+        width=size,
+        output_type="pt",
+    )
+    return to_images(output.images * 2.0 - 1.0)
 
 
-def sample_row(
-    pipeline: object, prompt: str, seeds: Sequence[int], settings: Settings
+def _asked(pipeline: Any, prompts: Sequence[str], guidance: float) -> dict[str, Any]:
+    """The pipeline's arguments for prompts: themselves, or what an adapter makes of them."""
+    adapter = adapter_of(pipeline)
+    if adapter is None:
+        return {"prompt": list(prompts)}
+    device = pipeline.unet.device
+    adapter.to(device)
+    shown, codes = adapter.look_up(prompts)
+    features, row = (part.to(device) for part in embed_prompts(pipeline, shown))
+    codes, nobody = codes.to(device), torch.full_like(codes, -1, device=device)
+    # with guidance, diffusers puts the unconditional half of the batch first
+    adapter.select(torch.cat([nobody, codes]) if guidance > 1.0 else codes)
+    return {
+        "prompt_embeds": adapter.text(features[row], codes),
+        "negative_prompt_embeds": adapter.text(features[torch.zeros_like(row)], nobody),
+    }
+
+
+def sample_as_set(
+    study: Study, pipeline: Any, prompts: Sequence[str], seeds: Sequence[int]
 ) -> np.ndarray:
-    """One image per seed for one prompt.  # uint8 [S, 3, H, W]"""
-    own = settings.generation
-    return diffusion.sample(
+    """:func:`sample` with the study's own steps, guidance and scheduler."""
+    own = study.settings.generation
+    return sample(
         pipeline,
-        [prompt] * len(seeds),
+        prompts,
         seeds,
         steps=own.steps,
         guidance=own.guidance,
         scheduler=own.scheduler,
     )
+
+
+# -- the images of a run ---------------------------------------------------------------------
+
+
+def load_run(study: Study, method: str, seed: int) -> Any:
+    """The pipeline of a finished run, on the accelerator where there is one.
+
+    Its U-Net holds the weights that ``generation.weights`` names (P7).
+
+    Raises
+    ------
+    InputError
+        The run isn't finished, or has not kept the weights that are asked for.
+    """
+    folder, weights = study.places.run(method, seed), study.settings.generation.weights
+    if not (folder / "run.json").is_file():
+        raise InputError(f"{folder}: no finished run of {method}, seed {seed}; run 03_train first")
+    place = folder / PIPELINES[weights]
+    if not place.is_dir():
+        raise InputError(f"{place}: this run kept no {weights} weights; remove it and train again")
+    return load_pipeline(place).to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def image_seed(study: Study, seed: int, split: str, name: str) -> int:
+    """Seed of an image's first noise: methods share it, other images and batches don't matter."""
+    return seed_for(study.settings.generation.seed, seed, split, name)
+
+
+def generate(
+    study: Study,
+    names: Sequence[str],
+    prompts: Sequence[str],
+    method: str,
+    seed: int,
+    split: str,
+    root: Path | None = None,
+) -> int:
+    """Write one PNG per name under ``places.generated(method, seed)/<split>``; resumable.
+
+    Images that are there already are kept.
+
+    Parameters
+    ----------
+    study : Study
+    names, prompts : sequences of str, length N
+        Row names (unique within the split) and what to ask for.
+    method : str
+    seed : int
+        Of the training run.
+    split : str
+        Folder name; "test" images are for quality, "train" images for classifiers.
+    root : Path, optional
+        Instead of ``places.generated(method, seed)``: for some of a split's rows alone, whose
+        manifest must not replace the whole one. The noise is the same there.
+
+    Returns
+    -------
+    int
+        Images made in this call.
+    """
+    folder = (root or study.places.generated(method, seed)) / split
+    seeds = [image_seed(study, seed, split, name) for name in names]
+    write_table(
+        pd.DataFrame({"image": names, "prompt": prompts, "seed": seeds}), folder / "manifest.csv"
+    )
+    todo = [row for row, name in enumerate(names) if not (folder / f"{name}.png").is_file()]
+    if not todo:
+        return 0
+    pipeline, batch = load_run(study, method, seed), study.settings.generation.batch
+    label = f"{method}, seed {seed}, {split} prompts"
+    with tqdm(total=len(todo), desc=label, disable=None, mininterval=2.0) as bar:
+        for start in range(0, len(todo), batch):
+            rows = todo[start : start + batch]
+            own = [prompts[row] for row in rows], [seeds[row] for row in rows]
+            for row, image in zip(rows, sample_as_set(study, pipeline, *own), strict=True):
+                with atomic_file(folder / f"{names[row]}.png") as temporary:
+                    Image.fromarray(image.transpose(1, 2, 0)).save(temporary, format="PNG")
+            bar.update(len(rows))
+    return len(todo)
+
+
+def generate_run(study: Study, method: str, seed: int) -> pd.DataFrame:
+    """Images for the test and the training prompts, and the prompt gallery; resumable.
+
+    Returns
+    -------
+    DataFrame
+        split, images, new (made in this call), seconds.
+    """
+    rows = []
+    for split in ("test", "train"):
+        table, started = study.cohort.included().split(split).table, time.perf_counter()
+        asked = table["image"].tolist(), table["prompt"].tolist()
+        new = generate(study, *asked, method, seed, split)
+        seconds = time.perf_counter() - started
+        rows.append({"split": split, "images": len(table), "new": new, "seconds": seconds})
+    gallery_images(study, method, seed)
+    return pd.DataFrame(rows)
+
+
+def load_generated(folder: Path, split: str, wanted: Sequence[str] = ()) -> np.ndarray:
+    """Images of :func:`generate`, in the order in which they were asked for.
+
+    Parameters
+    ----------
+    folder : Path
+    split : str
+    wanted : sequence of str, optional
+        Names that must be there, in this order; those of the manifest without them.
+
+    Returns
+    -------
+    uint8 [N, 3, H, W]
+
+    Raises
+    ------
+    InputError
+        No manifest, or images missing (count and first names) or unreadable.
+    """
+    here = folder / split
+    listed = read_table(here / "manifest.csv", ("image",), dtype=str)["image"].tolist()
+    known, names = set(listed), list(wanted) or listed
+    missing = [n for n in names if n not in known or not (here / f"{n}.png").is_file()]
+    if missing:
+        shown = ", ".join(missing[:3])
+        raise InputError(
+            f"{here}: {len(missing)} of {len(names)} generated images missing "
+            f"({shown}{', ...' if len(missing) > 3 else ''}); run 04_generate again"
+        )
+    images = []
+    for name in names:
+        path = here / f"{name}.png"
+        try:
+            with Image.open(path) as opened:
+                images.append(np.asarray(opened.convert("RGB")).transpose(2, 0, 1))
+        except OSError as error:
+            raise InputError(f"{path}: not readable as a PNG image") from error
+    return np.stack(images)
+
+
+def gallery_images(study: Study, method: str, seed: int) -> np.ndarray:
+    """Prompt gallery of a run: one condition changes at a time, a column keeps its noise.
+
+    Returns
+    -------
+    uint8 [R, SAMPLES, 3, H, W]
+        In the order of ``assets.gallery_rows``.
+    """
+    path = study.places.generated(method, seed) / "gallery.npy"
+    if path.is_file():
+        found: np.ndarray = np.load(path, allow_pickle=False)
+        return found
+    profile, spec = usual_profile(study.cohort), study.cohort.spec
+    prompts = [spec.prompt(profile | {name: level}) for name, level in gallery_rows(study.cohort)]
+    seeds = [seed_for(study.settings.generation.seed, f"gallery-{j}") for j in range(SAMPLES)]
+    pipeline = load_run(study, method, seed)
+    rows = [sample_as_set(study, pipeline, [prompt] * SAMPLES, seeds) for prompt in prompts]
+    images = np.stack(rows)
+    with atomic_file(path) as temporary, temporary.open("wb") as stream:
+        np.save(stream, images, allow_pickle=False)
+    return images

@@ -12,8 +12,8 @@ from scipy import stats
 from torch import Tensor
 
 from fairdiff_lib.audit.seeds import t_interval
-from fairdiff_lib.methods.groups import generator_for
 from fairdiff_lib.methods.optimiser import SigmaPath
+from fairdiff_lib.model.loss import generator_for
 from fairdiff_lib.settings.methods import CORRECTED, P_AS_RELEASED, P_CORRECTED
 from fairdiff_lib.settings.options import MitigationConfig
 

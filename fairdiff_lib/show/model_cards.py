@@ -42,14 +42,9 @@ DEPARTURES = (
 def publish_model_card(
     settings: Settings, layout: Places, cohort: Cohort, method: str, seed: int
 ) -> str:
-    """Copy a finished run's card to the study's figures; a line that says where it lies.
-
-    A run that was finished before there were cards gets its own from its run.json.
-    """
+    """Write a finished run's card beside it and to the study's figures; says where it lies."""
     folder = layout.base if method == "base" else layout.run(method, seed)
-    card = folder / CARD
-    if not card.is_file():
-        write_model_card(folder, settings, cohort, method)
+    card = write_model_card(folder, settings, cohort, method)
     name = "model_base.md" if method == "base" else f"model_{method}_seed{seed}.md"
     return _published(card, layout, name)
 

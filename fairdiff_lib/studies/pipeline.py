@@ -5,9 +5,7 @@ The notebooks call these, print what they return, and draw it.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,88 +33,12 @@ from fairdiff_lib.classify.runs import (
 from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk import tables
-from fairdiff_lib.disk.files import locked, read_json
+from fairdiff_lib.disk.files import read_json
 from fairdiff_lib.disk.places import Places
-from fairdiff_lib.model import pipeline as diffusion
-from fairdiff_lib.model import sample as imaging
+from fairdiff_lib.model.sample import gallery_images, load_generated
 from fairdiff_lib.settings.options import Settings
-from fairdiff_lib.studies.verdict.protocol import write_protocol
-from fairdiff_lib.train import runs as training
-from fairdiff_lib.train.loop import process_count
-
-# -- 03 and 04: training and generation ------------------------------------------------------
-
-
-def train(
-    settings: Settings, layout: Places, cohort: Cohort, method: str, seed: int
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Train the base or fine-tune by a method, unless it is done; its history and run.json.
-
-    Parameters
-    ----------
-    method : str
-        ``base``, or a method that starts from it. The base is made where it is missing.
-    seed : int
-        Not used by the base.
-    """
-    folder = layout.base if method == "base" else layout.run(method, seed)
-    for place in dict.fromkeys((layout.base, folder)):
-        if _finished(place, cohort):
-            continue
-        with _alone(place):
-            if _finished(place, cohort):
-                continue
-            if place == layout.base:
-                training.train_base(settings, layout, cohort)
-            else:
-                training.train_method(settings, layout, cohort, method, seed)
-    history = training.read_history([folder]).assign(dataset=settings.dataset)
-    return history, read_json(folder / "run.json")
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other jobs out of a run's folder: an arm of the ablation may be a run of the study.
-
-    Processes that train together are one job, and are started by hand (:mod:`distributed`).
-    """
-    if process_count() > 1:
-        yield
-        return
-    with locked(folder.with_name(f"{folder.name}.lock")):
-        yield
-
-
-def _finished(folder: Path, cohort: Cohort) -> bool:
-    path = folder / "run.json"
-    return path.is_file() and read_json(path)["stamp"]["data_hash"] == cohort.data_hash
-
-
-def generate(
-    settings: Settings, layout: Places, cohort: Cohort, method: str, seed: int
-) -> pd.DataFrame:
-    """Images for the test and the training prompts, and the prompt gallery.
-
-    The protocol is written first, if it isn't there.
-
-    Returns
-    -------
-    DataFrame
-        split, images, seconds, images_per_second (NaN where they were there already).
-    """
-    write_protocol(settings, layout, cohort)
-    rows = []
-    for split in ("test", "train"):
-        own, started = cohort.included().split(split), time.perf_counter()
-        count = diffusion.generate(
-            settings, layout, own.table["image"].tolist(), own.table["prompt"].tolist(),
-            method, seed, split,
-        )  # fmt: skip
-        seconds = time.perf_counter() - started
-        rows.append({"split": split, "images": len(own), "new": count, "seconds": seconds})
-    imaging.gallery_images(settings, layout, cohort, method, seed)
-    return pd.DataFrame(rows)
-
+from fairdiff_lib.study import Study
+from fairdiff_lib.train.runs import read_history
 
 # -- 04 and 05: what people look at ----------------------------------------------------------
 
@@ -129,7 +51,7 @@ def collect_examples(
     test = cohort.included().split("test")
     images = {"real": test.load_images(settings.model.image_size, rows)}
     for method in methods:
-        made = diffusion.load_generated(layout.generated(method, seed), "test")
+        made = load_generated(layout.generated(method, seed), "test")
         images[method] = made[rows]
     return images, names
 
@@ -138,9 +60,7 @@ def collect_gallery(
     settings: Settings, layout: Places, cohort: Cohort, seed: int, methods: Sequence[str]
 ) -> dict[str, Any]:
     """F6's images by method; the rows are ``assets.gallery_rows``."""
-    return {
-        method: imaging.gallery_images(settings, layout, cohort, method, seed) for method in methods
-    }
+    return {method: gallery_images(Study(settings, layout), method, seed) for method in methods}
 
 
 # -- 06: what the optimiser did --------------------------------------------------------------
@@ -168,7 +88,7 @@ def collect_perturbation(
     parts, rows = [], []
     for label, folder in named:
         run = read_json(folder / "run.json")
-        own = training.read_history([folder]).assign(method=label, dataset=dataset)
+        own = read_history([folder]).assign(method=label, dataset=dataset)
         parts.append(own)
         whole = own[own["attribute"] == ""].sort_values("step")
         proposals = whole.loc[whole["quantity"] == "acquisition", "value"]

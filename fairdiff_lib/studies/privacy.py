@@ -15,16 +15,18 @@ from fairdiff_lib.audit.contrasts import EXPLORATORY
 from fairdiff_lib.audit.estimate import Floats, Groups, group_units
 from fairdiff_lib.audit.memory import NEARER, Pool, nearer_metric
 from fairdiff_lib.audit.seeds import SEED_INTERVAL
-from fairdiff_lib.classify.runs import REAL
+from fairdiff_lib.classify.runs import REAL, load_encoder
 from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk.places import Places
-from fairdiff_lib.model import pipeline as diffusion
-from fairdiff_lib.model import sample as imaging
+from fairdiff_lib.model.loss import denoising_losses_at
+from fairdiff_lib.model.pipeline import load_pipeline, mean_latents
+from fairdiff_lib.model.sample import load_generated, load_run
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.studies.harm.tables import Tables, finish
 from fairdiff_lib.studies.quality import Space, feature_spaces
+from fairdiff_lib.study import Study
 
 NEAREST = (NEARER,)  # metrics of the first audit, then of the second
 ATTACK = (memory.AUC, memory.FOUND, memory.ALARMED, memory.ADVANTAGE)
@@ -83,7 +85,7 @@ def collect_privacy(settings: Settings, layout: Places, cohort: Cohort) -> Table
         parts += [labelled(share_rows(one), labels) for one in control]
     for method, seed in assets.runs_of(settings):
         labels = {"dataset": settings.dataset, "method": method, "seed": seed}
-        images = diffusion.load_generated(layout.generated(method, seed), "test")
+        images = load_generated(layout.generated(method, seed), "test")
         made = [space.of(images) for space, _, _ in known.spaces]
         found = [*nearest_audits(known, made), *attack(known, layout, method, seed).values()]
         for one in found:
@@ -132,19 +134,19 @@ def read_known(settings: Settings, layout: Places, cohort: Cohort) -> Known:
     attributes = assets.attribute_levels(cohort)
     parts = {name: kept.split(name) for name in SPLITS}
     images = {name: part.load_images(size) for name, part in parts.items()}
-    encoder = imaging.load_encoder(settings, layout, cohort)
+    encoder = load_encoder(settings, layout, cohort)
     spaces: list[tuple[Space, Pool, Pool]] = []
     for space in feature_spaces(settings, layout, encoder, images["train"], images["test"]):
         held = np.concatenate([space.of(images["val"]), space.test])
         train = _pool(parts, ("train",), space.train, list(attributes))
         spaces.append((space, train, _pool(parts, ("val", "test"), held, list(attributes))))
-    base = diffusion.load_pipeline(layout.base / "pipeline")  # every run keeps its VAE
+    base = load_pipeline(layout.base / "pipeline")  # every run keeps its VAE
     whole = pd.concat([part.table for part in parts.values()], ignore_index=True)
     return Known(
         settings,
         Cohort(cohort.spec, whole, cohort.root, cohort.data_hash),
         tuple(spaces),
-        diffusion.mean_latents(base, np.concatenate(list(images.values()))),
+        mean_latents(base, np.concatenate(list(images.values()))),
         group_units(parts["test"].table, attributes),
         group_units(whole, attributes),
     )
@@ -195,8 +197,8 @@ def attack(known: Known, layout: Places, method: str, seed: int) -> dict[str, Au
     The noise of an image is the same for every run, so that runs are compared on equal terms.
     """
     own, table = known.settings, known.cohort.table
-    losses = diffusion.denoising_losses_at(
-        diffusion.load_run(layout, method, seed),
+    losses = denoising_losses_at(
+        load_run(Study(own, layout), method, seed),
         known.latents,
         table["prompt"].tolist(),
         table["image"].tolist(),

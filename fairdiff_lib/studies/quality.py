@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image, ImageFilter
 
 from fairdiff_lib.audit.audit import (
     Audit,
@@ -27,12 +28,14 @@ from fairdiff_lib.audit.seeds import over_seeds
 from fairdiff_lib.audit.shrinkage import crossed
 from fairdiff_lib.classify.features import Extractor, Scale, extract, make_extractor
 from fairdiff_lib.classify.fit import Classifier
+from fairdiff_lib.classify.runs import load_encoder, load_extractor
 from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk import tables
 from fairdiff_lib.disk.places import Places
-from fairdiff_lib.model import pipeline as diffusion
-from fairdiff_lib.model import sample as imaging
+from fairdiff_lib.model.loss import denoising_losses_at
+from fairdiff_lib.model.pipeline import load_pipeline, mean_latents, reconstruct
+from fairdiff_lib.model.sample import load_generated, load_run
 from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.sim.simulators import Ruler, ruler_for
 from fairdiff_lib.studies.audit_tables import (
@@ -45,6 +48,9 @@ from fairdiff_lib.studies.audit_tables import (
     with_means,
 )
 from fairdiff_lib.studies.verdict.protocol import Protocol
+from fairdiff_lib.study import Study
+
+BLUR = 1 / 32  # standard deviation of the blurred control, fraction of the image's side
 
 
 @dataclass(frozen=True)
@@ -118,7 +124,7 @@ def feature_spaces(
 ) -> tuple[Space, ...]:
     """The primary feature space, then the sensitivity's where there is one."""
     own = settings.audit
-    extractors = [imaging.load_extractor(settings, encoder)]
+    extractors = [load_extractor(settings, encoder)]
     if own.sensitivity not in ("", own.features):
         extractors.append(make_extractor(own.sensitivity, own.sensitivity_revision, encoder))
     cache = layout.features / "cache"
@@ -165,7 +171,7 @@ class Fixed:
 
 def fix(settings: Settings, layout: Places, cohort: Cohort, rule: Protocol) -> Fixed:
     """Encoder, feature spaces and groups of a study: found again, or made from real images."""
-    encoder = imaging.load_encoder(settings, layout, cohort)
+    encoder = load_encoder(settings, layout, cohort)
     kept, size, own = cohort.included(), settings.model.image_size, settings.audit
     images = [kept.split(name).load_images(size) for name in ("train", "test")]
     spaces = feature_spaces(settings, layout, encoder, *images)
@@ -173,28 +179,38 @@ def fix(settings: Settings, layout: Places, cohort: Cohort, rule: Protocol) -> F
     crossing: dict[str, list[str]] = {}
     if len(assets.attribute_levels(cohort)) > 1:
         test, crossing = crossed(test, assets.attribute_levels(cohort))
-    base = diffusion.load_pipeline(layout.base / "pipeline")  # every run keeps its VAE
+    base = load_pipeline(layout.base / "pipeline")  # every run keeps its VAE
     return Fixed(
         settings,
         cohort,
         rule,
         encoder,
         spaces,
-        spaces[0].of(imaging.blurred(images[1])),
+        spaces[0].of(blurred(images[1])),
         test,
         group_units(test, {**assets.all_levels(cohort), **crossing}),
         crossing,
         encoder.predict(images[1]),
-        diffusion.mean_latents(base, images[1]) if own.loss_timesteps else None,
+        mean_latents(base, images[1]) if own.loss_timesteps else None,
         _reconstruction(base, cohort, images[1], ruler_for(settings.dataset)),
     )
+
+
+def blurred(images: Any) -> Any:
+    """Images after a Gaussian blur: a control that must score worse.  # uint8 [N, 3, H, W]"""
+    reach = BLUR * images.shape[-1]
+    done = [
+        np.asarray(Image.fromarray(np.moveaxis(x, 0, -1)).filter(ImageFilter.GaussianBlur(reach)))
+        for x in images
+    ]
+    return np.moveaxis(np.stack(done), -1, 1)
 
 
 def _reconstruction(base: Any, cohort: Cohort, test_images: Any, ruler: Ruler | None) -> Any:
     """(ruler, measured, true) of simulated test images after the VAE; None of real ones."""
     if ruler is None:
         return None
-    seen = diffusion.reconstruct(base.vae, test_images)
+    seen = reconstruct(base.vae, test_images)
     names = cohort.included().split("test").table["image"].tolist()
     return ruler, ruler.measure(seen), ruler.truth(cohort.root, names)
 
@@ -291,8 +307,8 @@ def denoising_losses(fixed: Fixed, layout: Places, method: str, seed: int) -> Fl
         return None
     table = fixed.cohort.included().split("test").table
     names, prompts = table["image"].tolist(), table["prompt"].tolist()
-    pipeline = diffusion.load_run(layout, method, seed)
-    losses = diffusion.denoising_losses_at(pipeline, latents, prompts, names, steps, seed=0)
+    pipeline = load_run(Study(fixed.settings, layout), method, seed)
+    losses = denoising_losses_at(pipeline, latents, prompts, names, steps, seed=0)
     return np.asarray(losses.mean(dim=1).numpy(), dtype=np.float64)
 
 
@@ -342,7 +358,7 @@ def collect_quality(
     audits: dict[Run, list[Audit]] = {}
     for run in assets.runs_of(settings):
         labels = {"dataset": settings.dataset, "method": run[0], "seed": run[1]}
-        images = diffusion.load_generated(layout.generated(*run), "test")
+        images = load_generated(layout.generated(*run), "test")
         made = [space.of(images) for space in fixed.spaces]
         checks.append(run_gates(fixed, images, made[0], labels))
         audits[run] = run_audits(fixed, made, denoising_losses(fixed, layout, *run))

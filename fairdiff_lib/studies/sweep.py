@@ -18,17 +18,18 @@ from tqdm.auto import tqdm
 from fairdiff_lib.audit.audit import Audit, audit, contrast_table, kid_metric, labelled
 from fairdiff_lib.audit.contrasts import EXPLORATORY
 from fairdiff_lib.audit.estimate import Ints, group_units
+from fairdiff_lib.classify.runs import load_encoder
 from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk import tables
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.methods.groups import balanced_rows
-from fairdiff_lib.model import pipeline as diffusion
-from fairdiff_lib.model import sample as imaging
+from fairdiff_lib.model.sample import generate, load_generated
 from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.studies.harm.shown import change
 from fairdiff_lib.studies.quality import Space, feature_spaces
 from fairdiff_lib.studies.sweep_cells import Cell, cells_of, check_cells, own_cell
+from fairdiff_lib.study import Study
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,12 @@ def make_cell(settings: Settings, layout: Places, prompts: Cohort, cell: Cell) -
     method, seed = settings.sweep.method, settings.seeds[0]
     own = replace(settings, generation=cell.of(settings.generation))
     names = prompts.table["image"].tolist()
-    place = replace(layout, settings=own).sweep(method, seed)
+    study = Study(own, replace(layout, settings=own))
+    place = study.places.sweep(method, seed)
     # the split is part of what the noise is drawn from: as of 04's test images
     asked = prompts.table["prompt"].tolist()
-    diffusion.generate(own, layout, names, asked, method, seed, "test", place)
-    return diffusion.load_generated(place, "test", names)
+    generate(study, names, asked, method, seed, "test", place)
+    return load_generated(place, "test", names)
 
 
 def collect_sweep(settings: Settings, layout: Places, cohort: Cohort) -> SweepResult:
@@ -98,7 +100,7 @@ def collect_sweep(settings: Settings, layout: Places, cohort: Cohort) -> SweepRe
     prompts = kept.split("test").take(rows)
     size = settings.model.image_size
     images = [kept.split(name).load_images(size) for name in ("train", "test")]
-    encoder = imaging.load_encoder(settings, layout, cohort)
+    encoder = load_encoder(settings, layout, cohort)
     spaces = tuple(
         replace(space, test=space.test[rows])
         for space in feature_spaces(settings, layout, encoder, *images)

@@ -2,13 +2,13 @@
 
 On one machine with four GPUs
 
-    torchrun --nproc_per_node 4 -m fairdiff_lib.train.__main__ fairdiffusion 0 preset=paper \\
+    torchrun --nproc_per_node 4 -m fairdiff_lib.train fairdiffusion 0 preset=paper \\
         dataset=fairgenmed model.revision=COMMIT
 
 and on two machines that share the project's folder, the same on each but for ``--node_rank``
 
     torchrun --nnodes 2 --node_rank 0 --nproc_per_node 4 --master_addr HOST --master_port 29500 \\
-        -m fairdiff_lib.train.__main__ fairdiffusion 0 preset=paper dataset=fairgenmed
+        -m fairdiff_lib.train fairdiffusion 0 preset=paper dataset=fairgenmed
 
 A step's batch is cut into equal parts, so ``training.batch`` (or ``training.micro_batch``) must be
 a multiple of the number of processes; the weights are those of one process but for rounding. The
@@ -21,15 +21,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from fairdiff_lib.data.assets import load_cohort
-from fairdiff_lib.disk.places import Places
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
 from fairdiff_lib.settings.methods import METHODS
-from fairdiff_lib.settings.options import load_settings, parse_overrides
-from fairdiff_lib.studies import pipeline
-from fairdiff_lib.train import loop
+from fairdiff_lib.settings.options import parse_overrides
+from fairdiff_lib.study import Study
+from fairdiff_lib.train import loop, runs
 
-PLACES = ("data_root", "runs_root")
+OPENED = ("preset", "dataset", "data_root", "runs_root")  # all else is a setting
 
 
 def train(arguments: Sequence[str]) -> str:
@@ -49,15 +47,14 @@ def train(arguments: Sequence[str]) -> str:
     if len(arguments) < 2 or not arguments[1].isdecimal():
         raise InputError("expected METHOD SEED [NAME=VALUE ...], as fairdiffusion 0 preset=paper")
     method, seed = arguments[0], int(arguments[1])
-    refuse_unknown("method", method, (*METHODS, "base"))
+    refuse_unknown("method", method, (*METHODS, runs.BASE))
     given = parse_overrides(" ".join(arguments[2:]))
-    preset, dataset = given.pop("preset", "quick"), given.pop("dataset", "fairgenmed_simulated")
-    places = {name: given.pop(name) for name in PLACES if name in given}
-    settings = load_settings(preset, dataset, given)
-    layout = Places(settings, **places)
+    named = {name: given.pop(name) for name in OPENED if name in given}
+    overrides = " ".join(f"{name}={value}" for name, value in given.items())
+    study = Study.open(**named, overrides=overrides)
     with loop.first_process_first():
-        cohort = load_cohort(settings, layout)
-    _, run = pipeline.train(settings, layout, cohort, method, seed)
+        assert study.cohort is not None  # read, or drawn, once and kept on disk
+    run = runs.train(study, method, seed).facts
     return f"{method}, seed {seed}: trained on {run['processes']} processes, {run['seconds']:.0f} s"
 
 

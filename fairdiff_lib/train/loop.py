@@ -31,11 +31,13 @@ from tqdm.auto import tqdm
 
 from fairdiff_lib.disk.files import atomic_folder, read_json, read_table, write_json, write_table
 from fairdiff_lib.methods.base import Mitigation
-from fairdiff_lib.methods.groups import generator_for, group_means, level_sums
+from fairdiff_lib.methods.groups import group_means, level_sums
+from fairdiff_lib.model.loss import generator_for
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import LoopConfig, as_dict, without_later
 
 HISTORY_COLUMNS = ("step", "quantity", "attribute", "level", "value")
+FIRST_STEPS = 5  # whose losses are kept one by one
 
 
 class Objective(Protocol):
@@ -67,6 +69,7 @@ class FitResult:
     optimiser_seconds: float  # of the mitigation's own optimiser
     measure_seconds: float  # of its measurements on held-out rows
     processes: int
+    first_losses: list[float]  # of the first steps, unweighted batch means
 
 
 # -- the loop --------------------------------------------------------------------------------
@@ -202,7 +205,7 @@ def fit(
         bar.update()
         if after_step is not None:
             after_step(step + 1, objective.module)
-        if (step + 1) % loop.checkpoint_every == 0 or step + 1 == loop.steps:
+        if (step + 1) % loop.checkpoint_every == 0 and step + 1 < loop.steps:
             run.save(step + 1)
     bar.close()
     run.tick()
@@ -214,6 +217,7 @@ def fit(
         run.optimiser_seconds,
         run.measure_seconds,
         accelerator.num_processes,
+        run.first_losses,
     )
 
 
@@ -311,6 +315,7 @@ class _Run:
     def __post_init__(self) -> None:
         self.rows: list[tuple[Any, ...]] = []
         self.pending: dict[str, list[float]] = {}  # per quantity, since the last row
+        self.first_losses: list[float] = []
         self.seconds = 0.0
         self.optimiser_seconds = 0.0
         self.measure_seconds = 0.0
@@ -349,6 +354,8 @@ class _Run:
         each score that the optimiser was given, so that its surrogate can be fitted again.
         """
         self.note("loss", float(losses.mean()))
+        if step < FIRST_STEPS:
+            self.first_losses.append(self.pending["loss"][-1])
         sigma = self.mitigation.scales() if self.mitigation else None
         if sigma is not None:  # the one that set this step's weights
             self._log_sigma(step + 1, sigma)
@@ -426,6 +433,7 @@ class _Run:
                     "identity": self.identity,
                     "mitigation": states,
                     "pending": self.pending,
+                    "first_losses": self.first_losses,
                     "seconds": self.seconds,
                     "optimiser_seconds": self.optimiser_seconds,
                     "measure_seconds": self.measure_seconds,
@@ -442,7 +450,7 @@ class _Run:
             return 0
         newest = found[-1]
         run = read_json(newest / "run.json")
-        refuse_other(newest, run["identity"], self.identity)
+        refuse_other_run(newest, run["identity"], self.identity)
         self.module.load_state_dict(load_file(newest / "module.safetensors"))
         state = torch.load(newest / "optimiser.pt", weights_only=True, map_location="cpu")
         self.optimiser.load_state_dict(state["optimiser"])
@@ -457,7 +465,7 @@ class _Run:
         history = read_table(newest / "history.csv", HISTORY_COLUMNS, keep_default_na=False)
         history["value"] = pd.to_numeric(history["value"], errors="coerce")
         self.rows = list(history.itertuples(index=False, name=None))
-        self.pending = dict(run["pending"])
+        self.pending, self.first_losses = dict(run["pending"]), list(run["first_losses"])
         self.seconds, self.optimiser_seconds = run["seconds"], run["optimiser_seconds"]
         self.measure_seconds = run["measure_seconds"]
         return int(run["step"])
@@ -486,7 +494,7 @@ def adam_scale(optimiser: Any) -> float:
     return total / count if count else float("nan")
 
 
-def refuse_other(place: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+def refuse_other_run(place: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Raise unless a checkpoint's identity equals the run's, naming the first field that differs.
 
     Raises
@@ -496,7 +504,7 @@ def refuse_other(place: Path, found: Mapping[str, Any], expected: Mapping[str, A
     for key in sorted(set(found) | set(expected)):
         a, b = found.get(key), expected.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            refuse_other(place, a, b)
+            refuse_other_run(place, a, b)
         elif a != b:
             raise InputError(
                 f"{place}: checkpoint of another configuration: {key} is {a!r} there, {b!r} here"

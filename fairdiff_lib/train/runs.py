@@ -1,17 +1,20 @@
-"""What is trained: three objectives, the base of a dataset, and every method's run from it."""
+"""What is trained: three objectives, the base of a data set, and every method's run from it.
+
+:func:`train` finds a finished run again, goes on with a killed one, and makes what is missing.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import resource
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,23 +23,92 @@ from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fairdiff_lib.disk.files import atomic_file, read_json, read_table, write_json, write_table
-from fairdiff_lib.disk.places import Places
+from fairdiff_lib.disk.files import (
+    atomic_file,
+    locked,
+    read_json,
+    read_table,
+    write_json,
+    write_table,
+)
 from fairdiff_lib.disk.stamps import make_stamp
 from fairdiff_lib.methods.base import Mitigation, make_mitigation
-from fairdiff_lib.model import pipeline as diffusion
-from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.model.loss import denoising_loss, generator_for, training_scheduler
+from fairdiff_lib.model.pipeline import (
+    build_pipeline,
+    conditioning,
+    encode_images,
+    load_pipeline,
+    save_pipeline,
+    set_image_size,
+    to_model,
+    tokenize,
+)
+from fairdiff_lib.model.sample import PIPELINES
+from fairdiff_lib.settings.errors import InputError, refuse_unknown
 from fairdiff_lib.settings.methods import METHODS, source_runs
-from fairdiff_lib.settings.options import LoopConfig, Settings, as_dict
-from fairdiff_lib.show.model_cards import write_model_card
+from fairdiff_lib.settings.options import LoopConfig, as_dict
+from fairdiff_lib.study import Study
 from fairdiff_lib.train.loop import (
     HISTORY_COLUMNS,
     FitResult,
+    batch_rows,
     first_only,
     fit,
     has_gpu,
+    process_count,
     process_rank,
 )
+
+BASE = "base"  # no method: what all of them start from
+
+
+class Run(NamedTuple):
+    """A finished run."""
+
+    history: pd.DataFrame  # dataset, method, seed, stage, step, quantity, attribute, level, value
+    facts: dict[str, Any]  # run.json: what it was, what it cost, the losses of its first steps
+
+
+def train(study: Study, method: str, seed: int) -> Run:
+    """Train the base, or fine-tune it by a method, unless that is done.
+
+    Parameters
+    ----------
+    study : Study
+    method : str
+        ``base``, or a method that starts from it. The base is made where it is missing.
+    seed : int
+        Of order, noise and timesteps, the same for every method; not used by the base.
+
+    Raises
+    ------
+    InputError
+        An unknown method, or one that reads runs which are not finished.
+    """
+    refuse_unknown("method", method, (*METHODS, BASE))
+    folder = study.places.base if method == BASE else study.places.run(method, seed)
+    for place in dict.fromkeys((study.places.base, folder)):
+        if _is_finished(place, study):
+            continue
+        # an arm of the ablation may be a run of the study: two jobs, one folder. Processes that
+        # train together are one job
+        lock = place.with_name(f"{place.name}.lock")
+        with nullcontext() if process_count() > 1 else locked(lock):
+            if _is_finished(place, study):
+                continue
+            if place == study.places.base:
+                train_base(study)
+            else:
+                train_method(study, method, seed)
+    history = read_history([folder]).assign(dataset=study.settings.dataset)
+    return Run(history, read_json(folder / "run.json"))
+
+
+def _is_finished(folder: Path, study: Study) -> bool:
+    path = folder / "run.json"
+    return path.is_file() and read_json(path)["stamp"]["data_hash"] == study.cohort.data_hash
+
 
 # -- objectives ------------------------------------------------------------------------------
 
@@ -74,9 +146,9 @@ class AutoencoderObjective:
     def loss(
         self, module: nn.Module, rows: Tensor, part: slice, generator: torch.Generator
     ) -> Tensor:
-        """See :class:`Objective`."""
+        """See :class:`loop.Objective`."""
         device = next(module.parameters()).device
-        pixels = diffusion.to_model(self.images[rows[part].numpy()]).to(device)
+        pixels = to_model(self.images[rows[part].numpy()]).to(device)
         noise = torch.randn((len(rows), *self.latent_shape), generator=generator)[part]
         output, kl = module(pixels, noise.to(device))
         error: Tensor = output - pixels
@@ -105,11 +177,20 @@ class TextToLatent(nn.Module):
         return self.unet(noisy, timesteps, encoder_hidden_states=text)
 
 
+class Inputs(NamedTuple):
+    """What the denoising loss of some rows is computed from, besides the network."""
+
+    latents: Tensor  # float32 [N, C, h, w], drawn from the VAE's posterior, scaled
+    noise: Tensor  # float32 [N, C, h, w], standard normal
+    timesteps: Tensor  # int64 [N], of 0 to 999
+    text: Tensor  # [N, ...], what the network takes for each row's prompt
+
+
 @dataclass
 class DenoisingObjective:
     """The denoising loss on cached latents; ``text`` are prompt features, or token ids."""
 
-    module: nn.Module  # as diffusion.conditioning gives it, or TextToLatent with token ids
+    module: nn.Module  # as conditioning gives it, or TextToLatent with token ids
     scheduler: Any  # DDPMScheduler
     mean: Tensor  # float32 [N, C, h, w], posterior of the unscaled latents
     std: Tensor  # float32 [N, C, h, w]
@@ -117,12 +198,12 @@ class DenoisingObjective:
     text: Tensor  # what the module takes for each prompt, [P, ...]; row 0 is the empty prompt
     prompt: Tensor  # int64 [N], row of ``text``
     prompt_dropout: float = 0.0  # fraction of samples that see the empty prompt
-    timesteps: Tensor | None = None  # int64 [rows], of the last pass; set by loss
+    timesteps: Tensor | None = None  # int64 [rows], of the last pass; set by draw
 
-    def loss(
+    def draw(
         self, module: nn.Module, rows: Tensor, part: slice, generator: torch.Generator
-    ) -> Tensor:
-        """See :class:`Objective`."""
+    ) -> Inputs:
+        """Inputs of ``rows[part]``, drawn for all ``rows``, on the module's device."""
         shape = (len(rows), *self.mean.shape[1:])
         posterior = torch.randn(shape, generator=generator)[part]
         noise = torch.randn(shape, generator=generator)[part]
@@ -133,116 +214,98 @@ class DenoisingObjective:
         latents = (self.mean[own] + self.std[own] * posterior) * self.scaling
         text = self.text[torch.where(dropped, 0, self.prompt[own])]
         device = next(module.parameters()).device
-        own_steps = self.timesteps[part]
-        batch = (part.to(device) for part in (latents, noise, own_steps, text))
-        return diffusion.denoising_loss(module, self.scheduler, *batch)
+        return Inputs(*(x.to(device) for x in (latents, noise, self.timesteps[part], text)))
+
+    def loss(
+        self, module: nn.Module, rows: Tensor, part: slice, generator: torch.Generator
+    ) -> Tensor:
+        """See :class:`loop.Objective`."""
+        inputs = self.draw(module, rows, part, generator)
+        return denoising_loss(module, self.scheduler, *inputs)
 
 
-# -- the study's runs ------------------------------------------------------------------------
+# -- the base --------------------------------------------------------------------------------
 
 
-def train_base(settings: Settings, layout: Places, cohort: Any) -> Path:
-    """Build or load the pipeline that every method starts from, once per dataset.
+def train_base(study: Study) -> Path:
+    """Build or load the pipeline that every method starts from, once per data set; its folder.
 
     From scratch, VAE, text encoder and U-Net are trained on the training split. Writes
-    ``pipeline/``, ``latents.safetensors``, ``history.csv`` and last ``run.json`` under
-    ``layout.base``.
-
-    Parameters
-    ----------
-    settings : Settings
-    layout : Places
-    cohort : Cohort
-        With all splits; only "train" is used.
-
-    Returns
-    -------
-    Path
-        Of run.json.
+    ``pipeline/``, ``latents.safetensors``, ``history.csv`` and last ``run.json``.
     """
     started = time.perf_counter()
-    train = cohort.included().split("train")
-    config, folder = settings.model, layout.base
+    train = study.cohort.included().split("train")
+    config, folder = study.settings.model, study.places.base
     images = train.load_images(config.image_size)
     histories = []
     if config.pretrained:
-        pipeline = diffusion.load_pipeline(config.pretrained, config.revision)
-        diffusion.set_image_size(pipeline, config.image_size)
+        pipeline = load_pipeline(config.pretrained, config.revision)
+        set_image_size(pipeline, config.image_size)
     else:
-        pipeline = diffusion.build_pipeline(config, train.table["prompt"].tolist(), seed=0)
-        histories.append(_fit_autoencoder(pipeline, settings, images, cohort.data_hash, folder))
-    mean, std = diffusion.encode_images(pipeline.vae, images)
+        pipeline = build_pipeline(config, train.table["prompt"].tolist(), seed=0)
+        histories.append(_fit_autoencoder(study, pipeline, images))
+    mean, std = encode_images(pipeline.vae, images)
     if not config.pretrained:
         spread = float((mean.var() + std.square().mean()).sqrt())  # of a drawn latent
-        scaling = round(1.0 / spread, 6)
-        pipeline.vae.register_to_config(scaling_factor=scaling)
-        latents = (mean, std)
-        histories.append(
-            _fit_base_unet(pipeline, settings, train, latents, cohort.data_hash, folder)
-        )
+        pipeline.vae.register_to_config(scaling_factor=round(1.0 / spread, 6))
+        histories.append(_fit_base_unet(study, pipeline, (mean, std)))
     history = pd.concat(histories) if histories else pd.DataFrame(columns=["stage"])
     with first_only() as first:
         if first:
-            diffusion.save_pipeline(pipeline, folder / "pipeline")
+            save_pipeline(pipeline, folder / "pipeline")
             with atomic_file(folder / "latents.safetensors") as temporary:
                 save_file({"mean": mean.contiguous(), "std": std.contiguous()}, temporary)
             write_table(history, folder / "history.csv")
-            _finish(folder, settings, layout, cohort, "base", 0, time.perf_counter() - started)
-            write_model_card(folder, settings, cohort, "base")
-    return folder / "run.json"
+            _finish(study, folder, BASE, 0, time.perf_counter() - started)
+    return folder
 
 
-def _fit_autoencoder(
-    pipeline: Any, settings: Settings, images: np.ndarray, data_hash: str, folder: Path
-) -> pd.DataFrame:
-    unet = pipeline.unet.config
+def _fit_autoencoder(study: Study, pipeline: Any, images: np.ndarray) -> pd.DataFrame:
+    unet, settings = pipeline.unet.config, study.settings
     shape = (unet.in_channels, unet.sample_size, unet.sample_size)
     module = Reconstruction(pipeline.vae)
-    result = fit(
-        AutoencoderObjective(module, images, shape, chroma_weight=settings.model.vae_chroma_weight),
-        settings.vae,
-        count=len(images),
-        seed=0,
-        folder=folder / "work" / "vae",
-        identity={"data_hash": data_hash, "model": as_dict(settings.model)},
-        label="VAE",
+    objective = AutoencoderObjective(
+        module, images, shape, chroma_weight=settings.model.vae_chroma_weight
     )
-    _use_average(result.average, module)
-    return result.history.assign(stage="vae")
+    return _fit_stage(study, objective, settings.vae, len(images), "vae", "VAE")
 
 
-def _fit_base_unet(
-    pipeline: Any,
-    settings: Settings,
-    train: Any,
-    latents: tuple[Tensor, Tensor],
-    data_hash: str,
-    folder: Path,
-) -> pd.DataFrame:
-    prompts = train.table["prompt"].tolist()
+def _fit_base_unet(study: Study, pipeline: Any, latents: tuple[Tensor, Tensor]) -> pd.DataFrame:
+    prompts = study.cohort.included().split("train").table["prompt"].tolist()
     distinct = ["", *sorted(set(prompts))]
     position = {prompt: row for row, prompt in enumerate(distinct)}
-    module = TextToLatent(pipeline.unet, pipeline.text_encoder)
     objective = DenoisingObjective(
-        module,
-        diffusion.training_scheduler(pipeline),
+        TextToLatent(pipeline.unet, pipeline.text_encoder),
+        training_scheduler(pipeline),
         *latents,
         pipeline.vae.config.scaling_factor,
-        diffusion.tokenize(pipeline.tokenizer, distinct),
+        tokenize(pipeline.tokenizer, distinct),
         torch.tensor([position[prompt] for prompt in prompts]),
-        settings.base.prompt_dropout,
+        study.settings.base.prompt_dropout,
     )
+    return _fit_stage(study, objective, study.settings.base, len(prompts), "unet", "base U-Net")
+
+
+def _fit_stage(
+    study: Study, objective: Any, loop: LoopConfig, count: int, work: str, label: str
+) -> pd.DataFrame:
+    """Fit a part of the base, keep its average where there is one; its history."""
     result = fit(
         objective,
-        settings.base,
-        count=len(prompts),
+        loop,
+        count=count,
         seed=0,
-        folder=folder / "work" / "unet",
-        identity={"data_hash": data_hash, "model": as_dict(settings.model)},
-        label="base U-Net",
+        folder=study.places.base / "work" / work,
+        identity=_identity(study),
+        label=label,
     )
-    _use_average(result.average, module)
-    return result.history.assign(stage="base")
+    _use_average(result.average, objective.module)
+    return result.history.assign(stage="vae" if work == "vae" else BASE)
+
+
+def _identity(study: Study) -> dict[str, Any]:
+    """What a checkpoint must agree on besides the loop's own settings."""
+    return {"data_hash": study.cohort.data_hash, "model": as_dict(study.settings.model)}
 
 
 def _use_average(average: EMAModel | None, module: nn.Module) -> None:
@@ -250,80 +313,146 @@ def _use_average(average: EMAModel | None, module: nn.Module) -> None:
         average.copy_to(module.parameters())
 
 
-def train_method(settings: Settings, layout: Places, cohort: Any, method: str, seed: int) -> Path:
-    """Fine-tune the base's U-Net by a method; VAE and text encoder stay frozen.
+def load_base(study: Study) -> Any:
+    """The base pipeline, refused if it was trained on other data.
 
-    Writes ``pipeline/`` (the averaged weights), ``pipeline_raw/`` (the last step's, P7),
-    ``history.csv`` and last ``run.json`` under ``layout.run(method, seed)``.
+    Raises
+    ------
+    InputError
+        There is none, or it was trained on data with another hash.
+    """
+    folder, own = study.places.base, study.cohort.data_hash
+    found = read_json(folder / "run.json")["stamp"]["data_hash"]
+    if found != own:
+        raise InputError(
+            f"{folder}: trained on data {found[:12]}, this cohort is {own[:12]}; remove the "
+            "folder or choose another runs_root"
+        )
+    return load_pipeline(folder / "pipeline")
 
-    Parameters
+
+# -- a method --------------------------------------------------------------------------------
+
+
+class Batch(NamedTuple):
+    """What one step sees, before the network."""
+
+    rows: Tensor  # int64 [N], of the included training rows
+    levels: Tensor  # int64 [N, A], level of each attribute
+    inputs: Inputs
+
+
+@dataclass
+class Start:
+    """Where a method's run begins: the base, the method as it is prepared, and what it will see.
+
+    Attributes
     ----------
-    settings, layout, cohort
-        As for :func:`train_base`, which must have run.
-    method : str
-        Key of ``METHODS``; the runs that it reads must be finished.
-    seed : int
-        Of order, noise and timesteps; the same for every method.
+    pipeline : StableDiffusionPipeline
+    method : Mitigation
+    objective : DenoisingObjective
+        Its ``module`` is what is trained: the U-Net, with the method's adapter if it has one.
+    """
 
-    Returns
-    -------
-    Path
-        Of run.json.
+    study: Study
+    seed: int
+    pipeline: Any
+    method: Mitigation
+    objective: DenoisingObjective
+
+    def batches(self, steps: int) -> Iterator[Batch]:
+        """The batches of the first steps, each asked for when its step begins.
+
+        On one process and without accumulation they are those of :func:`train`.
+        """
+        loop = self.study.settings.training
+        train = self.study.cohort.included().split("train")
+        codes = torch.as_tensor(train.codes())
+        for step in range(steps):
+            sampling = self.method.sampling_weights(train)
+            rows = batch_rows(len(train), loop.batch, self.seed, step, sampling)
+            generator = generator_for(self.seed, "draws", step)
+            inputs = self.objective.draw(
+                self.objective.module, rows, slice(0, loop.batch), generator
+            )
+            yield Batch(rows, codes[rows], inputs)
+
+
+def start(study: Study, method: str, seed: int) -> Start:
+    """Load the base, prepare the method, and say what its first steps see.
+
+    Raises
+    ------
+    InputError
+        No finished base, an unknown method, or a source of it that isn't finished.
+    """
+    kept, pipeline = study.cohort.included(), load_base(study)
+    attributes = {a.name: a.levels for a in kept.spec.attributes}
+    steps_per_epoch = math.ceil(len(kept.split("train")) / study.settings.training.batch)
+    mitigation = make_mitigation(
+        method, study.settings.mitigation, attributes, seed, steps_per_epoch, process_rank()
+    )
+    mitigation.read_sources(source_histories(study, method, seed))
+    # no method sees a test row, not even by mistake
+    mitigation.prepare(pipeline, kept.take((kept.table["split"] != "test").to_numpy(dtype=bool)))
+    objective = method_objective(study, pipeline, study.settings.training.prompt_dropout)
+    return Start(study, seed, pipeline, mitigation, objective)
+
+
+def train_method(study: Study, method: str, seed: int) -> Path:
+    """Fine-tune the base's U-Net by a method; VAE and text encoder stay frozen. Its folder.
+
+    The base and the runs that the method reads must be finished. Writes ``pipeline/`` (the
+    averaged weights), ``pipeline_raw/`` (the last step's, P7), ``history.csv`` and last
+    ``run.json``.
     """
     started = time.perf_counter()
-    kept = cohort.included()
-    train = kept.split("train")
-    pipeline = load_base(layout, cohort.data_hash)
-    loop, folder = settings.training, layout.run(method, seed)
-    mitigation = _prepared(settings, layout, kept, pipeline, method, seed)
-    objective = method_objective(layout, pipeline, train, loop.prompt_dropout)
+    train = study.cohort.included().split("train")
+    begun, folder = start(study, method, seed), study.places.run(method, seed)
     result = fit(
-        objective,
-        loop,
+        begun.objective,
+        study.settings.training,
         count=len(train),
         seed=seed,
         folder=folder / "work",
         levels=train.codes(),
-        mitigation=mitigation,
-        sampling=lambda: mitigation.sampling_weights(train),
-        identity={"data_hash": cohort.data_hash, "model": as_dict(settings.model)},
+        mitigation=begun.method,
+        sampling=lambda: begun.method.sampling_weights(train),
+        identity=_identity(study),
         label=f"{method}, seed {seed}",
     )
-    pipeline.to("cpu")
+    pipeline = begun.pipeline.to("cpu")
     with first_only() as first:
         if first:
             for stale in folder.glob("generated-*"):  # images of an earlier training of this run
                 shutil.rmtree(stale)
-            diffusion.save_pipeline(pipeline, folder / diffusion.PIPELINES["raw"])
-            _use_average(result.average, objective.module.to("cpu"))
-            diffusion.save_pipeline(pipeline, folder / diffusion.PIPELINES["ema"])
+            save_pipeline(pipeline, folder / PIPELINES["raw"])
+            _use_average(result.average, begun.objective.module.to("cpu"))
+            save_pipeline(pipeline, folder / PIPELINES["ema"])
             write_table(result.history.assign(stage="training"), folder / "history.csv")
-            seconds = time.perf_counter() - started
-            _finish(folder, settings, layout, cohort, method, seed, seconds, result)
-            write_model_card(folder, settings, cohort, method)
-    return folder / "run.json"
+            _finish(study, folder, method, seed, time.perf_counter() - started, result)
+    return folder
 
 
 def method_objective(
-    layout: Places, pipeline: Any, train: Any, prompt_dropout: float = 0.0
+    study: Study, pipeline: Any, prompt_dropout: float = 0.0
 ) -> DenoisingObjective:
-    """What a method minimises, on the base's cached latents of the training rows.
+    """What a method minimises, on the base's cached latents of the included training rows.
 
     Parameters
     ----------
-    layout : Places
-        Whose base the pipeline is, or was fine-tuned from: they share the VAE.
+    study : Study
     pipeline : StableDiffusionPipeline
-    train : Cohort
-        The included training rows, all of them.
+        The study's base, or fine-tuned from it: they share the VAE.
     prompt_dropout : float
         Share of prompts emptied.
     """
-    cached = load_file(layout.base / "latents.safetensors")
-    module, text, prompt = diffusion.conditioning(pipeline, train.table["prompt"].tolist())
+    prompts = study.cohort.included().split("train").table["prompt"].tolist()
+    cached = load_file(study.places.base / "latents.safetensors")
+    module, text, prompt = conditioning(pipeline, prompts)
     return DenoisingObjective(
         module,
-        diffusion.training_scheduler(pipeline),
+        training_scheduler(pipeline),
         cached["mean"],
         cached["std"],
         pipeline.vae.config.scaling_factor,
@@ -333,25 +462,7 @@ def method_objective(
     )
 
 
-def _prepared(
-    settings: Settings, layout: Places, kept: Any, pipeline: Any, method: str, seed: int
-) -> Mitigation:
-    """The run's method, after it has seen its sources, the pipeline, and the rows it may see."""
-    attributes = {a.name: a.levels for a in kept.spec.attributes}
-    steps_per_epoch = math.ceil(len(kept.split("train")) / settings.training.batch)
-    rank = process_rank()
-    mitigation = make_mitigation(
-        method, settings.mitigation, attributes, seed, steps_per_epoch, rank
-    )
-    mitigation.read_sources(_source_histories(settings, layout, method, seed))
-    # no method sees a test row, not even by mistake
-    mitigation.prepare(pipeline, kept.take((kept.table["split"] != "test").to_numpy(dtype=bool)))
-    return mitigation
-
-
-def _source_histories(
-    settings: Settings, layout: Places, method: str, seed: int
-) -> dict[str, pd.DataFrame]:
+def source_histories(study: Study, method: str, seed: int) -> dict[str, pd.DataFrame]:
     """Histories of the finished runs that a method reads, by method.
 
     Raises
@@ -359,7 +470,7 @@ def _source_histories(
     InputError
         One of them isn't finished, or the method needs another seed and there is none.
     """
-    runs = source_runs(method, seed, settings.seeds)
+    runs = source_runs(method, seed, study.settings.seeds)
     if METHODS[method].sources and not runs:
         raise InputError(
             f"method {method} reads a run of another seed; seeds={seed} is the only one, expected "
@@ -367,7 +478,7 @@ def _source_histories(
         )
     histories = {}
     for source, other in runs:
-        folder = layout.run(source, other)
+        folder = study.places.run(source, other)
         if not (folder / "run.json").is_file():
             raise InputError(
                 f"{folder}: method {method} reads the finished run of {source}, seed {other}; "
@@ -377,40 +488,25 @@ def _source_histories(
     return histories
 
 
-def load_base(layout: Places, data_hash: str) -> Any:
-    """The base pipeline, refused if it was trained on other data.
-
-    Raises
-    ------
-    InputError
-        There is none, or it was trained on data with another hash.
-    """
-    run = read_json(layout.base / "run.json")
-    if run["stamp"]["data_hash"] != data_hash:
-        raise InputError(
-            f"{layout.base}: trained on data {run['stamp']['data_hash'][:12]}, this cohort is "
-            f"{data_hash[:12]}; remove the folder or choose another runs_root"
-        )
-    return diffusion.load_pipeline(layout.base / "pipeline")
+# -- what a run leaves -----------------------------------------------------------------------
 
 
 def _finish(
+    study: Study,
     folder: Path,
-    settings: Settings,
-    layout: Places,
-    cohort: Any,
     method: str,
     seed: int,
     seconds: float,
     result: FitResult | None = None,
-) -> Path:
+) -> None:
     """Write run.json, which marks a finished run, and drop its checkpoints."""
-    loop = settings.base if method == "base" else settings.training
+    loop = study.settings.base if method == BASE else study.settings.training
     unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes on macOS, KiB elsewhere
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     gpu = torch.cuda.max_memory_allocated() / 2**30 if has_gpu() else None
     share = result.optimiser_seconds / max(result.seconds, 1e-9) if result else 0.0
     measured = result.measure_seconds / max(result.seconds, 1e-9) if result else 0.0
+    stamp = make_stamp(study.settings, study.cohort.data_hash, {"method": method, "seed": seed})
     write_json(
         folder / "run.json",
         {
@@ -423,13 +519,13 @@ def _finish(
             "measure_share": round(measured, 5),
             "processes": result.processes if result else None,
             "images_seen": loop.steps * loop.batch,
+            "first_losses": result.first_losses if result else None,
             "peak_memory_gib": round(peak, 2),
             "peak_gpu_memory_gib": gpu,
-            "stamp": make_stamp(settings, cohort.data_hash, {"method": method, "seed": seed}),
+            "stamp": stamp,
         },
     )
     shutil.rmtree(folder / "work", ignore_errors=True)
-    return folder / "run.json"
 
 
 def read_history(folders: Sequence[Path]) -> pd.DataFrame:
@@ -438,7 +534,7 @@ def read_history(folders: Sequence[Path]) -> pd.DataFrame:
     Parameters
     ----------
     folders : sequence of path
-        As ``layout.run(method, seed)``.
+        As ``places.run(method, seed)``.
 
     Returns
     -------
@@ -452,8 +548,3 @@ def read_history(folders: Sequence[Path]) -> pd.DataFrame:
         parts.append(table.assign(method=run["method"], seed=run["seed"]))
     history = pd.concat(parts, ignore_index=True).fillna({"attribute": "", "level": ""})
     return history[["method", "seed", "stage", *HISTORY_COLUMNS]]
-
-
-def with_steps(loop: LoopConfig, steps: int) -> LoopConfig:
-    """The same loop with another number of steps, for benchmarks."""
-    return dataclasses.replace(loop, steps=steps)

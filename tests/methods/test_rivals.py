@@ -15,17 +15,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fairdiff_lib.data.cohort import Cohort, read_cohort
 from fairdiff_lib.disk.files import read_json, write_json
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.methods import controls, groups, rivals
 from fairdiff_lib.methods.base import Mitigation, make_mitigation
 from fairdiff_lib.methods.perturbation import FairBayesianPerturbation
-from fairdiff_lib.model import pipeline as diffusion
+from fairdiff_lib.model.loss import denoising_losses_at
+from fairdiff_lib.model.pipeline import build_pipeline, load_pipeline, save_pipeline
+from fairdiff_lib.model.sample import sample
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.methods import METHODS, config_of
-from fairdiff_lib.settings.options import MitigationConfig, Settings, load_settings
-from fairdiff_lib.sim.simulate import simulate_fairgenmed
+from fairdiff_lib.settings.options import MitigationConfig, load_settings
+from fairdiff_lib.study import Study
 from fairdiff_lib.train import loop
 from fairdiff_lib.train import runs as training
 
@@ -39,38 +40,24 @@ SIZES = [3, 2, 2]
 STEPS = 3
 
 
-@dataclasses.dataclass(frozen=True)
-class Place:
-    settings: Settings
-    layout: Places
-    cohort: Cohort
-
-    def train(self, method: str, seed: int = 0) -> Path:
-        return training.train_method(self.settings, self.layout, self.cohort, method, seed).parent
-
-
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A cohort and an untrained base: what matters here is that methods reach the weights."""
-    root = tmp_path_factory.mktemp("rivals")
     plain = load_settings("smoke", DATASET)
     short = dataclasses.replace(plain.training, steps=STEPS, batch=8, warmup=0, checkpoint_every=2)
     own = dataclasses.replace(plain.mitigation, time_window=2, held_out_rows=8)
     settings = dataclasses.replace(plain, training=short, mitigation=own, seeds=(0, 1))
-    layout = Places(settings, runs_root=str(root / "runs"))
-    simulate_fairgenmed(settings.simulator, layout.data)
-    cohort = read_cohort(DATASET, layout.data)
-    train = cohort.included().split("train")
-    pipeline = diffusion.build_pipeline(settings.model, train.table["prompt"].tolist(), seed=0)
-    diffusion.save_pipeline(pipeline, layout.base / "pipeline")
+    made = Study(settings, Places(settings, runs_root=str(tmp_path_factory.mktemp("rivals"))))
+    train, base = made.cohort.included().split("train"), made.places.base
+    pipeline = build_pipeline(settings.model, train.table["prompt"].tolist(), seed=0)
+    save_pipeline(pipeline, base / "pipeline")
     generator = torch.Generator().manual_seed(0)
     size = pipeline.unet.config.sample_size
     latents = torch.randn(len(train), 4, size, size, generator=generator)
-    save_file({"mean": latents, "std": 0.1 * latents.abs()}, layout.base / "latents.safetensors")
-    write_json(layout.base / "run.json", {"stamp": {"data_hash": cohort.data_hash}})
-    made = Place(settings, layout, cohort)
+    save_file({"mean": latents, "std": 0.1 * latents.abs()}, base / "latents.safetensors")
+    write_json(base / "run.json", {"stamp": {"data_hash": made.cohort.data_hash}})
     for method, seed in (("none", 0), ("fairdiffusion", 0), ("fairdiffusion", 1)):
-        made.train(method, seed)
+        training.train_method(made, method, seed)
     return made
 
 
@@ -88,21 +75,21 @@ class Killed(Exception):
 
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_every_method_trains_and_a_killed_run_ends_the_same(
-    name: str, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = place.train(name)
+    whole = training.train_method(study, name, 0)
     kept, run = weights_of(whole), read_json(whole / "run.json")
     assert run["method"] == name and run["images_seen"] == STEPS * 8
-    base = {f"unet/{k}": v for k, v in load_file(_unet(place.layout.base)).items()}
+    base = {f"unet/{k}": v for k, v in load_file(_unet(study.places.base)).items()}
     moved = [not torch.equal(value, base.get(key, value[:0])) for key, value in kept.items()]
     assert any(moved), "nothing was trained"
     history = pd.read_csv(whole / "history.csv").drop(columns="stage")
     whole.rename(tmp_path / "whole")
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(loop, "learning_rate", _die_at(STEPS - 1, loop.learning_rate))
-        place.train(name)
+        training.train_method(study, name, 0)
     assert not (whole / "run.json").exists()
-    again = weights_of(place.train(name))
+    again = weights_of(training.train_method(study, name, 0))
     assert again.keys() == kept.keys()
     for key, value in kept.items():
         assert torch.equal(again[key], value), key
@@ -150,10 +137,10 @@ def test_a_method_sees_only_the_fields_that_it_declares() -> None:
     assert config_of("fairdiffusion_as_released", odd).drift == "as_released"
 
 
-def test_folders_of_methods_depend_on_what_they_use(place: Place) -> None:
+def test_folders_of_methods_depend_on_what_they_use(study: Study) -> None:
     def folders(**change: Any) -> dict[str, str]:
-        own = dataclasses.replace(place.settings.mitigation, **change)
-        layout = Places(dataclasses.replace(place.settings, mitigation=own))
+        own = dataclasses.replace(study.settings.mitigation, **change)
+        layout = Places(dataclasses.replace(study.settings, mitigation=own))
         return {name: layout.run(name, 0).name for name in METHODS}
 
     plain, gamma = folders(), folders(febs_gamma=2.0)
@@ -164,15 +151,12 @@ def test_folders_of_methods_depend_on_what_they_use(place: Place) -> None:
     assert changed.isdisjoint({"none", "random", "fairdiffusion_corrected", "fis"})
 
 
-def test_held_out_rows_are_of_the_validation_split(place: Place) -> None:
+def test_held_out_rows_are_of_the_validation_split(study: Study) -> None:
     """No method is handed a test row, and the corrected objective looks at validation rows."""
-    pipeline = training.load_base(place.layout, place.cohort.data_hash)
-    kept = place.cohort.included()
-    seen = training._prepared(
-        place.settings, place.layout, kept, pipeline, "fairdiffusion_corrected", 0
-    )
+    begun = training.start(study, "fairdiffusion_corrected", 0)
+    pipeline, seen = begun.pipeline, begun.method
     assert isinstance(seen, FairBayesianPerturbation) and seen.held_out is not None
-    val = kept.split("val").table
+    val = study.cohort.included().split("val").table
     assert set(seen.held_out.names) <= set(val["image"]) and len(seen.held_out.names) == 8
     before = seen.held_out.gap("corrected")
     assert before < 0.0 and seen.held_out.gap("corrected") == before
@@ -245,11 +229,11 @@ def test_random_sigma_has_the_dose_of_the_path_and_forgets_each_window() -> None
     torch.testing.assert_close(drawn.std(dim=0), path.std(dim=0), rtol=0.08, atol=0)
 
 
-def test_group_blind_noise_has_the_variance_but_not_the_groups(place: Place) -> None:
+def test_group_blind_noise_has_the_variance_but_not_the_groups(study: Study) -> None:
     method = made("group_blind_noise")
     path = torch.tensor([[1.0, 0.2, 0.2, 0.9, 0.1, 0.3, 0.8]], dtype=torch.float64)
     method.read_sources({"fairdiffusion": history_of(path.repeat(2, 1))})
-    kept = place.cohort.included()
+    kept = study.cohort.included()
     method.prepare(None, kept)
     levels = torch.as_tensor(kept.split("train").codes())
     wanted = path[0][groups.positions(levels, SIZES)].square().sum(dim=1).mean()
@@ -270,28 +254,28 @@ def test_shuffled_scores_keep_the_scores_and_lose_the_link() -> None:
 
 
 @pytest.mark.parametrize("name", ["none_matched_lr", "replay"])
-def test_a_missing_source_is_named(name: str, place: Place, tmp_path: Path) -> None:
-    layout = dataclasses.replace(place.layout, runs_root=str(tmp_path))
+def test_a_missing_source_is_named(name: str, study: Study, tmp_path: Path) -> None:
+    places = dataclasses.replace(study.places, runs_root=str(tmp_path))
     with pytest.raises(InputError, match=f"method {name} reads the finished run of") as caught:
-        training._source_histories(place.settings, layout, name, 0)
+        training.source_histories(Study(study.settings, places), name, 0)
     assert "\n" not in str(caught.value)
 
 
-def test_a_replay_needs_another_seed(place: Place) -> None:
-    alone = dataclasses.replace(place.settings, seeds=(0,))
+def test_a_replay_needs_another_seed(study: Study) -> None:
+    alone = dataclasses.replace(study.settings, seeds=(0,))
     with pytest.raises(InputError, match="at least two"):
-        training._source_histories(alone, place.layout, "replay", 0)
+        training.source_histories(study.with_settings(alone), "replay", 0)
 
 
 # -- rivals ----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def train_levels(place: Place) -> Tensor:
-    return torch.as_tensor(place.cohort.included().split("train").codes())
+def train_levels(study: Study) -> Tensor:
+    return torch.as_tensor(study.cohort.included().split("train").codes())
 
 
-def test_inverse_frequency_gives_each_level_of_one_attribute_the_same_say(place: Place) -> None:
+def test_inverse_frequency_gives_each_level_of_one_attribute_the_same_say(study: Study) -> None:
     method = make_mitigation(
         "inverse_frequency", MitigationConfig(), {"race": ATTRIBUTES["race"]}, 0, 1
     )
@@ -311,10 +295,10 @@ def test_inverse_frequency_gives_each_level_of_one_attribute_the_same_say(place:
 
 
 def test_inverse_frequency_keeps_the_mean_over_the_split(
-    place: Place, train_levels: Tensor
+    study: Study, train_levels: Tensor
 ) -> None:
     method = made("inverse_frequency")
-    method.prepare(None, place.cohort.included())
+    method.prepare(None, study.cohort.included())
     weights = method.weights(torch.zeros(len(train_levels)), train_levels, 0)
     assert float(weights.mean()) == pytest.approx(1.0)
     rare = train_levels[:, 2] == 1
@@ -377,9 +361,9 @@ def test_febs_divides_by_the_error_bound() -> None:
     assert ratio == pytest.approx(np.tanh(1.0) / np.tanh(0.25), rel=1e-6)
 
 
-def test_adaptive_sampling_goes_where_the_curve_is_steep(place: Place) -> None:
+def test_adaptive_sampling_goes_where_the_curve_is_steep(study: Study) -> None:
     method = made("adaptive_sampling", time_window=1, timestep_bins=1, sampling_floor=0.2)
-    train = place.cohort.included().split("train")
+    train = study.cohort.included().split("train")
     codes = torch.as_tensor(train.codes())
     assert method.sampling_weights(train) is None
     levels = levels_of(60)
@@ -398,68 +382,64 @@ def test_adaptive_sampling_goes_where_the_curve_is_steep(place: Place) -> None:
 
 
 @pytest.fixture(scope="module", params=["demographic_tokens", "fair_lora"])
-def adapted(request: pytest.FixtureRequest, place: Place) -> Iterator[tuple[Any, str, Place]]:
+def adapted(request: pytest.FixtureRequest, study: Study) -> Iterator[tuple[Any, str, Study]]:
     """A pipeline with an adapter whose groups differ, as after training."""
-    pipeline = training.load_base(place.layout, place.cohort.data_hash)
+    pipeline = training.load_base(study)
     method = made(request.param)
-    method.prepare(pipeline, place.cohort.included())
+    method.prepare(pipeline, study.cohort.included())
     strength = {"demographic_tokens": 5.0, "fair_lora": 0.3}[request.param]  # far from the start
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
         for parameter in pipeline.adapter.parameters():
             parameter += strength * torch.randn_like(parameter)
-    yield pipeline, request.param, place
+    yield pipeline, request.param, study
 
 
-def prompts_of(place: Place) -> tuple[str, str]:
-    spec = place.cohort.spec
+def prompts_of(study: Study) -> tuple[str, str]:
+    spec = study.cohort.spec
     row = {field.name: field.levels[0] for field in spec.fields}
     return spec.prompt(row), spec.prompt(row | {"race": "Black"})
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_the_samples_group_reaches_the_image_and_survives_saving(
-    adapted: tuple[Any, str, Place], guidance: float, tmp_path: Path
+    adapted: tuple[Any, str, Study], guidance: float, tmp_path: Path
 ) -> None:
-    pipeline, _, place = adapted
-    asked, seeds = [*prompts_of(place), prompts_of(place)[0]], [5, 5, 6]
+    pipeline, _, study = adapted
+    asked, seeds = [*prompts_of(study), prompts_of(study)[0]], [5, 5, 6]
 
     def draw(used: Any, rows: slice) -> np.ndarray:
-        return diffusion.sample(used, asked[rows], seeds[rows], steps=2, guidance=guidance).astype(
-            int
-        )
+        return sample(used, asked[rows], seeds[rows], steps=2, guidance=guidance).astype(int)
 
     images = draw(pipeline, slice(None))
     assert np.abs(images[0] - images[1]).max() > 2  # only the group differs
     alone = np.concatenate([draw(pipeline, slice(row, row + 1)) for row in range(3)])
     assert np.abs(alone - images).max() <= 1  # neighbours' groups don't leak
-    diffusion.save_pipeline(pipeline, tmp_path / "model")
-    again = diffusion.load_pipeline(tmp_path / "model")
+    save_pipeline(pipeline, tmp_path / "model")
+    again = load_pipeline(tmp_path / "model")
     assert np.abs(draw(again, slice(None)) - images).max() <= 1
 
 
-def test_held_out_losses_know_the_group(adapted: tuple[Any, str, Place]) -> None:
-    pipeline, _, place = adapted
+def test_held_out_losses_know_the_group(adapted: tuple[Any, str, Study]) -> None:
+    pipeline, _, study = adapted
     size = pipeline.unet.config.sample_size
     latents = torch.randn(1, 4, size, size, generator=torch.Generator().manual_seed(0)).repeat(
         2, 1, 1, 1
     )
-    found = diffusion.denoising_losses_at(
-        pipeline, latents, prompts_of(place), ["same", "same"], (300,), 0
-    )
+    found = denoising_losses_at(pipeline, latents, prompts_of(study), ["same", "same"], (300,), 0)
     assert abs(float(found[0] - found[1])) > 1e-4
 
 
-def test_an_unknown_prompt_is_refused(adapted: tuple[Any, str, Place]) -> None:
+def test_an_unknown_prompt_is_refused(adapted: tuple[Any, str, Study]) -> None:
     pipeline, _, _ = adapted
     with pytest.raises(InputError, match="its dataset's") as caught:
-        diffusion.sample(pipeline, ["a cat"], [0], steps=1, guidance=1.0)
+        sample(pipeline, ["a cat"], [0], steps=1, guidance=1.0)
     assert "\n" not in str(caught.value)
 
 
-def test_attributes_leave_the_prompt_of_demographic_tokens(place: Place) -> None:
-    table = rivals.all_prompts(place.cohort.spec, neutral=True)
-    train = place.cohort.included().split("train")
+def test_attributes_leave_the_prompt_of_demographic_tokens(study: Study) -> None:
+    table = rivals.all_prompts(study.cohort.spec, neutral=True)
+    train = study.cohort.included().split("train")
     assert set(train.table["prompt"]) <= set(table)
     for shown, _ in table.values():
         assert not any(level in shown for levels in ATTRIBUTES.values() for level in levels)
@@ -467,17 +447,17 @@ def test_attributes_leave_the_prompt_of_demographic_tokens(place: Place) -> None
     np.testing.assert_array_equal(codes, train.codes())
 
 
-def test_fair_lora_starts_at_the_base_and_rests_its_weights(place: Place) -> None:
-    pipeline = training.load_base(place.layout, place.cohort.data_hash)
-    plain = training.load_base(place.layout, place.cohort.data_hash)
-    made("fair_lora").prepare(pipeline, place.cohort.included())
+def test_fair_lora_starts_at_the_base_and_rests_its_weights(study: Study) -> None:
+    pipeline = training.load_base(study)
+    plain = training.load_base(study)
+    made("fair_lora").prepare(pipeline, study.cohort.included())
     pair = [
-        diffusion.sample(p, prompts_of(place), [1, 2], steps=2, guidance=2.0).astype(int)
+        sample(p, prompts_of(study), [1, 2], steps=2, guidance=2.0).astype(int)
         for p in (pipeline, plain)
     ]
     assert np.abs(pair[0] - pair[1]).max() <= 1
-    trained = load_file(_unet(place.train("fair_lora")))
-    assert all(torch.equal(trained[k], v) for k, v in load_file(_unet(place.layout.base)).items())
+    trained = load_file(_unet(training.train_method(study, "fair_lora", 0)))
+    assert all(torch.equal(trained[k], v) for k, v in load_file(_unet(study.places.base)).items())
 
 
 def test_a_tokens_heads_can_be_learnt_without_touching_the_loss() -> None:

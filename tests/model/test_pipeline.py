@@ -11,7 +11,25 @@ import numpy as np
 import pytest
 import torch
 
-from fairdiff_lib.model import pipeline as diffusion
+from fairdiff_lib.model.loss import (
+    denoising_loss,
+    denoising_losses_at,
+    denoising_target,
+    row_noise,
+    seed_for,
+    training_scheduler,
+)
+from fairdiff_lib.model.pipeline import (
+    build_pipeline,
+    build_tokenizer,
+    embed_prompts,
+    load_pipeline,
+    save_pipeline,
+    to_images,
+    to_model,
+    tokenize,
+)
+from fairdiff_lib.model.sample import sample
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import ModelConfig, load_settings
 
@@ -31,22 +49,22 @@ def model() -> ModelConfig:
 
 @pytest.fixture(scope="module")
 def pipeline(model: ModelConfig) -> Any:
-    return diffusion.build_pipeline(model, PROMPTS, seed=0)
+    return build_pipeline(model, PROMPTS, seed=0)
 
 
 def draw(pipeline: Any, rows: range, **options: Any) -> np.ndarray:
     chosen = {"steps": 3, "guidance": 2.0} | options
-    return diffusion.sample(
+    return sample(
         pipeline,
         [PROMPTS[row] for row in rows],
-        [diffusion.sample_seed(0, PROMPTS[row]) for row in rows],
+        [seed_for(0, PROMPTS[row]) for row in rows],
         **chosen,
     )
 
 
 def test_a_vocabulary_is_numbered_alike_every_time() -> None:
     """Its order decides what is trained; the library's own changes with every call."""
-    made = [diffusion.build_tokenizer(PROMPTS).get_vocab() for _ in range(5)]
+    made = [build_tokenizer(PROMPTS).get_vocab() for _ in range(5)]
     assert all(vocabulary == made[0] for vocabulary in made)
 
 
@@ -55,7 +73,7 @@ def test_every_word_of_the_prompts_is_one_token_and_prompts_differ(pipeline: Any
     words = set(" ".join(PROMPTS).replace(":", " ").replace("-", " ").lower().split())
     for word in words:
         assert len(tokenizer(word)["input_ids"]) == 3, word  # start, the word, end
-    ids = diffusion.tokenize(tokenizer, PROMPTS)
+    ids = tokenize(tokenizer, PROMPTS)
     assert len(torch.unique(ids, dim=0)) == len(PROMPTS)
     assert ids.shape[1] == tokenizer.model_max_length
 
@@ -64,7 +82,7 @@ def test_saved_folder_loads_and_generates_without_our_library(
     pipeline: Any, tmp_path: Path
 ) -> None:
     """A fresh interpreter with only diffusers makes the image that we make."""
-    diffusion.save_pipeline(pipeline, tmp_path / "model")
+    save_pipeline(pipeline, tmp_path / "model")
     script = (
         "import sys, numpy, torch\n"
         "from diffusers import StableDiffusionPipeline\n"
@@ -77,7 +95,7 @@ def test_saved_folder_loads_and_generates_without_our_library(
         "numpy.save(sys.argv[4], out)\n"
     )
     target = tmp_path / "image.npy"
-    seed = str(diffusion.sample_seed(0, PROMPTS[0]))
+    seed = str(seed_for(0, PROMPTS[0]))
     command = [sys.executable, "-c", script, str(tmp_path / "model"), PROMPTS[0], seed, str(target)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -96,9 +114,9 @@ def test_an_image_depends_on_neither_batch_nor_neighbours(pipeline: Any) -> None
 
 def test_prompt_and_guidance_reach_the_image(pipeline: Any) -> None:
     seeds = [7, 7]
-    pair = diffusion.sample(pipeline, PROMPTS[:2], seeds, steps=3, guidance=8.0)
+    pair = sample(pipeline, PROMPTS[:2], seeds, steps=3, guidance=8.0)
     assert np.abs(pair[0].astype(int) - pair[1]).max() > 0
-    weak = diffusion.sample(pipeline, PROMPTS[:1], seeds[:1], steps=3, guidance=1.0)
+    weak = sample(pipeline, PROMPTS[:1], seeds[:1], steps=3, guidance=1.0)
     assert np.abs(pair[0].astype(int) - weak[0]).max() > 0
 
 
@@ -106,12 +124,12 @@ def test_prompt_and_guidance_reach_the_image(pipeline: Any) -> None:
 def test_a_perfect_prediction_has_zero_loss_whatever_the_prediction_type(
     pipeline: Any, kind: str
 ) -> None:
-    scheduler = diffusion.training_scheduler(pipeline)
+    scheduler = training_scheduler(pipeline)
     scheduler.register_to_config(prediction_type=kind)
     generator = torch.Generator().manual_seed(0)
     latents, noise = (torch.randn(5, 4, 8, 8, generator=generator) for _ in range(2))
     steps = torch.tensor([1, 50, 500, 800, 999])
-    target = diffusion.denoising_target(scheduler, latents, noise, steps)
+    target = denoising_target(scheduler, latents, noise, steps)
 
     class Oracle:
         def __init__(self, value: torch.Tensor) -> None:
@@ -125,14 +143,14 @@ def test_a_perfect_prediction_has_zero_loss_whatever_the_prediction_type(
     def off_by_one(*_: Any, **__: Any) -> Oracle:
         return Oracle(target + 1.0)
 
-    zero = diffusion.denoising_loss(perfect, scheduler, latents, noise, steps, text)
-    one = diffusion.denoising_loss(off_by_one, scheduler, latents, noise, steps, text)
+    zero = denoising_loss(perfect, scheduler, latents, noise, steps, text)
+    one = denoising_loss(off_by_one, scheduler, latents, noise, steps, text)
     assert zero.tolist() == [0.0] * 5
     np.testing.assert_allclose(one.numpy(), 1.0, rtol=1e-5)
 
 
 def test_the_three_targets_are_the_textbook_ones(pipeline: Any) -> None:
-    scheduler = diffusion.training_scheduler(pipeline)
+    scheduler = training_scheduler(pipeline)
     latents, noise = torch.full((1, 1, 1, 1), 2.0), torch.full((1, 1, 1, 1), 3.0)
     step = torch.tensor([400])
     kept = float(scheduler.alphas_cumprod[400])
@@ -143,13 +161,13 @@ def test_the_three_targets_are_the_textbook_ones(pipeline: Any) -> None:
     }
     for kind, value in expected.items():
         scheduler.register_to_config(prediction_type=kind)
-        found = diffusion.denoising_target(scheduler, latents, noise, step)
+        found = denoising_target(scheduler, latents, noise, step)
         assert float(found) == pytest.approx(value, rel=1e-5)
 
 
 def test_prompt_features_are_one_row_per_distinct_prompt(pipeline: Any) -> None:
     doubled = [*PROMPTS, *PROMPTS]
-    features, index = diffusion.embed_prompts(pipeline, doubled)
+    features, index = embed_prompts(pipeline, doubled)
     assert features.shape[0] == len(PROMPTS) + 1  # and the empty prompt
     assert index[: len(PROMPTS)].tolist() == index[len(PROMPTS) :].tolist()
     assert 0 not in index.tolist()
@@ -157,7 +175,7 @@ def test_prompt_features_are_one_row_per_distinct_prompt(pipeline: Any) -> None:
 
 def test_pixels_survive_the_round_trip() -> None:
     images = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16).repeat(3, axis=1)
-    np.testing.assert_array_equal(diffusion.to_images(diffusion.to_model(images)), images)
+    np.testing.assert_array_equal(to_images(to_model(images)), images)
 
 
 @pytest.mark.parametrize(
@@ -169,14 +187,14 @@ def test_pixels_survive_the_round_trip() -> None:
 )
 def test_models_that_cannot_be_had_are_refused(name: str, revision: str, words: str) -> None:
     with pytest.raises(InputError, match=words) as caught:
-        diffusion.load_pipeline(name, revision)
+        load_pipeline(name, revision)
     assert "\n" not in str(caught.value)
 
 
 def test_a_folder_that_is_no_pipeline_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text("{}")
     with pytest.raises(InputError, match="not loadable"):
-        diffusion.load_pipeline(tmp_path)
+        load_pipeline(tmp_path)
 
 
 def test_unknown_sampler_is_refused(pipeline: Any) -> None:
@@ -188,9 +206,7 @@ def fixed_losses(pipeline: Any, rows: slice = slice(None), **options: Any) -> to
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(len(PROMPTS), 4, 8, 8, generator=generator)
     chosen: dict[str, Any] = {"timesteps": (50, 500), "seed": 0} | options
-    return diffusion.denoising_losses_at(
-        pipeline, latents[rows], PROMPTS[rows], NAMES[rows], **chosen
-    )
+    return denoising_losses_at(pipeline, latents[rows], PROMPTS[rows], NAMES[rows], **chosen)
 
 
 NAMES = [f"image-{row}" for row in range(len(PROMPTS))]
@@ -211,12 +227,12 @@ def test_a_fixed_loss_belongs_to_its_row(pipeline: Any) -> None:
 def test_a_fixed_loss_is_the_training_loss_at_that_noise(pipeline: Any) -> None:
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(len(PROMPTS), 4, 8, 8, generator=generator)
-    noise = diffusion.row_noise(latents, 0, f"{NAMES[2]}/500")
-    features, index = diffusion.embed_prompts(pipeline, PROMPTS[2:3])
+    noise = row_noise(latents, 0, f"{NAMES[2]}/500")
+    features, index = embed_prompts(pipeline, PROMPTS[2:3])
     with torch.no_grad():
-        expected = diffusion.denoising_loss(
+        expected = denoising_loss(
             pipeline.unet,
-            diffusion.training_scheduler(pipeline),
+            training_scheduler(pipeline),
             latents[2:3],
             noise[None],
             torch.tensor([500]),
@@ -229,4 +245,4 @@ def test_fixed_losses_refuse_what_cannot_be(pipeline: Any) -> None:
     with pytest.raises(InputError, match="from 0 to 999"):
         fixed_losses(pipeline, timesteps=(1000,))
     with pytest.raises(InputError, match="as many of each"):
-        diffusion.denoising_losses_at(pipeline, torch.zeros(2, 4, 8, 8), ["a"], ["b"], (1,), 0)
+        denoising_losses_at(pipeline, torch.zeros(2, 4, 8, 8), ["a"], ["b"], (1,), 0)

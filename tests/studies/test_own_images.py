@@ -13,7 +13,6 @@ from PIL import Image
 
 from fairdiff_lib.audit.audit import audit, rows_metric
 from fairdiff_lib.classify.features import RandomConvExtractor, TextureExtractor
-from fairdiff_lib.model.sample import blurred
 from fairdiff_lib.run.cli import main
 from fairdiff_lib.run.notebook import plan_job, run_job
 from fairdiff_lib.settings.errors import InputError
@@ -22,6 +21,7 @@ from fairdiff_lib.show.cards import finding
 from fairdiff_lib.studies import own_features, own_images, own_tables
 from fairdiff_lib.studies.own_example import write_example
 from fairdiff_lib.studies.own_images import OwnAudit, audit_own, write_audit
+from fairdiff_lib.studies.quality import blurred
 
 ATTRIBUTES = ["palette", "camera"]
 Tables = dict[str, pd.DataFrame]

@@ -19,7 +19,6 @@ from fairdiff_lib.audit.seeds import summarise_seeds
 from fairdiff_lib.classify.features import RandomConvExtractor, Scale, extract
 from fairdiff_lib.data.cohort import Cohort, spec_for
 from fairdiff_lib.disk.places import Places
-from fairdiff_lib.model import pipeline as diffusion
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import load_settings
 from fairdiff_lib.show import words_privacy as sentences_privacy
@@ -128,8 +127,8 @@ def attack(known: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     own, _ = known
     table = own.cohort.table
     lower = ((table["split"] == "train") & (table["age"] == OLD)).to_numpy(dtype=float)
-    monkeypatch.setattr(diffusion, "load_run", lambda *a: None)
-    monkeypatch.setattr(diffusion, "denoising_losses_at", losses(lower))
+    monkeypatch.setattr(privacy_study, "load_run", lambda *a: None)
+    monkeypatch.setattr(privacy_study, "denoising_losses_at", losses(lower))
     return privacy_study.attack(own, Places(SETTINGS), "none", 0)
 
 
@@ -175,9 +174,9 @@ def test_every_run_and_the_control_are_in_the_tables(
     own, images = known
     settings = dataclasses.replace(SETTINGS, seeds=(0, 1), methods=("none",))
     monkeypatch.setattr(privacy_study, "read_known", lambda *a: own)
-    monkeypatch.setattr(diffusion, "load_generated", lambda *a: images[-120:])
-    monkeypatch.setattr(diffusion, "load_run", lambda *a: None)
-    monkeypatch.setattr(diffusion, "denoising_losses_at", losses(np.zeros(N)))
+    monkeypatch.setattr(privacy_study, "load_generated", lambda *a: images[-120:])
+    monkeypatch.setattr(privacy_study, "load_run", lambda *a: None)
+    monkeypatch.setattr(privacy_study, "denoising_losses_at", losses(np.zeros(N)))
     layout = Places(settings, figures_root=str(tmp_path))
     result = privacy_study.collect_privacy(settings, layout, own.cohort)
     near = result.table[result.table["metric"] == NEARER]

@@ -17,7 +17,9 @@ from fairdiff_lib.audit.kid import fit_kernel
 from fairdiff_lib.data.cohort import Cohort, spec_for
 from fairdiff_lib.disk.files import write_json
 from fairdiff_lib.disk.places import Places
-from fairdiff_lib.model import pipeline as diffusion
+from fairdiff_lib.model import sample as sampling
+from fairdiff_lib.model.pipeline import build_pipeline, save_pipeline
+from fairdiff_lib.model.sample import load_generated
 from fairdiff_lib.run.graph import Study
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import Settings, SweepConfig, load_settings
@@ -25,6 +27,7 @@ from fairdiff_lib.show import words_privacy as sentences_privacy
 from fairdiff_lib.show.figures import sweep as figures_sweep
 from fairdiff_lib.studies import sweep
 from fairdiff_lib.studies.sweep_cells import Cell, cells_of, check_cells, own_cell
+from fairdiff_lib.study import Study as OpenedStudy
 
 SPEC = spec_for("ham10000")
 LEVELS = {a.name: a.levels for a in SPEC.attributes}
@@ -53,8 +56,8 @@ def cohort(n: int, older: int = 4) -> Cohort:
 def layout(tmp_path_factory: pytest.TempPathFactory) -> Places:
     """A finished run of an untrained model."""
     place = Places(SETTINGS, runs_root=str(tmp_path_factory.mktemp("runs")))
-    made = diffusion.build_pipeline(SETTINGS.model, cohort(4).table["prompt"].tolist(), seed=0)
-    diffusion.save_pipeline(made, place.run("none", 0) / "pipeline")
+    made = build_pipeline(SETTINGS.model, cohort(4).table["prompt"].tolist(), seed=0)
+    save_pipeline(made, place.run("none", 0) / "pipeline")
     write_json(place.run("none", 0) / "run.json", {})
     return place
 
@@ -62,15 +65,15 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Places:
 def test_the_own_cell_is_the_studys_own_generation(layout: Places) -> None:
     whole = cohort(6)
     names, prompts = whole.table["image"].tolist(), whole.table["prompt"].tolist()
-    diffusion.generate(SETTINGS, layout, names, prompts, "none", 0, "test")
-    default = diffusion.load_generated(layout.generated("none", 0), "test")
+    sampling.generate(OpenedStudy(SETTINGS, layout), names, prompts, "none", 0, "test")
+    default = load_generated(layout.generated("none", 0), "test")
     some = whole.take([1, 3, 4])
     again = sweep.make_cell(SETTINGS, layout, some, own_cell(SETTINGS))
     assert np.abs(default[[1, 3, 4]].astype(int) - again).max() <= 1  # rounding of another batch
     other = sweep.make_cell(SETTINGS, layout, some, Cell(1.0, 2))
     assert np.abs(other.astype(int) - again).max() > 5
     # the sweep has not shortened the list of the study's own images
-    assert len(diffusion.load_generated(layout.generated("none", 0), "test")) == 6
+    assert len(load_generated(layout.generated("none", 0), "test")) == 6
 
 
 class Sampler:
@@ -101,8 +104,8 @@ def test_every_cell_starts_from_the_same_noise_and_a_killed_sweep_goes_on(
     settings = replace(SETTINGS, generation=replace(SETTINGS.generation, batch=4, seed=7))
     place, rows = replace(layout, settings=settings), cohort(10)
     sampler = Sampler(killed_after=5)
-    monkeypatch.setattr(diffusion, "load_run", lambda *a: None)
-    monkeypatch.setattr(diffusion, "sample", sampler)
+    monkeypatch.setattr(sampling, "load_run", lambda *a: None)
+    monkeypatch.setattr(sampling, "sample", sampler)
     with pytest.raises(KeyboardInterrupt):
         make_all(settings, place, rows)  # of 3 batches a cell: one cell and two batches are there
     assert len(sampler.calls) == 5
@@ -116,7 +119,7 @@ def test_every_cell_starts_from_the_same_noise_and_a_killed_sweep_goes_on(
     assert len(seeds) == 4 and len(set(first)) == 10
     assert all(own == first for own in seeds.values())
     assert {cell: len(images) for cell, images in made.items()} == dict.fromkeys(made, 10)
-    monkeypatch.setattr(diffusion, "sample", Sampler(killed_after=0))
+    monkeypatch.setattr(sampling, "sample", Sampler(killed_after=0))
     for cell, images in make_all(settings, place, rows).items():  # nothing is left to draw
         np.testing.assert_array_equal(images, made[cell])
 

@@ -18,15 +18,16 @@ from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk.files import hash_folder, locked, read_json, write_json
 from fairdiff_lib.disk.places import Places, is_simulated
 from fairdiff_lib.disk.stamps import make_stamp
-from fairdiff_lib.model import pipeline as diffusion
+from fairdiff_lib.model.sample import generate, load_generated
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import Settings
-from fairdiff_lib.studies import pipeline
 from fairdiff_lib.studies.ablation import arms
 from fairdiff_lib.studies.ablation.arms import Arm, is_recorded, names_of, path_of
 from fairdiff_lib.studies.ablation.recorded import RecordedRun, read_run, refuse_mixed, write_run
 from fairdiff_lib.studies.quality import Fixed, denoising_losses, fix, run_audits, run_gates
 from fairdiff_lib.studies.verdict.protocol import content_hash, protocol_of
+from fairdiff_lib.study import Study
+from fairdiff_lib.train.runs import train
 
 COST = ("seconds", "loop_seconds", "seconds_per_step", "optimiser_share", "measure_share",
         "images_seen", "peak_memory_gib", "peak_gpu_memory_gib", "processes")  # fmt: skip
@@ -145,7 +146,7 @@ def make_run(settings: Settings, layout: Places, cohort: Cohort, arm: Arm, seed:
         return path
     with locked(layout.base.parent / "ablation.lock"):  # the base and the encoder are made once
         write_declaration(settings, layout, cohort)
-        pipeline.train(settings, layout, cohort, "base", 0)
+        train(Study(settings, layout), "base", 0)
         fixed = fix(settings, layout, cohort, protocol_of(settings, cohort))
     return measure_run(settings, layout, fixed, arm, seed)
 
@@ -162,13 +163,14 @@ def measure_run(settings: Settings, layout: Places, fixed: Fixed, arm: Arm, seed
     """
     cohort, own = fixed.cohort, arms.settings_of(settings, arm)
     place = replace(layout, settings=own)
+    study = Study(own, place)
     for source, other in arms.sources_of(settings, arm, seed):
-        pipeline.train(own, place, cohort, source, other)
-    history, cost = pipeline.train(own, place, cohort, arm.method, seed)
+        train(study, source, other)
+    history, cost = train(study, arm.method, seed)
     test = cohort.included().split("test").table
     names, prompts = test["image"].tolist(), test["prompt"].tolist()
-    diffusion.generate(own, place, names, prompts, arm.method, seed, "test")
-    images = diffusion.load_generated(place.generated(arm.method, seed), "test")
+    generate(study, names, prompts, arm.method, seed, "test")
+    images = load_generated(place.generated(arm.method, seed), "test")
     made = [space.of(images) for space in fixed.spaces]
     labels = {"dataset": settings.dataset, "method": arm.name, "seed": seed}
     gates = run_gates(fixed, images, made[0], labels)
@@ -235,7 +237,7 @@ def core_runs(settings: Settings, layout: Places, cohort: Cohort) -> list[tuple[
         own = arms.settings_of(settings, arm)
         place = replace(layout, settings=own)
         for seed in settings.ablation.other_seeds:
-            pipeline.train(own, place, cohort, arm.method, seed)
+            train(Study(own, place), arm.method, seed)
             named.append((arm.name, place.run(arm.method, seed)))
     return named
 

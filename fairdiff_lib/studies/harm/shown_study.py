@@ -15,12 +15,12 @@ from fairdiff_lib.audit.estimate import Estimate, Floats, Ints, group_units
 from fairdiff_lib.audit.seeds import over_seeds
 from fairdiff_lib.classify.features import Extractor, extract, make_extractor
 from fairdiff_lib.classify.fit import Classifier
+from fairdiff_lib.classify.runs import load_encoder
 from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk import tables
 from fairdiff_lib.disk.places import Places
-from fairdiff_lib.model import pipeline as diffusion
-from fairdiff_lib.model import sample as imaging
+from fairdiff_lib.model.sample import load_generated
 from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.sim.simulators import Ruler, ruler_for
 from fairdiff_lib.studies.harm.probe import probe_estimates, probe_rows, probe_scores
@@ -56,7 +56,7 @@ class Pictures:
         """Images of every method and seed for the prompts of a split, with their labels."""
         for method, seed in assets.runs_of(self.settings):
             labels = {"dataset": self.settings.dataset, "method": method, "seed": seed}
-            yield labels, diffusion.load_generated(self.layout.generated(method, seed), split)
+            yield labels, load_generated(self.layout.generated(method, seed), split)
 
     def real_labels(self) -> list[Labels]:
         """Labels of the real images: of every seed, as a mean over seeds stands beside means."""
@@ -80,7 +80,7 @@ def collect_shown(settings: Settings, layout: Places, cohort: Cohort, pictures: 
     The reader is the feature encoder: one classifier of all conditions, trained on real images.
     In simulated data the ruler's quantity is also measured from the image.
     """
-    reader = Reader(settings, cohort, imaging.load_encoder(settings, layout, cohort))
+    reader = Reader(settings, cohort, load_encoder(settings, layout, cohort))
     real = reader(pictures.test, real=True)
     parts = [table for labels in pictures.real_labels() for table in reader.rows(real, labels)]
     audits: list[tuple[Mapping[str, Any], Audit]] = []
@@ -189,7 +189,7 @@ def collect_probe(
         generated images also "probe_auc_change", against real ones probed by real ones), seeds,
         n, value, low, high, note.
     """
-    encoder, parts = imaging.load_encoder(settings, layout, cohort), []
+    encoder, parts = load_encoder(settings, layout, cohort), []
     for name in SPACES:
         extractor = make_extractor(name, classifier=encoder)
         parts += Probe(settings, layout, cohort, extractor).rows(pictures)

@@ -32,7 +32,7 @@ from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk.files import locked, read_json
 from fairdiff_lib.disk.places import Places
-from fairdiff_lib.model import pipeline as diffusion
+from fairdiff_lib.model.sample import generate
 from fairdiff_lib.settings.options import ClassifierConfig, Settings
 from fairdiff_lib.studies.matrix.arms import (
     MatrixRun,
@@ -47,6 +47,7 @@ from fairdiff_lib.studies.matrix.arms import (
     share_rows,
     shares_of,
 )
+from fairdiff_lib.study import Study
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class Matrix:
         names, prompts = part.table["image"].tolist(), part.table["prompt"].tolist()
         place = self.layout.generated(method, seed) / folder
         with locked(place.with_name(f"{folder}.lock")):  # two runs may want them at once
-            diffusion.generate(self.settings, self.layout, names, prompts, method, seed, folder)
+            generate(Study(self.settings, self.layout), names, prompts, method, seed, folder)
         return part, folder
 
     # -- runs --------------------------------------------------------------------------------

@@ -31,8 +31,9 @@ from fairdiff_lib.methods.perturbation import HeldOut
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
 from fairdiff_lib.settings.methods import CORRECTED
 from fairdiff_lib.settings.options import MitigationConfig, Settings, as_dict
+from fairdiff_lib.study import Study
 from fairdiff_lib.train.loop import fit
-from fairdiff_lib.train.runs import load_base, method_objective, with_steps
+from fairdiff_lib.train.runs import load_base, method_objective
 
 REWEIGHTINGS = ("noise", "mean")
 CELL_COLUMNS = (
@@ -219,7 +220,8 @@ def _run_cell(
 ) -> pd.DataFrame:
     """Fine-tune the base at one sigma and measure the raw weights on validation rows."""
     train = kept.split("train")
-    pipeline = load_base(layout, kept.data_hash)
+    study = Study(settings, layout)
+    pipeline = load_base(study)
     config = MitigationConfig(
         reweighting=cell.reweighting,
         mean_range=settings.mitigation.mean_range,
@@ -231,9 +233,9 @@ def _run_cell(
     mitigation = FixedSigma(config, attributes, cell.seed).hold(sigma)
     mitigation.prepare(pipeline, kept.take((kept.table["split"] != "test").to_numpy(dtype=bool)))
     held_out = HeldOut(pipeline, kept, attributes, config, seed=0)  # the same rows for every cell
-    loop = dataclasses.replace(with_steps(settings.training, dose.steps), ema_decay=0.0)
+    loop = dataclasses.replace(settings.training, steps=dose.steps, ema_decay=0.0)
     fit(
-        method_objective(layout, pipeline, train, loop.prompt_dropout),
+        method_objective(study, pipeline, loop.prompt_dropout),
         loop,
         count=len(train),
         seed=cell.seed,

@@ -20,14 +20,13 @@ from tqdm.auto import tqdm
 from fairdiff_lib.methods.base import Mitigation
 from fairdiff_lib.methods.groups import (
     Attributes,
-    generator_for,
     group_means,
     level_counts,
     loss_gap,
     positions,
     summed_gap,
 )
-from fairdiff_lib.model.pipeline import loss_at, row_noise
+from fairdiff_lib.model.loss import generator_for, loss_at, row_noise
 from fairdiff_lib.studies.mechanism.history import COLUMNS, averaged, number
 from fairdiff_lib.train.loop import batch_rows
 from fairdiff_lib.train.runs import DenoisingObjective

@@ -17,6 +17,7 @@ from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.studies.mechanism.gradients import Probe, ProbeSizes
 from fairdiff_lib.studies.mechanism.history import MeasuredRun, history_table, read_runs
 from fairdiff_lib.studies.mechanism.surrogate import SHUFFLES, SLICE_COLUMNS, slices
+from fairdiff_lib.study import Study
 from fairdiff_lib.train.runs import load_base, method_objective
 
 BASE = "base"  # what tables call the checkpoint that every run starts from
@@ -75,9 +76,10 @@ def measure_mechanism(
     attributes = {a.name: a.levels for a in cohort.spec.attributes}
     confidence, dataset = settings.audit.confidence, settings.dataset
     runs = read_runs(named)
-    pipeline = load_base(layout, cohort.data_hash)
+    study = Study(settings, layout)
+    pipeline = load_base(study)
     probe = Probe(
-        method_objective(layout, pipeline, train, settings.training.prompt_dropout),
+        method_objective(study, pipeline, settings.training.prompt_dropout),
         train.table["image"].tolist(),
         torch.as_tensor(train.codes()),
         attributes,

@@ -18,8 +18,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from fairdiff_lib.methods.controls import sigma_path
-from fairdiff_lib.methods.groups import Attributes, generator_for
+from fairdiff_lib.methods.groups import Attributes
 from fairdiff_lib.methods.optimiser import fit_process, quiet
+from fairdiff_lib.model.loss import generator_for
 from fairdiff_lib.settings.errors import InputError
 
 SHUFFLES = 20  # p is at least 1 / 21: enough to say no, not to say how little

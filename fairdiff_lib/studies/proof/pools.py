@@ -18,10 +18,10 @@ from joblib import delayed
 from fairdiff_lib.audit.estimate import Bools, Estimate, Floats, Groups, group_units
 from fairdiff_lib.audit.kid import Kernel, fit_kernel, kid
 from fairdiff_lib.classify.features import Extractor, Scale, extract
+from fairdiff_lib.classify.runs import load_encoder, load_extractor
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk.files import atomic_file, read_json, write_json
 from fairdiff_lib.disk.places import Places
-from fairdiff_lib.model import sample as imaging
 from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.studies.proof.audits import side_by_side
 
@@ -43,7 +43,7 @@ class Space:
     @classmethod
     def of(cls, settings: Settings, layout: Places, cohort: Cohort) -> Space:
         """Trains the encoder where it is missing."""
-        extractor = imaging.load_extractor(settings, imaging.load_encoder(settings, layout, cohort))
+        extractor = load_extractor(settings, load_encoder(settings, layout, cohort))
         images = cohort.included().split("train").load_images(settings.model.image_size)
         train = extract(extractor, images, cache=layout.features / "cache")
         scale = Scale.fit(train)

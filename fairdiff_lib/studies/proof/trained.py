@@ -21,12 +21,14 @@ from fairdiff_lib.audit.kid import Kernel, kid, standardised_kid
 from fairdiff_lib.classify.features import Extractor
 from fairdiff_lib.data.cohort import Cohort, CohortSpec, spec_for, square
 from fairdiff_lib.disk.places import Places
-from fairdiff_lib.model import pipeline as diffusion
+from fairdiff_lib.model.loss import seed_for
+from fairdiff_lib.model.sample import load_run, sample
 from fairdiff_lib.settings.options import Settings, SimulatorConfig
 from fairdiff_lib.sim.fundus import render
 from fairdiff_lib.sim.simulate import Subject, draw_subject, fundus_config
-from fairdiff_lib.studies import pipeline
 from fairdiff_lib.studies.proof.pools import Space, fill_pool, pool_groups, remembered, truth_row
+from fairdiff_lib.study import Study
+from fairdiff_lib.train.runs import train
 
 METHOD, SEED = "none", 0  # the generator
 STRATUM = "cdr_status"  # condition that splits the pool
@@ -47,9 +49,9 @@ class Generator:
         reals = np.stack([photograph(s, config, self.settings.model.image_size) for s in subjects])
         rows = [prompt_row(spec, subject) for subject in subjects]
         prompts = [spec.prompt(row) for row in rows]
-        seeds = [diffusion.sample_seed(own.seed, f"{SEED}/proof/{k}") for k in numbers]
+        seeds = [seed_for(own.seed, f"{SEED}/proof/{k}") for k in numbers]
         made = [
-            diffusion.sample(
+            sample(
                 checkpoint(self.layout), prompts[i : i + own.batch], seeds[i : i + own.batch],
                 steps=own.steps, guidance=own.guidance, scheduler=own.scheduler,
             )
@@ -71,7 +73,7 @@ def fresh(settings: Settings) -> SimulatorConfig:
 @lru_cache(maxsize=1)
 def checkpoint(layout: Places) -> Any:
     """The trained pipeline, loaded once per process and without progress bars."""
-    loaded = diffusion.load_run(layout, METHOD, SEED)
+    loaded = load_run(Study(layout.settings, layout), METHOD, SEED)
     loaded.set_progress_bar_config(disable=True)
     return loaded
 
@@ -128,7 +130,7 @@ def trained_laws(
     The stratum whose KID lies between the others' is one group; the other two, mixed so that
     their KID is the same, are the other. Such a mixture always exists.
     """
-    pipeline.train(settings, layout, cohort, METHOD, SEED)
+    train(Study(settings, layout), METHOD, SEED)
     maker = Generator(settings, layout, space.extractor)
     pool = fill_pool(layout.pools / "trained", maker, settings.proof.pool, "trained generator")
     real, generated = space.scale(pool["real"]), space.scale(pool["generated"])

@@ -21,7 +21,6 @@ from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk.files import read_json, write_table
 from fairdiff_lib.disk.places import Places
-from fairdiff_lib.model import pipeline as diffusion
 from fairdiff_lib.run.cli import main
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import Settings, load_settings
@@ -55,19 +54,18 @@ def write_images(folder: Path, names: list[str], images: Any) -> None:
 
 
 class Drawer:
-    """Stands in for ``diffusion.generate``: draws the training row that a name ends in."""
+    """Stands in for ``sample.generate``: draws the training row that a name ends in."""
 
     def __init__(self, train: Cohort) -> None:
         self.images = dict(zip(train.table["image"], train.load_images(32), strict=True))
         self.asked: list[str] = []  # prompts
 
     def __call__(
-        self, settings: Settings, layout: Places, names: list[str], prompts: list[str],
-        method: str, seed: int, split: str,
-    ) -> int:  # fmt: skip
+        self, study: Any, names: list[str], prompts: list[str], method: str, seed: int, split: str
+    ) -> int:
         self.asked = prompts
         images = [self.images[name.split("-", 1)[1]] for name in names]
-        write_images(layout.generated(method, seed) / split, names, images)
+        write_images(study.places.generated(method, seed) / split, names, images)
         return len(names)
 
 
@@ -83,7 +81,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
         write_images(layout.generated("none", 0) / split, part.table["image"].tolist(), dark)
     made = Study(settings, layout, cohort)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(diffusion, "generate", Drawer(made.train))
+        patch.setattr(matrix_runs, "generate", Drawer(made.train))
         yield made
 
 
@@ -421,7 +419,7 @@ def test_missing_generated_images_are_counted_and_named(study: Study) -> None:
 
 def test_balanced_images_are_asked_for_with_the_prompts_of_their_rows(study: Study) -> None:
     images, labels = matrix_of(study).generated_part(MatrixRun("balanced_synthetic", 0.0, 0))
-    asked = diffusion.generate.asked  # type: ignore[attr-defined]
+    asked = matrix_runs.generate.asked  # type: ignore[attr-defined]
     assert len(images) == len(labels) == len(asked) == len(study.train)
     female = [" Female " in prompt for prompt in asked]
     assert sum(female) == len(asked) / 2

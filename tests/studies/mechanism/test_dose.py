@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from fairdiff_lib.data.cohort import read_cohort
 from fairdiff_lib.disk.files import write_json
 from fairdiff_lib.disk.places import Places
-from fairdiff_lib.model import pipeline as diffusion
+from fairdiff_lib.model.pipeline import build_pipeline, save_pipeline
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import load_settings
 from fairdiff_lib.sim.simulate import simulate_fairgenmed
@@ -101,8 +101,8 @@ def test_cells_are_kept_and_found_again(tmp_path: Path, monkeypatch: pytest.Monk
     simulate_fairgenmed(settings.simulator, layout.data)
     cohort = read_cohort(settings.dataset, layout.data)
     train = cohort.included().split("train")
-    pipeline = diffusion.build_pipeline(settings.model, train.table["prompt"].tolist(), seed=0)
-    diffusion.save_pipeline(pipeline, layout.base / "pipeline")
+    pipeline = build_pipeline(settings.model, train.table["prompt"].tolist(), seed=0)
+    save_pipeline(pipeline, layout.base / "pipeline")
     size = pipeline.unet.config.sample_size
     latents = torch.randn(len(train), 4, size, size, generator=torch.Generator().manual_seed(0))
     save_file({"mean": latents, "std": 0.1 * latents.abs()}, layout.base / "latents.safetensors")

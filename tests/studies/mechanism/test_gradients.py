@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from fairdiff_lib.methods.controls import FixedSigma
-from fairdiff_lib.model import pipeline as diffusion
+from fairdiff_lib.model.loss import training_scheduler
+from fairdiff_lib.model.pipeline import build_pipeline, conditioning
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import MitigationConfig, load_settings
 from fairdiff_lib.studies.mechanism import gradients as probes
@@ -90,11 +91,11 @@ def test_a_squared_correlation_has_an_interval_that_can_hold_zero() -> None:
 def probe() -> probes.Probe:
     """An untrained network of the smoke preset on random latents."""
     prompts = [f"image of patient {row % 3}" for row in range(ROWS)]
-    pipeline: Any = diffusion.build_pipeline(load_settings("smoke").model, prompts, seed=0)
-    module, text, prompt = diffusion.conditioning(pipeline, prompts)
+    pipeline: Any = build_pipeline(load_settings("smoke").model, prompts, seed=0)
+    module, text, prompt = conditioning(pipeline, prompts)
     size = pipeline.unet.config.sample_size
     mean = torch.randn(ROWS, 4, size, size, generator=torch.Generator().manual_seed(0))
-    scheduler = diffusion.training_scheduler(pipeline)
+    scheduler = training_scheduler(pipeline)
     objective = DenoisingObjective(module, scheduler, mean, 0.1 * mean.abs(), 1.0, text, prompt)
     sizes = probes.ProbeSizes(batches=8, folds=2, bins=4, rows_per_level=4, timesteps=(500,),
                               gradient_batches=2)  # fmt: skip

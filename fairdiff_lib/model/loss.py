@@ -1,0 +1,168 @@
+"""The denoising loss of each sample, and the draws that it is measured at.
+
+Nothing here averages over a batch: a method is a weight per sample, and needs the losses as they
+are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor, nn
+
+from fairdiff_lib.model.pipeline import conditioning
+from fairdiff_lib.settings.errors import InputError
+
+# l_i = mean_{c,h,w} (target_i - unet(sqrt(abar_t) z_i + sqrt(1 - abar_t) e_i, t_i, text_i))^2
+
+
+def denoising_loss(
+    unet: Any, scheduler: Any, latents: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor
+) -> Tensor:  # [N]
+    """Squared denoising error of each sample, unreduced over the batch.
+
+    Parameters
+    ----------
+    unet : callable
+        ``unet(noisy, timesteps, text)`` with ``.sample``.
+    scheduler : DDPMScheduler
+    latents, noise : float32 [N, C, h, w]
+        Scaled latents, standard normal noise.
+    timesteps : int64 [N]
+    text : float32 [N, L, D]
+
+    Returns
+    -------
+    float32 [N]
+        An adapter's auxiliary loss adds to the gradient, not to the value.
+    """
+    noisy = scheduler.add_noise(latents, noise, timesteps)
+    target = denoising_target(scheduler, latents, noise, timesteps)
+    output = unet(noisy, timesteps, encoder_hidden_states=text)
+    error: Tensor = output.sample.float() - target.float()
+    loss = error.square().flatten(1).mean(dim=1)
+    auxiliary: Tensor | None = getattr(output, "auxiliary", None)
+    return loss if auxiliary is None else loss + (auxiliary - auxiliary.detach())
+
+
+def denoising_target(scheduler: Any, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    """What the U-Net should predict: the noise, v or the sample, [N, C, h, w]."""
+    kind = scheduler.config.prediction_type
+    if kind == "epsilon":
+        return noise
+    if kind == "v_prediction":
+        velocity: Tensor = scheduler.get_velocity(latents, noise, timesteps)
+        return velocity
+    if kind == "sample":
+        return latents
+    raise InputError(
+        f"scheduler prediction_type {kind!r}; expected epsilon, v_prediction or sample"
+    )
+
+
+def training_scheduler(pipeline: Any) -> DDPMScheduler:
+    """The pipeline's noise schedule, for training; its prediction_type is honoured."""
+    scheduler: DDPMScheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
+    return scheduler
+
+
+# -- draws that belong to a name ---------------------------------------------------------------
+
+
+def seed_for(seed: int, *names: object) -> int:
+    """63-bit seed that depends on a seed and names alone: no other row, batch or process."""
+    text = "/".join(str(part) for part in (seed, *names))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator_for(seed: int, *names: object) -> torch.Generator:
+    """Fresh CPU generator of :func:`seed_for`."""
+    return torch.Generator("cpu").manual_seed(seed_for(seed, *names))
+
+
+def row_noise(latents: Tensor, seed: int, name: str) -> Tensor:
+    """Standard normal float32 [C, h, w] of a named row."""
+    return torch.randn(latents.shape[1:], generator=generator_for(seed, name))
+
+
+def loss_at(
+    module: nn.Module,
+    scheduler: Any,
+    latents: Tensor,
+    text: Tensor,
+    names: Sequence[str],
+    timestep: int,
+    seed: int,
+) -> Tensor:  # [N]
+    """:func:`denoising_loss` of named rows at one timestep and their own noise, with gradient."""
+    device = next(module.parameters()).device
+    noise = torch.stack([row_noise(latents, seed, f"{name}/{timestep}") for name in names])
+    steps = torch.full((len(noise),), timestep)
+    own = (part.to(device) for part in (latents, noise, steps, text))
+    return denoising_loss(module, scheduler, *own)
+
+
+@torch.no_grad()
+def denoising_losses_at(
+    pipeline: Any,
+    latents: Tensor,
+    prompts: Sequence[str],
+    names: Sequence[str],
+    timesteps: Sequence[int],
+    seed: int,
+    batch: int = 64,
+) -> Tensor:
+    """Denoising loss of each row at fixed timesteps, with noise that belongs to the row.
+
+    A row's noise at a timestep depends on seed, name and timestep alone, so that rows can be
+    compared between checkpoints, and a value depends neither on the batch size (but for
+    rounding) nor on the other rows.
+
+    Parameters
+    ----------
+    pipeline : StableDiffusionPipeline
+    latents : float32 [N, C, h, w]
+        Scaled, as of ``pipeline.mean_latents``.
+    prompts, names : sequences of str, length N
+        What a row is conditioned on, and what its noise is drawn from.
+    timesteps : sequence of int, length T
+        Within the noise schedule, [0, 1000).
+    seed : int
+        Of the noise.
+    batch : int
+        Rows per pass.
+
+    Returns
+    -------
+    float64 [N, T]
+        Unweighted.
+
+    Raises
+    ------
+    InputError
+        A timestep outside the schedule, or lengths that differ.
+    """
+    scheduler = training_scheduler(pipeline)
+    last = scheduler.config.num_train_timesteps - 1
+    if not all(0 <= t <= last for t in timesteps):
+        raise InputError(f"timesteps {list(timesteps)}: expected whole numbers from 0 to {last}")
+    if not len(latents) == len(prompts) == len(names):
+        raise InputError(
+            f"{len(latents)} latents, {len(prompts)} prompts and {len(names)} names: expected as "
+            "many of each"
+        )
+    module, text, index = conditioning(pipeline, prompts)
+    device, training = pipeline.unet.device, pipeline.unet.training
+    losses = torch.empty(len(names), len(timesteps), dtype=torch.float64)
+    module.to(device).eval()
+    for column, t in enumerate(timesteps):
+        for start in range(0, len(names), batch):
+            rows = slice(start, start + batch)
+            own = (latents[rows], text[index[rows]], names[rows], t, seed)
+            losses[rows, column] = loss_at(module, scheduler, *own).double().cpu()
+    module.train(training)
+    return losses
