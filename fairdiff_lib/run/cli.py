@@ -353,23 +353,23 @@ def _prepare_arm(study: Study, threads: int) -> Cohort:
 
 def _audit(chosen: argparse.Namespace) -> int:
     from fairdiff_lib.show.cards import finding
-    from fairdiff_lib.studies.own_images import audit_own, refuse_taken, write_audit
+    from fairdiff_lib.show.own_card import own_card
+    from fairdiff_lib.studies.own import audit_own, read_own, refuse_taken, write_audit
 
     refuse_taken(chosen.output, chosen.force)
+    names = [name.strip() for name in chosen.attributes.split(",")]
+    images = read_own(
+        chosen.real, chosen.generated, names, chosen.condition, chosen.train, chosen.unit
+    )
     result = audit_own(
-        chosen.real,
-        chosen.generated,
-        [name.strip() for name in chosen.attributes.split(",")],
-        condition=chosen.condition,
-        train=chosen.train,
+        images,
         features=chosen.features,
         revision=chosen.revision,
-        unit=chosen.unit,
         image_size=chosen.image_size,
     )
-    folder = write_audit(result, chosen.output, force=chosen.force)
+    folder = write_audit(result, chosen.output, own_card(result), force=chosen.force)
     print(finding(result.audit))
-    print(f"card: {folder / 'card.html'} and card.png; tables and stamp beside them")
+    print(f"card: {folder / 'card.html'}; tables and stamp beside it")
     return 0
 
 

@@ -1,9 +1,13 @@
-"""05: the audit of every run of a study, from images on disk to the tables of image quality."""
+"""The audit of images: one for a study's runs (05) and for anybody's own images (11).
+
+``audit_images`` is that audit. The rest takes a study's images from disk to its tables.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +19,29 @@ from fairdiff_lib.audit.audit import (
     Audit,
     Estimator,
     audit,
-    kid_metric,
+    contrast_table,
     labelled,
+    mean_audit,
     mean_metric,
 )
-from fairdiff_lib.audit.contrasts import DIRECTIONS, EXPLORATORY, SENSITIVITY, equity_rows
-from fairdiff_lib.audit.estimate import OVERALL, Floats, Groups, group_units
+from fairdiff_lib.audit.classifiers import encoder_fairness
+from fairdiff_lib.audit.contrasts import (
+    DIRECTIONS,
+    EXPLORATORY,
+    PRIMARY,
+    SENSITIVITY,
+    control_discoveries,
+    equity_rows,
+)
+from fairdiff_lib.audit.estimate import OVERALL, Floats, Groups, Levels, group_units
 from fairdiff_lib.audit.gates import gates
-from fairdiff_lib.audit.kid import Kernel, fit_kernel, shares, standardised_kid
+from fairdiff_lib.audit.kid import Kernel, fit_kernel, kid, kid_unpaired, shares, standardised_kid
 from fairdiff_lib.audit.quality import COLUMNS, quality_table
-from fairdiff_lib.audit.seeds import over_seeds
-from fairdiff_lib.audit.shrinkage import crossed
+from fairdiff_lib.audit.seeds import compare_audits, over_seeds
+from fairdiff_lib.audit.shrinkage import crossed, intersection_rows
 from fairdiff_lib.classify.features import Extractor, Scale, extract, make_extractor
 from fairdiff_lib.classify.fit import Classifier
+from fairdiff_lib.classify.predictions import predictions_table
 from fairdiff_lib.classify.runs import load_encoder, load_extractor
 from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
@@ -38,19 +52,90 @@ from fairdiff_lib.model.pipeline import load_pipeline, mean_latents, reconstruct
 from fairdiff_lib.model.sample import load_generated, load_run
 from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.sim.simulators import Ruler, ruler_for
-from fairdiff_lib.studies.audit_tables import (
-    Named,
-    Run,
-    encoder_table,
-    study_contrasts,
-    study_differences,
-    study_intersections,
-    with_means,
-)
 from fairdiff_lib.studies.verdict.protocol import Protocol
 from fairdiff_lib.study import Study
 
 BLUR = 1 / 32  # standard deviation of the blurred control, fraction of the image's side
+
+Run = tuple[str, int]  # method, seed
+Named = dict[tuple[str, str], list[Audit]]  # (method, seeds): its audits, the primary metric first
+
+
+# -- the audit -------------------------------------------------------------------------------
+
+
+def audit_images(
+    real: Floats,
+    generated: Floats,
+    groups: Groups,
+    kernel: Kernel,
+    attributes: Levels,
+    *,
+    made: Groups | None = None,
+    paired: bool = True,
+    strata: Groups | None = None,
+    features: str = "",
+    confidence: float = 0.95,
+    secondary_below: int = 80,
+    role: str = PRIMARY,
+) -> list[Audit]:
+    """KID of every group against its own reals, and KID at a common case mix.
+
+    Parameters
+    ----------
+    real, generated : float64 [N, D], [P, D]
+        Features in units of their spread.
+    groups : Groups
+        Of the real rows: attributes, and whatever else is described, as their crossings.
+    kernel : Kernel
+        Fixed before any generated image was looked at.
+    attributes : mapping
+        Whose levels are compared; all others are described only.
+    made : Groups, optional
+        Of the generated rows; None: row i was generated for real row i.
+    paired : bool
+        Both have the same units; otherwise they share none, and ``made`` is needed.
+    strata : Groups, optional
+        Levels of one condition, of the real rows: each group is then also reweighted to the
+        pooled shares, so that one with more disease isn't called worse for it. Needs ``paired``.
+    features, confidence, secondary_below, role
+        As for ``audit.audit``.
+
+    Returns
+    -------
+    list of Audit
+        ``kid``, and with strata ``kid_standardised`` of the attributes alone.
+    """
+    own: dict[str, Any] = {"confidence": confidence, "secondary_below": secondary_below}
+    own |= {"role": role, "features": features}
+    unit = None if made is None else made.unit
+    estimator: Estimator = partial(kid, kernel, real, generated, generated_unit=unit)
+    if made is not None and not paired:
+        estimator = partial(kid_unpaired, kernel, real, generated, generated_groups=made)
+    found = [audit(estimator, groups, attributes, metric="kid", **own)]
+    if strata is None or not paired:
+        return found
+    reweighted = partial(
+        standardised_kid, kernel, real, generated, strata=strata, weights=shares(strata),
+        generated_unit=unit,
+    )  # fmt: skip
+    chosen = groups_of(groups, attributes)
+    return [*found, audit(reweighted, chosen, attributes, metric="kid_standardised", **own)]
+
+
+def groups_of(groups: Groups, names: Iterable[str]) -> Groups:
+    """All units, and the levels of the named attributes."""
+    kept = {OVERALL[0], *names}
+    at = [m for m, (name, _) in enumerate(groups.keys) if name in kept]
+    members = np.ascontiguousarray(groups.members[:, at])
+    return Groups(groups.unit, tuple(groups.keys[m] for m in at), members)
+
+
+def described(one: Audit, names: Iterable[str]) -> Audit:
+    """The audit with the groups of the named attributes and conditions alone."""
+    kept = {OVERALL[0], *names}
+    found = {key: estimate for key, estimate in one.estimates.items() if key[0] in kept}
+    return replace(one, estimates=found)
 
 
 @dataclass(frozen=True)
@@ -219,11 +304,9 @@ def _reconstruction(base: Any, cohort: Cohort, test_images: Any, ruler: Ruler | 
 
 
 def run_audits(fixed: Fixed, generated: Sequence[Floats], losses: Floats | None) -> list[Audit]:
-    """Audits of one run, the primary metric first.
+    """Audits of one run, the primary metric first; exploratory until declared otherwise.
 
-    KID; KID with every group reweighted to the pooled shares of the primary condition, so that a
-    group with more disease isn't called worse for it; KID in the second feature space; the
-    denoising loss.
+    KID, also at a common case mix; KID in the second feature space; the denoising loss.
 
     Parameters
     ----------
@@ -232,39 +315,28 @@ def run_audits(fixed: Fixed, generated: Sequence[Floats], losses: Floats | None)
     losses : float64 [N] or None
         Denoising loss of every real test image.
     """
-    main = fixed.spaces[0]
-    found = [_audit(fixed, "kid", kid_metric(main.kernel, main.test, generated[0]), main)]
-    found.append(_audit(fixed, "kid_standardised", _at_common_mix(fixed, generated[0]), main))
-    for space, own in zip(fixed.spaces[1:], generated[1:], strict=True):
-        metric = kid_metric(space.kernel, space.test, own)
-        found.append(_audit(fixed, "kid", metric, space).with_role(SENSITIVITY))
+    spec, attributes = fixed.cohort.spec, assets.attribute_levels(fixed.cohort)
+    name = spec.primary_condition
+    strata = group_units(fixed.test, {name: spec.levels(name)})
+    own = fixed.settings.audit
+    common: dict[str, Any] = {
+        "confidence": own.confidence,
+        "secondary_below": own.secondary_below,
+        "role": EXPLORATORY,
+    }
+    found: list[Audit] = []
+    for at, (space, made) in enumerate(zip(fixed.spaces, generated, strict=True)):
+        mix = None if at else strata
+        audits = audit_images(
+            space.test, made, fixed.groups, space.kernel, attributes,
+            strata=mix, features=space.extractor.name, **common,
+        )  # fmt: skip
+        found += [one.with_role(SENSITIVITY) for one in audits] if at else audits
     if losses is not None:
-        found.append(_audit(fixed, "denoising_loss", mean_metric(losses)))
+        groups = groups_of(fixed.groups, attributes)
+        metric = mean_metric(losses)
+        found.append(audit(metric, groups, attributes, metric="denoising_loss", **common))
     return found
-
-
-def _at_common_mix(fixed: Fixed, generated: Floats) -> Estimator:
-    main, name = fixed.spaces[0], fixed.cohort.spec.primary_condition
-    strata = group_units(fixed.test, {name: fixed.cohort.spec.levels(name)})
-    return lambda groups: standardised_kid(
-        main.kernel, main.test, generated, groups, strata, shares(strata)
-    )
-
-
-def _audit(fixed: Fixed, metric: str, estimator: Estimator, space: Space | None = None) -> Audit:
-    """An audit by the study's settings; exploratory until it is declared otherwise."""
-    own, attributes = fixed.settings.audit, assets.attribute_levels(fixed.cohort)
-    whole = metric == "kid"  # the others are shown by attribute only
-    return audit(
-        estimator,
-        fixed.groups if whole else group_units(fixed.test, attributes),
-        attributes,
-        metric=metric,
-        confidence=own.confidence,
-        secondary_below=own.secondary_below,
-        role=EXPLORATORY,
-        features=space.extractor.name if space else "",
-    )
 
 
 def run_table(
@@ -338,6 +410,106 @@ def run_gates(fixed: Fixed, images: Any, generated: Floats, labels: Any) -> pd.D
 
 
 # -- the whole study -------------------------------------------------------------------------
+
+
+def with_means(audits: Mapping[Run, Sequence[Audit]], rule: Protocol) -> Named:
+    """Audits of every run and of each method's mean over seeds, with the smallest effect.
+
+    That is a share of the baseline's overall KID in the same feature space. Only the baseline
+    over all of its seeds is the primary endpoint (C1).
+    """
+    found: Named = {(method, str(seed)): list(own) for (method, seed), own in audits.items()}
+    for method in dict.fromkeys(method for method, _ in audits):
+        seeds = [seed for name, seed in audits if name == method]
+        groups = zip(*(audits[method, seed] for seed in seeds), strict=True)
+        found[method, ",".join(map(str, seeds))] = [mean_audit(group) for group in groups]
+    whole = rule.baseline, ",".join(str(seed) for name, seed in audits if name == rule.baseline)
+    if whole not in found:
+        return found  # nothing is declared without the baseline
+    sizes = [
+        rule.smallest_effect * one.overall.value if one.metric.startswith("kid") else float("nan")
+        for one in found[whole]
+    ]
+    found = {
+        key: [one.with_smallest_effect(size) for one, size in zip(own, sizes, strict=True)]
+        for key, own in found.items()
+    }
+    found[whole][0] = found[whole][0].with_role(PRIMARY)
+    return found
+
+
+def study_contrasts(named: Named, rule: Protocol) -> pd.DataFrame:
+    """tab_contrasts: differences between levels, of every run and of each method's mean."""
+    labels = [{"dataset": rule.dataset, "method": m, "seeds": seeds} for m, seeds in named]
+    return contrast_table(
+        [(label, one) for label, own in zip(labels, named.values(), strict=True) for one in own]
+    )
+
+
+def study_differences(audits: Mapping[Run, Sequence[Audit]], rule: Protocol) -> pd.DataFrame:
+    """tab_differences: methods against the baseline by group, paired by seed; exploratory."""
+    each = range(len(next(iter(audits.values()))))
+    parts = [
+        compare_audits({run: own[k] for run, own in audits.items()}, rule.baseline, rule.confidence)
+        for k in each
+    ]
+    table = pd.concat(parts, ignore_index=True)
+    table = table.assign(role=EXPLORATORY, p_adjusted=np.nan)
+    return labelled(control_discoveries(table), {"dataset": rule.dataset})
+
+
+def study_intersections(
+    named: Named, crossing: Mapping[str, Sequence[str]], rule: Protocol
+) -> pd.DataFrame:
+    """tab_intersections: KID of every combination of levels, raw and shrunken."""
+    parts = []
+    for (method, seeds), own in named.items():
+        for name in crossing:
+            rows = intersection_rows(own[0], name)
+            labels = {"dataset": rule.dataset, "method": method, "seeds": seeds}
+            parts.append(labelled(rows, labels))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["note"])
+
+
+def encoder_table(
+    probabilities: dict[str, Floats], cohort: Cohort, table: pd.DataFrame, rule: Protocol
+) -> pd.DataFrame:
+    """tab_encoder: how well the encoder reads each group's real test images, and the noise floor.
+
+    Parameters
+    ----------
+    probabilities : dict of str to float64 [N, K]
+        The encoder's, on the real test images.
+    table : DataFrame
+        The study's quality table: its real-against-real floors are taken over.
+
+    Returns
+    -------
+    DataFrame
+        dataset, condition (empty for a floor), attribute, level, metric (encoder_accuracy,
+        encoder_auc, kid_floor), features, n, value, low, high, note.
+    """
+    test = cohort.included().split("test")
+    heads = {c.name: c.levels for c in cohort.spec.conditions}
+    predictions = predictions_table(
+        probabilities,
+        heads,
+        test.table["image"].tolist(),
+        test.table["subject"].tolist(),
+        test.condition_codes(),
+    )
+    attributes = assets.attribute_levels(cohort)
+    read = encoder_fairness(
+        predictions, test.table, attributes, labels={}, confidence=rule.confidence
+    )
+    first = table[["method", "seeds"]].iloc[0]  # the reals are the same for every run
+    floors = table[(table[["method", "seeds"]] == first).all(axis=1)]
+    floors = floors[floors["metric"] == "kid_floor"]
+    floors = floors[floors["attribute"].isin(["overall", *attributes])].assign(condition="")
+    both = pd.concat([read.assign(features=rule.features), floors], ignore_index=True)
+    columns = ["condition", "attribute", "level", "metric", "features"]
+    columns += ["n", "value", "low", "high", "note"]
+    return labelled(both[columns], {"dataset": rule.dataset})
 
 
 def collect_quality(

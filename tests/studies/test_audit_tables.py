@@ -13,7 +13,7 @@ from fairdiff_lib.audit.estimate import group_units
 from fairdiff_lib.audit.kid import Kernel
 from fairdiff_lib.audit.shrinkage import crossed
 from fairdiff_lib.data.cohort import Cohort, spec_for
-from fairdiff_lib.studies import audit_tables
+from fairdiff_lib.studies import quality
 from fairdiff_lib.studies.verdict.protocol import Protocol
 
 KERNEL = Kernel(2.0)
@@ -30,7 +30,7 @@ def people(n: int = 300) -> pd.DataFrame:
 
 def study(
     n: int = 300,
-) -> tuple[dict[audit_tables.Run, list[Audit]], dict[str, list[str]]]:
+) -> tuple[dict[quality.Run, list[Audit]], dict[str, list[str]]]:
     """Two methods, two seeds: KID in two spaces and a loss; the second method halves the shift."""
     table, crossing = crossed(people(n), LEVELS)
     groups = group_units(table, {**LEVELS, **crossing})
@@ -54,8 +54,8 @@ def study(
 
 def test_only_the_baselines_mean_is_declared() -> None:
     audits, _ = study()
-    named = audit_tables.with_means(audits, RULE)
-    table = audit_tables.study_contrasts(named, RULE)
+    named = quality.with_means(audits, RULE)
+    table = quality.study_contrasts(named, RULE)
     primary = table[table["role"] == "primary"]
     assert set(zip(primary["method"], primary["seeds"], strict=True)) == {("none", "0,1")}
     assert set(primary["features"]) == {"encoder"} and set(primary["metric"]) == {"kid"}
@@ -67,7 +67,7 @@ def test_only_the_baselines_mean_is_declared() -> None:
 
 def test_the_smallest_effect_is_a_share_of_the_baselines_kid_for_every_method() -> None:
     audits, _ = study()
-    named = audit_tables.with_means(audits, RULE)
+    named = quality.with_means(audits, RULE)
     kid = np.mean([audits["none", seed][0].overall.value for seed in (0, 1)])
     for own in named.values():
         assert own[0].design.smallest_effect == pytest.approx(0.2 * kid)
@@ -76,7 +76,7 @@ def test_the_smallest_effect_is_a_share_of_the_baselines_kid_for_every_method() 
 
 def test_methods_are_compared_in_every_space_and_no_p_comes_from_two_seeds() -> None:
     audits, _ = study()
-    table = audit_tables.study_differences(audits, RULE)
+    table = quality.study_differences(audits, RULE)
     overall = table[(table["level"] == "all") & (table["metric"] == "kid")]
     assert set(overall["features"]) == {"encoder", "random"}
     assert (overall["value"] < 0).all()  # the second method's KID is lower
@@ -88,17 +88,17 @@ def test_methods_are_compared_in_every_space_and_no_p_comes_from_two_seeds() -> 
 def test_a_study_without_its_baseline_declares_nothing() -> None:
     audits, crossing = study()
     alone = {run: own for run, own in audits.items() if run[0] != "none"}
-    named = audit_tables.with_means(alone, RULE)
-    table = audit_tables.study_contrasts(named, RULE)
+    named = quality.with_means(alone, RULE)
+    table = quality.study_contrasts(named, RULE)
     assert "primary" not in set(table["role"]) and table["smallest_effect"].isna().all()
-    assert audit_tables.study_differences(alone, RULE).empty
-    assert len(audit_tables.study_intersections(named, crossing, RULE)) == 3 * 2 * 4
+    assert quality.study_differences(alone, RULE).empty
+    assert len(quality.study_intersections(named, crossing, RULE)) == 3 * 2 * 4
 
 
 def test_intersections_are_shown_raw_and_shrunken() -> None:
     audits, crossing = study()
-    named = audit_tables.with_means(audits, RULE)
-    table = audit_tables.study_intersections(named, crossing, RULE)
+    named = quality.with_means(audits, RULE)
+    table = quality.study_intersections(named, crossing, RULE)
     one = table[(table["method"] == "none") & (table["seeds"] == "0,1")]
     raw = one[one["metric"] == "kid"].set_index("level")
     own = one[one["metric"] == "kid_shrunk"].set_index("level")
@@ -132,7 +132,7 @@ def test_the_encoder_that_cannot_see_a_group_is_found_out() -> None:
              "metric": "kid_floor", "features": "encoder", "value": 0.0, "low": -0.1,
              "high": 0.1, "note": ""}  # fmt: skip
     cohort = Cohort(spec, table, Path(), "hash")
-    found = audit_tables.encoder_table(read, cohort, pd.DataFrame([floor]), RULE)
+    found = quality.encoder_table(read, cohort, pd.DataFrame([floor]), RULE)
     own = found[(found["metric"] == "encoder_accuracy") & (found["condition"] == "malignant")]
     by_age = own[own["attribute"] == "age"].set_index("level")
     assert by_age.loc[ages[1], "high"] < by_age.loc[ages[0], "low"]

@@ -18,9 +18,9 @@ from fairdiff_lib.run.notebook import plan_job, run_job
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import load_settings
 from fairdiff_lib.show.cards import finding
-from fairdiff_lib.studies import own_features, own_images, own_tables
-from fairdiff_lib.studies.own_example import write_example
-from fairdiff_lib.studies.own_images import OwnAudit, audit_own, write_audit
+from fairdiff_lib.show.own_card import own_card, own_facts
+from fairdiff_lib.studies import own
+from fairdiff_lib.studies.own import OwnAudit, audit_own, read_own, write_audit, write_example
 from fairdiff_lib.studies.quality import blurred
 
 ATTRIBUTES = ["palette", "camera"]
@@ -34,7 +34,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def planted(example: tuple[Path, Path]) -> OwnAudit:
-    return audit_own(*example, ATTRIBUTES, condition="shape")
+    return audited(*example, ATTRIBUTES, condition="shape")
 
 
 def tables(example: tuple[Path, Path]) -> Tables:
@@ -44,6 +44,13 @@ def tables(example: tuple[Path, Path]) -> Tables:
         found[name] = pd.read_csv(path, dtype=str)
         found[name]["path"] = [str(path.parent / cell) for cell in found[name]["path"]]
     return found
+
+
+def audited(
+    real: Path, generated: Path, attributes: list[str], condition: str = "", train: Path | str = ""
+) -> OwnAudit:
+    """The audit of two files, with what the defaults say."""
+    return audit_own(read_own(real, generated, attributes, condition, train))
 
 
 def write(found: Tables, folder: Path) -> tuple[Path, Path]:
@@ -66,7 +73,7 @@ def test_the_planted_disparity_is_found_and_nothing_else(planted: OwnAudit) -> N
 
 
 def test_without_a_planted_disparity_none_is_reported(tmp_path: Path) -> None:
-    result = audit_own(*write_example(tmp_path / "null", seed=1, blur=0.0), ATTRIBUTES)
+    result = audited(*write_example(tmp_path / "null", seed=1, blur=0.0), ATTRIBUTES)
     assert (result.audit.contrasts["p_adjusted"] > 0.05).all()
     assert "worse" not in finding(result.audit)
     low, high = result.audit.overall.interval()
@@ -78,7 +85,7 @@ def test_the_order_of_rows_changes_nothing(
 ) -> None:
     found = tables(example)
     found["generated"] = found["generated"].sample(frac=1, random_state=0)
-    again = audit_own(*write(found, tmp_path), ATTRIBUTES, condition="shape")
+    again = audited(*write(found, tmp_path), ATTRIBUTES, condition="shape")
     for column in ("value", "low", "high"):
         np.testing.assert_allclose(again.by_group[column], planted.by_group[column], atol=1e-9)
 
@@ -91,7 +98,7 @@ def test_several_generated_images_of_a_subject_count_as_one_unit(
     twin = made.iloc[:120].assign(subject=made["subject"].iloc[120:].to_numpy())
     found["real"] = real.iloc[120:]
     found["generated"] = pd.concat([made.iloc[120:], twin])
-    result = audit_own(*write(found, tmp_path), ["palette"])
+    result = audited(*write(found, tmp_path), ["palette"])
     assert result.images.paired
     assert result.audit.overall.n == 120
 
@@ -101,16 +108,16 @@ def test_sets_without_common_subjects_are_compared_unpaired(
 ) -> None:
     found = tables(example)
     found["generated"]["subject"] = "G" + found["generated"]["subject"]
-    result = audit_own(*write(found, tmp_path), ATTRIBUTES, condition="shape")
+    result = audited(*write(found, tmp_path), ATTRIBUTES, condition="shape")
     assert not result.images.paired and result.standardised is None
     assert "worse for cool than for warm" in finding(result.audit)
-    said = " ".join(result.facts.caveats)
+    said = " ".join(own_facts(result).caveats)
     assert "share no subject" in said and "not standardised for shape" in said
 
 
 def test_standardised_contrasts_stand_beside(planted: OwnAudit) -> None:
     assert planted.standardised is not None
-    assert planted.facts.standardised is not None and planted.facts.mix == "shape"
+    assert own_facts(planted).standardised is not None and own_facts(planted).mix == "shape"
     gap = planted.standardised.contrasts.set_index("attribute").loc["palette", "value"]
     raw = planted.audit.contrasts.set_index("attribute").loc["palette", "value"]
     assert gap == pytest.approx(raw, rel=0.1)  # shapes are equally frequent in all groups
@@ -123,10 +130,10 @@ def test_a_small_level_stays_visible_as_not_estimable(
     few = found["real"]["subject"].iloc[:6]
     for table in found.values():
         table.loc[table["subject"].isin(few), "camera"] = "C"
-    result = audit_own(*write(found, tmp_path), ATTRIBUTES)
+    result = audited(*write(found, tmp_path), ATTRIBUTES)
     row = result.by_group.set_index("level").loc["C"]
     assert row["n"] == 6 and np.isnan(row["value"]) and "fewer than 10" in row["note"]
-    assert any("C (n=6)" in caveat for caveat in result.facts.caveats)
+    assert any("C (n=6)" in caveat for caveat in own_facts(result).caveats)
 
 
 def test_subjects_of_unknown_level_are_left_out_and_counted(
@@ -135,9 +142,9 @@ def test_subjects_of_unknown_level_are_left_out_and_counted(
     found = tables(example)
     found["real"].loc[0, "palette"] = ""
     found["generated"].loc[1, "camera"] = "Unknown"
-    result = audit_own(*write(found, tmp_path), ATTRIBUTES)
+    result = audited(*write(found, tmp_path), ATTRIBUTES)
     assert result.audit.overall.n == 238
-    assert "2 subjects left out: palette or camera unknown." in result.facts.caveats
+    assert "2 subjects left out: palette or camera unknown." in own_facts(result).caveats
 
 
 def test_training_reals_fix_the_scale(example: tuple[Path, Path], tmp_path: Path) -> None:
@@ -146,26 +153,24 @@ def test_training_reals_fix_the_scale(example: tuple[Path, Path], tmp_path: Path
     found["train"] = found["real"][first]
     found["real"], found["generated"] = found["real"][~first], found["generated"][~first]
     real, generated = write(found, tmp_path)
-    result = audit_own(real, generated, ["palette"], train=tmp_path / "train.csv")
-    assert not any("bandwidth" in caveat for caveat in result.facts.caveats)
-    assert ("Training images", "train.csv: 80 images of 80 subjects") in result.facts.compared
+    result = audited(real, generated, ["palette"], train=tmp_path / "train.csv")
+    assert not any("bandwidth" in caveat for caveat in own_facts(result).caveats)
+    assert ("Training images", "train.csv: 80 images of 80 subjects") in own_facts(result).compared
     with pytest.raises(InputError, match=r"train.csv: subject 'S000' is also in"):
-        audit_own(*example, ["palette"], train=tmp_path / "train.csv")
+        audited(*example, ["palette"], train=tmp_path / "train.csv")
 
 
 def test_an_encoder_is_trained_on_the_training_reals(
     example: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(own_features, "load_settings", lambda _: load_settings("smoke"))
+    monkeypatch.setattr(own, "load_settings", lambda _: load_settings("smoke"))
     found = tables(example)
     first = found["real"]["subject"] < "S080"
     found["train"] = found["real"][first]
     found["real"], found["generated"] = found["real"][~first], found["generated"][~first]
     real, generated = write(found, tmp_path)
-    result = audit_own(
-        real, generated, ["palette"], condition="shape", train=tmp_path / "train.csv",
-        features="encoder", image_size=32,
-    )  # fmt: skip
+    images = read_own(real, generated, ["palette"], "shape", tmp_path / "train.csv")
+    result = audit_own(images, features="encoder", image_size=32)
     assert result.audit.features == "encoder"
     assert np.isfinite(result.by_group["value"]).all()
 
@@ -177,8 +182,8 @@ def test_texture_sees_a_blur_that_random_convolutions_hardly_see(
     example: tuple[Path, Path],
 ) -> None:
     """In units of the spread between pictures, the largest shift of a feature's mean."""
-    own = own_tables.read_set(example[0], "subject", [])
-    pictures = np.stack([np.asarray(Image.open(f)).transpose(2, 0, 1) for f in own.files[:60]])
+    files = own.read_set(example[0], "subject", []).files[:60]
+    pictures = np.stack([np.asarray(Image.open(f)).transpose(2, 0, 1) for f in files])
     shifts = []
     for extractor in (TextureExtractor(), RandomConvExtractor()):
         sharp, soft = extractor(pictures), extractor(blurred(pictures))
@@ -197,8 +202,8 @@ def test_features_depend_on_the_image_alone_and_are_finite_when_flat() -> None:
 
 
 def test_batches_do_not_change_features(example: tuple[Path, Path]) -> None:
-    own = own_tables.read_set(example[0], "subject", []).take([True] * 20 + [False] * 220)
-    found = [own_features.extract_files(TextureExtractor(), own, 48, batch) for batch in (7, 20)]
+    few = own.read_set(example[0], "subject", []).take([True] * 20 + [False] * 220)
+    found = [own.extract_files(TextureExtractor(), few, 48, batch) for batch in (7, 20)]
     np.testing.assert_allclose(found[0], found[1], atol=1e-5)
 
 
@@ -207,18 +212,18 @@ def test_batches_do_not_change_features(example: tuple[Path, Path]) -> None:
 
 def test_a_user_audits_own_functions_and_scores(planted: OwnAudit) -> None:
     made = planted.images.generated
-    score = own_images.numbers(made, "score")
-    metric = rows_metric(own_images.statistic(score, np.mean))
-    own = audit(
+    score = own.numbers(made, "score")
+    metric = rows_metric(own.statistic(score, np.mean))
+    found = audit(
         metric, planted.generated_groups, planted.audit.attributes, metric="score", better="high"
     )
-    assert own.overall.value == pytest.approx(score.mean())
+    assert found.overall.value == pytest.approx(score.mean())
     with pytest.raises(InputError, match=r"lacks the column nonsense; has path"):
-        own_images.numbers(made, "nonsense")
+        own.numbers(made, "nonsense")
     with pytest.raises(InputError, match=r"palette of S000.png is 'cool'; expected a finite"):
-        own_images.numbers(made, "palette")
+        own.numbers(made, "palette")
     with pytest.raises(InputError, match=r"values: row 1 has a value that is not finite"):
-        own_images.statistic(np.array([0.0, np.nan]), np.mean)
+        own.statistic(np.array([0.0, np.nan]), np.mean)
 
 
 # -- bad input: one line, exit code 2, nothing written ---------------------------------------
@@ -371,8 +376,15 @@ def test_what_is_no_csv_is_refused(
 ) -> None:
     (tmp_path / "real.csv").write_bytes(content)
     with pytest.raises(InputError, match=expected) as caught:
-        audit_own(tmp_path / "real.csv", example[1], ["palette"])
+        audited(tmp_path / "real.csv", example[1], ["palette"])
     assert "real.csv" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_one_file_without_the_other_is_refused(example: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="generated_csv is given without real_csv"):
+        own.csv_files("", "mine.csv", tmp_path)
+    assert own.csv_files(*map(str, example), tmp_path) == example
+    assert not any(tmp_path.iterdir())
 
 
 # -- what it writes --------------------------------------------------------------------------
@@ -387,7 +399,7 @@ def test_the_command_writes_a_whole_folder(
     assert main(["audit", *words]) == 0
     assert "worse for cool than for warm" in capsys.readouterr().out
     assert {path.name for path in output.iterdir()} == {
-        "card.html", "card.png", "by_group.csv", "contrasts.csv", "contrasts_standardised.csv",
+        "card.html", "by_group.csv", "contrasts.csv", "contrasts_standardised.csv",
         "summary.csv", "intersections.csv", "stamp.json",
     }  # fmt: skip
     stamp = json.loads((output / "stamp.json").read_text())
@@ -405,21 +417,19 @@ def test_a_folder_that_is_no_audit_is_never_replaced(planted: OwnAudit, tmp_path
     (tmp_path / "thesis.tex").write_text("years of work")
     for force in (False, True):
         with pytest.raises(InputError, match="holds something other than an audit"):
-            write_audit(planted, tmp_path, force=force)
+            write_audit(planted, tmp_path, own_card(planted), force=force)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
 def test_the_content_hash_follows_the_images(example: tuple[Path, Path], tmp_path: Path) -> None:
-    before = own_tables.read_set(example[0], "subject", [])
+    before = own.read_set(example[0], "subject", [])
     found = tables(example)
     Image.new("RGB", (64, 64)).save(tmp_path / "other.png")
     found["real"].loc[0, "path"] = "other.png"
     real, _ = write(found, tmp_path)
-    first = own_tables.read_set(real, "subject", [])
+    first = own.read_set(real, "subject", [])
     Image.new("RGB", (64, 64), "red").save(tmp_path / "other.png")
-    assert (
-        len({own.content for own in (before, first, own_tables.read_set(real, "subject", []))}) == 3
-    )
+    assert len({one.content for one in (before, first, own.read_set(real, "subject", []))}) == 3
 
 
 def test_the_notebook_audits_its_example(tmp_path: Path) -> None:
