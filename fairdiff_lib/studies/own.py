@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from fairdiff_lib.audit.audit import Audit
 from fairdiff_lib.audit.estimate import MIN_UNITS, Floats, Groups, Ints, group_units
+from fairdiff_lib.audit.fid import fid_against_n
 from fairdiff_lib.audit.kid import Kernel, as_features, fit_kernel, real_floor
 from fairdiff_lib.audit.quality import FLOOR_SPLITS
 from fairdiff_lib.audit.shrinkage import crossed, intersection_rows
@@ -509,6 +510,28 @@ class OwnAudit:
         bands = self.floor.rename(columns={"low": "floor_low", "high": "floor_high"})
         return self.audit.by_group.merge(bands, on=["attribute", "level"], how="left")
 
+    @property
+    def one_to_one(self) -> bool:
+        """Whether every unit has one real and one generated image."""
+        sizes = {len(self.images.real), len(self.images.generated), len(self.groups.members)}
+        return self.images.paired and len(sizes) == 1
+
+    def one_row_each(self, attribute: str, level: str) -> tuple[Floats, Floats]:
+        """Features of a group, real and generated: the first image of each unit, [M, D] both.
+
+        Of separate samples, as many rows as the smaller one has units.
+        """
+        found = []
+        for features, groups in zip(
+            (self.measured.real, self.measured.generated),
+            (self.groups, self.generated_groups),
+            strict=True,
+        ):
+            first = np.unique(groups.unit, return_index=True)[1]
+            found.append(features[first[groups.column(attribute, level)]])
+        rows = min(map(len, found))
+        return found[0][:rows], found[1][:rows]
+
 
 def audit_own(
     images: OwnImages,
@@ -575,12 +598,13 @@ def audit_own(
         "image_size": measured.size, "confidence": confidence, "secondary_below": secondary_below,
     }  # fmt: skip
     rows = [intersection_rows(found, name) for name in crossing]
+    groups, generated = (groups_of(own, images.levels) for own in (groups, generated))
     return OwnAudit(
         images,
         described(found, images.levels),
         rest[0] if rest else None,
         pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(),
-        _floors(measured, groups_of(groups, images.levels)),
+        _floors(measured, groups),
         _stamp(images, parameters),
         groups,
         generated,
@@ -650,6 +674,21 @@ def _stamp(images: OwnImages, parameters: Mapping[str, Any]) -> dict[str, Any]:
         "simulated": images.simulated,
         **make_provenance(),
     }
+
+
+def fid_of_halves(result: OwnAudit, draws: int = 5) -> pd.DataFrame:
+    """FID between two random halves of the real images, of a quarter, half and all of each.
+
+    Returns
+    -------
+    DataFrame
+        n, draw, value, as ``fid.fid_against_n``; the truth is 0.
+    """
+    units = len(result.groups.members)
+    half = (np.random.default_rng(0).permutation(units) < units // 2)[result.groups.unit]
+    first, second = result.measured.real[half], result.measured.real[~half]
+    n = min(len(first), len(second))
+    return fid_against_n(first, second, [n // 4, n // 2, n], draws=draws)
 
 
 # -- metrics of one's own --------------------------------------------------------------------

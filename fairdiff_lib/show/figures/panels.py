@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.show.front import figure
 from fairdiff_lib.show.style import (
     LEVEL_COLOURS,
     MUTED,
@@ -87,6 +88,7 @@ def dots_foot(table: pd.DataFrame, unit: str = "subject", confidence: float = 0.
     return f"{marks}{band}Overlapping intervals are no test: the contrasts are."
 
 
+@figure("by_group", kept=False)
 def by_group_dots(
     table: pd.DataFrame,
     *,
@@ -137,6 +139,7 @@ def narrow_dots(table: pd.DataFrame, width: float) -> Figure:
     return fig
 
 
+@figure("fid_against_n", kept=False)
 def fid_against_n_figure(
     rows: pd.DataFrame,
     *,

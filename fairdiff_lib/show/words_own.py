@@ -1,13 +1,18 @@
-"""The card of an audit of anybody's own images."""
+"""Words about an audit of anybody's own images, and its card."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fairdiff_lib.show.cards import ENDPOINT, Facts, render_html
+import pandas as pd
+
+from fairdiff_lib.settings.names import rounded
+from fairdiff_lib.show.cards import ENDPOINT, Facts, finding, render_html
+from fairdiff_lib.show.front import sentence
 from fairdiff_lib.show.words import about_small_levels, one_at_a_time
 
 if TYPE_CHECKING:
+    from fairdiff_lib.audit.audit import Audit
     from fairdiff_lib.studies.own import OwnAudit, OwnSet
 
 
@@ -82,3 +87,21 @@ def _caveats(result: OwnAudit, condition: str) -> list[str]:
     if images.left_out:
         said.append(f"{images.left_out}.")
     return said
+
+
+@sentence("finding")
+def about_finding(audit: Audit) -> str:
+    """What differs, or how large a difference could have been missed."""
+    return finding(audit)
+
+
+@sentence("fid_of_halves")
+def about_halves(table: pd.DataFrame) -> str:
+    """What plain FID says of two halves of the same images, by how many there are."""
+    means = table.groupby("n")["value"].mean()
+    lines = [
+        f"With {n:,} images in each half FID is {rounded(value)}." for n, value in means.items()
+    ]
+    falls = bool((means.diff().dropna() < 0).all())
+    said = "It falls as n grows" if falls else "It does not fall at every step here"
+    return f"{' '.join(lines)} {said}; the true FID is 0, so all of it is bias."
