@@ -154,7 +154,7 @@ class QualityResult:
     intersections : DataFrame
         As ``table``; metrics kid and kid_shrunk.
     encoder : DataFrame
-        How well the encoder reads each group: see ``audit_tables.encoder_table``.
+        How well the encoder reads each group: see :func:`encoder_table`.
     gates : DataFrame
         dataset, method, seed, gate, n, value, threshold, comparison, passed, note.
     notes : list of str
