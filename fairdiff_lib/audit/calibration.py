@@ -131,10 +131,18 @@ def _root(square: Estimate, member: Bools) -> Estimate:
         limits = partial(_root_limits, square)
     if square.value > 0:
         value = float(np.sqrt(square.value))
-        return replace(square, value=value, influence=square.influence / (2 * value), limits=limits)
+        return replace(
+            square,
+            value=value,
+            influence=square.influence / (2 * value),
+            limits=limits,
+            bounds=(0.0, 1.0),
+        )
     note = "no more than chance alone gives: no contrasts"
     influence = np.where(member, np.nan, 0.0)
-    return replace(square, value=0.0, influence=influence, limits=limits, note=note)
+    return replace(
+        square, value=0.0, influence=influence, limits=limits, note=note, bounds=(0.0, 1.0)
+    )
 
 
 def _root_limits(square: Estimate, confidence: float) -> tuple[float, float]:

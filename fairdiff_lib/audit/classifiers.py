@@ -37,6 +37,8 @@ from fairdiff_lib.audit.contrasts import (
     GAP_NOTE,
     PRIMARY,
     control_discoveries,
+    dpd,
+    eod,
     equity_rows,
 )
 from fairdiff_lib.audit.estimate import (
@@ -77,50 +79,6 @@ def predicted_class(scores: Floats, threshold: float = 0.5) -> Ints:
     if scores.shape[1] == 2:
         return (scores[:, 1] >= threshold).astype(np.int64)
     return np.asarray(scores.argmax(axis=1), dtype=np.int64)
-
-
-def dpd(predicted: Ints, codes: Ints, classes: int) -> float:
-    """Demographic parity difference: largest gap between groups in the rate of a prediction.
-
-    Two classes: of the second. More: averaged over the classes, one against the rest.
-
-    Parameters
-    ----------
-    predicted : int64 [N]
-        Class index.
-    codes : int64 [N]
-        Group of each row.
-    classes : int
-    """
-    return float(np.mean([_gap(predicted == k, codes) for k in _chosen(classes)]))
-
-
-def eod(truth: Ints, predicted: Ints, codes: Ints, classes: int) -> float:
-    """Equalised odds difference: the larger of the gaps in true and in false positive rate.
-
-    Two classes: of the second. More: averaged over the classes, one against the rest. A group
-    without a case (or without a non-case) is left out of that rate's gap, not counted as 0.
-    NaN where fewer than two groups have a rate.
-    """
-    gaps = []
-    for k in _chosen(classes):
-        both = [_gap((predicted == k)[s], codes[s]) for s in (truth == k, truth != k)]
-        gaps.append(max(both))
-    return float(np.mean(gaps)) if np.isfinite(gaps).all() else float("nan")
-
-
-def _chosen(classes: int) -> range:
-    return range(1, 2) if classes == 2 else range(classes)
-
-
-def _gap(event: Bools, codes: Ints) -> float:
-    """Largest minus smallest rate over the groups that are present; NaN with fewer than two."""
-    counts = np.bincount(codes) if len(codes) else np.zeros(0, dtype=np.int64)
-    present = counts > 0
-    if present.sum() < 2:
-        return float("nan")
-    rates = np.bincount(codes, weights=event)[present] / counts[present]
-    return float(np.ptp(rates))
 
 
 @dataclass(frozen=True)

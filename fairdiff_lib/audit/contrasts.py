@@ -19,8 +19,10 @@ from statsmodels.stats.multitest import multipletests
 
 from fairdiff_lib.audit.estimate import (
     OVERALL,
+    Bools,
     Estimate,
     Floats,
+    Ints,
     Levels,
     difference,
     max_t,
@@ -216,6 +218,51 @@ def disparity(found: Found, design: Design, name: str) -> tuple[float, int, str]
         return float("nan"), 0, "not estimable: fewer than two levels large enough"
     value = float(np.mean([gap.value**2 - gap.standard_error**2 for gap in known]))
     return value, sum(found[name, level].n for level in usable), DISPARITY_NOTE
+
+
+def dpd(predicted: Ints, codes: Ints, classes: int) -> float:
+    """Demographic parity difference: largest gap between groups in the rate of a prediction.
+
+    Two classes: of the second. More: averaged over the classes, one against the rest.
+
+    Parameters
+    ----------
+    predicted : int64 [N]
+        Class index.
+    codes : int64 [N]
+        Group of each row.
+    classes : int
+    """
+    return float(np.mean([_gap(predicted == k, codes) for k in one_against_rest(classes)]))
+
+
+def eod(truth: Ints, predicted: Ints, codes: Ints, classes: int) -> float:
+    """Equalised odds difference: the larger of the gaps in true and in false positive rate.
+
+    Two classes: of the second. More: averaged over the classes, one against the rest. A group
+    without a case (or without a non-case) is left out of that rate's gap, not counted as 0.
+    NaN where fewer than two groups have a rate.
+    """
+    gaps = []
+    for k in one_against_rest(classes):
+        both = [_gap((predicted == k)[s], codes[s]) for s in (truth == k, truth != k)]
+        gaps.append(max(both))
+    return float(np.mean(gaps)) if np.isfinite(gaps).all() else float("nan")
+
+
+def one_against_rest(classes: int) -> range:
+    """Classes whose rates are compared: of two, the second alone."""
+    return range(1, 2) if classes == 2 else range(classes)
+
+
+def _gap(event: Bools, codes: Ints) -> float:
+    """Largest minus smallest rate over the groups that are present; NaN with fewer than two."""
+    counts = np.bincount(codes) if len(codes) else np.zeros(0, dtype=np.int64)
+    present = counts > 0
+    if present.sum() < 2:
+        return float("nan")
+    rates = np.bincount(codes, weights=event)[present] / counts[present]
+    return float(np.ptp(rates))
 
 
 def equity_scaled(overall: Floats, by_group: Floats, better: str) -> Floats:

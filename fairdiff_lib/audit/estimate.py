@@ -129,6 +129,8 @@ class Estimate:
     limits : callable, optional
         Confidence to (low, high), where the interval isn't the t-interval: a bootstrap's, or
         that of a difference of two rates. Combinations don't inherit it.
+    bounds : (low, high)
+        What the value can't leave, and its interval doesn't; a mean over models keeps them.
     """
 
     value: float
@@ -138,6 +140,7 @@ class Estimate:
     note: str = ""
     bounded: bool = False
     limits: Callable[[float], tuple[float, float]] | None = None
+    bounds: tuple[float, float] = (-np.inf, np.inf)
 
     @property
     def standard_error(self) -> float:
@@ -153,7 +156,8 @@ class Estimate:
             return float("nan"), float("nan")
         reach = -float(special.stdtrit(self.df, (1 - confidence) / 2)) * error
         if not self.bounded:
-            return self.value - reach, self.value + reach
+            low, high = np.clip(self.value + reach * np.array([-1.0, 1.0]), *self.bounds)
+            return float(low), float(high)
         centre = np.log(self.value / (1 - self.value))
         reach /= self.value * (1 - self.value)
         low, high = special.expit(centre + reach * np.array([-1.0, 1.0]))
@@ -278,7 +282,9 @@ def mean_estimate(estimates: Sequence[Estimate]) -> Estimate:
     Its variance is that over units of the mean, so it speaks of these models on new units.
     """
     mean = combine(estimates, [1 / len(estimates)] * len(estimates))
-    return replace(mean, n=max(e.n for e in estimates), bounded=all(e.bounded for e in estimates))
+    kept = estimates[0].bounds if len({e.bounds for e in estimates}) == 1 else mean.bounds
+    bounded, n = all(e.bounded for e in estimates), max(e.n for e in estimates)
+    return replace(mean, n=n, bounded=bounded, bounds=kept)
 
 
 def max_t(contrasts: Sequence[Estimate], seed: int = 0, draws: int = 200_000) -> Floats:

@@ -14,41 +14,69 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
-from tqdm.auto import tqdm
 
 from fairdiff_lib.audit.estimate import Floats, Ints
 from fairdiff_lib.audit.estimators import multiplicities
 from fairdiff_lib.settings.errors import InputError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 BLOCKS = 20  # of units, for the jackknife
 UNITS_PER_FEATURE = 3  # FID needs that many subjects per feature, or its covariance is noise
+FAR = 0.1  # mean distance to training images from which nothing was memorised: torchmetrics' value
 AT_ONCE = 2**22  # entries of covariance matrices that are worked on together
 
 
-class Passing(nn.Module):
-    """Stands where torchmetrics wants a network; the features are there already."""
-
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.num_features = num_features
-
-    def forward(self, features: Tensor) -> Tensor:  # [N, D] => [N, D]
-        return features
-
-
 def fid_as_released(real: Floats, generated: Floats) -> float:
-    """Frechet distance at the group's own n by torchmetrics: biased by n and by covariance."""
-    metric = FrechetInceptionDistance(Passing(real.shape[1]))
-    metric.set_dtype(torch.float64)
-    metric.update(torch.from_numpy(real), real=True)
-    metric.update(torch.from_numpy(generated), real=False)
-    return float(metric.compute())
+    """Frechet distance at the group's own n, as torchmetrics has it: biased by n and covariance.
+
+    In torchmetrics' own operations and order; of features as given, whatever their spread.
+    """
+    x, y = _tensors(real, generated)
+    means, covariances = [], []
+    for side in (x, y):
+        n, mean = len(side), (side.sum(0) / len(side))[None, :]
+        means.append(mean[0])
+        covariances.append((side.T @ side - n * mean.T @ mean) / (n - 1))
+    return _distance_of_gaussians(means, covariances)
+
+
+def mifid(train_real: Floats, generated: Floats) -> float:
+    """Memorisation-informed FID against *training* reals, as torchmetrics has it.
+
+    The distance over the mean distance, 1 - |cosine|, of each training image to the nearest
+    generated one, which counts as 1 from ``FAR`` on. The released code compares with test images,
+    which a generator cannot have memorised. NaN where one side has zero features only.
+    """
+    if not train_real.any() or not generated.any():
+        return float("nan")
+    sides = _tensors(train_real, generated)
+    distance = _distance_of_gaussians([s.mean(0) for s in sides], [s.T.cov() for s in sides])
+    seen, made = (side[side.sum(1) != 0] for side in sides)
+    seen, made = (side / side.norm(dim=1, keepdim=True) for side in (seen, made))
+    near = float((1 - (seen @ made.T).abs()).min(dim=1).values.mean())
+    return distance / ((near if near < FAR else 1.0) + 1e-14) if distance > 1e-8 else 0.0
+
+
+def _tensors(*arrays: Floats) -> list[Tensor]:
+    import torch  # late: the one place of this room that needs it
+
+    return [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
+
+
+def _distance_of_gaussians(means: Sequence[Tensor], covariances: Sequence[Tensor]) -> float:
+    """|m - m'|^2 + tr(S) + tr(S') - 2 sum sqrt(eigenvalues of S S')."""
+    import torch
+
+    shift = (means[0] - means[1]).square().sum()
+    traces = covariances[0].trace() + covariances[1].trace()
+    roots = torch.linalg.eigvals(covariances[0] @ covariances[1]).sqrt().real.sum()
+    return float(shift + traces - 2 * roots)
 
 
 def frechet_distance(real: Floats, generated: Floats) -> float:
@@ -104,6 +132,8 @@ class _Moments:
 
 def _moments(sets: Sequence[Tensor], often: Sequence[Tensor]) -> _Moments:
     """Of sets of images [N_b, D] that count so often each [N_b]."""
+    import torch
+
     weighted = [images * count[:, None] for images, count in zip(sets, often, strict=True)]
     return _Moments(
         torch.stack([count.sum() for count in often]),
@@ -114,6 +144,8 @@ def _moments(sets: Sequence[Tensor], often: Sequence[Tensor]) -> _Moments:
 
 def _distances(real: _Moments, generated: _Moments) -> Floats:  # [B]
     """Frechet distances from moments; with S = L L', the trace term is tr((L' T L)^(1/2))."""
+    import torch
+
     first, second = real.covariance(), generated.covariance()
     root, failed = torch.linalg.cholesky_ex(first)
     if failed.any():  # a feature without spread, or one that others determine
@@ -135,7 +167,7 @@ class _Blocks:
 
     def moments(self, counts: Floats) -> tuple[_Moments, _Moments]:
         """Of each block on both sides, images counted so often each [N]."""
-        often = [torch.from_numpy(counts[rows]) for rows in self.rows]
+        often = _tensors(*(counts[rows] for rows in self.rows))
         return _moments(self.real, often), _moments(self.generated, often)
 
     def distance(self, counts: Floats) -> float:
@@ -161,7 +193,7 @@ def _deal(real: Floats, generated: Floats, unit: Ints, seed: int = 0) -> _Blocks
     block = (np.random.default_rng(seed).permutation(len(names)) % BLOCKS)[owner]
     rows = [np.flatnonzero(block == b) for b in range(BLOCKS)]
     centre = (real.mean(axis=0) + generated.mean(axis=0)) / 2
-    x, y = (torch.from_numpy(side - centre) for side in (real, generated))
+    x, y = _tensors(real - centre, generated - centre)
     return _Blocks(rows, [x[part] for part in rows], [y[part] for part in rows])
 
 
@@ -242,6 +274,9 @@ def _each(statistic: Callable[[Floats], float], drawn: Floats) -> Floats:  # [R,
 
     Matrices of a hundred rows gain nothing from more threads and lose much to waiting.
     """
+    import torch
+    from tqdm.auto import tqdm
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -260,6 +295,8 @@ def _from_gram(real: Floats, generated: Floats) -> Callable[[Floats], float]:
     matrix, of which only the distinct images matter. Its nuclear norm comes from the
     eigenvalues of M M', at a third of the cost of a singular value decomposition.
     """
+    import torch
+
     centre = (real.mean(axis=0) + generated.mean(axis=0)) / 2
     x, y = real - centre, generated - centre
     own, cross = x @ x.T + y @ y.T, x @ y.T
@@ -273,7 +310,7 @@ def _from_gram(real: Floats, generated: Floats) -> Callable[[Floats], float]:
         spread = float(often @ np.diag(inner) - n * means) / (n - 1)
         m = m - (p @ m)[None, :] - (m @ p)[:, None] + between
         m *= np.sqrt(often)[:, None] * np.sqrt(often)[None, :] / (n - 1)
-        root = torch.from_numpy(m)
+        (root,) = _tensors(m)
         squares = torch.linalg.eigvalsh(root @ root.T).clamp(min=0)
         return float(means - 2 * between + spread - 2 * squares.sqrt().sum())
 

@@ -25,6 +25,7 @@ from fairdiff_lib.audit.estimate import (
 )
 from fairdiff_lib.audit.kid import Kernel, as_features, kid, real_floor
 from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.names import with_interval
 
 SHUFFLES = 5  # permutations that the shuffled control is averaged over
 COLUMNS = ("gate", "n", "value", "threshold", "comparison", "passed", "note")
@@ -150,9 +151,10 @@ def gate_below(name: str, own: Estimate, control: Estimate, what: str, confidenc
     """KID clearly below a control's: upper limit of the paired difference below zero."""
     gap = difference(own, control)
     low, high = gap.interval(confidence)
+    shown = with_interval(gap.value, low, high)
     note = (
         f"upper limit of the difference of within-condition KID from {what}: "
-        f"{own.value:.4g} - {control.value:.4g} = {gap.value:.4g} ({low:.4g} to {high:.4g})"
+        f"{own.value:.4g} - {control.value:.4g} = {shown}"
     )
     return _row(name, own.n, high, 0.0, "<", high < 0, note)
 
@@ -164,8 +166,8 @@ def gate_floor(overall: Estimate, splits: Floats, confidence: float) -> Row:
     half its n), so the upper end of their band is a conservative limit.
     """
     ceiling = float(np.quantile(splits, (1 + confidence) / 2)) if len(splits) else float("nan")
-    low, high = overall.interval(confidence)
-    note = f"KID ({low:.4g} to {high:.4g}) against the upper end of the real-real floor"
+    shown = with_interval(overall.value, *overall.interval(confidence))
+    note = f"KID {shown} against the upper end of the real-real floor"
     passed = overall.value > ceiling
     return _row("above_real_floor", overall.n, overall.value, ceiling, ">", passed, note)
 

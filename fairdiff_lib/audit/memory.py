@@ -230,7 +230,7 @@ def _share(draws: Sequence[Draw], unit: Ints, member: Bools, subjects: int) -> E
         return without_error(value, everyone, n, "every reference subject is nearest equally often")
     df = float(squares.sum() ** 2 / np.sum(squares**2))
     note = "" if df >= MIN_UNITS else "rests on few real images, which are nearest to most others"
-    return Estimate(value, influence, n, df, note)
+    return Estimate(value, influence, n, df, note, bounds=(0.0, 1.0))
 
 
 @dataclass(frozen=True)
@@ -347,7 +347,7 @@ class _Rates:
         away = np.nan_to_num(drawn - usable.mean()) / np.sqrt(max(len(usable) - 1, 1))
         note = self._note(groups.keys[column] == OVERALL, members)
         limits = partial(rate_limits, value, n, float(np.sum(away**2)))
-        return Estimate(value, away, n, float(n - 1), note, limits=limits)
+        return Estimate(value, away, n, float(n - 1), note, limits=limits, bounds=(0.0, 1.0))
 
     def _note(self, overall: bool, members: bool) -> str:
         parts = []
@@ -373,7 +373,7 @@ class _Rates:
         note = "; ".join(part for part in ("by chance: 0", self._note(False, False), note) if part)
         limits = partial(rate_difference, first, second)
         df = min(first.df, second.df)
-        return Estimate(gap.value, influence, first.n, df, note, limits=limits)
+        return Estimate(gap.value, influence, first.n, df, note, limits=limits, bounds=(-1.0, 1.0))
 
 
 def rate_limits(

@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
 from numpy.typing import NDArray
 from scipy import stats
 
-from fairdiff_lib.audit.contrasts import psd
-from fairdiff_lib.audit.estimate import Floats, Ints
+from fairdiff_lib.audit.contrasts import one_against_rest, psd
+from fairdiff_lib.audit.estimate import Bools, Floats, Ints
 from fairdiff_lib.settings.errors import InputError
 
 Images = NDArray[np.uint8]
@@ -40,22 +39,31 @@ def dpd_as_released(truth: Ints, predicted: Ints, codes: Ints, classes: int) -> 
 
     It then is the gap in the labels' prevalence, whatever is predicted (fault E2).
     """
-    return _swapped(demographic_parity_difference, truth, predicted, codes, classes)
+    called = predicted if classes == 2 else truth
+    everyone = np.ones(len(codes), dtype=bool)
+    return float(
+        np.mean([_spread(called == k, codes, everyone) for k in one_against_rest(classes)])
+    )
 
 
 def eod_as_released(truth: Ints, predicted: Ints, codes: Ints, classes: int) -> float:
     """What the released code calls EOD: with more than two classes, truth and prediction swap.
 
-    It then is a gap in the probability of the truth given the prediction (fault E2).
+    It then is a gap in the probability of the truth given the prediction (fault E2). As fairlearn
+    has it, a group without a case has a rate of 0.
     """
-    return _swapped(equalized_odds_difference, truth, predicted, codes, classes)
-
-
-def _swapped(measure: Any, truth: Ints, predicted: Ints, codes: Ints, classes: int) -> float:
-    if classes == 2:
-        return float(measure(truth, predicted, sensitive_features=codes))
-    each = [measure(predicted == k, truth == k, sensitive_features=codes) for k in range(classes)]
+    asked, called = (truth, predicted) if classes == 2 else (predicted, truth)
+    each = [
+        max(_spread(called == k, codes, among) for among in (asked == k, asked != k))
+        for k in one_against_rest(classes)
+    ]
     return float(np.mean(each))
+
+
+def _spread(event: Bools, codes: Ints, among: Bools) -> float:
+    """Largest minus smallest rate of an event over the groups; 0 for a group with nobody."""
+    groups = [event[among & (codes == group)] for group in np.unique(codes)]
+    return float(np.ptp([own.mean() if len(own) else 0.0 for own in groups]))
 
 
 # -- E3: a t-test over bootstrap replicates --------------------------------------------------

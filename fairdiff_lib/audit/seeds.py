@@ -7,13 +7,14 @@ drawing others would change.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
 from fairdiff_lib.audit.audit import Audit, differences
 from fairdiff_lib.audit.estimate import Estimate, mean_estimate
@@ -25,9 +26,12 @@ DROPPED = ("p", "p_adjusted")  # of one model; a mean over seeds has none
 ONE_SEED = "one seed: interval over subjects; comparing methods needs more seeds"
 SEED_INTERVAL = "interval over training seeds, for these subjects"
 SAME_NOTE = "the same for every seed: interval as of one"
+RATE = re.compile(  # of all metrics over seeds, those in [0, 1]
+    r"(\w+_)?(auc|accuracy|brier|ece|fnr|fpr|tpr|rate|precision|recall|coverage|agreement|lost|dpd"
+    r"|eod|auc_both_ways|auc_mismatched|auc_best_test_epoch|nearer_to_training)"
+    r"(_at_equal_sensitivity)?(_gap|_gap_by_chance)?(_as_released)?"
+)
 FEW_SEEDS = f"fewer than {LEAST_SEEDS} seeds: shown without p"
-# -- for new patients as well ----------------------------------------------------------------
-
 NEW_NOTE = "low to high: these patients; low_new to high_new: new patients and new seeds"
 CHANGE_COLUMNS = (
     "method", "baseline", "seeds", "n_seeds", "attribute", "level", "metric", "features", "n",
@@ -98,20 +102,31 @@ def _over_seeds(part: pd.DataFrame, confidence: float) -> dict[str, object]:
         notes.append(FEW_SEEDS)
     if len(known) > 1:
         notes.append(SEED_INTERVAL)
-    mean, sd, low, high = t_interval(known, confidence)
+    rate = RATE.fullmatch(str(part["metric"].iloc[0])) is not None
+    mean, sd, low, high = t_interval(known, confidence, rate)
     return {**head, "value": mean, "sd": sd, "low": low, "high": high, "note": "; ".join(notes)}
 
 
 def t_interval(
-    values: NDArray[np.float64], confidence: float = 0.95
+    values: NDArray[np.float64], confidence: float = 0.95, rate: bool = False
 ) -> tuple[float, float, float, float]:
-    """Mean, standard deviation (n - 1) and t-interval; NaN for what too few values leave open."""
+    """Mean, standard deviation (n - 1) and t-interval; NaN for what too few values leave open.
+
+    Of rates in [0, 1] on the logit scale (delta method), as for one model: within [0, 1].
+    """
     nan = float("nan")
     if len(values) < 2:
         return (float(values[0]) if len(values) else nan), nan, nan, nan
     mean, sd = float(values.mean()), float(values.std(ddof=1))
     reach = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1)) * sd / len(values) ** 0.5
+    if rate and 0 < mean < 1 and values.min() >= 0 and values.max() <= 1:
+        ends = special.logit(mean) + reach / (mean * (1 - mean)) * np.array([-1.0, 1.0])
+        low, high = special.expit(ends)
+        return mean, sd, float(low), float(high)
     return mean, sd, mean - reach, mean + reach
+
+
+# -- for new patients as well ----------------------------------------------------------------
 
 
 @dataclass(frozen=True)

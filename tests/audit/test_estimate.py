@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from fairdiff_lib.audit.estimate import Estimate, difference
+from fairdiff_lib.audit.estimate import Estimate, difference, mean_estimate
 from fairdiff_lib.audit.estimators import auc, mean_of_rows
 
 
@@ -56,3 +58,12 @@ def test_auc_of_small_groups_keeps_its_error_rate() -> None:
         welch += plain.p_value() < 0.05
     assert alarms / audits < 0.07
     assert welch > alarms
+
+
+def test_a_mean_over_models_keeps_the_bounds_of_its_parts() -> None:
+    influence = np.array([0.05, -0.05, 0.03])
+    small = Estimate(0.02, influence, 20, 19.0, bounds=(0.0, 1.0))
+    other = replace(small, value=0.04, influence=influence[::-1])
+    mean = mean_estimate([small, other])
+    assert mean.interval()[0] == 0 < mean.interval()[1]
+    assert difference(mean, small).interval()[0] < 0  # a difference may be negative

@@ -42,6 +42,23 @@ def test_mean_and_t_interval_over_seeds() -> None:
     assert row["seeds"] == "0,1,2,3,4"
 
 
+def test_the_interval_of_a_rate_over_seeds_stays_between_0_and_1() -> None:
+    for metric, numbers in (
+        ("auc", [0.99, 0.62]),
+        ("fnr_gap", [0.01, 0.2]),
+        ("es_auc", [0.7, 0.71]),
+    ):
+        row = summarise_seeds(runs({"none": numbers}).assign(metric=metric)).iloc[0]
+        assert 0 < row["low"] < row["value"] < row["high"] < 1
+        assert row["value"] == pytest.approx(np.mean(numbers))
+    close = [0.70, 0.71, 0.72, 0.715, 0.705]  # far from the ends both scales agree
+    row = summarise_seeds(runs({"none": close}).assign(metric="auc")).iloc[0]
+    plain = stats.t.interval(0.95, 4, np.mean(close), stats.sem(close))
+    assert (row["low"], row["high"]) == pytest.approx(plain, abs=2e-4)
+    changed = summarise_seeds(runs({"none": [-0.1, 0.02]}).assign(metric="auc_change")).iloc[0]
+    assert changed["low"] < -0.1  # a difference is no rate
+
+
 def test_one_seed_keeps_its_interval_over_subjects_and_says_so() -> None:
     row = summarise_seeds(runs({"none": [2.0]})).iloc[0]
     assert (row["low"], row["value"], row["high"]) == (1, 2, 3)
