@@ -14,13 +14,15 @@ not in git: a fresh clone runs everything.
 import shlex
 import sys
 
+from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.studies.ablation import arms
 from fairdiff_lib.studies.matrix import arms as matrix_arms
-from fairdiff_lib.data.assets import load_cohort
-from fairdiff_lib.settings.options import load_settings, parse_overrides
+from fairdiff_lib.study import load_cohort
+from fairdiff_lib.datasets import load_settings
+from fairdiff_lib.settings.options import parse_overrides
 from fairdiff_lib.settings.methods import source_runs
 from fairdiff_lib.studies.verdict.protocol import protocol_path, write_protocol
-from fairdiff_lib.disk.places import PROJECT_ROOT, Places, is_simulated
+from fairdiff_lib.disk.places import PROJECT_ROOT, Places
 from fairdiff_lib.disk.latex import has_latex
 
 # the scalars that all notebooks share; `fairdiff run` gives them (an empty one arrives as None)
@@ -69,14 +71,8 @@ APART = bool(config.get("apart"))  # in a queue each job has CORES of its own
 SHARE = CORES if APART else max(1, CORES // RUNS_AT_ONCE)
 ARM = CORES if APART else 1  # arms are many: here one core each, side by side
 
-FAMILY = DATASET.removesuffix("_simulated")
+ENTRY = dataset_of(DATASET)
 AUDIT = ["tab_gates", "tab_contrasts", "tab_differences", "tab_intersections", "tab_encoder"]
-QUALITY = {"fairgenmed": ["tab02", "tab03"], "ham10000": ["tab08"], "chexpert": ["tab10"]}
-DOWNSTREAM = {
-    "fairgenmed": ["tab04", "tab05", "tab06", "tab07"],
-    "ham10000": ["tab09"],
-    "chexpert": ["tab11"],
-}
 HARM_TABLES = ["tab_harm", "tab_harm_contrasts", "tab_shown", "tab_shown_contrasts", "tab_probe"]
 HARM_FIGURES = [
     *("fig_roc", "fig_reliability", "fig_confusion"),
@@ -196,7 +192,7 @@ rule simulate:
 # 01 -> the cohort table, T1 and F1
 rule cohort:
     input:
-        data=record("02_simulators") if is_simulated(DATASET) else [],
+        data=record("02_simulators") if ENTRY.simulated else [],
         source=source("01_cohorts"),
     output:
         record=record("01_cohorts"),
@@ -297,7 +293,7 @@ rule quality:
         source=source("05_quality"),
     output:
         record=record("05_quality"),
-        read=tables(*AUDIT, *QUALITY[FAMILY])
+        read=tables(*AUDIT, *ENTRY.quality)
         + figures("fig02", "fig03", "fig06")
         + expand("{folder}/card.{kind}", folder=LAYOUT.figures, kind=["html", "png", "json"]),
     log:
@@ -335,7 +331,7 @@ rule downstream:
         source=source("07_downstream"),
     output:
         record=record("07_downstream"),
-        read=tables(*DOWNSTREAM[FAMILY], "tab_contrasts_downstream", "tab_changes") + figures("fig05"),
+        read=tables(*ENTRY.downstream, "tab_contrasts_downstream", "tab_changes") + figures("fig05"),
     log:
         notebook=executed("07_downstream"),
     params:
@@ -493,7 +489,7 @@ rule verdict:
         source=source("09_verdict"),
     output:
         record=record("09_verdict"),
-        read=tables("tab_verdict", *["tab_recovered"] * is_simulated(DATASET)),
+        read=tables("tab_verdict", *["tab_recovered"] * ENTRY.simulated),
     log:
         notebook=executed("09_verdict"),
     params:

@@ -6,6 +6,7 @@ writes for a study takes it as its first argument.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.disk.files import write_json
-from fairdiff_lib.disk.places import Places
+from fairdiff_lib.datasets import contents, dataset_of, load_settings
+from fairdiff_lib.disk.files import read_json, read_table, write_json, write_table
+from fairdiff_lib.disk.places import CARD, Places
 from fairdiff_lib.disk.stamps import make_stamp, publish_figure, publish_table
 from fairdiff_lib.disk.tables import as_written
-from fairdiff_lib.settings.notebooks import contents
-from fairdiff_lib.settings.options import Settings, load_settings, parse_overrides
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import Settings, parse_overrides
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -87,7 +88,7 @@ class Study:
         InputError
             Real data that are missing or can't be read.
         """
-        return assets.load_cohort(self.settings, self.places)
+        return load_cohort(self.settings, self.places)
 
     @cached_property
     def stamp(self) -> dict[str, Any]:
@@ -126,3 +127,42 @@ class Study:
             plain[key] = None if isinstance(item, float) and item != item else item
         write_json(self.places.records / f"{name}.json", plain)
         return plain
+
+
+def load_cohort(settings: Settings, places: Places) -> Cohort:
+    """The cohort, read and hashed once; later calls trust it while no file has changed.
+
+    Simulated patients are drawn if they are not there.
+
+    Raises
+    ------
+    InputError
+        Real data that are missing (where they were expected) or can't be read.
+    """
+    entry, root, own = dataset_of(settings.dataset), places.data, settings.reading
+    if not root.is_dir():
+        if not entry.simulated:
+            raise InputError(f"{root}: folder not found; put {entry.name} there or give data_root")
+        entry.draw(settings.simulator, root)
+    mark, notes = folder_mark(root), places.cohort / "cohort.json"
+    if notes.is_file() and read_json(notes).get("mark") == mark:
+        table = read_table(places.cohort / "cohort.csv", dtype=str, keep_default_na=False)
+        return Cohort(entry.spec(own.coding), table, root, read_json(notes)["data_hash"])
+    cohort = entry.read(root, coding=own.coding, split_seed=own.split_seed)
+    write_table(cohort.table, places.cohort / "cohort.csv")
+    write_json(notes, {"data_hash": cohort.data_hash, "mark": mark})
+    return cohort
+
+
+def folder_mark(root: Path) -> str:
+    """Digest of names, sizes and times of the files below a folder: cheap, for this machine.
+
+    The folder's card is none of the data.
+    """
+    total = hashlib.sha256()
+    for path in sorted(root.rglob("*")):
+        if path.parent == root and CARD in path.name:  # also while it is being written
+            continue
+        about = path.stat()
+        total.update(f"{path.relative_to(root)}|{about.st_size}|{about.st_mtime_ns}\n".encode())
+    return total.hexdigest()

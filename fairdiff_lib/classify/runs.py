@@ -25,7 +25,6 @@ from fairdiff_lib.classify.predictions import (
     check_predictions,
     predictions_table,
 )
-from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk.files import locked, read_json, read_table, write_json, write_table
 from fairdiff_lib.disk.places import Places
@@ -43,14 +42,14 @@ MISMATCHED = "predictions-mismatched.csv"  # of test images under fault E6; PRED
 
 def downstream_runs(settings: Settings) -> list[tuple[str, int, str]]:
     """Every (source, seed, classifier): classifiers in turn, real images before the methods'."""
-    sources = [(REAL, seed) for seed in settings.seeds] + assets.runs_of(settings)
+    sources = [(REAL, seed) for seed in settings.seeds] + settings.runs
     return [(*one, name) for name in settings.classifiers for one in sources]
 
 
 def read_conditions(cohort: Cohort, source: str) -> Levels:
     """What a source's classifier learns: of generated images only what the prompt names."""
     if source != REAL:
-        return assets.condition_levels(cohort)
+        return cohort.condition_levels
     return {c.name: c.levels for c in cohort.spec.conditions}
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from fairdiff_lib.data.cohort import Attribute, CohortSpec, Condition
 from fairdiff_lib.data.reading import (
     UNKNOWN,
     Source,
@@ -77,6 +78,28 @@ _FIELDS: dict[str, tuple[tuple[str, ...], int]] = {
     **{f: ((f.lower(), f.lower().replace(" ", "_")), 9 + k) for k, f in enumerate(FINDINGS)},
     "file": (("filename", "file_name", "file name", "image", "image_name"), 24),
 }
+
+
+def spec_chexpert(findings: Sequence[str] = FINDINGS) -> CohortSpec:
+    """CheXpert with some of its findings as conditions; the prompt names the effusion alone."""
+    own = (WITH, *(finding for finding in findings if finding != WITH))
+    return CohortSpec(
+        name="chexpert",
+        attributes=(
+            Attribute("race", ("Asian", "Black", "White")),
+            Attribute("sex", ("Female", "Male")),
+        ),
+        conditions=tuple(Condition(NAMES[finding], LEVELS[finding]) for finding in own),
+        template="Chest Radiography image of a {sex} {race} patient diagnosed with {effusion}",
+        phrases={},
+        split_rule=(
+            "6,000/1,000/3,000 patients (or 60/10/30%) with one frontal image each, in proportion "
+            "to race, sex and effusion, in the order of a seeded hash; or the sampled lists as "
+            "supplied"
+        ),
+        modality="frontal chest radiographs",
+        primary_condition=NAMES[WITH],
+    )
 
 
 def read_chexpert(root: Path, coding: str, split_seed: int) -> Source:

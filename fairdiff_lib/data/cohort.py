@@ -18,12 +18,8 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
-from fairdiff_lib.data.chexpert import DRAWN, FINDINGS, LEVELS, NAMES, WITH, read_chexpert
-from fairdiff_lib.data.fairgenmed import read_fairgenmed
-from fairdiff_lib.data.ham10000 import AGE_LEVELS, DX, read_ham10000
-from fairdiff_lib.data.reading import SPLITS, UNKNOWN, Source, hash_images
+from fairdiff_lib.data.reading import SPLITS, UNKNOWN, Source, hash_images, read_truth
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
-from fairdiff_lib.settings.options import CODINGS
 
 Rows = Sequence[int] | npt.NDArray[np.int64] | npt.NDArray[np.bool_]
 
@@ -51,7 +47,7 @@ class CohortSpec:
     Attributes
     ----------
     name : str
-        ``fairgenmed``, ``ham10000`` or ``chexpert``.
+        Of the data set in its original layout; a simulated one has the same.
     attributes, conditions : tuple
         In the order of the columns of :meth:`Cohort.codes` and :meth:`Cohort.condition_codes`.
     template : str
@@ -64,8 +60,6 @@ class CohortSpec:
         What the images are, in words.
     primary_condition : str
         The condition that quality is compared within.
-    reader : callable
-        ``(root, coding, split_seed) -> Source``.
     """
 
     name: str
@@ -76,7 +70,6 @@ class CohortSpec:
     split_rule: str
     modality: str
     primary_condition: str
-    reader: Callable[[Path, str, int], Source]
 
     @property
     def fields(self) -> tuple[Attribute | Condition, ...]:
@@ -101,107 +94,50 @@ class CohortSpec:
         return self.template.format(**words)
 
 
-_FAIRGENMED = CohortSpec(
-    name="fairgenmed",
-    attributes=(
-        Attribute("race", ("Asian", "Black", "White")),
-        Attribute("sex", ("Female", "Male")),
-        Attribute("ethnicity", ("Non-Hispanic", "Hispanic")),
-    ),
-    conditions=(
-        Condition("glaucoma", ("non-glaucoma", "glaucoma")),
-        Condition("md_severity", ("normal", "mild", "moderate", "severe")),
-        Condition("cdr_status", ("normal", "borderline", "abnormal")),
-        Condition("se_status", ("negative", "neutral", "positive")),
-    ),
-    template=(
-        "SLO fundus image of a {race} {sex} {ethnicity} patient with the following conditions: "
-        "{glaucoma}, {md_severity}, {cdr_status} cup-disc ratio, {se_status}"
-    ),
-    phrases={
-        "md_severity": {
-            "normal": "normal vision",
-            "mild": "mild vision loss",
-            "moderate": "moderate vision loss",
-            "severe": "severe vision loss",
-        }
-    },
-    split_rule="as shipped: column 'use' of data_summary.csv; one image per subject",
-    modality="SLO fundus photographs",
-    primary_condition="glaucoma",
-    reader=read_fairgenmed,
-)
+@dataclass(frozen=True)
+class Ruler:
+    """A quantity that pictures of a family show, and that a prompt asks for.
 
-
-def _ham10000(coding: str) -> CohortSpec:
-    """HAM10000 under a coding; the prompt's words for age are the released ones in both."""
-    younger, older = AGE_LEVELS[coding]
-    return CohortSpec(
-        name="ham10000",
-        attributes=(
-            Attribute("sex", ("Female", "Male")),
-            Attribute("age", (younger, older)),
-        ),
-        conditions=(
-            Condition("malignant", ("benign", "malignant")),
-            Condition("dx", DX),
-        ),
-        template=(
-            "Dermoscopic image of a {sex} {age} patient with the following diagnostic category: "
-            "{malignant}"
-        ),
-        phrases={"age": {younger: "Age under 60", older: "Age equal 60 or older"}},
-        split_rule="70/10/20 by lesion_id within dx, in the order of a seeded hash",
-        modality="dermatoscopic photographs",
-        primary_condition="malignant",
-        reader=read_ham10000,
-    )
-
-
-def _chexpert(findings: Sequence[str]) -> CohortSpec:
-    """CheXpert with some of its findings as conditions; the prompt names the effusion alone."""
-    own = (WITH, *(finding for finding in findings if finding != WITH))
-    return CohortSpec(
-        name="chexpert",
-        attributes=(
-            Attribute("race", ("Asian", "Black", "White")),
-            Attribute("sex", ("Female", "Male")),
-        ),
-        conditions=tuple(Condition(NAMES[finding], LEVELS[finding]) for finding in own),
-        template="Chest Radiography image of a {sex} {race} patient diagnosed with {effusion}",
-        phrases={},
-        split_rule=(
-            "6,000/1,000/3,000 patients (or 60/10/30%) with one frontal image each, in proportion "
-            "to race, sex and effusion, in the order of a seeded hash; or the sampled lists as "
-            "supplied"
-        ),
-        modality="frontal chest radiographs",
-        primary_condition=NAMES[WITH],
-        reader=read_chexpert,
-    )
-
-
-SPECS: dict[str, CohortSpec] = {
-    "fairgenmed": _FAIRGENMED,
-    "ham10000": _ham10000("default"),
-    "chexpert": _chexpert(FINDINGS),
-}
-
-
-def spec_for(dataset: str, coding: str = "default") -> CohortSpec:
-    """Spec of a dataset; ``<name>_simulated`` has that of ``<name>``, with the findings drawn.
-
-    Raises
-    ------
-    InputError
-        An unknown dataset or coding, with the list of known ones.
+    Attributes
+    ----------
+    name : str
+        In words, as "cup-disc ratio".
+    column : str
+        Of truth.csv: what was drawn.
+    key : str
+        Begins the names of its gate and metrics, as "cup_disc" in "cup_disc_agreement".
+    mean : str
+        Metric that is its mean over images, as "cup_disc_ratio".
+    condition, low, high : str
+        A prompted condition, and the two levels that the gate compares: images asked to be at
+        ``high`` should measure higher.
+    cuts : tuple of float
+        Values between the condition's neighbouring levels, in their order.
+    nothing : str
+        What NaN says, as "no disc found".
+    measure : callable
+        uint8 [n, 3, H, W] -> float64 [n], NaN where nothing could be measured.
     """
-    name = dataset.removesuffix("_simulated")
-    refuse_unknown("dataset", name, SPECS)
-    refuse_unknown("coding", coding, CODINGS.get(name, ("default",)))
-    if dataset == "chexpert_simulated":
-        return _chexpert(DRAWN)
-    return _ham10000(coding) if name == "ham10000" else SPECS[name]
+
+    name: str
+    column: str
+    key: str
+    mean: str
+    condition: str
+    low: str
+    high: str
+    cuts: tuple[float, ...]
+    nothing: str
+    measure: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float64]]
+
+    @property
+    def gate(self) -> str:
+        """Name of the gate that compares prompts."""
+        return f"prompt_{self.key}"
+
+    def truth(self, root: Path, images: list[str]) -> npt.NDArray[np.float64]:
+        """What was drawn in the named images of a simulated data set.  # [n]"""
+        return read_truth(root).loc[images, self.column].to_numpy(dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -272,6 +208,58 @@ class Cohort:
             columns.append([index[cell] for cell in cells])
         return np.array(columns, dtype=np.int64).reshape(len(fields), len(self)).T
 
+    @property
+    def attribute_levels(self) -> dict[str, tuple[str, ...]]:
+        """Attributes with their level names."""
+        return {a.name: a.levels for a in self.spec.attributes}
+
+    @property
+    def condition_levels(self) -> dict[str, tuple[str, ...]]:
+        """Conditions that the prompt names, with their level names: no other was asked for."""
+        return {c.name: c.levels for c in self.spec.prompted}
+
+    @property
+    def all_levels(self) -> dict[str, tuple[str, ...]]:
+        """Attributes, then prompted conditions, with their level names."""
+        return self.attribute_levels | self.condition_levels
+
+    def prompted_codes(self) -> npt.NDArray[np.int64]:
+        """Level index per condition of :attr:`condition_levels`.  # [N, C]"""
+        return self._codes(self.spec.prompted)
+
+    def usual_profile(self) -> dict[str, str]:
+        """Commonest level of every attribute in training, first level of every condition asked."""
+        train = self.included().split("train").table
+        profile = {a.name: str(train[a.name].mode().iloc[0]) for a in self.spec.attributes}
+        return profile | {c.name: c.levels[0] for c in self.spec.prompted}
+
+    def gallery_rows(self) -> list[tuple[str, str]]:
+        """(condition, level) of each row of a prompt gallery."""
+        return [(c.name, level) for c in self.spec.prompted for level in c.levels]
+
+    def group_examples(self) -> tuple[npt.NDArray[np.int64], list[str]]:
+        """A test row per attribute level, as alike in everything else as the test split allows.
+
+        Returns
+        -------
+        rows : int64 [G]
+            Positions in ``included().split("test")``.
+        names : list of str
+            The level that each row stands for.
+        """
+        table, profile = self.included().split("test").table, self.usual_profile()
+        alike = (table[list(profile)] == pd.Series(profile)).to_numpy().sum(axis=1)  # [N]
+        rows: list[int] = []
+        names: list[str] = []
+        for attribute in self.spec.attributes:
+            for level in attribute.levels:
+                own = (table[attribute.name] == level).to_numpy()
+                row = int(np.where(own, alike, alike.min() - 1).argmax())
+                alike[row] -= len(profile)  # another patient for the next level, if there is one
+                rows.append(row)
+                names.append(level)
+        return np.array(rows, dtype=np.int64), names
+
     def load_images(
         self, size: int, rows: Rows | None = None, squash: bool = False
     ) -> npt.NDArray[np.uint8]:
@@ -323,27 +311,31 @@ def square(picture: Image.Image, size: int) -> Image.Image:
     return picture.resize((size, size), Image.Resampling.BICUBIC, box=box)
 
 
+Reader = Callable[[Path, str, int], Source]  # (root, coding, split_seed)
+
+
 def read_cohort(
-    dataset: str,
+    spec: CohortSpec,
+    reader: Reader,
     root: Path,
     *,
     coding: str = "default",
     split_seed: int = 0,
     check_images: bool = True,
 ) -> Cohort:
-    """Read a dataset in its authors' layout.
+    """Read a data set in its authors' layout.
 
     Parameters
     ----------
-    dataset : str
-        ``fairgenmed``, ``ham10000``, ``chexpert``, or one of these with ``_simulated``.
+    spec : CohortSpec
+    reader : callable
+        ``(root, coding, split_seed) -> Source``.
     root : Path
-        The dataset's folder.
+        The data set's folder.
     coding : str
-        ``"default"``; for HAM10000 also ``"medfair"`` (see ``read_ham10000``), for CheXpert
-        ``"zeros"``, ``"ones"`` and ``"drop"`` (see ``read_chexpert``).
+        How labels are read, where the reader has a choice.
     split_seed : int
-        Of splits that we draw (HAM10000, CheXpert).
+        Of splits that we draw.
     check_images : bool
         Refuse a missing or truncated image now, not when it is first needed.
 
@@ -357,10 +349,9 @@ def read_cohort(
     InputError
         One line naming the file, row or field and what was expected.
     """
-    spec, root = spec_for(dataset, coding), Path(root)
     if not root.is_dir():
-        raise InputError(f"{root}: folder not found; expected the {spec.name} dataset there")
-    source = spec.reader(root, coding, split_seed)
+        raise InputError(f"{root}: folder not found; expected the {spec.name} data set there")
+    source = reader(root, coding, split_seed)
     table = source.table.copy()
     table["excluded"] = _reasons(spec, table)
     table["prompt"] = ["" if row["excluded"] else spec.prompt(row) for row in _records(table)]

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from fairdiff_lib.data.cohort import Attribute, CohortSpec, Condition
 from fairdiff_lib.data.reading import (
     NOT_KNOWN,
     UNKNOWN,
@@ -79,6 +80,37 @@ _LABELS = {
     "ethnicity": ("ethnicity", "hispanic", _ETHNICITY),
     "glaucoma": ("glaucoma", "glaucoma", _GLAUCOMA),
 }
+
+
+SPEC = CohortSpec(
+    name="fairgenmed",
+    attributes=(
+        Attribute("race", ("Asian", "Black", "White")),
+        Attribute("sex", ("Female", "Male")),
+        Attribute("ethnicity", ("Non-Hispanic", "Hispanic")),
+    ),
+    conditions=(
+        Condition("glaucoma", ("non-glaucoma", "glaucoma")),
+        Condition("md_severity", ("normal", "mild", "moderate", "severe")),
+        Condition("cdr_status", ("normal", "borderline", "abnormal")),
+        Condition("se_status", ("negative", "neutral", "positive")),
+    ),
+    template=(
+        "SLO fundus image of a {race} {sex} {ethnicity} patient with the following conditions: "
+        "{glaucoma}, {md_severity}, {cdr_status} cup-disc ratio, {se_status}"
+    ),
+    phrases={
+        "md_severity": {
+            "normal": "normal vision",
+            "mild": "mild vision loss",
+            "moderate": "moderate vision loss",
+            "severe": "severe vision loss",
+        }
+    },
+    split_rule="as shipped: column 'use' of data_summary.csv; one image per subject",
+    modality="SLO fundus photographs",
+    primary_condition="glaucoma",
+)
 
 
 def read_fairgenmed(root: Path, coding: str, split_seed: int) -> Source:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from fairdiff_lib.data.cohort import Attribute, CohortSpec, Condition
 from fairdiff_lib.data.reading import (
     NOT_KNOWN,
     UNKNOWN,
@@ -28,6 +29,30 @@ AGE_LEVELS = {
     "medfair": ("60 or under", "over 60"),
 }
 _FOLDERS = ("images", "ham10000_images_part_1", "ham10000_images_part_2")  # lower case
+
+
+def spec_ham10000(coding: str) -> CohortSpec:
+    """HAM10000 under a coding; the prompt's words for age are the released ones in both."""
+    younger, older = AGE_LEVELS[coding]
+    return CohortSpec(
+        name="ham10000",
+        attributes=(
+            Attribute("sex", ("Female", "Male")),
+            Attribute("age", (younger, older)),
+        ),
+        conditions=(
+            Condition("malignant", ("benign", "malignant")),
+            Condition("dx", DX),
+        ),
+        template=(
+            "Dermoscopic image of a {sex} {age} patient with the following diagnostic category: "
+            "{malignant}"
+        ),
+        phrases={"age": {younger: "Age under 60", older: "Age equal 60 or older"}},
+        split_rule="70/10/20 by lesion_id within dx, in the order of a seeded hash",
+        modality="dermatoscopic photographs",
+        primary_condition="malignant",
+    )
 
 
 def read_ham10000(root: Path, coding: str, split_seed: int) -> Source:

@@ -144,3 +144,15 @@ def hash_images(root: Path, paths: Sequence[str], *, check: bool) -> str:
             f"(first: {', '.join(broken[:3])})"
         )
     return hash_folder(root, paths)
+
+
+def read_truth(root: Path) -> pd.DataFrame:
+    """True parameters of a simulated cohort, one row per image, indexed by image name.
+
+    Returns
+    -------
+    DataFrame
+        difficulty, heterogeneity, noise, defocus and all that was drawn; see data/cards.
+    """
+    truth = read_table(Path(root) / "truth.csv", ("image", "difficulty", "heterogeneity"))
+    return truth.set_index("image")

@@ -16,11 +16,6 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 CARD = "README.md"  # of a model or a dataset, where the Hugging Face Hub looks for it
 
 
-def is_simulated(dataset: str) -> bool:
-    """Whether a dataset's name says that it is simulated."""
-    return dataset.endswith("_simulated")
-
-
 @dataclass(frozen=True)
 class Places:
     """Where everything lies. A run folder's name holds a digest of the settings it depends on.
@@ -43,16 +38,16 @@ class Places:
         return PROJECT_ROOT / self.runs_root / self.settings.dataset
 
     def _digest(self, *sections: str) -> str:
-        data = ("simulator",) if is_simulated(self.settings.dataset) else ()
+        data = ("simulator",) if self.settings.simulated else ()
         inner = self.settings.digest("dataset", *data, "reading", *sections)
         usual = self.data == PROJECT_ROOT / f"data/real/{self.settings.dataset}"
-        place = "" if is_simulated(self.settings.dataset) or usual else str(self.data)
+        place = "" if self.settings.simulated or usual else str(self.data)
         return hashlib.sha256(f"{inner}{place}".encode()).hexdigest()[:10]
 
     @property
     def data(self) -> Path:
         """The dataset, in its original layout."""
-        if is_simulated(self.settings.dataset):
+        if self.settings.simulated:
             return self._runs() / f"data-{self.settings.digest('dataset', 'simulator')}"
         return PROJECT_ROOT / (self.data_root or f"data/real/{self.settings.dataset}")
 

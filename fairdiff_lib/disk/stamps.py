@@ -14,7 +14,7 @@ import pandas as pd
 
 from fairdiff_lib.disk.files import atomic_file, hash_file, write_json, write_table
 from fairdiff_lib.disk.latex import has_latex, write_latex
-from fairdiff_lib.disk.places import PROJECT_ROOT, is_simulated
+from fairdiff_lib.disk.places import PROJECT_ROOT
 from fairdiff_lib.settings.options import Settings, as_dict
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def make_stamp(
         "parameters": plain,
         "settings": as_dict(settings),
         "data_hash": data_hash,
-        "simulated": is_simulated(settings.dataset),
+        "simulated": settings.simulated,
         **make_provenance(),
     }
 

@@ -14,7 +14,6 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from PIL import Image
 from tqdm.auto import tqdm
 
-from fairdiff_lib.data.assets import gallery_rows, usual_profile
 from fairdiff_lib.disk.files import atomic_file, read_table, write_table
 from fairdiff_lib.model.loss import seed_for
 from fairdiff_lib.model.pipeline import adapter_of, embed_prompts, load_pipeline, to_images
@@ -260,7 +259,7 @@ def gallery_images(study: Study, method: str, seed: int) -> np.ndarray:
     Returns
     -------
     uint8 [R, SAMPLES, 3, H, W]
-        In the order of ``assets.gallery_rows``.
+        In the order of ``Cohort.gallery_rows``.
     """
     path = study.places.generated(method, seed) / "gallery.npy"
     if path.is_file():

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from fairdiff_lib.datasets import DATASETS, dataset_of
 from fairdiff_lib.disk.files import refuse_other, write_json
 from fairdiff_lib.disk.places import PROJECT_ROOT
 from fairdiff_lib.run.graph import (
@@ -36,7 +37,7 @@ from fairdiff_lib.run.profiles import Profile
 from fairdiff_lib.run.timings import note_timing, read_timings, write_expected
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.notebooks import STUDIES
-from fairdiff_lib.settings.options import DATASETS, PRESETS, as_dict
+from fairdiff_lib.settings.options import PRESETS, as_dict
 
 if TYPE_CHECKING:
     from fairdiff_lib.data.cohort import Cohort
@@ -345,7 +346,7 @@ def _prepare_arm(study: Study, threads: int) -> Cohort:
     """The cohort, and as many threads as were given."""
     import torch
 
-    from fairdiff_lib.data.assets import load_cohort
+    from fairdiff_lib.study import load_cohort
 
     torch.set_num_threads(max(1, threads))
     return load_cohort(study.settings, study.layout)
@@ -416,12 +417,11 @@ def _book(chosen: argparse.Namespace) -> int:
 
 def _simulate(chosen: argparse.Namespace) -> int:
     from fairdiff_lib.show.style import dataset_name
-    from fairdiff_lib.sim.simulators import simulate
 
     settings = Study(chosen.preset, chosen.dataset, _overrides(chosen.set)).settings
     started, output = time.monotonic(), Path(chosen.output).resolve()
     refuse_other(output, need="simulated.json")
-    simulate(settings, output)
+    dataset_of(settings.dataset).draw(settings.simulator, output)
     seconds = time.monotonic() - started
     print(f"{dataset_name(settings.dataset)}: written to {chosen.output} ({seconds:.0f} s)")
     return 0

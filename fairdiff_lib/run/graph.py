@@ -23,13 +23,14 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, NoReturn
 
-from fairdiff_lib.disk.places import PROJECT_ROOT, Places, is_simulated
+from fairdiff_lib.datasets import dataset_of, load_settings
+from fairdiff_lib.disk.places import PROJECT_ROOT, Places
 from fairdiff_lib.run.notebook import OURS, Job, check_methods, plan_job, read_failures
 from fairdiff_lib.run.profiles import LOCAL, Profile
 from fairdiff_lib.run.timings import expected, start_timings
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
 from fairdiff_lib.settings.notebooks import STUDIES
-from fairdiff_lib.settings.options import Settings, load_settings, parse_overrides
+from fairdiff_lib.settings.options import Settings, parse_overrides
 from fairdiff_lib.studies import sweep_cells
 from fairdiff_lib.studies.ablation import arms
 from fairdiff_lib.studies.matrix import arms as matrix_arms
@@ -104,7 +105,7 @@ class Study:
         check_methods(settings.methods)
         if min(settings.seeds) < 0:
             raise InputError(f"seeds={settings.seeds}: expected 0 or more each")
-        if not is_simulated(self.dataset) and not self.layout.data.is_dir():
+        if not dataset_of(self.dataset).simulated and not self.layout.data.is_dir():
             raise InputError(
                 f"{self.layout.data}: missing; expected the folder of {self.dataset} "
                 "(data/real/README.md says how to get it; --data-root names another place)"

@@ -20,11 +20,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.disk.files import atomic_file, read_json, write_json
 from fairdiff_lib.disk.places import PROJECT_ROOT
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
 from fairdiff_lib.settings.notebooks import BASE
-from fairdiff_lib.settings.options import Settings, load_settings, parse_overrides
+from fairdiff_lib.settings.options import Settings, parse_overrides
 
 SOURCES = PROJECT_ROOT / "notebooks"
 OURS = "fairdiff: "  # begins each line that a job writes for people

@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 
 import pandas as pd
 
+from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.disk.files import read_table
 from fairdiff_lib.run.links import parts_of
 from fairdiff_lib.run.shelf import Item, Part, questions, verdicts
@@ -184,7 +185,7 @@ def _study(dataset: object, preset: object) -> str:
 def _notebooks_of(claim: str, dataset: str) -> list[str]:
     """Notebooks that bear on a claim; C4 is about data other than FairGenMed."""
     if claim == "C4":
-        other = not dataset.startswith("fairgenmed")
+        other = dataset_of(dataset).elsewhere
         return [name for name in NOTEBOOKS if other and _claims_of(name)]
     return [name for name in NOTEBOOKS if claim in _claims_of(name)]
 

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from fairdiff_lib.data.assets import folder_mark
-from fairdiff_lib.data.cohort import spec_for
+from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.disk.files import read_json, read_table
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.run.links import BROKEN, OK, UNVERIFIABLE, Link, commit_link, judge
 from fairdiff_lib.run.stages import result_of
 from fairdiff_lib.studies import sweep_cells
 from fairdiff_lib.studies.matrix import arms as matrix_arms
+from fairdiff_lib.study import folder_mark
 
 GONE = "isn't in the runs folder"
 
@@ -101,7 +101,7 @@ def matrix_link(layout: Places, data_hash: str) -> Link:
 
 def _matrix_notes(layout: Places, run: matrix_arms.MatrixRun) -> dict[str, str]:
     """What a classifier's folder says of itself, whatever attribute it was balanced over."""
-    for attribute in spec_for(layout.settings.dataset).attributes:
+    for attribute in dataset_of(layout.settings.dataset).spec().attributes:
         path = matrix_arms.folder_of(layout, run, attribute.name) / "run.json"
         if path.is_file():
             found: dict[str, str] = read_json(path)

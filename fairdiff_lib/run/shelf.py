@@ -11,12 +11,12 @@ from typing import Any
 
 import pandas as pd
 
+from fairdiff_lib.datasets import contents
 from fairdiff_lib.disk.files import read_json, read_table
 from fairdiff_lib.run.executed import Executed, read_executed
 from fairdiff_lib.run.links import parts_of, stamp_path, stamped_files
 from fairdiff_lib.run.notebook import all_notebooks
 from fairdiff_lib.run.trace import executed_copies
-from fairdiff_lib.settings.notebooks import contents
 from fairdiff_lib.show import style as looks
 
 

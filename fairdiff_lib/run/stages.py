@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fairdiff_lib.disk.places import Places, is_simulated
+from fairdiff_lib.datasets import dataset_of, load_settings
+from fairdiff_lib.disk.places import Places
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.notebooks import NOTEBOOKS
-from fairdiff_lib.settings.options import load_settings, parse_overrides
+from fairdiff_lib.settings.options import parse_overrides
 
 BASE = "03_train_base"
 PER_RUN = ("03_train", "04_generate")  # a job for each method and seed
@@ -56,7 +57,11 @@ def stages_of(notebook: str, settings: Mapping[str, Any], ablation: bool = False
         last = BASE
     kinds = ORDER[: ORDER.index(last) + 1]
     jobs = [job for kind in kinds for job in _jobs(kind, notebook, settings)]
-    return jobs if is_simulated(settings["dataset"]) else [job for job in jobs if job != ORDER[0]]
+    return (
+        jobs
+        if dataset_of(settings["dataset"]).simulated
+        else [job for job in jobs if job != ORDER[0]]
+    )
 
 
 def _jobs(kind: str, notebook: str, settings: Mapping[str, Any]) -> Iterator[str]:

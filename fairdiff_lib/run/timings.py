@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from fairdiff_lib.disk.files import read_json, read_table, write_json
-from fairdiff_lib.disk.places import is_simulated
 from fairdiff_lib.disk.stamps import hardware
 from fairdiff_lib.run.notebook import Job
 from fairdiff_lib.settings.options import Settings
@@ -41,8 +40,8 @@ def work(settings: Settings, kind: str) -> int:
         return settings.vae.steps * settings.vae.batch + settings.base.steps * settings.base.batch
     if kind.startswith("03"):
         return settings.training.steps * settings.training.batch
-    subjects = sum(settings.simulator.counts.values())
-    size = subjects if is_simulated(settings.dataset) else 1  # a real set has one size
+    # a real set has one size
+    size = sum(settings.simulator.counts.values()) if settings.simulator else 1
     if kind.startswith("04"):
         return size * settings.generation.steps
     if kind.startswith(("01", "02")):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fairdiff_lib.datasets import contents, load_settings
 from fairdiff_lib.disk.files import read_json, read_table
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.disk.stamps import git
@@ -34,8 +35,7 @@ from fairdiff_lib.run.notebook import all_notebooks
 from fairdiff_lib.run.runs_folder import folder_links
 from fairdiff_lib.run.stages import is_same, stages_of
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.notebooks import contents
-from fairdiff_lib.settings.options import Settings, as_dict, load_settings, parse_overrides
+from fairdiff_lib.settings.options import Settings, as_dict, parse_overrides
 from fairdiff_lib.studies.ablation import arms
 from fairdiff_lib.studies.ablation.recorded import COMPARABLE
 from fairdiff_lib.studies.verdict.protocol import content_hash

@@ -330,27 +330,3 @@ JOBS: dict[str, Notebook] = {
         place="ablation",
     ),
 }
-
-DATASET_TABLES = {  # id: title, what they are of; which data set has which stands in its entry
-    "tab02": ("quality by demographic level", "quality"),
-    "tab03": ("quality by condition level", "quality"),
-    "tab08": ("quality by demographic and condition level", "quality"),
-    "tab10": ("quality by demographic and condition level", "quality"),
-    "tab04": ("downstream: glaucoma", "downstream"),
-    "tab05": ("downstream: vision loss", "downstream"),
-    "tab06": ("downstream: cup-disc ratio", "downstream"),
-    "tab07": ("downstream: refraction", "downstream"),
-    "tab09": ("downstream: all conditions", "downstream"),
-    "tab11": ("downstream: all conditions", "downstream"),
-}
-
-
-def contents() -> dict[str, tuple[str, str]]:
-    """Id of every table, figure and card: its title, and the notebook that makes it."""
-    found = {}
-    for entry in JOBS.values():
-        own = {name: title for name, (title, kind) in DATASET_TABLES.items()
-               if kind == entry.of_dataset}  # fmt: skip
-        for name, title in {**own, **entry.titles}.items():
-            found[name] = (title, entry.notebook)
-    return found

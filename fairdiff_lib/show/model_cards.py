@@ -15,7 +15,7 @@ from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardDa
 
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk.files import atomic_file, read_json
-from fairdiff_lib.disk.places import CARD, PROJECT_ROOT, Places, is_simulated
+from fairdiff_lib.disk.places import CARD, PROJECT_ROOT, Places
 from fairdiff_lib.settings.methods import config_of, fields_of
 from fairdiff_lib.settings.options import Settings, as_dict
 from fairdiff_lib.show.style import dataset_name, limits, look_of
@@ -53,7 +53,7 @@ def publish_dataset_card(
     settings: Settings, layout: Places, cohort: Cohort, stamp: Mapping[str, Any]
 ) -> str:
     """Write a simulated dataset's card into its folder and to the figures; says where it lies."""
-    if not is_simulated(settings.dataset):
+    if not settings.simulated:
         return "Real data come with their authors' own card: none is written."
     return _published(write_dataset_card(settings, layout, cohort, stamp), layout, "dataset.md")
 
@@ -83,7 +83,7 @@ def write_model_card(folder: Path, settings: Settings, cohort: Cohort, method: s
         Of the card, beside run.json. The same bytes for the same run.json.
     """
     run = read_json(folder / "run.json")
-    simulated = is_simulated(settings.dataset)
+    simulated = settings.simulated
     data = ModelCardData(
         license=LICENCE if simulated else "other",
         license_name=None if simulated else "terms-of-the-training-data",
@@ -103,7 +103,7 @@ def write_dataset_card(
     """Write the card of a simulated dataset: its datasheet, its settings and its counts.
 
     It lies in the dataset's folder but is no part of the data: neither the hash of the labels and
-    images nor ``assets.folder_mark`` sees it.
+    images nor ``folder_mark`` sees it.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def write_dataset_card(
         license=LICENCE,
         task_categories=["text-to-image"],
         tags=[*TAGS, "simulated"],
-        pretty_name=f"{settings.dataset.removesuffix('_simulated')}, simulated",
+        pretty_name=dataset_name(settings.dataset),
         annotations_creators=["machine-generated"],
         source_datasets=["original"],
     )
@@ -164,7 +164,7 @@ def _purpose(settings: Settings, cohort: Cohort) -> Iterator[str]:
     yield "one protocol. **Not for clinical use**, not for diagnosis, and not for training anything"
     yield "that meets patients.\n"
     yield "## Limits\n"
-    if is_simulated(settings.dataset):
+    if settings.simulated:
         yield "- **Simulated data**: no pixel and no label comes from a person; nothing that this"
         yield "  model shows is about patients."
     else:

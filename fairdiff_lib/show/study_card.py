@@ -13,8 +13,8 @@ import pandas as pd
 from fairdiff_lib.audit.audit import Audit
 from fairdiff_lib.audit.estimate import OVERALL
 from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.disk import tables
-from fairdiff_lib.disk.places import is_simulated
 from fairdiff_lib.disk.stamps import write_stamp
 from fairdiff_lib.show.cards import ENDPOINT, Facts, write_card
 from fairdiff_lib.show.style import dataset_name, limits, look_of, name_of
@@ -108,7 +108,7 @@ def _compared(
         models = f"one trained model (seed {seeds})"
     source = ", a classifier of this study's conditions," if rule.features == "encoder" else ""
     when = "before any test image was" if protocol.before else "AFTER test images were"
-    who = "simulated subjects" if is_simulated(rule.dataset) else "subjects"
+    who = "simulated subjects" if dataset_of(rule.dataset).simulated else "subjects"
     yield "Real images", f"{images:,} test images of {n:,} {who}"
     yield "Generated images", f"{label}, one for each test image's prompt; {models}"
     yield "Comparison", "paired by subject; each group's images against its own real ones"
@@ -128,7 +128,7 @@ def _endpoint(found: Audit, rule: Protocol) -> str:
 def _caveats(result: QualityResult, found: Audit, protocol: Registered) -> Iterator[str]:
     """What limits the audit, the most important first."""
     rule, method = protocol.rule, shown_method(result, protocol.rule)
-    if is_simulated(rule.dataset):
+    if dataset_of(rule.dataset).simulated:
         yield "The images are simulated: nothing here is about patients."
     elif limits(rule.dataset):
         yield limits(rule.dataset)

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from pandas.io.formats.style import Styler
 
-from fairdiff_lib.disk.places import is_simulated
+from fairdiff_lib.datasets import DATASETS
 from fairdiff_lib.disk.stamps import publish_figure
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
 
@@ -96,9 +96,6 @@ SPLITS: dict[str, Look] = {
 }
 NAMES: dict[str, str] = {
     "overall": "All",
-    "fairgenmed": "FairGenMed",
-    "ham10000": "HAM10000",
-    "chexpert": "CheXpert",
     "md_severity": "Vision loss",
     "cdr_status": "Cup-disc ratio",
     "se_status": "Refraction",
@@ -153,32 +150,14 @@ def classifier_name(name: str) -> str:
     return f"{FAMILIES.get(family, family)} {size.replace('-', ', ')}".strip()
 
 
-SIMULATED_LIMIT = (
-    "Simulated images support statements about the audit and the mechanism, never about patients"
-)
-LIMITS = {
-    "fairgenmed": "one kind of image, fundus photographs; race, sex and ethnicity as recorded",
-    "ham10000": "HAM10000 has neither race nor skin tone: nothing follows for either; "
-    "its groups are sex and age",
-    "chexpert": "labels of CheXpert's training images are read from reports by a program; "
-    "its groups are race and sex as recorded",
-}
-
-
 def limits(dataset: str) -> str:
-    """What no verdict on this dataset says."""
-    family = dataset.removesuffix("_simulated")
-    known = LIMITS.get(family, "")
-    if is_simulated(dataset):
-        layout = "; HAM10000's layout has neither race nor skin tone" * (family == "ham10000")
-        return f"{SIMULATED_LIMIT}{layout}."
-    return f"{known[:1].upper()}{known[1:]}." if known else ""
+    """What nothing measured on this data set says."""
+    return DATASETS[dataset].limits if dataset in DATASETS else ""
 
 
 def dataset_name(dataset: str) -> str:
-    """Display name of a dataset; a simulated one says so."""
-    base = dataset.removesuffix("_simulated")
-    return NAMES.get(base, base) + (", simulated" if base != dataset else "")
+    """Display name of a data set; a simulated one says so."""
+    return DATASETS[dataset].title if dataset in DATASETS else dataset
 
 
 def short_name(name: str) -> str:

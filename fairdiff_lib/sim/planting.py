@@ -6,7 +6,6 @@ import dataclasses
 import math
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,9 +13,9 @@ import pandas as pd
 from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
-from fairdiff_lib.disk.files import read_table
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.populations import Simulator
+from fairdiff_lib.settings.options import as_dict
+from fairdiff_lib.settings.populations import Population
 
 T = TypeVar("T")
 
@@ -54,12 +53,12 @@ def clipped(value: float, low: float, high: float) -> float:
     return min(max(value, low), high)
 
 
-def check_fields(config: Simulator, most: dict[str, int]) -> None:
+def check_fields(config: Population, most: dict[str, int]) -> None:
     """Refuse counts, shares, factors and sizes that can't be simulated, naming the field.
 
     Parameters
     ----------
-    config : Simulator
+    config : Population
     most : dict
         Largest count per field of ``config.counts``.
     """
@@ -76,7 +75,7 @@ def check_fields(config: Simulator, most: dict[str, int]) -> None:
             raise InputError(f"simulator.{field.name}={value}: expected at least 32 pixels")
 
 
-def factors(config: Simulator, levels: dict[str, str]) -> tuple[float, float]:
+def factors(config: Population, levels: dict[str, str]) -> tuple[float, float]:
     """Difficulty and heterogeneity of a subject: over its levels, the product of each."""
     own = [config.knobs.get(item, (1.0, 1.0)) for item in levels.items()]
     return math.prod(d for d, _ in own), math.prod(h for _, h in own)
@@ -93,13 +92,7 @@ def write_each(write: Callable[..., None], subjects: Sequence[T], *rest: Any) ->
         pass
 
 
-def read_truth(root: Path) -> pd.DataFrame:
-    """True parameters of a simulated cohort, one row per image, indexed by image name.
-
-    Returns
-    -------
-    DataFrame
-        difficulty, heterogeneity, noise, defocus and all that was drawn; see data/cards.
-    """
-    truth = read_table(Path(root) / "truth.csv", ("image", "difficulty", "heterogeneity"))
-    return truth.set_index("image")
+def planted_table(config: Population | None) -> pd.DataFrame:
+    """The simulator's settings, one per row; no row without one."""
+    values = as_dict(config) if config is not None else {}
+    return pd.DataFrame({"setting": list(values), "value": list(values.values())})

@@ -20,28 +20,17 @@ from PIL import Image
 
 from fairdiff_lib.disk.files import atomic_folder, write_json
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import Settings, SimulatorConfig, as_dict
+from fairdiff_lib.settings.options import Settings, as_dict
+from fairdiff_lib.settings.populations import Knobs, Population
 from fairdiff_lib.sim.fundus import Eye, render
-from fairdiff_lib.sim.measure import measure_cup_disc_ratio
 from fairdiff_lib.sim.planting import (
     between,
     check_fields,
     choose,
     factors,
-    read_truth,
     spread,
     write_each,
 )
-
-__all__ = [
-    "Subject",
-    "cup_disc_cuts",
-    "draw_subject",
-    "fundus_config",
-    "measure_cup_disc_ratio",
-    "read_truth",
-    "simulate_fairgenmed",
-]
 
 # folder -> (word in the CSV, first file number); numbers don't depend on the sizes
 _SPLITS = {"train": ("training", 1), "val": ("validation", 70_001), "test": ("test", 80_001)}
@@ -76,6 +65,41 @@ _MARITAL = ("married", "single", "divorced", "widowed", "separated")
 
 
 @dataclass(frozen=True)
+class FundusPopulation(Population):
+    """FairGenMed: fundus photographs. The prefixes train, val and test say who is where."""
+
+    train: int = 1000  # subjects; the real set has 6,000
+    val: int = 160  # subjects; the real set has 1,000
+    test: int = 480  # subjects; the real set has 3,000
+    fundus_height: int = 192  # pixels; the real scanner writes 512
+    fundus_width: int = 249  # pixels; the real scanner writes 664
+    # race shares follow the sister test set of 1,004 subjects (78 Asian, 132 Black)
+    share_asian: float = 0.08  # fraction of subjects
+    share_black: float = 0.13  # fraction of subjects
+    share_hispanic: float = 0.04  # fraction of subjects
+    heterogeneity_black: float = 1.0  # x the spread of appearance; 1 = as varied as White
+    heterogeneity_asian: float = 1.0  # as above
+    difficulty_black: float = 3.0  # x the camera noise; 1 = nothing planted
+    difficulty_asian: float = 1.0  # as above
+    difficulty_hispanic: float = 1.0  # as above
+    seed: int = 20250411  # of the simulated subjects, not of any training
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Subjects by the field that sets them."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+    @property
+    def knobs(self) -> Knobs:
+        """Difficulty and heterogeneity of every level that has a knob."""
+        return {
+            ("race", "Asian"): (self.difficulty_asian, self.heterogeneity_asian),
+            ("race", "Black"): (self.difficulty_black, self.heterogeneity_black),
+            ("ethnicity", "Hispanic"): (self.difficulty_hispanic, 1.0),
+        }
+
+
+@dataclass(frozen=True)
 class Subject:
     """A simulated person: file number, split, level names, and the eye to draw."""
 
@@ -102,7 +126,7 @@ class Subject:
         return f"{self.number:05d}"
 
 
-def check_simulator(config: SimulatorConfig) -> None:
+def check_simulator(config: FundusPopulation) -> None:
     """Refuse settings that can't be simulated, naming the field."""
     check_fields(config, _MOST)
     if config.share_asian + config.share_black > 1:
@@ -117,19 +141,19 @@ def check_simulator(config: SimulatorConfig) -> None:
         )
 
 
-def fundus_config(settings: Settings) -> SimulatorConfig:
+def fundus_config(settings: Settings) -> FundusPopulation:
     """The simulator's settings of a study of simulated fundus photographs; others are refused."""
-    if not isinstance(settings.simulator, SimulatorConfig):
+    if not isinstance(settings.simulator, FundusPopulation):
         raise InputError(f"dataset {settings.dataset!r}: expected fairgenmed_simulated")
     return settings.simulator
 
 
-def simulate_fairgenmed(config: SimulatorConfig, root: Path) -> None:
+def simulate_fairgenmed(config: FundusPopulation, root: Path) -> None:
     """Write a simulated cohort in FairGenMed's layout; a larger one begins with the same subjects.
 
     Parameters
     ----------
-    config : SimulatorConfig
+    config : FundusPopulation
     root : Path
         Becomes a folder with ``data_summary.csv``; ``train``, ``val``, ``test`` holding
         ``data_XXXXX.npz`` and ``slo_fundus_XXXXX.jpg``; ``truth.csv``; and
@@ -167,12 +191,12 @@ def cup_disc_cuts() -> tuple[float, ...]:
 # --- who the subjects are ---
 
 
-def draw_subject(config: SimulatorConfig, split: str, index: int) -> Subject:
+def draw_subject(config: FundusPopulation, split: str, index: int) -> Subject:
     """The subject at a position of a split; depends on seed, split and position alone.
 
     Parameters
     ----------
-    config : SimulatorConfig
+    config : FundusPopulation
     split : str
         ``train``, ``val`` or ``test``.
     index : int

@@ -11,6 +11,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from fairdiff_lib.data.chexpert import FINDINGS, WORKBOOK
 from fairdiff_lib.disk.files import atomic_folder, write_json
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import as_dict
-from fairdiff_lib.settings.populations import ChestConfig
+from fairdiff_lib.settings.populations import Knobs, Population
 from fairdiff_lib.sim.chest import Film, render
 from fairdiff_lib.sim.planting import (
     between,
@@ -47,6 +48,41 @@ _RACE_WORDS = {
     "Black": ("Black or African American", "Black, non-Hispanic"),
     "White": ("White", "White, non-Hispanic"),
 }
+
+
+@dataclass(frozen=True)
+class ChestPopulation(Population):
+    """CheXpert: frontal chest films in the public release's layout. Its reader splits."""
+
+    difficulty: ClassVar[str] = "noise and blur of the film"
+    patients: int = 1640  # 60/10/30 by the reader; the study samples 10,000
+    image_height: int = 192  # pixels; the small release has 320 at the shorter side
+    image_width: int = 192  # pixels
+    # round numbers near the real shares among the three levels
+    share_asian: float = 0.15  # fraction of patients
+    share_black: float = 0.18  # more than the real set has, so that the level can be judged
+    share_female: float = 0.42  # fraction of patients
+    share_contradicted: float = 0.05  # of certain labels of an effusion, not what the film shows
+    heterogeneity_asian: float = 1.0  # x the spread of appearance; 1 = as varied as White
+    heterogeneity_black: float = 1.0  # as above
+    difficulty_asian: float = 1.0  # x the noise and blur of the film
+    difficulty_black: float = 3.0  # as above; 1 = nothing planted
+    difficulty_female: float = 1.0  # as above, against Male
+    seed: int = 20250413  # of the simulated patients, not of any training
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Patients by the field that sets them."""
+        return {"patients": self.patients}
+
+    @property
+    def knobs(self) -> Knobs:
+        """Difficulty and heterogeneity of every level that has a knob."""
+        return {
+            ("race", "Asian"): (self.difficulty_asian, self.heterogeneity_asian),
+            ("race", "Black"): (self.difficulty_black, self.heterogeneity_black),
+            ("sex", "Female"): (self.difficulty_female, 1.0),
+        }
 
 
 @dataclass(frozen=True)
@@ -78,7 +114,7 @@ class Patient:
         return f"{self.folder}/{self.name}/study{study}/view1_frontal.jpg"
 
 
-def check_chest(config: ChestConfig) -> None:
+def check_chest(config: ChestPopulation) -> None:
     """Refuse settings that can't be simulated, naming the field."""
     check_fields(config, _MOST)
     if config.share_asian + config.share_black > 1:
@@ -88,12 +124,12 @@ def check_chest(config: ChestConfig) -> None:
         )
 
 
-def simulate_chest(config: ChestConfig, root: Path) -> None:
+def simulate_chest(config: ChestPopulation, root: Path) -> None:
     """Write simulated films in CheXpert's layout; a larger set begins with the same patients.
 
     Parameters
     ----------
-    config : ChestConfig
+    config : ChestPopulation
     root : Path
         Becomes a folder with ``train.csv``, ``valid.csv`` and ``CHEXPERT DEMO.xlsx``;
         ``{train,valid}/patientXXXXX/studyN/view1_frontal.jpg``; ``truth.csv``; and
@@ -127,12 +163,12 @@ def effusion_cut() -> float:
 # --- who the patients are ---
 
 
-def draw_patient(config: ChestConfig, index: int) -> Patient:
+def draw_patient(config: ChestPopulation, index: int) -> Patient:
     """The patient at a position; depends on seed and position alone.
 
     Parameters
     ----------
-    config : ChestConfig
+    config : ChestPopulation
     index : int
         From 0; names count from 1.
     """

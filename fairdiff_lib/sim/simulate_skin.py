@@ -12,6 +12,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from PIL import Image
 from fairdiff_lib.disk.files import atomic_folder, write_json
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import as_dict
-from fairdiff_lib.settings.populations import DermatoscopyConfig
+from fairdiff_lib.settings.populations import Knobs, Population
 from fairdiff_lib.sim.lesions import Lesion, render
 from fairdiff_lib.sim.planting import (
     between,
@@ -75,6 +76,37 @@ _DX_TYPE = ("histo", "follow_up", "consensus", "confocal")
 
 
 @dataclass(frozen=True)
+class SkinPopulation(Population):
+    """HAM10000: dermatoscopic photographs, one to three of each lesion. Its reader splits."""
+
+    difficulty: ClassVar[str] = "camera noise and blur"
+    lesions: int = 1800  # 70/10/20 by the reader; the real set has 7,470
+    image_height: int = 192  # pixels; the real photographs have 450
+    image_width: int = 256  # pixels; the real photographs have 600
+    share_male: float = 0.54  # fraction of lesions, as in the real set
+    share_older: float = 0.36  # fraction of lesions of patients of 60 or older
+    share_contradicted: float = 0.05  # of lesions, looking like the other of benign and malignant
+    heterogeneity_male: float = 1.0  # x the spread of appearance; 1 = as varied as Female
+    heterogeneity_older: float = 1.0  # as above, against under 60
+    difficulty_male: float = 1.0  # x the camera noise and blur
+    difficulty_older: float = 3.0  # as above; 1 = nothing planted
+    seed: int = 20250412  # of the simulated lesions, not of any training
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Lesions by the field that sets them."""
+        return {"lesions": self.lesions}
+
+    @property
+    def knobs(self) -> Knobs:
+        """Difficulty and heterogeneity of every level that has a knob."""
+        return {
+            ("sex", "Male"): (self.difficulty_male, self.heterogeneity_male),
+            ("age", "60 or older"): (self.difficulty_older, self.heterogeneity_older),
+        }
+
+
+@dataclass(frozen=True)
 class LesionCase:
     """A simulated lesion of a patient: labels, and a picture each time it was photographed."""
 
@@ -100,7 +132,7 @@ class LesionCase:
         return tuple(f"ISIC_{first + k:07d}" for k in range(len(self.views)))
 
 
-def check_dermatoscopy(config: DermatoscopyConfig) -> None:
+def check_dermatoscopy(config: SkinPopulation) -> None:
     """Refuse settings that can't be simulated, naming the field."""
     check_fields(config, _MOST)
     if config.image_width < config.image_height:
@@ -110,12 +142,12 @@ def check_dermatoscopy(config: DermatoscopyConfig) -> None:
         )
 
 
-def simulate_dermatoscopy(config: DermatoscopyConfig, root: Path) -> None:
+def simulate_dermatoscopy(config: SkinPopulation, root: Path) -> None:
     """Write simulated lesions in HAM10000's layout; a larger set begins with the same lesions.
 
     Parameters
     ----------
-    config : DermatoscopyConfig
+    config : SkinPopulation
     root : Path
         Becomes a folder with ``HAM10000_metadata.csv``; ``HAM10000_images_part_1`` and
         ``HAM10000_images_part_2`` holding ``ISIC_XXXXXXX.jpg``; ``truth.csv``; and
@@ -149,12 +181,12 @@ def variegation_cut() -> float:
 # --- who the patients are ---
 
 
-def draw_case(config: DermatoscopyConfig, index: int) -> LesionCase:
+def draw_case(config: SkinPopulation, index: int) -> LesionCase:
     """The lesion at a position; depends on seed and position alone.
 
     Parameters
     ----------
-    config : DermatoscopyConfig
+    config : SkinPopulation
     index : int
         From 0.
     """

@@ -29,11 +29,11 @@ from fairdiff_lib.classify.features import BATCH, Extractor, Features, Scale, ma
 from fairdiff_lib.classify.fit import Classifier, fit_classifier
 from fairdiff_lib.data.cohort import load_image
 from fairdiff_lib.data.reading import line_of, read_text_csv, refuse_duplicates
+from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.disk.files import atomic_folder, hash_file, write_json, write_table
-from fairdiff_lib.disk.places import PROJECT_ROOT, is_simulated
+from fairdiff_lib.disk.places import PROJECT_ROOT
 from fairdiff_lib.disk.stamps import make_provenance
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import load_settings
 from fairdiff_lib.studies.quality import audit_images, described, groups_of
 
 PATH = "path"  # the column that names the image, from the CSV's own folder
@@ -127,7 +127,7 @@ class OwnImages:
     @property
     def simulated(self) -> bool:
         """Whether the name of the real images' CSV says so."""
-        return is_simulated(self.real.csv.stem)
+        return self.real.csv.stem.endswith("_simulated")
 
     @property
     def smallest_side(self) -> int:

@@ -21,6 +21,7 @@ from fairdiff_lib.audit.classifiers import (
     es_audit,
     scored,
 )
+from fairdiff_lib.audit.gates import reconstruction_r2
 from fairdiff_lib.audit.seeds import CHANGE_COLUMNS, compare_audits, over_seeds
 from fairdiff_lib.classify.runs import (
     REAL,
@@ -30,8 +31,8 @@ from fairdiff_lib.classify.runs import (
     read_thresholds,
     read_watched,
 )
-from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.disk import tables
 from fairdiff_lib.disk.files import read_json
 from fairdiff_lib.disk.places import Places
@@ -47,7 +48,7 @@ def collect_examples(
     settings: Settings, layout: Places, cohort: Cohort, seed: int, methods: Sequence[str]
 ) -> tuple[dict[str, Any], list[str]]:
     """F2's images by source ("real" and the methods), and the names of its columns."""
-    rows, names = assets.group_examples(cohort)
+    rows, names = cohort.group_examples()
     test = cohort.included().split("test")
     images = {"real": test.load_images(settings.model.image_size, rows)}
     for method in methods:
@@ -59,7 +60,7 @@ def collect_examples(
 def collect_gallery(
     settings: Settings, layout: Places, cohort: Cohort, seed: int, methods: Sequence[str]
 ) -> dict[str, Any]:
-    """F6's images by method; the rows are ``assets.gallery_rows``."""
+    """F6's images by method; the rows are ``Cohort.gallery_rows``."""
     return {method: gallery_images(Study(settings, layout), method, seed) for method in methods}
 
 
@@ -118,7 +119,7 @@ def path_rows(history: pd.DataFrame) -> pd.DataFrame:
 
 def method_runs(settings: Settings, layout: Places) -> list[tuple[str, Path]]:
     """(method, folder) of every run of a study."""
-    return [(method, layout.run(method, seed)) for method, seed in assets.runs_of(settings)]
+    return [(method, layout.run(method, seed)) for method, seed in settings.runs]
 
 
 # -- 07: downstream --------------------------------------------------------------------------
@@ -133,7 +134,7 @@ def collect_downstream(settings: Settings, layout: Places, cohort: Cohort) -> pd
         dataset, source ("real" or a method), seeds, classifier (the configuration that ran),
         condition, attribute, level, metric, n, value, low, high, note.
     """
-    test, attributes = cohort.included().split("test").table, assets.attribute_levels(cohort)
+    test, attributes = cohort.included().split("test").table, cohort.attribute_levels
     parts = []
     for run in downstream_runs(settings):
         predictions = read_predictions(settings, layout, cohort, *run)
@@ -168,7 +169,7 @@ def downstream_contrasts(settings: Settings, layout: Places, cohort: Cohort) -> 
     DataFrame
         dataset, source, seeds, classifier, condition, then ``contrasts.CONTRAST_COLUMNS``.
     """
-    test, attributes = cohort.included().split("test").table, assets.attribute_levels(cohort)
+    test, attributes = cohort.included().split("test").table, cohort.attribute_levels
     audits: dict[tuple[str, str], list[tuple[Mapping[str, Any], Audit]]] = {}
     for run in downstream_runs(settings):
         audits.setdefault((run[0], run[2]), []).extend(
@@ -198,12 +199,12 @@ def downstream_changes(settings: Settings, layout: Places, cohort: Cohort) -> pd
     DataFrame
         dataset, classifier, condition, then ``seeds.CHANGE_COLUMNS``.
     """
-    test, attributes = cohort.included().split("test").table, assets.attribute_levels(cohort)
+    test, attributes = cohort.included().split("test").table, cohort.attribute_levels
     audits: dict[tuple[str, str, str], dict[tuple[str, int], Audit]] = {}
     for source, seed, name in downstream_runs(settings):
         predictions = read_predictions(settings, layout, cohort, source, seed, name)
         cuts = read_thresholds(layout, source, seed, name)
-        for condition in assets.condition_levels(cohort):
+        for condition in cohort.condition_levels:
             data = scored(predictions, test, condition, attributes, cuts.get(condition, 0.5))
             found = classification_audits(data, attributes, names=("auc", "accuracy"), bootstrap=0)
             for one in (*found.values(), *map(es_audit, found.values())):
@@ -224,3 +225,18 @@ def _changes(audits: Mapping[tuple[str, int], Audit], confidence: float) -> pd.D
     made = {key: one for key, one in audits.items() if key[0] != REAL}
     both = (compare_audits(made, confidence=confidence), compare_audits(audits, REAL, confidence))
     return pd.concat([part for part in both if len(part)], ignore_index=True)
+
+
+# -- 02: can what was drawn be measured -------------------------------------------------------
+
+
+def ruler_table(cohort: Cohort, settings: Settings) -> pd.DataFrame:
+    """R^2 of the family's quantity measured on original test images; NaN without a truth."""
+    test, ruler = cohort.included().split("test"), dataset_of(settings.dataset).ruler
+    if ruler is None:
+        return pd.DataFrame([{"measure": "none", "images": 0, "lost": 0, "value": np.nan}])
+    truth = ruler.truth(cohort.root, test.table["image"].tolist())
+    measured = ruler.measure(test.load_images(settings.model.image_size))
+    row = {"images": len(test), "lost": int(np.isnan(measured).sum())}
+    value = reconstruction_r2(measured, truth)
+    return pd.DataFrame([{"measure": f"R^2 of the {ruler.name}", **row, "value": value}])

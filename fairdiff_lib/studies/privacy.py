@@ -16,7 +16,6 @@ from fairdiff_lib.audit.estimate import Floats, Groups, group_units
 from fairdiff_lib.audit.memory import NEARER, Pool, nearer_metric
 from fairdiff_lib.audit.seeds import SEED_INTERVAL
 from fairdiff_lib.classify.runs import REAL, load_encoder
-from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.model.loss import denoising_losses_at
@@ -83,7 +82,7 @@ def collect_privacy(settings: Settings, layout: Places, cohort: Cohort) -> Table
     for seed in settings.seeds:
         labels = {"dataset": settings.dataset, "method": REAL, "seed": seed}
         parts += [labelled(share_rows(one), labels) for one in control]
-    for method, seed in assets.runs_of(settings):
+    for method, seed in settings.runs:
         labels = {"dataset": settings.dataset, "method": method, "seed": seed}
         images = load_generated(layout.generated(method, seed), "test")
         made = [space.of(images) for space, _, _ in known.spaces]
@@ -131,7 +130,7 @@ def read_known(settings: Settings, layout: Places, cohort: Cohort) -> Known:
             "audit.loss_timesteps is empty: membership inference needs at least one timestep"
         )
     kept, size = cohort.included(), settings.model.image_size
-    attributes = assets.attribute_levels(cohort)
+    attributes = cohort.attribute_levels
     parts = {name: kept.split(name) for name in SPLITS}
     images = {name: part.load_images(size) for name, part in parts.items()}
     encoder = load_encoder(settings, layout, cohort)
@@ -180,7 +179,7 @@ def nearest_audits(known: Known, made: Sequence[Floats]) -> list[Audit]:
         audit(
             nearer_metric(features, prompted, train, held, own.privacy.draws, own.privacy.seed),
             known.asked,
-            assets.attribute_levels(cohort),
+            cohort.attribute_levels,
             metric=NEARER,
             confidence=own.audit.confidence,
             secondary_below=own.audit.secondary_below,
@@ -209,7 +208,7 @@ def attack(known: Known, layout: Places, method: str, seed: int) -> dict[str, Au
     member = (table["split"] == SPLITS[0]).to_numpy(dtype=bool)
     return memory.membership_audits(
         memory.Scores(score, member, known.everyone),
-        assets.attribute_levels(known.cohort),
+        known.cohort.attribute_levels,
         false_positives=own.privacy.false_positives,
         confidence=own.audit.confidence,
         secondary_below=own.audit.secondary_below,
@@ -226,7 +225,7 @@ def reference_sizes(cohort: Cohort) -> pd.DataFrame:
     DataFrame
         attribute, level, training, held_out, pairs (of a draw), prompts (test subjects).
     """
-    kept, attributes = cohort.included(), assets.attribute_levels(cohort)
+    kept, attributes = cohort.included(), cohort.attribute_levels
     subjects = kept.table.drop_duplicates("subject").reset_index(drop=True)
     subjects = subjects.assign(stratum=strata_of(subjects, list(attributes)))
     trained = subjects["split"] == SPLITS[0]

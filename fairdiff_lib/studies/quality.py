@@ -43,15 +43,14 @@ from fairdiff_lib.classify.features import Extractor, Scale, extract, make_extra
 from fairdiff_lib.classify.fit import Classifier
 from fairdiff_lib.classify.predictions import predictions_table
 from fairdiff_lib.classify.runs import load_encoder, load_extractor
-from fairdiff_lib.data import assets
-from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.data.cohort import Cohort, Ruler
+from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.disk import tables
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.model.loss import denoising_losses_at
 from fairdiff_lib.model.pipeline import load_pipeline, mean_latents, reconstruct
 from fairdiff_lib.model.sample import load_generated, load_run
 from fairdiff_lib.settings.options import Settings
-from fairdiff_lib.sim.simulators import Ruler, ruler_for
 from fairdiff_lib.studies.verdict.protocol import Protocol
 from fairdiff_lib.study import Study
 
@@ -262,8 +261,8 @@ def fix(settings: Settings, layout: Places, cohort: Cohort, rule: Protocol) -> F
     spaces = feature_spaces(settings, layout, encoder, *images)
     test = kept.split("test").table
     crossing: dict[str, list[str]] = {}
-    if len(assets.attribute_levels(cohort)) > 1:
-        test, crossing = crossed(test, assets.attribute_levels(cohort))
+    if len(cohort.attribute_levels) > 1:
+        test, crossing = crossed(test, cohort.attribute_levels)
     base = load_pipeline(layout.base / "pipeline")  # every run keeps its VAE
     return Fixed(
         settings,
@@ -273,11 +272,11 @@ def fix(settings: Settings, layout: Places, cohort: Cohort, rule: Protocol) -> F
         spaces,
         spaces[0].of(blurred(images[1])),
         test,
-        group_units(test, {**assets.all_levels(cohort), **crossing}),
+        group_units(test, {**cohort.all_levels, **crossing}),
         crossing,
         encoder.predict(images[1]),
         mean_latents(base, images[1]) if own.loss_timesteps else None,
-        _reconstruction(base, cohort, images[1], ruler_for(settings.dataset)),
+        _reconstruction(base, cohort, images[1], dataset_of(settings.dataset).ruler),
     )
 
 
@@ -315,7 +314,7 @@ def run_audits(fixed: Fixed, generated: Sequence[Floats], losses: Floats | None)
     losses : float64 [N] or None
         Denoising loss of every real test image.
     """
-    spec, attributes = fixed.cohort.spec, assets.attribute_levels(fixed.cohort)
+    spec, attributes = fixed.cohort.spec, fixed.cohort.attribute_levels
     name = spec.primary_condition
     strata = group_units(fixed.test, {name: spec.levels(name)})
     own = fixed.settings.audit
@@ -343,8 +342,8 @@ def run_table(
     fixed: Fixed, images: Any, generated: Floats, audits: Sequence[Audit]
 ) -> pd.DataFrame:
     """Every metric of one run with its equity summaries, in the columns of T2."""
-    attributes, main = assets.attribute_levels(fixed.cohort), fixed.spaces[0]
-    levels = assets.all_levels(fixed.cohort)
+    attributes, main = fixed.cohort.attribute_levels, fixed.spaces[0]
+    levels = fixed.cohort.all_levels
     table = quality_table(
         main.test,
         generated,
@@ -387,7 +386,7 @@ def denoising_losses(fixed: Fixed, layout: Places, method: str, seed: int) -> Fl
 def run_gates(fixed: Fixed, images: Any, generated: Floats, labels: Any) -> pd.DataFrame:
     """All gates of one run."""
     own, main, prompt = fixed.settings.audit, fixed.spaces[0], None
-    ruler = ruler_for(fixed.settings.dataset)
+    ruler = dataset_of(fixed.settings.dataset).ruler
     if ruler is not None:
         levels = fixed.test[ruler.condition]
         asked = levels.isin([ruler.low, ruler.high]).to_numpy()
@@ -498,7 +497,7 @@ def encoder_table(
         test.table["subject"].tolist(),
         test.condition_codes(),
     )
-    attributes = assets.attribute_levels(cohort)
+    attributes = cohort.attribute_levels
     read = encoder_fairness(
         predictions, test.table, attributes, labels={}, confidence=rule.confidence
     )
@@ -528,7 +527,7 @@ def collect_quality(
     parts: list[pd.DataFrame] = []
     checks: list[pd.DataFrame] = []
     audits: dict[Run, list[Audit]] = {}
-    for run in assets.runs_of(settings):
+    for run in settings.runs:
         labels = {"dataset": settings.dataset, "method": run[0], "seed": run[1]}
         images = load_generated(layout.generated(*run), "test")
         made = [space.of(images) for space in fixed.spaces]

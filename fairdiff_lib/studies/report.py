@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.datasets import contents, dataset_of
 from fairdiff_lib.disk import tables
 from fairdiff_lib.disk.files import locked, read_json, read_table
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.disk.stamps import publish_table
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.notebooks import contents
 from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.studies.verdict.claims import Evidence
 from fairdiff_lib.studies.verdict.findings import ABLATION
@@ -79,7 +78,7 @@ def study_table(settings: Settings, layout: Places) -> pd.DataFrame:
     """Every run of the study: method, seed, steps, and what it cost."""
     folders = [
         layout.base,
-        *(layout.run(method, seed) for method, seed in assets.runs_of(settings)),
+        *(layout.run(method, seed) for method, seed in settings.runs),
     ]
     columns = ("method", "seed", "seconds", "seconds_per_step", "peak_memory_gib")
     runs = [read_json(folder / "run.json") for folder in folders]
@@ -87,18 +86,6 @@ def study_table(settings: Settings, layout: Places) -> pd.DataFrame:
 
 
 # -- 08 and 09: what spans datasets ----------------------------------------------------------
-
-QUALITY_TABLES = {"fairgenmed": ("tab02", "tab03"), "ham10000": ("tab08",), "chexpert": ("tab10",)}
-DOWNSTREAM_TABLES = {
-    "fairgenmed": ("tab04", "tab05", "tab06", "tab07"),
-    "ham10000": ("tab09",),
-    "chexpert": ("tab11",),
-}
-
-
-def family(dataset: str) -> str:
-    """The dataset that a simulated one stands for."""
-    return dataset.removesuffix("_simulated")
 
 
 def read_tables(layout: Places, names: tuple[str, ...]) -> pd.DataFrame:
@@ -114,11 +101,11 @@ def read_tables(layout: Places, names: tuple[str, ...]) -> pd.DataFrame:
 
 def write_quality(result: QualityResult, cohort: Cohort, layout: Places, stamp: Any) -> list[Path]:
     """Write T2 and T3 (FairGenMed) or the dataset's one table, and the audit's other tables."""
-    names = QUALITY_TABLES[family(layout.settings.dataset)]
-    groups = ["overall", *assets.attribute_levels(cohort)]
+    names = tuple(dataset_of(layout.settings.dataset).quality)
+    groups = ["overall", *cohort.attribute_levels]
     parts = [result.table]
     if len(names) == 2:
-        conditions = ["overall", *assets.condition_levels(cohort)]
+        conditions = ["overall", *cohort.condition_levels]
         parts = [tables.pick(result.table, groups), tables.pick(result.table, conditions)]
     todo = dict(zip(names, parts, strict=True))
     todo |= {
@@ -133,10 +120,10 @@ def write_quality(result: QualityResult, cohort: Cohort, layout: Places, stamp: 
 
 def write_downstream(table: pd.DataFrame, cohort: Cohort, layout: Places, stamp: Any) -> list[Path]:
     """Write T4 to T7, a condition each (FairGenMed), or the dataset's one table."""
-    names = DOWNSTREAM_TABLES[family(layout.settings.dataset)]
+    names = tuple(dataset_of(layout.settings.dataset).downstream)
     parts = [table]
     if len(names) > 1:
-        parts = [tables.pick(table, [c], "condition") for c in assets.condition_levels(cohort)]
+        parts = [tables.pick(table, [c], "condition") for c in cohort.condition_levels]
     return write_tables(dict(zip(names, parts, strict=True)), layout, stamp)
 
 
@@ -281,8 +268,8 @@ def collect_verdict(
     settings: Settings, layout: Places, cohort: Cohort, protocol: Registered
 ) -> pd.DataFrame:
     """T14's rows of this dataset: the main study's, and C2 of the ablation study where it ran."""
-    kind, rule = family(settings.dataset), protocol.rule
-    own = (*QUALITY_TABLES[kind], *DOWNSTREAM_TABLES[kind], "tab_contrasts", "tab_gates")
+    entry, rule = dataset_of(settings.dataset), protocol.rule
+    own = (*entry.quality, *entry.downstream, "tab_contrasts", "tab_gates")
     made = data_version(layout, own)
     if made != cohort.data_hash:
         raise InputError(
@@ -291,10 +278,10 @@ def collect_verdict(
         )
     evidence = Evidence(
         dataset=settings.dataset,
-        attributes=list(assets.attribute_levels(cohort)),
-        quality=main_rows(read_tables(layout, QUALITY_TABLES[kind]), settings),
+        attributes=list(cohort.attribute_levels),
+        quality=main_rows(read_tables(layout, tuple(entry.quality)), settings),
         contrasts=read_contrasts(layout),
-        downstream=read_tables(layout, DOWNSTREAM_TABLES[kind]),
+        downstream=read_tables(layout, tuple(entry.downstream)),
         failed=tables.gate_notes(layout),
         before=protocol.before,
         model=model_words(settings),
@@ -335,6 +322,8 @@ def ablation_verdict(layout: Places, cohort: Cohort, rule: Protocol) -> pd.DataF
 
 def collect_recovered(settings: Settings, layout: Places, protocol: Registered) -> pd.DataFrame:
     """What a simulation planted, beside what was measured."""
+    if settings.simulator is None:
+        raise InputError(f"dataset {settings.dataset!r} is not simulated: nothing was planted")
     return recovered_table(read_contrasts(layout), settings.simulator, protocol.rule)
 
 

@@ -19,7 +19,6 @@ from fairdiff_lib.audit.audit import Audit, audit, contrast_table, kid_metric, l
 from fairdiff_lib.audit.contrasts import EXPLORATORY
 from fairdiff_lib.audit.estimate import Ints, group_units
 from fairdiff_lib.classify.runs import load_encoder
-from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk import tables
 from fairdiff_lib.disk.places import Places
@@ -57,7 +56,7 @@ def sweep_rows(settings: Settings, cohort: Cohort) -> Ints:
     Rare levels are there as far as they go, so the shares of the levels are not the cohort's.
     """
     test = cohort.included().split("test")
-    sizes = [len(levels) for levels in assets.attribute_levels(cohort).values()]
+    sizes = [len(levels) for levels in cohort.attribute_levels.values()]
     codes = torch.from_numpy(test.codes())
     chosen = balanced_rows(codes, sizes, settings.sweep.images, settings.generation.seed)
     return np.asarray(chosen.numpy(), dtype=np.int64)
@@ -116,7 +115,7 @@ def cell_audits(
     settings: Settings, prompts: Cohort, spaces: tuple[Space, ...], images: Any
 ) -> list[Audit]:
     """KID by group of a cell's images, in each feature space; exploratory."""
-    own, attributes = settings.audit, assets.attribute_levels(prompts)
+    own, attributes = settings.audit, prompts.attribute_levels
     groups = group_units(prompts.table, attributes)
     return [
         audit(

@@ -9,11 +9,11 @@ import pytest
 from fairdiff_lib.audit import gates
 from fairdiff_lib.audit.estimate import Floats, difference, group_units
 from fairdiff_lib.audit.kid import Kernel, kid
+from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.sim.simulators import ruler_for
 
 KERNEL = Kernel(2.0)
-RULER = ruler_for("fairgenmed_simulated")
+RULER = dataset_of("fairgenmed_simulated").ruler
 assert RULER is not None
 CONDITION = ("sick", ("no", "yes"))
 TABLE = pd.DataFrame(

@@ -14,13 +14,14 @@ from fairdiff_lib.audit.classifiers import PREDICTION_COLUMNS, classification_ta
 from fairdiff_lib.audit.released import stretched_as_released, turned_as_released
 from fairdiff_lib.classify import runs as downstream_runs
 from fairdiff_lib.classify.predictions import check_predictions
-from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.disk.files import read_json, read_table, write_table
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import Settings, load_settings
+from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.studies import pipeline
+from fairdiff_lib.study import load_cohort
 
 RUN = ("none", 0, "vit")
 
@@ -37,7 +38,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A smoke study whose method "generated" the real training images."""
     settings = load_settings("smoke")
     layout = Places(settings, runs_root=str(tmp_path_factory.mktemp("runs")))
-    cohort = assets.load_cohort(settings, layout)
+    cohort = load_cohort(settings, layout)
     train, folder = cohort.included().split("train"), layout.generated("none", 0) / "train"
     folder.mkdir(parents=True)
     for name, image in zip(train.table["image"], train.load_images(32), strict=True):
@@ -66,7 +67,7 @@ def test_every_metric_can_be_computed_again_without_a_network(
 
 
 def test_the_table_holds_what_both_faults_claim_beside_the_corrected(study: Study) -> None:
-    attributes = assets.attribute_levels(study.cohort)
+    attributes = study.cohort.attribute_levels
     predictions = read(study)
     mismatched = downstream_runs.read_mismatched(study.layout, study.cohort, *RUN)
     assert mismatched is not None and list(mismatched["image"]) == list(predictions["image"])
@@ -161,13 +162,13 @@ def test_a_class_that_a_split_lacks_is_named(study: Study, split: str) -> None:
     gone = (table["split"] == split) & (table["md_severity"] == "severe")
     cohort = dataclasses.replace(study.cohort, table=table[~gone].reset_index(drop=True))
     with pytest.raises(InputError, match=f"the {split} split has no md_severity severe") as caught:
-        downstream_runs.check_splits(cohort, assets.condition_levels(cohort))
+        downstream_runs.check_splits(cohort, cohort.condition_levels)
     assert "\n" not in str(caught.value)
 
 
 def test_a_label_that_the_spec_does_not_know_is_named_with_its_row(study: Study) -> None:
     path = study.layout.classifier(*RUN) / "predictions.csv"
-    levels = assets.condition_levels(study.cohort)
+    levels = study.cohort.condition_levels
     found = read(study)
     for column, value in (("truth", "hyperopia"), ("level", "odd"), ("condition", "myopia")):
         strange = found.copy()
@@ -183,7 +184,7 @@ def test_equal_scores_are_refused(study: Study) -> None:
     test = study.cohort.included().split("test").table
     with pytest.raises(InputError, match="glaucoma: all 64 images have the same prob") as caught:
         classification_table(
-            predictions, test, assets.attribute_levels(study.cohort), labels={}, bootstrap=5
+            predictions, test, study.cohort.attribute_levels, labels={}, bootstrap=5
         )
     assert "\n" not in str(caught.value)
 
@@ -205,7 +206,7 @@ def test_changes_of_a_method_are_paired_by_seed_and_exact(
 
     def predictions(source: str, seed: int) -> pd.DataFrame:
         rows = []
-        for condition, levels in assets.condition_levels(study.cohort).items():
+        for condition, levels in study.cohort.condition_levels.items():
             noise = np.random.default_rng(seed).uniform(size=(len(test), len(levels)))
             truth = test[condition].to_numpy()
             hits = np.array([[name == level for level in levels] for name in truth])
@@ -235,5 +236,5 @@ def test_changes_of_a_method_are_paired_by_seed_and_exact(
     assert auc.loc[("fairdiffusion", "none"), "seeds"] == "0,1"
     assert changes["p"].isna().all()  # two seeds are too few
     scaled = changes[changes["metric"] == "es_auc"]
-    assert set(scaled["attribute"]) == set(assets.attribute_levels(study.cohort))
+    assert set(scaled["attribute"]) == set(study.cohort.attribute_levels)
     assert set(scaled["level"]) == {"all"}

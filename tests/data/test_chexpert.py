@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from fairdiff_lib.data import chexpert
-from fairdiff_lib.data.assets import load_cohort
 from fairdiff_lib.data.chexpert import (
     FINDINGS,
     LISTS,
@@ -22,11 +21,11 @@ from fairdiff_lib.data.chexpert import (
     read_races,
     sample_patients,
 )
-from fairdiff_lib.data.cohort import read_cohort, spec_for
+from fairdiff_lib.datasets import dataset_of, load_settings
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.run.cli import main
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import CODINGS, load_settings
+from fairdiff_lib.study import load_cohort
 
 RACES = (
     "White, non-Hispanic",
@@ -145,13 +144,13 @@ def put(name: str, column: str, row: int, value: str) -> Callable[[Path], None]:
 
 def test_prompt_is_the_published_one() -> None:
     row = {"race": "Asian", "sex": "Female", "effusion": WITHOUT}
-    assert spec_for("chexpert_simulated").prompt(row) == (
+    assert dataset_of("chexpert_simulated").spec().prompt(row) == (
         "Chest Radiography image of a Female Asian patient diagnosed with non Pleural Effusion"
     )
 
 
 def test_release_gives_one_frontal_image_per_patient(release: Path) -> None:
-    cohort = read_cohort("chexpert", release)
+    cohort = dataset_of("chexpert").read(release)
     table = cohort.table
     # of 138 patients with a race, every seventh is of a race without a level
     assert len(table) == 138 - 138 // 7
@@ -167,7 +166,7 @@ def test_release_gives_one_frontal_image_per_patient(release: Path) -> None:
 
 
 def test_splits_have_the_published_proportions_and_every_stratum(release: Path) -> None:
-    table = read_cohort("chexpert", release).table
+    table = dataset_of("chexpert").read(release).table
     sizes = table["split"].value_counts()
     assert sizes.to_dict() == {"train": 71, "val": 12, "test": 36}
     strata = table.groupby(["race", "sex", "effusion"])["split"].value_counts().unstack()
@@ -201,20 +200,20 @@ def test_a_large_release_gives_the_published_numbers() -> None:
 
 def test_uncertain_labels_follow_the_policy(release: Path) -> None:
     zeros, ones, drop = (
-        read_cohort("chexpert", release, coding=coding).table.set_index("image")["effusion"]
+        dataset_of("chexpert").read(release, coding=coding).table.set_index("image")["effusion"]
         for coding in ("zeros", "ones", "drop")
     )
-    default = read_cohort("chexpert", release).table.set_index("image")["effusion"]
+    default = dataset_of("chexpert").read(release).table.set_index("image")["effusion"]
     assert default.equals(zeros)
     changed = zeros.index[zeros != ones.reindex(zeros.index)]
     assert len(changed) > 10 and (zeros[changed] == WITHOUT).all() and (ones[changed] == WITH).all()
     assert not set(changed) & set(drop.index)
     with pytest.raises(InputError, match="unknown coding 'maybe'; known: default, drop, ones"):
-        read_cohort("chexpert", release, coding="maybe")
+        dataset_of("chexpert").read(release, coding="maybe")
 
 
 def test_all_findings_are_conditions_and_the_prompt_names_one(release: Path) -> None:
-    spec, table = spec_for("chexpert"), read_cohort("chexpert", release).table
+    spec, table = dataset_of("chexpert").spec(), dataset_of("chexpert").read(release).table
     assert len(spec.conditions) == 14 and spec.conditions[0].name == spec.primary_condition
     assert [condition.name for condition in spec.prompted] == ["effusion"]
     number = table["subject"].str.removeprefix("patient").astype(int)
@@ -226,7 +225,7 @@ def test_all_findings_are_conditions_and_the_prompt_names_one(release: Path) -> 
 
 def test_an_uncertain_finding_of_any_kind_is_dropped_with_its_image(release: Path) -> None:
     put("train.csv", "Fracture", 6, "-1.0")(release)  # of patient 5's first study, and only it
-    kept = {coding: set(read_cohort("chexpert", release, coding=coding).table["image"])
+    kept = {coding: set(dataset_of("chexpert").read(release, coding=coding).table["image"])
             for coding in ("ones", "drop")}  # fmt: skip
     row = pd.read_csv(release / "train.csv").loc[6, "Path"]
     image = "_".join(row.removesuffix(".jpg").split("/")[2:])
@@ -248,7 +247,6 @@ def test_the_policy_is_a_setting_and_moves_the_folders_of_its_dataset_alone(
     for dataset, known in (("fairgenmed", "default"), ("ham10000", "default, medfair")):
         with pytest.raises(InputError, match=f"{dataset} has no such coding; expected {known}$"):
             load_settings("smoke", dataset, {"reading.coding": "ones"})
-    assert set(CODINGS["chexpert"]) == set(chexpert.UNCERTAIN)
 
 
 def test_release_may_lie_below_its_own_name(release: Path, tmp_path: Path) -> None:
@@ -257,7 +255,7 @@ def test_release_may_lie_below_its_own_name(release: Path, tmp_path: Path) -> No
     for path in release.glob("*.*"):
         shutil.copy(path, above)
     shutil.move(release, above / "CheXpert-v1.0-small")
-    assert len(read_cohort("chexpert", above)) == 119
+    assert len(dataset_of("chexpert").read(above)) == 119
 
 
 def test_workbook_words_and_contradictions(tmp_path: Path) -> None:
@@ -284,7 +282,7 @@ def test_workbook_words_and_contradictions(tmp_path: Path) -> None:
 
 
 def test_lists_are_read_by_place_and_by_name(lists: Path) -> None:
-    by_place = read_cohort("chexpert", lists)
+    by_place = dataset_of("chexpert").read(lists)
     assert by_place.table["split"].value_counts().tolist() == [24, 24, 24]
     number = by_place.table["subject"].str.removeprefix("patient").astype(int)
     assert by_place.table["race"].tolist() == [("Asian", "Black", "White")[n % 3] for n in number]
@@ -295,27 +293,27 @@ def test_lists_are_read_by_place_and_by_name(lists: Path) -> None:
     for name in LISTS.values():
         # shuffled, so that only the names can tell
         edit(lists / name, lambda f: f.rename(columns=names)[sorted(names.values())])
-    assert read_cohort("chexpert", lists).table.equals(by_place.table)
+    assert dataset_of("chexpert").read(lists).table.equals(by_place.table)
 
 
 def test_lists_leave_lateral_views_out(lists: Path) -> None:
     name = LISTS["test"]
     file = "patient00223_study1_view1_lateral.jpg"
     put(name, "c24", 23, file)(lists)
-    assert len(read_cohort("chexpert", lists)) == 71
+    assert len(dataset_of("chexpert").read(lists)) == 71
 
 
 def test_of_several_listed_films_of_a_patient_one_is_taken(lists: Path) -> None:
-    name, known = LISTS["train"], read_cohort("chexpert", lists).table
+    name, known = LISTS["train"], dataset_of("chexpert").read(lists).table
     row = int(np.flatnonzero(known["subject"] == "patient00003")[0])
     put(name, "c24", 4, "patient00003_study2_view1.jpg")(lists)  # of patient 4 before
     put(name, "c19", 4, "1.0" if known["effusion"][row] == WITHOUT else "0.0")(lists)
     shutil.copy(lists / "Chexpert_sample_512/patient00004_study1_view1.jpg",
                 lists / "Chexpert_sample_512/patient00003_study2_view1.jpg")  # fmt: skip
-    table = read_cohort("chexpert", lists).table
+    table = dataset_of("chexpert").read(lists).table
     assert len(table) == 71 and not table["subject"].duplicated().any()
     put(name, "c5", 3, "Other")(lists)  # a film that can't be used gives way to one that can
-    kept = read_cohort("chexpert", lists).table.set_index("subject").loc["patient00003"]
+    kept = dataset_of("chexpert").read(lists).table.set_index("subject").loc["patient00003"]
     assert kept["image"] == "patient00003_study2_view1"
 
 
@@ -412,7 +410,7 @@ LIST_CASES: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
 
 def refusal(root: Path) -> str:
     with pytest.raises(InputError) as caught:
-        read_cohort("chexpert", root)
+        dataset_of("chexpert").read(root)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -465,6 +463,6 @@ def test_the_command_line_says_it_in_one_line_and_leaves_nothing(
 
 
 def test_every_published_name_of_a_level_is_in_the_spec() -> None:
-    spec = spec_for("chexpert")
+    spec = dataset_of("chexpert").spec()
     assert {*chexpert._RACE.values()} == set(spec.levels("race"))
     assert spec.levels("effusion") == (WITHOUT, WITH)

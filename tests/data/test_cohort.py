@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fairdiff_lib.data.assets import load_cohort
-from fairdiff_lib.data.cohort import SPECS, read_cohort, refuse_crossing, spec_for
+from fairdiff_lib.data.cohort import refuse_crossing
 from fairdiff_lib.data.ham10000 import AGE_LEVELS, DX, split_lesions
 from fairdiff_lib.data.reading import SPLITS
+from fairdiff_lib.datasets import dataset_of, load_settings
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import load_settings
+from fairdiff_lib.study import load_cohort
 
 SHARED = Path(os.environ.get("FAIRDIFF_SHARED", Path(__file__).parents[3] / "shared"))
 
@@ -142,11 +142,11 @@ def test_prompts_are_the_published_ones() -> None:
         "cdr_status": "abnormal",
         "se_status": "negative",
     }
-    assert spec_for("fairgenmed_simulated").prompt(row) == (
+    assert dataset_of("fairgenmed_simulated").spec().prompt(row) == (
         "SLO fundus image of a Black Female Non-Hispanic patient with the following conditions: "
         "glaucoma, mild vision loss, abnormal cup-disc ratio, negative"
     )
-    spec = spec_for("ham10000")
+    spec = dataset_of("ham10000").spec()
     lesion = {"sex": "Male", "age": "60 or older", "malignant": "benign", "dx": "nv"}
     assert spec.prompt(lesion) == (
         "Dermoscopic image of a Male Age equal 60 or older patient "
@@ -156,19 +156,19 @@ def test_prompts_are_the_published_ones() -> None:
 
 
 def test_unknown_names_are_refused_with_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"dataset 'chest'.*fairgenmed, ham10000"):
-        spec_for("chest")
+    with pytest.raises(InputError, match=r"dataset 'chest'.*fairgenmed.*ham10000"):
+        dataset_of("chest").spec()
     with pytest.raises(InputError, match=r"coding 'medfair'.*default"):
-        spec_for("fairgenmed", "medfair")
+        dataset_of("fairgenmed").spec("medfair")
     with pytest.raises(InputError, match=r"'colour'.*race"):
-        SPECS["fairgenmed"].levels("colour")
+        dataset_of("fairgenmed").spec().levels("colour")
 
 
 # --- HAM10000 ---
 
 
 def test_ham_lesions_never_cross_splits(ham: Path) -> None:
-    cohort = read_cohort("ham10000", ham)
+    cohort = dataset_of("ham10000").read(ham)
     assert cohort.table["subject"].duplicated().any()  # else the test shows nothing
     assert (cohort.table.groupby("subject")["split"].nunique() == 1).all()
     assert set(cohort.table["split"]) == set(SPLITS)
@@ -176,7 +176,7 @@ def test_ham_lesions_never_cross_splits(ham: Path) -> None:
 
 def test_ham_split_depends_on_lesions_and_seed_alone(ham: Path) -> None:
     def splits(seed: int) -> dict[str, str]:
-        table = read_cohort("ham10000", ham, split_seed=seed).table
+        table = dataset_of("ham10000").read(ham, split_seed=seed).table
         return dict(zip(table["image"], table["split"], strict=True))
 
     first = splits(0)
@@ -198,20 +198,20 @@ def test_split_is_stratified_by_diagnosis() -> None:
     "folders", [("images",), ("HAM10000_images_part_1", "HAM10000_images_part_2")]
 )
 def test_ham_layouts_give_the_same_cohort(ham: Path, folders: tuple[str, ...]) -> None:
-    flat = read_cohort("ham10000", ham)
+    flat = dataset_of("ham10000").read(ham)
     images = flat.load_images(8)
     for index, picture in enumerate(sorted(ham.glob("*.jpg"))):
         place = ham / folders[index % len(folders)]
         place.mkdir(exist_ok=True)
         picture.rename(place / picture.name)
-    moved = read_cohort("ham10000", ham)
+    moved = dataset_of("ham10000").read(ham)
     assert moved.table.drop(columns="path").equals(flat.table.drop(columns="path"))
     assert np.array_equal(moved.load_images(8), images)
 
 
 def test_codings_differ_on_bcc_and_on_age_sixty(ham: Path) -> None:
-    default = read_cohort("ham10000", ham)
-    medfair = read_cohort("ham10000", ham, coding="medfair")
+    default = dataset_of("ham10000").read(ham)
+    medfair = dataset_of("ham10000").read(ham, coding="medfair")
     changed = default.table["malignant"] != medfair.table["malignant"]
     assert set(default.table["dx"][changed]) == {"bcc"}
     assert set(default.table["malignant"][changed]) == {"malignant"}
@@ -238,14 +238,14 @@ def test_a_coding_and_a_split_are_settings_with_folders_of_their_own(
     assert len(folders) == 6
     with pytest.raises(InputError, match="fairgenmed comes with its splits"):
         load_settings("smoke", "fairgenmed", {"reading.split_seed": "1"})
-    with pytest.raises(InputError, match=r"unknown reading\.coding 'x'"):
+    with pytest.raises(InputError, match="coding=x: ham10000 has no such coding"):
         load_settings("smoke", "ham10000", {"reading.coding": "x"})
 
 
 def test_unknown_is_kept_and_excluded_with_its_reason(ham: Path) -> None:
     put("sex", 0, "unknown")(ham)
     put("age", 1, "")(ham)
-    cohort = read_cohort("ham10000", ham)
+    cohort = dataset_of("ham10000").read(ham)
     assert cohort.table["excluded"].tolist()[:3] == ["sex unknown", "age unknown", ""]
     assert cohort.table["sex"][0] == "unknown"
     assert cohort.table["prompt"][0] == ""
@@ -257,7 +257,7 @@ def test_unknown_is_kept_and_excluded_with_its_reason(ham: Path) -> None:
 
 
 def test_codes_follow_the_spec(ham: Path) -> None:
-    cohort = read_cohort("ham10000", ham)
+    cohort = dataset_of("ham10000").read(ham)
     names = [field.name for field in cohort.spec.conditions]
     dx = cohort.condition_codes()[:, names.index("dx")]
     assert [DX[code] for code in dx] == cohort.table["dx"].tolist()
@@ -265,7 +265,7 @@ def test_codes_follow_the_spec(ham: Path) -> None:
 
 
 def test_images_are_the_central_square(ham: Path) -> None:
-    cohort = read_cohort("ham10000", ham)
+    cohort = dataset_of("ham10000").read(ham)
     images = cohort.load_images(10, rows=[3, 0])
     assert images.shape == (2, 3, 10, 10) and images.dtype == np.uint8
     assert images.max() < 200  # the white margins are gone
@@ -273,21 +273,21 @@ def test_images_are_the_central_square(ham: Path) -> None:
 
 
 def test_hash_follows_content_not_place(ham: Path, tmp_path: Path) -> None:
-    before = read_cohort("ham10000", ham).data_hash
+    before = dataset_of("ham10000").read(ham).data_hash
     copy = Path(shutil.copytree(ham, tmp_path / "elsewhere"))
-    assert read_cohort("ham10000", copy).data_hash == before
+    assert dataset_of("ham10000").read(copy).data_hash == before
     write_jpeg(copy / "ISIC_00000.jpg", 200)
-    assert read_cohort("ham10000", copy).data_hash != before
-    assert read_cohort("ham10000", ham).table["sex"][2] == "Male"
+    assert dataset_of("ham10000").read(copy).data_hash != before
+    assert dataset_of("ham10000").read(ham).table["sex"][2] == "Male"
     put("sex", 2, "female")(ham)
-    assert read_cohort("ham10000", ham).data_hash != before
+    assert dataset_of("ham10000").read(ham).data_hash != before
 
 
 @pytest.mark.skipif(
     not (SHARED / "data" / "ham10000").is_dir(), reason="needs ../shared/data/ham10000"
 )
 def test_real_ham10000_reads_whole() -> None:
-    cohort = read_cohort("ham10000", SHARED / "data" / "ham10000")
+    cohort = dataset_of("ham10000").read(SHARED / "data" / "ham10000")
     assert len(cohort) == 8995
     assert (cohort.table.groupby("subject")["split"].nunique() == 1).all()
     assert len(cohort.included()) == 8932  # 63 rows lack sex, age or both
@@ -300,7 +300,7 @@ def test_real_ham10000_reads_whole() -> None:
 
 
 def test_fairgenmed_reads_levels_and_split(fundus: Path) -> None:
-    cohort = read_cohort("fairgenmed", fundus)
+    cohort = dataset_of("fairgenmed").read(fundus)
     assert cohort.table["split"].value_counts().to_dict() == {"train": 12, "val": 6, "test": 6}
     assert cohort.table["race"].tolist()[:3] == ["Asian", "Black", "White"]
     assert cohort.table["subject"].is_unique and cohort.table["image"].is_unique
@@ -310,26 +310,26 @@ def test_fairgenmed_reads_levels_and_split(fundus: Path) -> None:
 
 
 def test_both_folder_namings_give_the_same_cohort(fundus: Path) -> None:
-    plain = read_cohort("fairgenmed", fundus)
+    plain = dataset_of("fairgenmed").read(fundus)
     (fundus / "Dataset").mkdir()
     (fundus / "ReadMe").mkdir()
     for old, new in (("train", "Training"), ("val", "Validation"), ("test", "Test")):
         (fundus / old).rename(fundus / "Dataset" / new)
     (fundus / "data_summary.csv").rename(fundus / "ReadMe" / "data_summary.csv")
-    moved = read_cohort("fairgenmed", fundus)
+    moved = dataset_of("fairgenmed").read(fundus)
     assert moved.table.drop(columns="path").equals(plain.table.drop(columns="path"))
     assert moved.table["path"][0] == "Dataset/Training/slo_fundus_00000.jpg"
 
 
 def test_both_refraction_columns_are_read(fundus: Path) -> None:
-    plain = read_cohort("fairgenmed", fundus)
+    plain = dataset_of("fairgenmed").read(fundus)
     old = {"near_vision_refraction_stage": "se_status"}
     edit(fundus / "data_summary.csv", lambda frame: frame.rename(columns=old))
-    assert read_cohort("fairgenmed", fundus).table.equals(plain.table)
+    assert dataset_of("fairgenmed").read(fundus).table.equals(plain.table)
 
 
 def test_integer_and_long_string_codings_agree(fundus: Path) -> None:
-    plain = read_cohort("fairgenmed", fundus)
+    plain = dataset_of("fairgenmed").read(fundus)
     codes = {
         "race": {"asian": "0", "black": "1", "white": "2"},
         "gender": {"female": "0", "male": "1.0"},
@@ -346,14 +346,14 @@ def test_integer_and_long_string_codings_agree(fundus: Path) -> None:
             hispanic=int(row["ethnicity"] == "Hispanic"),
             glaucoma=np.array([row["glaucoma"] == "glaucoma"], np.int8),
         )
-    assert read_cohort("fairgenmed", fundus).table.equals(plain.table)
+    assert dataset_of("fairgenmed").read(fundus).table.equals(plain.table)
 
 
 def test_minus_one_is_unknown_in_either_source(fundus: Path) -> None:
     put("race", 4, "-1")(fundus)
     write_archive(fundus / "train/data_00007.npz", race=1, male=1, hispanic=-1, glaucoma=0)
     put("md_severity", 9, "-1")(fundus)
-    table = read_cohort("fairgenmed", fundus).table
+    table = dataset_of("fairgenmed").read(fundus).table
     assert table["race"][4] == "unknown"
     reasons = table["excluded"][table["excluded"] != ""].to_dict()
     assert reasons == {4: "race unknown", 7: "ethnicity unknown", 9: "md_severity unknown"}
@@ -540,7 +540,7 @@ FUNDUS_CASES: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
 def refusal(dataset: str, root: Path) -> str:
     """The line that reading ``root`` is refused with."""
     with pytest.raises(InputError) as caught:
-        read_cohort(dataset, root)
+        dataset_of(dataset).read(root)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -567,7 +567,7 @@ def test_missing_folder_is_named(tmp_path: Path) -> None:
 
 def test_unchecked_images_are_refused_when_read(ham: Path) -> None:
     cut("ISIC_00000.jpg")(ham)
-    cohort = read_cohort("ham10000", ham, check_images=False)
+    cohort = dataset_of("ham10000").read(ham, check_images=False)
     with pytest.raises(InputError, match=r"ISIC_00000\.jpg: truncated"):
         cohort.load_images(8)
 
@@ -575,4 +575,4 @@ def test_unchecked_images_are_refused_when_read(ham: Path) -> None:
 def test_bytes_after_the_end_marker_do_no_harm(ham: Path) -> None:
     picture = ham / "ISIC_00000.jpg"
     picture.write_bytes(picture.read_bytes() + b"\0\0")
-    assert len(read_cohort("ham10000", ham)) == 54
+    assert len(dataset_of("ham10000").read(ham)) == 54

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fairdiff_lib.data.cohort import Cohort, spec_for
+from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.data.counts import cohort_table, split_table
+from fairdiff_lib.datasets import dataset_of
 
 
 def small_cohort() -> Cohort:
     """Eight subjects, one of them with two images, one excluded."""
-    spec = spec_for("ham10000")
+    spec = dataset_of("ham10000").spec()
     n = 9
     table = pd.DataFrame(
         {
@@ -69,7 +70,7 @@ def test_prevalence_has_its_wilson_interval() -> None:
 
 
 def test_prevalence_of_an_empty_level_is_nan() -> None:
-    spec = spec_for("ham10000")
+    spec = dataset_of("ham10000").spec()
     table = cohort_table(small_cohort(), "ham10000")
     chosen = (table["level"] == spec.levels("age")[1]) & (table["metric"] == "prevalence")
     assert len(table[chosen]) and table.loc[chosen, "value"].isna().all()

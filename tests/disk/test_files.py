@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.disk.files import (
     atomic_file,
     atomic_folder,
@@ -25,7 +26,6 @@ from fairdiff_lib.disk.places import PROJECT_ROOT, Places, record
 from fairdiff_lib.disk.stamps import make_stamp, publish_table
 from fairdiff_lib.run.cli import main
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import load_settings
 
 
 def full_disk() -> OSError:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.disk import tables
 from fairdiff_lib.disk.files import write_table
 from fairdiff_lib.disk.places import Places
-from fairdiff_lib.settings.options import load_settings
 
 SIMULATED = "fairgenmed_simulated"
 

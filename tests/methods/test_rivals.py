@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.disk.files import read_json, write_json
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.methods import controls, groups, rivals
@@ -25,7 +26,7 @@ from fairdiff_lib.model.pipeline import build_pipeline, load_pipeline, save_pipe
 from fairdiff_lib.model.sample import sample
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.methods import METHODS, config_of
-from fairdiff_lib.settings.options import MitigationConfig, load_settings
+from fairdiff_lib.settings.options import MitigationConfig
 from fairdiff_lib.study import Study
 from fairdiff_lib.train import loop
 from fairdiff_lib.train import runs as training

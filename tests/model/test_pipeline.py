@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.model.loss import (
     denoising_loss,
     denoising_losses_at,
@@ -31,7 +32,7 @@ from fairdiff_lib.model.pipeline import (
 )
 from fairdiff_lib.model.sample import sample
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import ModelConfig, load_settings
+from fairdiff_lib.settings.options import ModelConfig
 
 PROMPTS = [
     f"SLO fundus image of a {race} {sex} patient with the following conditions: {disc} "

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from fairdiff_lib.datasets import contents, load_settings
 from fairdiff_lib.disk.files import read_json, write_json
 from fairdiff_lib.disk.places import PROJECT_ROOT, Places
 from fairdiff_lib.disk.stamps import make_stamp, publish_table, write_stamp
@@ -17,8 +18,6 @@ from fairdiff_lib.run import book, links, pages
 from fairdiff_lib.run.shelf import read_shelf
 from fairdiff_lib.run.site import check_site
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.notebooks import contents
-from fairdiff_lib.settings.options import load_settings
 
 REASON = "gap < 0 for max-|t| [none_seed*]"
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.disk.places import PROJECT_ROOT
 from fairdiff_lib.run import graph, notebook, timings
 from fairdiff_lib.run.cli import main
 from fairdiff_lib.run.graph import Study
 from fairdiff_lib.run.notebook import Job, NotebookFailed, clean, plan_job, run_job, without_paths
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import load_settings
 
 PARAMETERS = 'preset = "smoke"\nseed = 0'
 
@@ -169,7 +169,7 @@ def test_kernels_side_by_side_do_not_meet(tmp_path: Path) -> None:
     write_notebook(tmp_path / "n.ipynb", "import time\ntime.sleep(1)", "print(seed * 11)")
     code = (
         "import sys\nfrom pathlib import Path\n"
-        "from fairdiff_lib.settings.options import load_settings\n"
+        "from fairdiff_lib.datasets import load_settings\n"
         "from fairdiff_lib.run.notebook import Job, run_job\n"
         "job = Job(Path('n.ipynb'), {'seed': int(sys.argv[1])}, load_settings('smoke'))\n"
         "run_job(job, Path(f'out{sys.argv[1]}.ipynb').resolve())\n"

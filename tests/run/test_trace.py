@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.disk.files import hash_file, read_json, write_json, write_table
 from fairdiff_lib.disk.places import PROJECT_ROOT, Places
 from fairdiff_lib.disk.stamps import git, make_stamp, publish_table
@@ -18,7 +19,7 @@ from fairdiff_lib.run import links
 from fairdiff_lib.run.stages import stages_of
 from fairdiff_lib.run.trace import executed_copies, trace
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import load_settings, parse_overrides
+from fairdiff_lib.settings.options import parse_overrides
 from fairdiff_lib.studies.matrix import arms as matrix_arms
 from fairdiff_lib.studies.verdict.protocol import content_hash
 

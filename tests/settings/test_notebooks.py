@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from fairdiff_lib.datasets import contents
 from fairdiff_lib.disk.places import PROJECT_ROOT
-from fairdiff_lib.settings.notebooks import JOBS, NOTEBOOKS, STUDIES, contents
+from fairdiff_lib.settings.notebooks import JOBS, NOTEBOOKS, STUDIES
 
 
 def test_every_entry_has_its_file_and_every_file_its_entry() -> None:

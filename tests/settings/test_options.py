@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
+from fairdiff_lib.datasets import DATASETS, load_settings
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import DATASETS, PRESETS, load_settings, parse_overrides
+from fairdiff_lib.settings.options import PRESETS, parse_overrides
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
@@ -47,10 +48,7 @@ def test_a_digest_follows_its_sections_only() -> None:
 
 
 def test_a_digest_is_the_same_in_another_process() -> None:
-    code = (
-        "from fairdiff_lib.settings.options import load_settings; "
-        "print(load_settings('smoke').digest())"
-    )
+    code = "from fairdiff_lib.datasets import load_settings; print(load_settings('smoke').digest())"
     other = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.strip()

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 from huggingface_hub import DatasetCard, ModelCard
 
-from fairdiff_lib.data.assets import folder_mark
-from fairdiff_lib.data.cohort import Cohort, spec_for
+from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.datasets import dataset_of, load_settings
 from fairdiff_lib.disk.files import write_json
 from fairdiff_lib.disk.places import CARD, Places
 from fairdiff_lib.disk.stamps import make_stamp
-from fairdiff_lib.settings.options import load_settings
 from fairdiff_lib.show import model_cards as hub_cards
+from fairdiff_lib.study import folder_mark
 
 SIMULATED = "fairgenmed_simulated"
 
@@ -33,7 +33,7 @@ def study(tmp_path: Path, dataset: str) -> tuple[Any, Places, Cohort]:
     """Settings, a layout below tmp_path, and five subjects: three train, the rarest level once."""
     settings = load_settings("smoke", dataset)
     layout = Places(settings, runs_root=str(tmp_path / "runs"), figures_root=str(tmp_path / "f"))
-    spec = spec_for(dataset, settings.reading.coding)
+    spec = dataset_of(dataset).spec(settings.reading.coding)
     named = (*spec.attributes, *spec.conditions)
     rows: dict[str, Any] = {one.name: [one.levels[0]] * 4 + [one.levels[-1]] for one in named}
     rows |= {"subject": list("abcde"), "split": ["train", "train", "val", "test", "train"]}

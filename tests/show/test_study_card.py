@@ -14,14 +14,15 @@ import pytest
 from fairdiff_lib.audit.audit import Audit
 from fairdiff_lib.audit.contrasts import EXPLORATORY, Design
 from fairdiff_lib.audit.estimate import OVERALL, Estimate
-from fairdiff_lib.data.cohort import Cohort, spec_for
+from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.disk.files import hash_file, read_json
 from fairdiff_lib.show import study_card
 from fairdiff_lib.show.cards import finding
 from fairdiff_lib.studies.quality import QualityResult
 from fairdiff_lib.studies.verdict.protocol import Protocol, Registered
 
-SPEC = spec_for("ham10000")
+SPEC = dataset_of("ham10000").spec()
 YOUNG, OLD = SPEC.levels("age")
 SIZES = {("age", YOUNG): 150, ("age", OLD): 60, ("sex", "Female"): 100, ("sex", "Male"): 110}
 N = 210

@@ -16,20 +16,21 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from fairdiff_lib.data.cohort import Cohort, read_cohort, square
+from fairdiff_lib.data.cohort import Cohort, square
+from fairdiff_lib.data.reading import read_truth
+from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import SimulatorConfig
 from fairdiff_lib.sim import measure, simulate
 from fairdiff_lib.sim.fundus import Eye, render
+from fairdiff_lib.sim.measure import measure_cup_disc_ratio
 from fairdiff_lib.sim.simulate import (
+    FundusPopulation,
     Subject,
     draw_subject,
-    measure_cup_disc_ratio,
-    read_truth,
     simulate_fairgenmed,
 )
 
-SMALL = SimulatorConfig(60, 24, 24, fundus_height=64, fundus_width=83)
+SMALL = FundusPopulation(train=60, val=24, test=24, fundus_height=64, fundus_width=83)
 CAMERA = {"noise", "defocus"}
 # what heterogeneity may spread; conditions, camera and seeds are not among them
 APPEARANCE = {
@@ -54,10 +55,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cohort(root: Path) -> Cohort:
-    return read_cohort("fairgenmed_simulated", root)
+    return dataset_of("fairgenmed_simulated").read(root)
 
 
-def train(config: SimulatorConfig, count: int) -> list[Subject]:
+def train(config: FundusPopulation, count: int) -> list[Subject]:
     return [draw_subject(config, "train", index) for index in range(count)]
 
 
@@ -158,7 +159,7 @@ def test_a_stopped_simulation_leaves_nothing(
 
 @pytest.mark.parametrize(("split", "count"), [("train", 96), ("val", 24), ("test", 480)])
 def test_group_sizes_follow_the_shares_in_every_split(split: str, count: int) -> None:
-    subjects = [draw_subject(SimulatorConfig(), split, index) for index in range(count)]
+    subjects = [draw_subject(FundusPopulation(), split, index) for index in range(count)]
     races = Counter(s.race for s in subjects)
     assert races["Asian"] == pytest.approx(0.08 * count, abs=2)
     assert races["Black"] == pytest.approx(0.13 * count, abs=2)
@@ -167,8 +168,8 @@ def test_group_sizes_follow_the_shares_in_every_split(split: str, count: int) ->
 
 
 def test_size_knob_changes_the_shares_alone() -> None:
-    many = dataclasses.replace(SimulatorConfig(), share_black=0.4)
-    pairs = list(zip(train(SimulatorConfig(), 300), train(many, 300), strict=True))
+    many = dataclasses.replace(FundusPopulation(), share_black=0.4)
+    pairs = list(zip(train(FundusPopulation(), 300), train(many, 300), strict=True))
     assert sum(b.race == "Black" for _, b in pairs) == pytest.approx(120, abs=3)
     for before, after in pairs:
         if before.race == after.race:
@@ -176,7 +177,7 @@ def test_size_knob_changes_the_shares_alone() -> None:
 
 
 def test_difficulty_knob_changes_the_camera_of_its_group_alone() -> None:
-    easy = dataclasses.replace(SimulatorConfig(), difficulty_black=1.0)
+    easy = dataclasses.replace(FundusPopulation(), difficulty_black=1.0)
     hard = dataclasses.replace(easy, difficulty_black=3.0)
     for before, after in zip(train(easy, 200), train(hard, 200), strict=True):
         assert changed(before.eye, after.eye) == (CAMERA if before.race == "Black" else set())
@@ -186,7 +187,7 @@ def test_difficulty_knob_changes_the_camera_of_its_group_alone() -> None:
 
 def test_difficulties_of_several_groups_multiply() -> None:
     config = dataclasses.replace(
-        SimulatorConfig(), share_hispanic=0.5, difficulty_black=3.0, difficulty_hispanic=2.0
+        FundusPopulation(), share_hispanic=0.5, difficulty_black=3.0, difficulty_hispanic=2.0
     )
     found = {(s.race, s.ethnicity): s.difficulty for s in train(config, 200)}
     assert found["Black", "Hispanic"] == 6.0
@@ -196,7 +197,7 @@ def test_difficulties_of_several_groups_multiply() -> None:
 
 
 def test_heterogeneity_knob_spreads_appearance_alone() -> None:
-    config = dataclasses.replace(SimulatorConfig(), share_black=0.5)
+    config = dataclasses.replace(FundusPopulation(), share_black=0.5)
     varied = dataclasses.replace(config, heterogeneity_black=2.0)
     pairs = list(zip(train(config, 400), train(varied, 400), strict=True))
     for before, after in pairs:
@@ -208,7 +209,7 @@ def test_heterogeneity_knob_spreads_appearance_alone() -> None:
 
 
 def test_conditions_are_distributed_alike_in_every_group() -> None:
-    config = dataclasses.replace(SimulatorConfig(), share_asian=0.33, share_black=0.33)
+    config = dataclasses.replace(FundusPopulation(), share_asian=0.33, share_black=0.33)
     table = pd.DataFrame([dataclasses.asdict(s) for s in train(config, 2000)])
     glaucoma = table[table["glaucoma"] == "yes"]
     for column, level in (("cdr_status", "abnormal"), ("md_severity", "severe")):
@@ -220,7 +221,7 @@ def test_conditions_are_distributed_alike_in_every_group() -> None:
 
 
 def test_pigment_and_disc_size_vary_with_group() -> None:
-    config = dataclasses.replace(SimulatorConfig(), share_black=0.5)
+    config = dataclasses.replace(FundusPopulation(), share_black=0.5)
     table = pd.DataFrame(
         [(s.race, s.eye.melanin, s.eye.disc_radius) for s in train(config, 300)],
         columns=["race", "melanin", "disc_radius"],
@@ -245,7 +246,7 @@ BAD_SETTINGS: dict[str, tuple[dict[str, float], str]] = {
 @pytest.mark.parametrize("case", BAD_SETTINGS)
 def test_bad_settings_are_named_before_anything_is_written(tmp_path: Path, case: str) -> None:
     fields, word = BAD_SETTINGS[case]
-    config = dataclasses.replace(SimulatorConfig(), **fields)  # type: ignore[arg-type]
+    config = dataclasses.replace(FundusPopulation(), **fields)  # type: ignore[arg-type]
     with pytest.raises(InputError) as caught:
         simulate_fairgenmed(config, tmp_path / "data")
     assert word in str(caught.value) and "\n" not in str(caught.value)
@@ -264,7 +265,7 @@ def pictures(eyes: list[Eye], size: int = 64) -> npt.NDArray[np.uint8]:
 @pytest.fixture(scope="module")
 def sample() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
     """Pictures of 64 test subjects and their true ratios."""
-    eyes = [draw_subject(SimulatorConfig(), "test", index).eye for index in range(64)]
+    eyes = [draw_subject(FundusPopulation(), "test", index).eye for index in range(64)]
     return pictures(eyes), np.array([eye.cup_disc_ratio for eye in eyes])
 
 
@@ -310,7 +311,7 @@ def test_no_disc_is_nan() -> None:
 
 def test_damage_darkens_and_ratio_moves_nothing_but_the_cup() -> None:
     eye = dataclasses.replace(
-        draw_subject(SimulatorConfig(), "train", 0).eye, loss=0.0, crescent=0.0, ring=0.0
+        draw_subject(FundusPopulation(), "train", 0).eye, loss=0.0, crescent=0.0, ring=0.0
     )
     healthy = render(eye, 128, 166).astype(float)
     damaged = render(dataclasses.replace(eye, loss=1.0), 128, 166).astype(float)
@@ -324,7 +325,7 @@ def test_damage_darkens_and_ratio_moves_nothing_but_the_cup() -> None:
 
 def test_a_mirrored_eye_is_the_mirrored_picture() -> None:
     eye = dataclasses.replace(
-        draw_subject(SimulatorConfig(), "train", 0).eye,
+        draw_subject(FundusPopulation(), "train", 0).eye,
         disc_x=0.5,
         noise=0.0,
         crescent=1.0,

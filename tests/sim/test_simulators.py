@@ -14,24 +14,27 @@ from scipy import ndimage
 
 from fairdiff_lib.audit.gates import prompt_auc, reconstruction_r2
 from fairdiff_lib.classify.runs import check_splits
-from fairdiff_lib.data.assets import load_cohort
 from fairdiff_lib.data.chexpert import WITH, WITHOUT
-from fairdiff_lib.data.cohort import Cohort, read_cohort, spec_for, square
+from fairdiff_lib.data.cohort import Cohort, square
+from fairdiff_lib.data.reading import read_truth
+from fairdiff_lib.datasets import dataset_of, load_settings
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import load_settings
-from fairdiff_lib.settings.populations import ChestConfig, DermatoscopyConfig
 from fairdiff_lib.sim import chest, lesions
-from fairdiff_lib.sim.planting import read_truth
 from fairdiff_lib.sim.simulate import fundus_config
-from fairdiff_lib.sim.simulate_chest import Patient, draw_patient, simulate_chest
-from fairdiff_lib.sim.simulate_skin import LesionCase, draw_case, simulate_dermatoscopy
-from fairdiff_lib.sim.simulators import ruler_for, simulate
+from fairdiff_lib.sim.simulate_chest import ChestPopulation, Patient, draw_patient, simulate_chest
+from fairdiff_lib.sim.simulate_skin import (
+    LesionCase,
+    SkinPopulation,
+    draw_case,
+    simulate_dermatoscopy,
+)
 from fairdiff_lib.studies.verdict.planted import planted
+from fairdiff_lib.study import load_cohort
 
 # labels are what is drawn; what share_contradicted does has a test of its own
-SKIN = DermatoscopyConfig(110, image_height=32, image_width=43, share_contradicted=0.0)
-CHEST = ChestConfig(110, image_height=32, image_width=32, share_contradicted=0.0)
+SKIN = SkinPopulation(lesions=110, image_height=32, image_width=43, share_contradicted=0.0)
+CHEST = ChestPopulation(patients=110, image_height=32, image_width=32, share_contradicted=0.0)
 CAMERA = {"noise", "defocus"}
 # what a knob of heterogeneity may spread; labels, conditions, camera and seeds are not among them
 SKIN_LOOKS = {"x", "y", "radius", "aspect", "shade", "melanin", "rosiness", "gain", "tint", "tilt"}
@@ -46,21 +49,21 @@ Pictures = npt.NDArray[np.uint8]
 def skin(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
     root = tmp_path_factory.mktemp("skin") / "data"
     simulate_dermatoscopy(SKIN, root)
-    return read_cohort("ham10000_simulated", root)
+    return dataset_of("ham10000_simulated").read(root)
 
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
     root = tmp_path_factory.mktemp("films") / "data"
     simulate_chest(CHEST, root)
-    return read_cohort("chexpert_simulated", root)
+    return dataset_of("chexpert_simulated").read(root)
 
 
-def cases(config: DermatoscopyConfig, count: int) -> list[LesionCase]:
+def cases(config: SkinPopulation, count: int) -> list[LesionCase]:
     return [draw_case(config, index) for index in range(count)]
 
 
-def patients(config: ChestConfig, count: int) -> list[Patient]:
+def patients(config: ChestPopulation, count: int) -> list[Patient]:
     return [draw_patient(config, index) for index in range(count)]
 
 
@@ -96,19 +99,19 @@ def test_a_knob_of_a_family_moves_its_own_folders(dataset: str) -> None:
 
 
 def test_what_was_planted_is_said_by_level() -> None:
-    assert planted(ChestConfig()) == {("race", "Black"): "noise and blur of the film x 3"}
-    varied = DermatoscopyConfig(difficulty_older=1.0, heterogeneity_male=2.0)
+    assert planted(ChestPopulation()) == {("race", "Black"): "noise and blur of the film x 3"}
+    varied = SkinPopulation(difficulty_older=1.0, heterogeneity_male=2.0)
     assert planted(varied) == {("sex", "Male"): "spread of appearance x 2"}
-    for config, name in ((ChestConfig(), "chexpert"), (DermatoscopyConfig(), "ham10000")):
-        assert all(level in spec_for(name).levels(a) for a, level in config.knobs)
+    for config, name in ((ChestPopulation(), "chexpert"), (SkinPopulation(), "ham10000")):
+        assert all(level in dataset_of(name).spec().levels(a) for a, level in config.knobs)
 
 
 def test_only_simulated_datasets_are_simulated(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'chexpert' is not simulated"):
-        simulate(load_settings("smoke", "chexpert"), tmp_path / "data")
-    assert ruler_for("ham10000") is None
+        dataset_of("chexpert").draw(None, tmp_path / "data")
+    assert dataset_of("ham10000").ruler is None
     for dataset in ("fairgenmed_simulated", "ham10000_simulated", "chexpert_simulated"):
-        ruler, spec = ruler_for(dataset), spec_for(dataset)
+        ruler, spec = dataset_of(dataset).ruler, dataset_of(dataset).spec()
         assert ruler is not None
         assert {ruler.low, ruler.high} <= set(spec.levels(ruler.condition))
         assert ruler.condition in [condition.name for condition in spec.prompted]
@@ -128,10 +131,10 @@ def test_only_simulated_datasets_are_simulated(tmp_path: Path) -> None:
     ],
 )
 def test_bad_settings_are_named_before_anything_is_written(
-    tmp_path: Path, config: DermatoscopyConfig | ChestConfig, word: str
+    tmp_path: Path, config: SkinPopulation | ChestPopulation, word: str
 ) -> None:
     with pytest.raises(InputError) as caught:
-        if isinstance(config, DermatoscopyConfig):
+        if isinstance(config, SkinPopulation):
             simulate_dermatoscopy(config, tmp_path / "data")
         else:
             simulate_chest(config, tmp_path / "data")
@@ -215,7 +218,7 @@ def test_a_family_goes_from_the_simulator_to_prompts(dataset: str, tmp_path: Pat
 
 def test_cuts_of_the_rulers_tell_the_drawn_levels_apart(skin: Cohort, films: Cohort) -> None:
     for cohort, dataset in ((skin, "ham10000_simulated"), (films, "chexpert_simulated")):
-        ruler = ruler_for(dataset)
+        ruler = dataset_of(dataset).ruler
         assert ruler is not None
         drawn = ruler.truth(cohort.root, cohort.table["image"].tolist())
         asked = [
@@ -234,19 +237,19 @@ def test_a_known_share_of_labels_is_contradicted_by_the_picture_alike_in_all_gro
     bad = ("akiec", "bcc", "mel")
     skin = [
         (c.age >= 60, (c.dx in bad) != (c.views[0].dx in bad))
-        for c in cases(DermatoscopyConfig(), 3000)
+        for c in cases(SkinPopulation(), 3000)
     ]
     films = [
         (p.race == "White", (p.label == "1.0") != (p.films[0].effusion > 0))
-        for p in patients(ChestConfig(), 3000)
+        for p in patients(ChestPopulation(), 3000)
         if p.label != "-1.0"
     ]
     for found in (skin, films):
         share = pd.DataFrame(found).groupby(0)[1].mean()
         # four standard errors of the smaller group
         assert share.to_numpy() == pytest.approx(0.05, abs=4 * (0.05 * 0.95 / 700) ** 0.5)
-    plain = dataclasses.replace(ChestConfig(), share_contradicted=0.0)
-    for a, b in zip(patients(plain, 200), patients(ChestConfig(), 200), strict=True):
+    plain = dataclasses.replace(ChestPopulation(), share_contradicted=0.0)
+    for a, b in zip(patients(plain, 200), patients(ChestPopulation(), 200), strict=True):
         assert (a.label, a.race, a.sex) == (b.label, b.race, b.sex)
         assert changed(a.films[0], b.films[0]) <= {"effusion"}
 
@@ -256,10 +259,10 @@ def test_a_known_share_of_labels_is_contradicted_by_the_picture_alike_in_all_gro
 
 @pytest.mark.parametrize("count", [60, 1000])
 def test_groups_follow_their_shares_in_every_prefix(count: int) -> None:
-    skin = cases(DermatoscopyConfig(), count)
+    skin = cases(SkinPopulation(), count)
     assert sum(c.age >= 60 for c in skin) == pytest.approx(0.36 * count, abs=3)
     assert sum(c.sex == "Male" for c in skin) == pytest.approx(0.54 * count, abs=3)
-    config = ChestConfig()
+    config = ChestPopulation()
     people = patients(config, count)
     shares = {"Black": config.share_black, "Asian": config.share_asian}
     for race, share in shares.items():
@@ -267,33 +270,33 @@ def test_groups_follow_their_shares_in_every_prefix(count: int) -> None:
 
 
 def test_difficulty_changes_the_camera_of_its_group_alone() -> None:
-    easy = dataclasses.replace(DermatoscopyConfig(), difficulty_older=1.0)
-    for a, b in zip(cases(easy, 80), cases(DermatoscopyConfig(), 80), strict=True):
+    easy = dataclasses.replace(SkinPopulation(), difficulty_older=1.0)
+    for a, b in zip(cases(easy, 80), cases(SkinPopulation(), 80), strict=True):
         for before, after in zip(a.views, b.views, strict=True):
             assert changed(before, after) == (CAMERA if a.age >= 60 else set())
             if a.age >= 60:
                 assert after.noise == pytest.approx(3 * before.noise)
-    plain = dataclasses.replace(ChestConfig(), difficulty_black=1.0)
-    for c, d in zip(patients(plain, 80), patients(ChestConfig(), 80), strict=True):
+    plain = dataclasses.replace(ChestPopulation(), difficulty_black=1.0)
+    for c, d in zip(patients(plain, 80), patients(ChestPopulation(), 80), strict=True):
         for film, harder in zip(c.films, d.films, strict=True):
             assert changed(film, harder) == (CAMERA if c.race == "Black" else set())
 
 
 def test_heterogeneity_spreads_appearance_alone() -> None:
-    varied = dataclasses.replace(DermatoscopyConfig(), heterogeneity_older=2.0)
-    pairs = list(zip(cases(DermatoscopyConfig(), 300), cases(varied, 300), strict=True))
+    varied = dataclasses.replace(SkinPopulation(), heterogeneity_older=2.0)
+    pairs = list(zip(cases(SkinPopulation(), 300), cases(varied, 300), strict=True))
     for a, b in pairs:
         assert changed(a.views[0], b.views[0]) <= (SKIN_LOOKS if a.age >= 60 else set())
     shades = [(a.views[0].rosiness, b.views[0].rosiness) for a, b in pairs if a.age >= 60]
     assert np.std(shades, axis=0)[1] == pytest.approx(2 * np.std(shades, axis=0)[0])
-    wide = dataclasses.replace(ChestConfig(), heterogeneity_asian=1.5)
-    for c, d in zip(patients(ChestConfig(), 80), patients(wide, 80), strict=True):
+    wide = dataclasses.replace(ChestPopulation(), heterogeneity_asian=1.5)
+    for c, d in zip(patients(ChestPopulation(), 80), patients(wide, 80), strict=True):
         assert changed(c.films[0], d.films[0]) <= (CHEST_LOOKS if c.race == "Asian" else set())
 
 
 def test_size_changes_the_shares_alone() -> None:
-    many = dataclasses.replace(ChestConfig(), share_black=0.4)
-    pairs = list(zip(patients(ChestConfig(), 300), patients(many, 300), strict=True))
+    many = dataclasses.replace(ChestPopulation(), share_black=0.4)
+    pairs = list(zip(patients(ChestPopulation(), 300), patients(many, 300), strict=True))
     assert sum(b.race == "Black" for _, b in pairs) == pytest.approx(120, abs=3)
     for before, after in pairs:
         if before.race == after.race:
@@ -301,12 +304,12 @@ def test_size_changes_the_shares_alone() -> None:
 
 
 def test_conditions_are_distributed_nearly_alike() -> None:
-    skin = pd.DataFrame([(c.age >= 60, c.dx, c.sex) for c in cases(DermatoscopyConfig(), 3000)])
+    skin = pd.DataFrame([(c.age >= 60, c.dx, c.sex) for c in cases(SkinPopulation(), 3000)])
     malignant = skin[1].isin(["mel", "bcc", "akiec"])
     assert malignant.groupby(skin[0]).mean().to_numpy() == pytest.approx([0.30, 0.36], abs=0.04)
     assert malignant.groupby(skin[2]).mean().to_numpy() == pytest.approx([0.32, 0.32], abs=0.04)
     chests = pd.DataFrame(
-        [(p.race, p.films[0].effusion > 0) for p in patients(ChestConfig(), 3000)]
+        [(p.race, p.films[0].effusion > 0) for p in patients(ChestPopulation(), 3000)]
     )
     shares = chests.groupby(0)[1].mean()
     # four standard errors of the smallest group
@@ -314,7 +317,7 @@ def test_conditions_are_distributed_nearly_alike() -> None:
 
 
 def test_the_views_of_a_lesion_are_of_one_lesion() -> None:
-    several = [c for c in cases(DermatoscopyConfig(), 60) if len(c.views) > 1]
+    several = [c for c in cases(SkinPopulation(), 60) if len(c.views) > 1]
     own = {"dx", "aspect", "irregularity", "asymmetry", "variegation", "melanin", "shape_seed"}
     for case in several:
         first, second = case.views[:2]
@@ -343,15 +346,15 @@ def blurred(images: Pictures) -> Pictures:
 )
 def test_truth_is_read_from_the_picture(dataset: str, sharp: float, soft: float) -> None:
     """Both the easy and the difficult group are among the 56, and no reading is calibrated."""
-    ruler = ruler_for(dataset)
+    ruler = dataset_of(dataset).ruler
     assert ruler is not None
     if dataset == "ham10000_simulated":
-        views = [case.views[0] for case in cases(DermatoscopyConfig(), 56)]
+        views = [case.views[0] for case in cases(SkinPopulation(), 56)]
         images = as_seen([lesions.render(view, 192, 256) for view in views])
         truth = np.array([view.variegation for view in views])
         high = truth > 0.2
     else:
-        own = [patient.films[0] for patient in patients(ChestConfig(), 56)]
+        own = [patient.films[0] for patient in patients(ChestPopulation(), 56)]
         images = as_seen([chest.render(film, 192, 192) for film in own])
         truth = np.array([film.effusion for film in own])
         high = truth > 0
@@ -364,7 +367,7 @@ def test_truth_is_read_from_the_picture(dataset: str, sharp: float, soft: float)
 
 @pytest.mark.parametrize("dataset", ["ham10000_simulated", "chexpert_simulated"])
 def test_nothing_is_measured_where_nothing_is(dataset: str) -> None:
-    ruler = ruler_for(dataset)
+    ruler = dataset_of(dataset).ruler
     assert ruler is not None
     blank = np.full((2, 3, 64, 64), 120, np.uint8)
     assert np.isnan(ruler.measure(blank)).all()
@@ -372,7 +375,7 @@ def test_nothing_is_measured_where_nothing_is(dataset: str) -> None:
 
 
 def test_fluid_changes_its_own_side_below_its_level_alone() -> None:
-    film = dataclasses.replace(draw_patient(ChestConfig(), 3).films[0], effusion=0.0, turn=0.0)
+    film = dataclasses.replace(draw_patient(ChestPopulation(), 3).films[0], effusion=0.0, turn=0.0)
     film = dataclasses.replace(film, noise=0.0, right_sided=True, x=0.0)
     full = dataclasses.replace(film, effusion=0.3)
     difference = chest.render(full, 128, 128).astype(float) - chest.render(film, 128, 128)
@@ -385,7 +388,7 @@ def test_fluid_changes_its_own_side_below_its_level_alone() -> None:
 
 
 def test_the_second_colour_covers_what_it_says() -> None:
-    view = draw_case(DermatoscopyConfig(), 1).views[0]
+    view = draw_case(SkinPopulation(), 1).views[0]
     plain = dataclasses.replace(
         view, dx="mel", variegation=0.0, asymmetry=0.3, noise=0.0, hairs=0, network=0.0, radius=0.3
     )

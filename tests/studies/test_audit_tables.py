@@ -12,7 +12,8 @@ from fairdiff_lib.audit.audit import Audit, audit, kid_metric, mean_metric
 from fairdiff_lib.audit.estimate import group_units
 from fairdiff_lib.audit.kid import Kernel
 from fairdiff_lib.audit.shrinkage import crossed
-from fairdiff_lib.data.cohort import Cohort, spec_for
+from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.studies import quality
 from fairdiff_lib.studies.verdict.protocol import Protocol
 
@@ -109,7 +110,7 @@ def test_intersections_are_shown_raw_and_shrunken() -> None:
 
 
 def test_the_encoder_that_cannot_see_a_group_is_found_out() -> None:
-    spec, n, rng = spec_for("ham10000"), 400, np.random.default_rng(2)
+    spec, n, rng = dataset_of("ham10000").spec(), 400, np.random.default_rng(2)
     ages, kinds, dx = spec.levels("age"), spec.levels("malignant"), spec.levels("dx")
     truth = rng.integers(2, size=n)
     table = pd.DataFrame(

@@ -13,10 +13,10 @@ from PIL import Image
 
 from fairdiff_lib.audit.audit import audit, rows_metric
 from fairdiff_lib.classify.features import RandomConvExtractor, TextureExtractor
+from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.run.cli import main
 from fairdiff_lib.run.notebook import plan_job, run_job
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import load_settings
 from fairdiff_lib.show.cards import finding
 from fairdiff_lib.show.words_own import own_card, own_facts
 from fairdiff_lib.studies import own

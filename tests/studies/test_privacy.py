@@ -17,16 +17,16 @@ from fairdiff_lib.audit.kid import Kernel
 from fairdiff_lib.audit.memory import AUC, FOUND, NEARER, Pool
 from fairdiff_lib.audit.seeds import summarise_seeds
 from fairdiff_lib.classify.features import RandomConvExtractor, Scale, extract
-from fairdiff_lib.data.cohort import Cohort, spec_for
+from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.datasets import dataset_of, load_settings
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import load_settings
 from fairdiff_lib.show import words_privacy as sentences_privacy
 from fairdiff_lib.show.figures import privacy as figures_privacy
 from fairdiff_lib.studies import privacy as privacy_study
 from fairdiff_lib.studies.quality import Space
 
-SPEC = spec_for("ham10000")
+SPEC = dataset_of("ham10000").spec()
 LEVELS = {a.name: a.levels for a in SPEC.attributes}
 YOUNG, OLD = LEVELS["age"]
 SETTINGS = load_settings("smoke", "ham10000_simulated")

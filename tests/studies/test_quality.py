@@ -14,13 +14,13 @@ from fairdiff_lib.audit.kid import Kernel, kid
 from fairdiff_lib.audit.quality import COLUMNS
 from fairdiff_lib.audit.shrinkage import crossed
 from fairdiff_lib.classify.features import RandomConvExtractor, Scale
-from fairdiff_lib.data.cohort import Cohort, spec_for
-from fairdiff_lib.settings.options import load_settings
+from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.datasets import dataset_of, load_settings
 from fairdiff_lib.studies import quality as auditing
 from fairdiff_lib.studies.verdict.protocol import protocol_of
 
 N = 600
-SPEC = spec_for("ham10000")
+SPEC = dataset_of("ham10000").spec()
 YOUNG, OLD = SPEC.levels("age")
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from fairdiff_lib.data.cohort import Cohort, spec_for
+from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.datasets import dataset_of, load_settings
 from fairdiff_lib.disk.files import locked, read_json, write_json
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.disk.stamps import publish_table
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import load_settings
 from fairdiff_lib.studies import report
 from fairdiff_lib.studies.verdict.protocol import Protocol
 from fairdiff_lib.studies.verdict.verdict import COLUMNS, as_table
@@ -108,7 +108,7 @@ def ablation(
     said = {"dataset": SIMULATED, "metric": "kid", "features_digest": features or "f"}
     whole = {"protocol": said, "data_hash": "d" * 64, "before_any_measurement": before}
     write_json(layout.ablation / "protocol.json", {**whole, "sha256": "s" * 64})
-    cohort = Cohort(spec_for(SIMULATED), pd.DataFrame(), Path(), "d" * 64)
+    cohort = Cohort(dataset_of(SIMULATED).spec(), pd.DataFrame(), Path(), "d" * 64)
     return report.ablation_verdict(layout, cohort, rule)
 
 

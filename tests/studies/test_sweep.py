@@ -14,7 +14,8 @@ import pytest
 from fairdiff_lib.audit.audit import Audit, audit, kid_metric
 from fairdiff_lib.audit.estimate import group_units
 from fairdiff_lib.audit.kid import fit_kernel
-from fairdiff_lib.data.cohort import Cohort, spec_for
+from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.datasets import dataset_of, load_settings
 from fairdiff_lib.disk.files import write_json
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.model import sample as sampling
@@ -22,14 +23,14 @@ from fairdiff_lib.model.pipeline import build_pipeline, save_pipeline
 from fairdiff_lib.model.sample import load_generated
 from fairdiff_lib.run.graph import Study
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import Settings, SweepConfig, load_settings
+from fairdiff_lib.settings.options import Settings, SweepConfig
 from fairdiff_lib.show import words_privacy as sentences_privacy
 from fairdiff_lib.show.figures import sweep as figures_sweep
 from fairdiff_lib.studies import sweep
 from fairdiff_lib.studies.sweep_cells import Cell, cells_of, check_cells, own_cell
 from fairdiff_lib.study import Study as OpenedStudy
 
-SPEC = spec_for("ham10000")
+SPEC = dataset_of("ham10000").spec()
 LEVELS = {a.name: a.levels for a in SPEC.attributes}
 SMALL = SweepConfig(guidances=(1.0, 2.0), steps=(2, 3), images=12)
 SETTINGS = replace(load_settings("smoke", "ham10000_simulated"), sweep=SMALL)

@@ -14,13 +14,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fairdiff_lib.datasets import DATASETS
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.show.style import STYLE, WIDTH, dataset_name, look_of, name_of, ordered_methods, page
 
 
 def may_show_real(dataset: str, show_real: bool = False) -> bool:
     """Whether "real" images of a dataset may be drawn: simulated ones always, others on request."""
-    return dataset.endswith("_simulated") or show_real
+    return (dataset in DATASETS and DATASETS[dataset].simulated) or show_real
 
 
 def fig02(
@@ -151,7 +152,7 @@ def sample_page(images: np.ndarray, names: Sequence[str], *, dataset: str) -> Fi
 
 def row_name(source: str, dataset: str) -> str:
     """Label of a row of images; "real" images of a simulator are called simulated."""
-    if source == "real" and dataset.endswith("_simulated"):
+    if source == "real" and may_show_real(dataset):
         return "simulated\npatients"
     return look_of(source).label.replace(" ", "\n", 1)
 

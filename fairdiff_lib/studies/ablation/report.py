@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from fairdiff_lib.audit.contrasts import PRIMARY
-from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk import tables
 from fairdiff_lib.disk.places import Places
@@ -106,7 +105,7 @@ def c2_table(
         rule = replace(protocol_of(settings, cohort), method=arm, seeds=settings.ablation.seeds)
         evidence = Evidence(
             dataset=settings.dataset,
-            attributes=list(assets.attribute_levels(cohort)),
+            attributes=list(cohort.attribute_levels),
             quality=_by_seed({k: v for k, v in runs.items() if k[0] in (BASELINE, arm)}),
             contrasts=pd.DataFrame(),
             downstream=pd.DataFrame(),

@@ -16,7 +16,7 @@ import pandas as pd
 
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk.files import hash_folder, locked, read_json, write_json
-from fairdiff_lib.disk.places import Places, is_simulated
+from fairdiff_lib.disk.places import Places
 from fairdiff_lib.disk.stamps import make_stamp
 from fairdiff_lib.model.sample import generate, load_generated
 from fairdiff_lib.settings.errors import InputError
@@ -184,7 +184,7 @@ def measure_run(settings: Settings, layout: Places, fixed: Fixed, arm: Arm, seed
         json.loads(gates.to_json(orient="records")),
         stamp | {"trained_at": cost["stamp"]["commit"]},
     )
-    return write_run(path_of(layout, arm, seed), run, is_simulated(settings.dataset))
+    return write_run(path_of(layout, arm, seed), run, settings.simulated)
 
 
 def _identity(

@@ -17,8 +17,8 @@ from fairdiff_lib.audit.classifiers import Scored, classification_audits
 from fairdiff_lib.audit.contrasts import EXPLORATORY
 from fairdiff_lib.audit.estimate import Floats, Groups, Ints, Levels
 from fairdiff_lib.audit.gates import prompt_auc, reconstruction_r2
+from fairdiff_lib.data.cohort import Ruler
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.sim.simulators import Ruler
 
 AGREEMENT = "agreement"  # the reader's accuracy, with the prompt as the truth
 CHANGE = "_change"

@@ -16,13 +16,12 @@ from fairdiff_lib.audit.seeds import over_seeds
 from fairdiff_lib.classify.features import Extractor, extract, make_extractor
 from fairdiff_lib.classify.fit import Classifier
 from fairdiff_lib.classify.runs import load_encoder
-from fairdiff_lib.data import assets
-from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.data.cohort import Cohort, Ruler
+from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.disk import tables
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.model.sample import load_generated
 from fairdiff_lib.settings.options import Settings
-from fairdiff_lib.sim.simulators import Ruler, ruler_for
 from fairdiff_lib.studies.harm.probe import probe_estimates, probe_rows, probe_scores
 from fairdiff_lib.studies.harm.shown import (
     by_group,
@@ -54,7 +53,7 @@ class Pictures:
 
     def generated(self, split: str) -> Iterator[tuple[Labels, Any]]:
         """Images of every method and seed for the prompts of a split, with their labels."""
-        for method, seed in assets.runs_of(self.settings):
+        for method, seed in self.settings.runs:
             labels = {"dataset": self.settings.dataset, "method": method, "seed": seed}
             yield labels, load_generated(self.layout.generated(method, seed), split)
 
@@ -110,31 +109,31 @@ class Reader:
         """Audits of what the images show; of real ones also of the measurement itself."""
         test, attributes = (
             self.cohort.included().split("test"),
-            assets.attribute_levels(self.cohort),
+            self.cohort.attribute_levels,
         )
         own, predictions = self.settings.audit, read_back(self.classifier, test, images)
         found: Found = {}
-        for condition in assets.condition_levels(self.cohort):
+        for condition in self.cohort.condition_levels:
             cut = self.classifier.thresholds.get(condition, 0.5)
             cut = cut if np.isfinite(cut) else 0.5
             data = scored(predictions, test.table, condition, attributes, cut)
             found[condition] = reading_audits(
                 data, attributes, own.confidence, own.secondary_below, own.bootstrap
             )
-        ruler = ruler_for(self.settings.dataset)
+        ruler = dataset_of(self.settings.dataset).ruler
         if ruler is not None:
             found[ruler.condition] |= self._measured(ruler, test, images, real)
         return found
 
     def _measured(self, ruler: Ruler, test: Cohort, images: Any, real: bool) -> dict[str, Audit]:
         """The ruler's quantity on images against the prompted level, or against the truth."""
-        own, attributes = self.settings.audit, assets.attribute_levels(self.cohort)
-        conditions = assets.condition_levels(self.cohort)
+        own, attributes = self.settings.audit, self.cohort.attribute_levels
+        conditions = self.cohort.condition_levels
         groups = group_units(
             test.table, {**attributes, ruler.condition: conditions[ruler.condition]}
         )
         measured = ruler.measure(images)
-        asked = assets.prompted_codes(test)[:, list(conditions).index(ruler.condition)]
+        asked = test.prompted_codes()[:, list(conditions).index(ruler.condition)]
         sizes = (own.confidence, own.secondary_below)
         found = measured_audits(ruler, measured, asked, groups, attributes, *sizes)
         if real:
@@ -145,7 +144,7 @@ class Reader:
     def rows(self, found: Found, labels: Labels) -> list[pd.DataFrame]:
         """Tidy rows of what was read, a table per condition."""
         tidy = {condition: by_group(own) for condition, own in found.items()}
-        ruler = ruler_for(self.settings.dataset)
+        ruler = dataset_of(self.settings.dataset).ruler
         # said also within a prompted level; an AUC or R^2 has nothing to tell apart there
         within = [ruler.mean, f"{ruler.key}_agreement", "ruler_bias"] if ruler else []
         return [
@@ -159,14 +158,14 @@ class Reader:
 
 def shown_lines(settings: Settings, cohort: Cohort) -> list[tuple[str, str]]:
     """(condition, metric) that the picture has a row of panels for."""
-    lines = [(condition, "auc") for condition in assets.condition_levels(cohort)]
-    ruler = ruler_for(settings.dataset)
+    lines = [(condition, "auc") for condition in cohort.condition_levels]
+    ruler = dataset_of(settings.dataset).ruler
     return [*lines, (ruler.condition, f"{ruler.key}_agreement")] if ruler else lines
 
 
 def ruler_rows(shown: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """Rows of tab_shown about the ruler itself and the mean that it measures; none without one."""
-    ruler = ruler_for(settings.dataset)
+    ruler = dataset_of(settings.dataset).ruler
     names = ["ruler_r2", "ruler_bias", "ruler_lost", ruler.mean] if ruler else []
     return tables.pick(shown, names, "metric")
 
@@ -227,7 +226,7 @@ class Probe:
         learned, asked = (self._codes(split) for split in ("train", "test"))
         unit = group_units(self.cohort.included().split("test").table, {}).unit
         found: dict[tuple[str, str], Estimate] = {}
-        for k, (name, levels) in enumerate(assets.attribute_levels(self.cohort).items()):
+        for k, (name, levels) in enumerate(self.cohort.attribute_levels.items()):
             scores = probe_scores(train, learned[:, k], test, name, levels)
             found |= probe_estimates(scores, asked[:, k], unit, name, levels)
         return found

@@ -27,7 +27,6 @@ from fairdiff_lib.classify.runs import (
     read_predictions,
     read_thresholds,
 )
-from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk import tables
 from fairdiff_lib.disk.places import Places
@@ -88,7 +87,7 @@ class Run:
 
     def scored(self, cohort: Cohort, condition: str) -> tuple[Scored, Scored]:
         """Test and validation predictions of a condition, as arrays."""
-        attributes, kept = assets.attribute_levels(cohort), cohort.included()
+        attributes, kept = cohort.attribute_levels, cohort.included()
         cut = self.cuts.get(condition, 0.5)
         named = (("test", self.test), ("val", self.validation))
         test, validation = (
@@ -117,14 +116,14 @@ def read_back(classifier: Classifier, split: Cohort, images: Any) -> pd.DataFram
     DataFrame
         ``predictions.predictions_table`` of the prompted conditions.
     """
-    levels = assets.condition_levels(split)
+    levels = split.condition_levels
     found = classifier.predict(images)
     return predictions_table(
         {name: found[name] for name in levels},
         levels,
         split.table["image"].tolist(),
         split.table["subject"].tolist(),
-        assets.prompted_codes(split),
+        split.prompted_codes(),
     )
 
 
@@ -141,11 +140,11 @@ def collect_harm(settings: Settings, layout: Places, cohort: Cohort, runs: Seque
 
     The contrasts are of what ``downstream.classification_contrasts`` doesn't have.
     """
-    own, attributes = settings.audit, assets.attribute_levels(cohort)
+    own, attributes = settings.audit, cohort.attribute_levels
     parts: list[pd.DataFrame] = []
     audits: list[tuple[Mapping[str, Any], Audit]] = []
     for run in runs:
-        for condition, levels in assets.condition_levels(cohort).items():
+        for condition, levels in cohort.condition_levels.items():
             test, validation = run.scored(cohort, condition)
             two = len(levels) == 2
             cuts = group_thresholds(validation, replicates=own.bootstrap) if two else None
@@ -174,7 +173,7 @@ def collect_curves(
         "roc", "reliability", "confusion": dataset, method, seed, classifier, then the columns of
         ``curves``.
     """
-    own, names = settings.audit, assets.condition_levels(cohort)[condition]
+    own, names = settings.audit, cohort.condition_levels[condition]
     first = settings.classifier(settings.classifiers[0]).name
     parts: dict[str, list[pd.DataFrame]] = {"roc": [], "reliability": [], "confusion": []}
     for run in runs:

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdiff_lib.data.cohort import Cohort, spec_for
+from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
 from fairdiff_lib.settings.options import MatrixConfig, Settings
@@ -131,7 +132,7 @@ def check_arms(settings: Settings) -> None:
             f"matrix.method={own.method}: expected one of methods={','.join(settings.methods)}"
         )
     if own.balance:
-        names = tuple(a.name for a in spec_for(settings.dataset).attributes)
+        names = tuple(a.name for a in dataset_of(settings.dataset).spec().attributes)
         refuse_unknown("attribute in matrix.balance", own.balance, names)
     loop = settings.classifier(own.classifier).loop
     if loop.steps < 2:

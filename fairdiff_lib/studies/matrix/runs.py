@@ -28,7 +28,6 @@ from fairdiff_lib.classify.runs import (
     training_images,
     write_fit,
 )
-from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk.files import locked, read_json
 from fairdiff_lib.disk.places import Places
@@ -71,7 +70,7 @@ class Matrix:
     @cached_property
     def levels(self) -> Levels:
         """What every run learns: the conditions that a generated image can show."""
-        return assets.condition_levels(self.cohort)
+        return self.cohort.condition_levels
 
     @cached_property
     def attribute(self) -> str:

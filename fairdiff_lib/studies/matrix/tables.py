@@ -22,7 +22,6 @@ from fairdiff_lib.audit.classifiers import (
 from fairdiff_lib.audit.seeds import compare_audits, over_seeds
 from fairdiff_lib.classify.fit import Classifier
 from fairdiff_lib.classify.runs import REAL, downstream_runs, read_predictions, training_images
-from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk import tables
 from fairdiff_lib.disk.places import Places
@@ -77,7 +76,7 @@ def collect_matrix(settings: Settings, layout: Places, cohort: Cohort) -> Matrix
         Bad settings, missing generated images, shares too small, or runs of unequal steps.
     """
     matrix = Matrix(settings, layout, cohort)
-    test, attributes = cohort.included().split("test").table, assets.attribute_levels(cohort)
+    test, attributes = cohort.included().split("test").table, cohort.attribute_levels
     name, confidence = matrix.config.name, settings.audit.confidence
     parts: list[pd.DataFrame] = []
     audits: dict[tuple[MatrixRun, str], dict[str, Audit]] = {}
@@ -209,7 +208,7 @@ Crossed = dict[tuple[str, str, str], Audit]  # trained on, tested on, condition
 
 def _crossed(settings: Settings, layout: Places, cohort: Cohort, seed: int, name: str) -> Crossed:
     """AUC of a seed's classifiers on every source's test images."""
-    test, attributes = cohort.included().split("test"), assets.attribute_levels(cohort)
+    test, attributes = cohort.included().split("test"), cohort.attribute_levels
     sources = [
         source for source, own, kind in downstream_runs(settings) if (own, kind) == (seed, name)
     ]
@@ -224,7 +223,7 @@ def _crossed(settings: Settings, layout: Places, cohort: Cohort, seed: int, name
         classifier = Classifier.load(layout.classifier(source, seed, name) / "classifier")
         for target in sources:
             predictions = read_back(classifier, test, shown[target])
-            for condition in assets.condition_levels(cohort):
+            for condition in cohort.condition_levels:
                 data = scored(predictions, test.table, condition, attributes)
                 found[source, target, condition] = classification_audits(
                     data, attributes, settings.audit.confidence, names=("auc",), bootstrap=0

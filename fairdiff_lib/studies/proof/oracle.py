@@ -21,9 +21,9 @@ from fairdiff_lib.classify.features import Extractor
 from fairdiff_lib.data.cohort import square
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import Settings, SimulatorConfig
+from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.sim.fundus import Eye, render
-from fairdiff_lib.sim.simulate import draw_subject, fundus_config
+from fairdiff_lib.sim.simulate import FundusPopulation, draw_subject, fundus_config
 from fairdiff_lib.studies.proof.pools import Space, fill_pool, pool_kid, remembered, truth_row
 
 BLUR = 8.0  # x the camera's defocus: about the study's blurred control
@@ -39,7 +39,7 @@ class Oracle:
 
     Attributes
     ----------
-    config : SimulatorConfig
+    config : FundusPopulation
         Of the group's law; its seed is that of the reals.
     error : str
         ``blur or cup`` (each in half of the pictures: defocus; a cup drawn as abnormal whatever
@@ -47,7 +47,7 @@ class Oracle:
     """
 
     extractor: Extractor
-    config: SimulatorConfig
+    config: FundusPopulation
     error: str
 
     def __call__(self, numbers: range) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def _asked(eye: Eye, prompt: Eye) -> Eye:
     return dataclasses.replace(eye, **{name: getattr(prompt, name) for name in CLINICAL})
 
 
-def typical_eye(config: SimulatorConfig) -> dict[str, float]:
+def typical_eye(config: FundusPopulation) -> dict[str, float]:
     """Means of what varies between the eyes of a law."""
     eyes = [draw_subject(config, "train", k).eye for k in range(TYPICAL)]
     return {name: float(np.mean([getattr(eye, name) for eye in eyes])) for name in VARIED}

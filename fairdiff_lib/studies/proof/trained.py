@@ -19,13 +19,14 @@ from PIL import Image
 from fairdiff_lib.audit.estimate import Bools, Estimate, Floats, Ints, group_units
 from fairdiff_lib.audit.kid import Kernel, kid, standardised_kid
 from fairdiff_lib.classify.features import Extractor
-from fairdiff_lib.data.cohort import Cohort, CohortSpec, spec_for, square
+from fairdiff_lib.data.cohort import Cohort, CohortSpec, square
+from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.model.loss import seed_for
 from fairdiff_lib.model.sample import load_run, sample
-from fairdiff_lib.settings.options import Settings, SimulatorConfig
+from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.sim.fundus import render
-from fairdiff_lib.sim.simulate import Subject, draw_subject, fundus_config
+from fairdiff_lib.sim.simulate import FundusPopulation, Subject, draw_subject, fundus_config
 from fairdiff_lib.studies.proof.pools import Space, fill_pool, pool_groups, remembered, truth_row
 from fairdiff_lib.study import Study
 from fairdiff_lib.train.runs import train
@@ -43,7 +44,7 @@ class Generator:
     extractor: Extractor
 
     def __call__(self, numbers: range) -> dict[str, Any]:
-        own, spec = self.settings.generation, spec_for(self.settings.dataset)
+        own, spec = self.settings.generation, dataset_of(self.settings.dataset).spec()
         config = fresh(self.settings)
         subjects = [draw_subject(config, "train", k) for k in numbers]
         reals = np.stack([photograph(s, config, self.settings.model.image_size) for s in subjects])
@@ -65,7 +66,7 @@ class Generator:
         }
 
 
-def fresh(settings: Settings) -> SimulatorConfig:
+def fresh(settings: Settings) -> FundusPopulation:
     """The study's law of subjects, but none that any model was trained on."""
     return dataclasses.replace(fundus_config(settings), seed=settings.proof.seed + 4)
 
@@ -78,7 +79,7 @@ def checkpoint(layout: Places) -> Any:
     return loaded
 
 
-def photograph(subject: Subject, config: SimulatorConfig, size: int) -> Any:  # uint8 [3, S, S]
+def photograph(subject: Subject, config: FundusPopulation, size: int) -> Any:  # uint8 [3, S, S]
     """The picture as a study reads it: through the dataset's JPEG, then cut and reduced."""
     stream = io.BytesIO()
     drawn = Image.fromarray(render(subject.eye, config.fundus_height, config.fundus_width))

@@ -13,7 +13,7 @@ import pandas as pd
 
 from fairdiff_lib.audit.contrasts import PRIMARY
 from fairdiff_lib.audit.seeds import single_seeds
-from fairdiff_lib.disk.places import is_simulated
+from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.show.style import look_of, name_of
 from fairdiff_lib.studies.verdict.findings import (
     CONTRADICTED,
@@ -91,7 +91,7 @@ def judge_disparity(evidence: Evidence, rule: Protocol) -> Finding:
     Supported where a contrast is clear and at least the smallest effect; contradicted where all
     of them are equivalent to nothing.
     """
-    if is_simulated(evidence.dataset):
+    if dataset_of(evidence.dataset).simulated:
         reason = "the disparity of simulated data is planted, not found"
         return Finding.fixed(NOT_TESTABLE, reason)
     own = evidence.contrasts
@@ -269,10 +269,10 @@ def _gain_effect(name: str, gain: Change, n: int, seeds: int, rule: Protocol) ->
 
 def judge_elsewhere(evidence: Evidence, quality: Finding, downstream: Finding) -> Finding:
     """C4: C2 and C3 on a dataset other than FairGenMed; both must hold, as in C3."""
-    if evidence.dataset == "fairgenmed":
-        return Finding.fixed(NOT_TESTABLE, "it is judged on HAM10000 and CheXpert")
-    if is_simulated(evidence.dataset):
-        return Finding.fixed(NOT_TESTABLE, "it needs the real HAM10000 or CheXpert")
+    if dataset_of(evidence.dataset).simulated:
+        return Finding.fixed(NOT_TESTABLE, "it needs real data other than FairGenMed")
+    if not dataset_of(evidence.dataset).elsewhere:
+        return Finding.fixed(NOT_TESTABLE, "it is judged on data other than FairGenMed")
     parts = [quality, downstream]
     reason = f"both endpoints together: p of C2 {quality.p:.2g}, of C3 {downstream.p:.2g}"
     untested = [name for name, part in zip(("C2", "C3"), parts, strict=True) if np.isnan(part.p)]

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fairdiff_lib.audit.contrasts import SPREAD
-from fairdiff_lib.settings.populations import ChestConfig, DermatoscopyConfig, Simulator
+from fairdiff_lib.settings.populations import Population
 from fairdiff_lib.show.style import look_of, name_of
 from fairdiff_lib.studies.verdict.protocol import Protocol
 
@@ -22,9 +22,9 @@ COLUMNS = (
 NOTHING = "nothing"
 
 
-def planted(config: Simulator) -> dict[tuple[str, str], str]:
+def planted(config: Population) -> dict[tuple[str, str], str]:
     """What the simulator was told to do to which level, in words."""
-    words = (_difficulty_words(config), "spread of appearance")
+    words = (config.difficulty, "spread of appearance")
     found = {
         key: " and ".join(
             f"{word} x {value:g}" for word, value in zip(words, values, strict=True) if value != 1
@@ -34,13 +34,7 @@ def planted(config: Simulator) -> dict[tuple[str, str], str]:
     return {key: text for key, text in found.items() if text}
 
 
-def _difficulty_words(config: Simulator) -> str:
-    if isinstance(config, DermatoscopyConfig):
-        return "camera noise and blur"
-    return "noise and blur of the film" if isinstance(config, ChestConfig) else "camera noise"
-
-
-def recovered_table(gaps: pd.DataFrame, config: Simulator, rule: Protocol) -> pd.DataFrame:
+def recovered_table(gaps: pd.DataFrame, config: Population, rule: Protocol) -> pd.DataFrame:
     """Every declared contrast of the baseline, planted against measured.
 
     Levels without a planted difference stand beside the others: what they show is false alarm.
@@ -51,7 +45,7 @@ def recovered_table(gaps: pd.DataFrame, config: Simulator, rule: Protocol) -> pd
     ----------
     gaps : DataFrame
         tab_contrasts.
-    config : Simulator
+    config : Population
         What was planted.
     rule : Protocol
 
@@ -105,7 +99,7 @@ def recovered_table(gaps: pd.DataFrame, config: Simulator, rule: Protocol) -> pd
 
 
 def _factors(
-    config: Simulator, level: tuple[str, str], reference: tuple[str, str]
+    config: Population, level: tuple[str, str], reference: tuple[str, str]
 ) -> tuple[float, float]:
     """Planted difficulty and heterogeneity of a level, relative to its reference."""
     plain = (1.0, 1.0)

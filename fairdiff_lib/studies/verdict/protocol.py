@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from fairdiff_lib.audit.estimate import group_units
-from fairdiff_lib.data.assets import attribute_levels, runs_of
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk.files import read_json, write_json
 from fairdiff_lib.disk.places import Places
@@ -136,7 +135,7 @@ def _features_digest(settings: Settings) -> str:
 
 def declared_contrasts(cohort: Cohort, secondary_below: int) -> tuple[Declared, ...]:
     """Every level of every attribute against the attribute's largest, by test subjects."""
-    levels = attribute_levels(cohort)
+    levels = cohort.attribute_levels
     groups = group_units(cohort.included().split("test").table, levels)
     sizes = dict(zip(groups.keys, groups.sizes().tolist(), strict=True))
     found = []
@@ -166,7 +165,7 @@ def write_protocol(settings: Settings, layout: Places, cohort: Cohort) -> Path:
     after the images were made says so as long as they are there.
     """
     path, rule = protocol_path(layout), protocol_of(settings, cohort)
-    before = not any(_has_test_images(layout, *run) for run in runs_of(settings))
+    before = not any(_has_test_images(layout, *run) for run in settings.runs)
     if path.is_file():
         found = read_json(path)
         if found.get("sha256") == rule.sha256 and (found["before_test_images"] or not before):

@@ -11,12 +11,9 @@ from typing import Any
 import numpy as np
 
 from fairdiff_lib.audit.gates import failed_words
-from fairdiff_lib.disk.places import is_simulated
+from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.settings.options import Settings
-from fairdiff_lib.show.style import dataset_name
 from fairdiff_lib.studies.verdict.findings import ABLATION, INCONCLUSIVE, NOT_TESTABLE, POWER
-
-UNITS = {"fairgenmed": "subjects", "ham10000": "lesions", "chexpert": "patients"}
 
 
 @dataclass(frozen=True)
@@ -52,12 +49,6 @@ def model_words(settings: Settings) -> str:
     return f"a small model trained from scratch at {own.image_size} px"
 
 
-def place_words(dataset: str) -> str:
-    """The dataset in a sentence."""
-    name = dataset_name(dataset.removesuffix("_simulated"))
-    return f"simulated {name}" if is_simulated(dataset) else name
-
-
 def quote(row: Mapping[str, Any], facts: Facts) -> str:
     """One sentence that stands by itself.
 
@@ -67,7 +58,7 @@ def quote(row: Mapping[str, Any], facts: Facts) -> str:
         Of T14: dataset, claim, study, statement, verdict, reason, p_holm and an ``Effect``'s.
     facts : Facts
     """
-    claim, place = f"{row['claim']} ({row['statement']})", place_words(row["dataset"])
+    claim, place = f"{row['claim']} ({row['statement']})", dataset_of(row["dataset"]).phrase
     if row["verdict"] == NOT_TESTABLE:
         return f"{claim} is not testable on {place}: {row['reason']}."
     caveats = "; ".join(_caveats(row, facts))
@@ -76,8 +67,8 @@ def quote(row: Mapping[str, Any], facts: Facts) -> str:
         return f"On {place}, {claim} is {row['verdict']}: {row['reason']}{because}."
     caveats = "; ".join([*_decides(row, facts), *_caveats(row, facts)])
     because = f"; {caveats}" if caveats else ""
-    units = UNITS.get(row["dataset"].removesuffix("_simulated"), "subjects")
-    simulated = "simulated " if is_simulated(row["dataset"]) else ""
+    entry = dataset_of(row["dataset"])
+    units, simulated = entry.unit, "simulated " if entry.simulated else ""
     return (
         f"On {place}, with {facts.model}, the {row['endpoint']} was {_numbers(row, facts)} "
         f"({row['n']:,} {simulated}test {units}, {_seeds(row)}{_p(row['p_holm'])}){_sizes(row)}: "
@@ -145,5 +136,5 @@ def _caveats(row: Mapping[str, Any], facts: Facts) -> Iterator[str]:
         yield f"comparing methods needs at least {facts.least_seeds} seeds"
     if not facts.before:
         yield "exploratory, as the protocol was written after test images existed"
-    if is_simulated(row["dataset"]):
+    if dataset_of(row["dataset"]).simulated:
         yield "simulated, so it tells of the audit and the mechanism, not of patients"

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.disk.files import write_json
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.methods import METHODS
-from fairdiff_lib.settings.options import Settings, load_settings
+from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.studies.ablation import arms
 
 SIMULATED = "fairgenmed_simulated"

@@ -13,8 +13,9 @@ import pytest
 from fairdiff_lib.audit.audit import Audit
 from fairdiff_lib.audit.contrasts import Design
 from fairdiff_lib.audit.estimate import Estimate
+from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import Settings, load_settings
+from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.show.figures.ablation import fig07, fig_methods
 from fairdiff_lib.studies.ablation import arms
 from fairdiff_lib.studies.ablation.compare import (

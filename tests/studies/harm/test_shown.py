@@ -10,14 +10,14 @@ import pytest
 
 from fairdiff_lib.audit.classifiers import Scored
 from fairdiff_lib.audit.estimate import Estimate, Groups, group_units
+from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.sim.simulators import ruler_for
 from fairdiff_lib.studies.harm import probe, shown
 
 SEX = {"sex": ("Female", "Male")}
 LEVELS = ("normal", "borderline", "abnormal")
 N = 240
-RULER = ruler_for("fairgenmed_simulated")
+RULER = dataset_of("fairgenmed_simulated").ruler
 assert RULER is not None
 
 

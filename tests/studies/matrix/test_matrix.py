@@ -17,13 +17,13 @@ from PIL import Image
 
 from fairdiff_lib.classify import runs as downstream_runs
 from fairdiff_lib.classify.fit import Classifier
-from fairdiff_lib.data import assets
 from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.disk.files import read_json, write_table
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.run.cli import main
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import Settings, load_settings
+from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.show import words_matrix as sentences_matrix
 from fairdiff_lib.show.figures import matrix as figures_matrix
 from fairdiff_lib.studies.matrix import arms as matrix_arms
@@ -31,6 +31,7 @@ from fairdiff_lib.studies.matrix import runs as matrix_runs
 from fairdiff_lib.studies.matrix import tables as matrix_study
 from fairdiff_lib.studies.matrix.arms import ARMS, MatrixRun, folder_of, share_rows
 from fairdiff_lib.studies.matrix.runs import Matrix
+from fairdiff_lib.study import load_cohort
 
 OVERRIDES = {"methods": "none", "classifiers": "efficientnet", "matrix.balance": "sex"}
 
@@ -74,7 +75,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
     """A smoke study whose method "generated" the real images, each a little darker."""
     settings = load_settings("smoke", overrides=OVERRIDES)
     layout = Places(settings, runs_root=str(tmp_path_factory.mktemp("runs")))
-    cohort = assets.load_cohort(settings, layout)
+    cohort = load_cohort(settings, layout)
     for split in ("train", "test"):
         part = cohort.included().split(split)
         dark = (part.load_images(32) * 0.9).astype(np.uint8)
@@ -146,7 +147,7 @@ def test_what_is_balanced_over_is_decided_by_the_training_split(study: Study) ->
     subjects = study.train.table
     ratios = {
         name: subjects[name].value_counts().max() / subjects[name].value_counts().min()
-        for name in assets.attribute_levels(study.cohort)
+        for name in study.cohort.attribute_levels
     }
     assert matrix_arms.balanced_over(free, study.train) == max(ratios, key=lambda x: ratios[x])
 
@@ -204,7 +205,7 @@ def test_finetuning_starts_from_the_weights_of_pretraining(study: Study) -> None
     loop = dataclasses.replace(study.settings.efficientnet.loop, learning_rate=1e-12)
     still = dataclasses.replace(study.settings.efficientnet, loop=loop)
     images, labels = study.train.load_images(32)[:32], study.train.condition_codes()[:32]
-    levels, judges = assets.condition_levels(study.cohort), matrix_of(study).judges
+    levels, judges = study.cohort.condition_levels, matrix_of(study).judges
 
     def fit(seed: int, initial: Classifier | None, name: str) -> Classifier:
         folder = Path(study.layout.records) / name
@@ -424,5 +425,5 @@ def test_balanced_images_are_asked_for_with_the_prompts_of_their_rows(study: Stu
     female = [" Female " in prompt for prompt in asked]
     assert sum(female) == len(asked) / 2
     sick = [": glaucoma," in prompt for prompt in asked]
-    column = list(assets.condition_levels(study.cohort)).index("glaucoma")
+    column = list(study.cohort.condition_levels).index("glaucoma")
     np.testing.assert_array_equal(labels[:, column], sick)

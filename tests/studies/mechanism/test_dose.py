@@ -12,12 +12,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fairdiff_lib.data.cohort import read_cohort
+from fairdiff_lib.datasets import dataset_of, load_settings
 from fairdiff_lib.disk.files import write_json
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.model.pipeline import build_pipeline, save_pipeline
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import load_settings
 from fairdiff_lib.sim.simulate import simulate_fairgenmed
 from fairdiff_lib.studies.mechanism import dose
 
@@ -99,7 +98,7 @@ def test_cells_are_kept_and_found_again(tmp_path: Path, monkeypatch: pytest.Monk
     settings = load_settings("smoke")
     layout = Places(settings, runs_root=str(tmp_path / "runs"))
     simulate_fairgenmed(settings.simulator, layout.data)
-    cohort = read_cohort(settings.dataset, layout.data)
+    cohort = dataset_of(settings.dataset).read(layout.data)
     train = cohort.included().split("train")
     pipeline = build_pipeline(settings.model, train.table["prompt"].tolist(), seed=0)
     save_pipeline(pipeline, layout.base / "pipeline")

@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.methods.controls import FixedSigma
 from fairdiff_lib.model.loss import training_scheduler
 from fairdiff_lib.model.pipeline import build_pipeline, conditioning
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import MitigationConfig, load_settings
+from fairdiff_lib.settings.options import MitigationConfig
 from fairdiff_lib.studies.mechanism import gradients as probes
 from fairdiff_lib.train.runs import DenoisingObjective
 

@@ -13,12 +13,12 @@ from scipy import stats
 
 from fairdiff_lib.audit.estimate import group_units
 from fairdiff_lib.audit.kid import Kernel, kid, standardised_kid
-from fairdiff_lib.data.cohort import spec_for
+from fairdiff_lib.datasets import dataset_of, load_settings
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.run.cli import main
 from fairdiff_lib.run.graph import STUDIES
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import ProofConfig, load_settings
+from fairdiff_lib.settings.options import ProofConfig
 from fairdiff_lib.show.figures import proof as proof_report
 from fairdiff_lib.sim.simulate import draw_subject
 from fairdiff_lib.studies.proof import audits as proof
@@ -293,7 +293,7 @@ def test_a_pool_is_made_once_and_grows(tmp_path: Path) -> None:
 
 def test_prompts_of_fresh_subjects_are_those_of_the_cohort() -> None:
     settings = load_settings("smoke")
-    spec = spec_for(settings.dataset)
+    spec = dataset_of(settings.dataset).spec()
     config = proof_trained.fresh(settings)
     assert config.seed != settings.simulator.seed
     for number in range(20):

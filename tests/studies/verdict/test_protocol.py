@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fairdiff_lib.data.cohort import Cohort, spec_for
+from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.datasets import dataset_of, load_settings
 from fairdiff_lib.disk.files import read_json, write_json
 from fairdiff_lib.disk.places import PROJECT_ROOT, Places
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import Settings, load_settings
+from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.studies.verdict.protocol import (
     Declared,
     Protocol,
@@ -28,7 +29,7 @@ DATASET = "ham10000"
 
 def small_cohort(older: int = 30) -> Cohort:
     """200 test lesions, ``older`` of them of older patients; nobody looks at an image."""
-    spec, n = spec_for(DATASET), 200
+    spec, n = dataset_of(DATASET).spec(), 200
     young, old = spec.levels("age")
     table = pd.DataFrame(
         {
@@ -60,7 +61,7 @@ def make_images(settings: Settings, layout: Places) -> None:
 def test_contrasts_are_declared_by_size_alone(tmp_path: Path) -> None:
     rule = protocol_of(place(tmp_path)[0], small_cohort(older=30))
     found = {c.attribute: c for c in rule.contrasts}
-    young, old = spec_for(DATASET).levels("age")
+    young, old = dataset_of(DATASET).spec().levels("age")
     assert (found["age"].level, found["age"].reference) == (old, young)
     assert (found["age"].n, found["age"].role) == (30, "secondary")
     assert (found["sex"].level, found["sex"].reference) == ("Male", "Female")  # the first of equals
@@ -135,7 +136,7 @@ def test_the_hash_follows_every_value_and_names_no_place(tmp_path: Path) -> None
 
 def any_cohort(dataset: str) -> Cohort:
     """Some test subjects of every level; who they are decides nothing but the contrasts."""
-    spec = spec_for(dataset)
+    spec = dataset_of(dataset).spec()
     columns = {own.name: own.levels for own in (*spec.attributes, *spec.conditions)}
     n = max(len(levels) for levels in columns.values())
     rows = [{name: levels[i % len(levels)] for name, levels in columns.items()} for i in range(n)]

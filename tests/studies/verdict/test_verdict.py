@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from fairdiff_lib.settings.populations import ChestConfig, SimulatorConfig
 from fairdiff_lib.show.words import about_quotes, verdict_matrix
+from fairdiff_lib.sim.simulate import FundusPopulation
+from fairdiff_lib.sim.simulate_chest import ChestPopulation
 from fairdiff_lib.studies.verdict.claims import Evidence
 from fairdiff_lib.studies.verdict.findings import (
     CONTRADICTED,
@@ -374,7 +375,7 @@ def race_gaps() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def recovered(config: SimulatorConfig) -> pd.DataFrame:
+def recovered(config: FundusPopulation) -> pd.DataFrame:
     declared = (
         Declared("race", "Black", "White", 30, 300, "secondary"),
         Declared("race", "Asian", "White", 90, 300, "primary"),
@@ -384,7 +385,7 @@ def recovered(config: SimulatorConfig) -> pd.DataFrame:
 
 
 def test_what_was_planted_stands_beside_what_was_measured() -> None:
-    found = recovered(SimulatorConfig(difficulty_black=3.0))
+    found = recovered(FundusPopulation(difficulty_black=3.0))
     assert list(found["level"]) == ["Black", "Black", "Asian"]  # of the mean, without other spaces
     first = found.iloc[0]
     assert (first["planted"], first["difficulty"]) == ("camera noise x 3", 3.0)
@@ -399,7 +400,7 @@ def test_what_was_planted_stands_beside_what_was_measured() -> None:
     assert "so it is seen: worse, as planted" in text
     assert "so it is seen: better, against what was planted" in text
     assert "Where nothing was planted" not in text  # Asian has no interval
-    other = recovered(SimulatorConfig(difficulty_black=1.0, difficulty_asian=2.0))
+    other = recovered(FundusPopulation(difficulty_black=1.0, difficulty_asian=2.0))
     assert "2 of 2 intervals exclude 0" in about_recovered(other)  # Black's: false alarms
 
 
@@ -407,23 +408,23 @@ def test_an_effect_that_is_missed_says_what_could_have_been_found() -> None:
     gaps = race_gaps().assign(low=-0.1, high=0.2, mde=0.2)
     declared = (Declared("race", "Black", "White", 30, 300, "secondary"),)
     rule = Protocol(dataset="fairgenmed_simulated", contrasts=declared)
-    found = recovered_table(gaps, SimulatorConfig(difficulty_black=3.0), rule)
+    found = recovered_table(gaps, FundusPopulation(difficulty_black=3.0), rule)
     assert not found["excludes_zero"].any() and found.iloc[0]["detectable"] is False
     assert "0.2 would have been found with 80% power, which is larger" in about_recovered(found)
 
 
 def test_a_planted_reference_counts_too() -> None:
-    config = ChestConfig(difficulty_female=2.0)
+    config = ChestPopulation(difficulty_female=2.0)
     rule = Protocol(contrasts=(Declared("sex", "Male", "Female", 90, 100, "primary"),))
     gaps = race_gaps().assign(attribute="sex", level="Male", reference="Female")
     assert recovered_table(gaps, config, rule)["difficulty"].unique().tolist() == [0.5]
 
 
 def test_what_was_planted_is_named_by_level() -> None:
-    assert planted(SimulatorConfig(difficulty_black=1.0)) == {}
-    both = SimulatorConfig(difficulty_black=3.0, heterogeneity_black=2.0, difficulty_hispanic=0.5)
+    assert planted(FundusPopulation(difficulty_black=1.0)) == {}
+    both = FundusPopulation(difficulty_black=3.0, heterogeneity_black=2.0, difficulty_hispanic=0.5)
     assert planted(both) == {
         ("race", "Black"): "camera noise x 3 and spread of appearance x 2",
         ("ethnicity", "Hispanic"): "camera noise x 0.5",
     }
-    assert planted(ChestConfig()) == {("race", "Black"): "noise and blur of the film x 3"}
+    assert planted(ChestPopulation()) == {("race", "Black"): "noise and blur of the film x 3"}

@@ -1,4 +1,4 @@
-"""What the notebooks share: the cohort found again, examples by group, gallery prompts."""
+"""A study's cohort: found again while nothing changed; examples by group, gallery prompts."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fairdiff_lib.data import assets
-from fairdiff_lib.data.cohort import Cohort, spec_for
+from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.datasets import Dataset, dataset_of, load_settings
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import Settings, SimulatorConfig, load_settings
+from fairdiff_lib.settings.options import Settings
+from fairdiff_lib.sim.planting import planted_table
+from fairdiff_lib.sim.simulate import FundusPopulation
+from fairdiff_lib.studies.pipeline import ruler_table
+from fairdiff_lib.study import load_cohort
 
 SIMULATED = "fairgenmed_simulated"
 
 
 def small_settings() -> Settings:
     """Sixty simulated subjects at 32 pixels."""
-    config = SimulatorConfig(60, 20, 40, fundus_height=32, fundus_width=42)
+    config = FundusPopulation(train=60, val=20, test=40, fundus_height=32, fundus_width=42)
     return dataclasses.replace(load_settings("smoke", SIMULATED), simulator=config)
 
 
@@ -28,7 +32,7 @@ def small_settings() -> Settings:
 def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Places, Cohort]:
     settings = small_settings()
     layout = Places(settings, runs_root=str(tmp_path_factory.mktemp("runs")))
-    return settings, layout, assets.load_cohort(settings, layout)
+    return settings, layout, load_cohort(settings, layout)
 
 
 def test_the_cohort_is_found_again_and_read_anew_after_a_change(
@@ -36,19 +40,19 @@ def test_the_cohort_is_found_again_and_read_anew_after_a_change(
 ) -> None:
     settings, layout, first = study
     calls: list[Path] = []
-    real = assets.read_cohort
+    real = Dataset.read
 
-    def counted(dataset: str, root: Path, coding: str, split_seed: int) -> Cohort:
+    def counted(entry: Dataset, root: Path, coding: str, split_seed: int) -> Cohort:
         calls.append(root)
-        return real(dataset, root, coding=coding, split_seed=split_seed)
+        return real(entry, root, coding=coding, split_seed=split_seed)
 
-    monkeypatch.setattr(assets, "read_cohort", counted)
-    again = assets.load_cohort(settings, layout)
+    monkeypatch.setattr(Dataset, "read", counted)
+    again = load_cohort(settings, layout)
     assert not calls
     assert again.data_hash == first.data_hash
     assert again.table.equals(first.table)
     os.utime(layout.data / "data_summary.csv", (1, 1))
-    assets.load_cohort(settings, layout)
+    load_cohort(settings, layout)
     assert len(calls) == 1
 
 
@@ -56,14 +60,14 @@ def test_missing_real_data_are_named(tmp_path: Path) -> None:
     settings = load_settings("smoke", "ham10000")
     layout = Places(settings, data_root=str(tmp_path / "none"), runs_root=str(tmp_path))
     with pytest.raises(InputError, match="none: folder not found; put ham10000 there"):
-        assets.load_cohort(settings, layout)
+        load_cohort(settings, layout)
 
 
 def test_examples_are_different_patients_of_the_level_they_stand_for(
     study: tuple[Settings, Places, Cohort],
 ) -> None:
     _, _, cohort = study
-    rows, names = assets.group_examples(cohort)
+    rows, names = cohort.group_examples()
     table = cohort.included().split("test").table
     assert names == [level for a in cohort.spec.attributes for level in a.levels]
     homes = [a.name for a in cohort.spec.attributes for _ in a.levels]
@@ -76,21 +80,21 @@ def test_gallery_changes_only_what_the_prompt_mentions(
     study: tuple[Settings, Places, Cohort],
 ) -> None:
     _, _, cohort = study
-    rows = assets.gallery_rows(cohort)
+    rows = cohort.gallery_rows()
     assert len(rows) == sum(len(c.levels) for c in cohort.spec.conditions)
-    profile = assets.usual_profile(cohort)
+    profile = cohort.usual_profile()
     prompts = [cohort.spec.prompt(profile | {name: level}) for name, level in rows]
     assert len(set(prompts)) == len(rows) - (len(cohort.spec.conditions) - 1)  # the usual one
-    ham = Cohort(spec_for("ham10000"), cohort.table, Path(), "")
-    assert assets.gallery_rows(ham) == [("malignant", "benign"), ("malignant", "malignant")]
+    ham = Cohort(dataset_of("ham10000").spec(), cohort.table, Path(), "")
+    assert ham.gallery_rows() == [("malignant", "benign"), ("malignant", "malignant")]
 
 
 def test_the_ruler_is_tried_on_simulated_data_only(
     study: tuple[Settings, Places, Cohort],
 ) -> None:
     settings, _, cohort = study
-    row = assets.ruler_table(cohort, settings).iloc[0]
+    row = ruler_table(cohort, settings).iloc[0]
     assert row["images"] == 40 and np.isfinite(row["value"])
-    real = dataclasses.replace(settings, dataset="fairgenmed")
-    assert np.isnan(assets.ruler_table(cohort, real)["value"].iloc[0])
-    assert assets.planted_table(real).empty and len(assets.planted_table(settings)) > 5
+    real = load_settings("smoke", "fairgenmed")
+    assert np.isnan(ruler_table(cohort, real)["value"].iloc[0])
+    assert planted_table(real.simulator).empty and len(planted_table(settings.simulator)) > 5

@@ -1,0 +1,352 @@
+"""Every data set of the study: one entry each, which holds all that belongs to it.
+
+A data set is added here and nowhere else: a :class:`~fairdiff_lib.data.cohort.CohortSpec`, a
+reader of the layout in which its authors hand it out, and, where its patients are simulated, the
+simulator with its sizes and its ruler. Everything else in the project reads :data:`DATASETS`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fairdiff_lib.data import chexpert, fairgenmed, ham10000
+from fairdiff_lib.data.cohort import Cohort, CohortSpec, Reader, Ruler, read_cohort
+from fairdiff_lib.settings.errors import InputError, refuse_unknown
+from fairdiff_lib.settings.notebooks import JOBS
+from fairdiff_lib.settings.options import (
+    PRESETS,
+    Settings,
+    check_settings,
+    replace_field,
+)
+from fairdiff_lib.settings.populations import Population
+from fairdiff_lib.sim import simulate, simulate_chest, simulate_skin
+from fairdiff_lib.sim.measure import measure_cup_disc_ratio
+from fairdiff_lib.sim.measure_chest import measure_effusion
+from fairdiff_lib.sim.measure_skin import measure_variegation
+from fairdiff_lib.sim.simulate import FundusPopulation
+from fairdiff_lib.sim.simulate_chest import ChestPopulation
+from fairdiff_lib.sim.simulate_skin import SkinPopulation
+
+DEFAULT = "fairgenmed_simulated"
+USUAL = "usual"  # of Dataset.populations: where a preset has none of its own
+SIMULATED_LIMIT = (
+    "Simulated images support statements about the audit and the mechanism, never about patients"
+)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """All that belongs to a data set.
+
+    Attributes
+    ----------
+    name : str
+        As notebooks and folders say it.
+    title : str
+        As readers see it.
+    specs : mapping
+        Coding (how labels are read) -> spec; the first is ``default``.
+    reader : callable
+        ``(root, coding, split_seed) -> Source``.
+    unit : str
+        Whom its tests count, in the plural.
+    limits : str
+        What nothing measured on it says: a sentence.
+    quality, downstream : mapping
+        Table id -> title: of its images' quality (notebook 05; two: by attribute, by condition),
+        and of classifiers (07; one, or one per prompted condition).
+    draws_splits : bool
+        The reader draws the splits, so that ``reading.split_seed`` has a meaning.
+    elsewhere : bool
+        It can say whether a finding holds elsewhere (C4): it is not the paper's first data set.
+    settings : mapping
+        Preset -> dotted setting -> value, where it needs another than all the others.
+    simulate : callable or None
+        ``(population, root)`` writes simulated patients in its layout; None of real data.
+    populations : mapping
+        Preset -> what is simulated; ``usual`` for the others.
+    ruler : Ruler or None
+        What can be measured on simulated pictures.
+    """
+
+    name: str
+    title: str
+    specs: Mapping[str, CohortSpec]
+    reader: Reader
+    quality: Mapping[str, str]
+    downstream: Mapping[str, str]
+    unit: str = "subjects"
+    limits: str = ""
+    draws_splits: bool = True
+    elsewhere: bool = True
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    simulate: Callable[[Any, Path], None] | None = None
+    populations: Mapping[str, Population] = field(default_factory=dict)
+    ruler: Ruler | None = None
+
+    @property
+    def simulated(self) -> bool:
+        """Whether its patients are drawn by a simulator."""
+        return self.simulate is not None
+
+    @property
+    def phrase(self) -> str:
+        """The data set within a sentence, as "simulated FairGenMed"."""
+        plain = self.title.removesuffix(_SIMULATED)
+        return plain if plain == self.title else f"simulated {plain}"
+
+    def spec(self, coding: str = "default") -> CohortSpec:
+        """Its attributes, conditions and prompt under a coding; an unknown one is refused."""
+        refuse_unknown("coding", coding, self.specs)
+        return self.specs[coding]
+
+    def population(self, preset: str) -> Population | None:
+        """What a preset simulates; None of real data."""
+        return self.populations.get(preset, self.populations.get(USUAL))
+
+    def draw(self, population: Population | None, root: Path) -> None:
+        """Write its simulated patients into a folder that is not there yet.
+
+        Raises
+        ------
+        InputError
+            A real data set, settings that can't be simulated, or a full disk.
+        """
+        if self.simulate is None:
+            known = ", ".join(name for name, entry in DATASETS.items() if entry.simulated)
+            raise InputError(f"dataset {self.name!r} is not simulated; expected one of {known}")
+        self.simulate(population, root)
+
+    def read(
+        self,
+        root: Path,
+        *,
+        coding: str = "default",
+        split_seed: int = 0,
+        check_images: bool = True,
+    ) -> Cohort:
+        """Its cohort from a folder in the original layout; see ``data.cohort.read_cohort``."""
+        own = self.spec(coding)
+        return read_cohort(
+            own, self.reader, root, coding=coding, split_seed=split_seed, check_images=check_images
+        )
+
+
+_SIMULATED = ", simulated"
+_BY_LEVEL = "quality by demographic and condition level"
+_DOWNSTREAM = "downstream: all conditions"
+
+
+def _simulated(real: Dataset, layout_limit: str = "", **own: Any) -> Dataset:
+    """The entry of simulated patients in the layout of a real data set."""
+    return dataclasses.replace(
+        real,
+        name=f"{real.name}_simulated",
+        title=f"{real.title}{_SIMULATED}",
+        limits=f"{SIMULATED_LIMIT}{layout_limit}.",
+        **own,
+    )
+
+
+_FAIRGENMED = Dataset(
+    name="fairgenmed",
+    title="FairGenMed",
+    specs={"default": fairgenmed.SPEC},
+    reader=fairgenmed.read_fairgenmed,
+    quality={"tab02": "quality by demographic level", "tab03": "quality by condition level"},
+    downstream={
+        "tab04": "downstream: glaucoma",
+        "tab05": "downstream: vision loss",
+        "tab06": "downstream: cup-disc ratio",
+        "tab07": "downstream: refraction",
+    },
+    limits="One kind of image, fundus photographs; race, sex and ethnicity as recorded.",
+    draws_splits=False,
+    elsewhere=False,
+)
+
+_HAM10000 = Dataset(
+    name="ham10000",
+    title="HAM10000",
+    specs={coding: ham10000.spec_ham10000(coding) for coding in ham10000.AGE_LEVELS},
+    reader=ham10000.read_ham10000,
+    quality={"tab08": _BY_LEVEL},
+    downstream={"tab09": _DOWNSTREAM},
+    unit="lesions",
+    limits=(
+        "HAM10000 has neither race nor skin tone: nothing follows for either; its groups are sex "
+        "and age."
+    ),
+)
+
+_CHEXPERT = Dataset(
+    name="chexpert",
+    title="CheXpert",
+    specs=dict.fromkeys(chexpert.UNCERTAIN, chexpert.spec_chexpert()),
+    reader=chexpert.read_chexpert,
+    quality={"tab10": _BY_LEVEL},
+    downstream={"tab11": _DOWNSTREAM},
+    unit="patients",
+    limits=(
+        "Labels of CheXpert's training images are read from reports by a program; its groups are "
+        "race and sex as recorded."
+    ),
+)
+
+_FAIRGENMED_SIMULATED = _simulated(
+    _FAIRGENMED,
+    simulate=simulate.simulate_fairgenmed,
+    populations={
+        "smoke": FundusPopulation(train=96, val=24, test=64, fundus_height=64, fundus_width=83),
+        "paper": FundusPopulation(
+            train=6000, val=1000, test=3000, fundus_height=512, fundus_width=664
+        ),
+        USUAL: FundusPopulation(),
+    },
+    ruler=Ruler(
+        name="cup-disc ratio",
+        column="cup_disc_ratio",
+        key="cup_disc",
+        mean="cup_disc_ratio",
+        condition="cdr_status",
+        low="normal",
+        high="abnormal",
+        cuts=simulate.cup_disc_cuts(),
+        nothing="no disc found",
+        measure=measure_cup_disc_ratio,
+    ),
+)
+
+# with the others' autoencoder a lesion's second colour, by which dx is known, is lost
+_COLOUR = {"model.latent_channels": 8, "model.vae_chroma_weight": 3.0}
+
+_HAM10000_SIMULATED = _simulated(
+    _HAM10000,
+    "; HAM10000's layout has neither race nor skin tone",
+    settings={
+        "quick": {**_COLOUR, "vae.steps": 3000},
+        "reference": {**_COLOUR, "vae.steps": 4000},
+    },
+    simulate=simulate_skin.simulate_dermatoscopy,
+    populations={
+        # fewer would leave the rarest diagnoses out of the validation tenth
+        "smoke": SkinPopulation(lesions=300, image_height=64, image_width=85),
+        "paper": SkinPopulation(lesions=7470, image_height=450, image_width=600),
+        USUAL: SkinPopulation(),
+    },
+    ruler=Ruler(
+        name="second colour's share of the lesion",
+        column="variegation",
+        key="second_colour",
+        mean="second_colour_share",
+        condition="malignant",
+        low="benign",
+        high="malignant",
+        cuts=(simulate_skin.variegation_cut(),),
+        nothing="no lesion found",
+        measure=measure_variegation,
+    ),
+)
+
+_CHEXPERT_SIMULATED = _simulated(
+    _CHEXPERT,
+    specs=dict.fromkeys(chexpert.UNCERTAIN, chexpert.spec_chexpert(chexpert.DRAWN)),
+    simulate=simulate_chest.simulate_chest,
+    populations={
+        "smoke": ChestPopulation(patients=184, image_height=64, image_width=64),
+        "paper": ChestPopulation(patients=10_000, image_height=512, image_width=512),
+        USUAL: ChestPopulation(),
+    },
+    ruler=Ruler(
+        name="height of the effusion",
+        column="effusion",
+        key="effusion",
+        mean="effusion_height",
+        condition="effusion",
+        low=chexpert.WITHOUT,
+        high=chexpert.WITH,
+        cuts=(simulate_chest.effusion_cut(),),
+        nothing="no lungs found",
+        measure=measure_effusion,
+    ),
+)
+
+DATASETS: dict[str, Dataset] = {
+    entry.name: entry
+    for entry in (
+        _FAIRGENMED_SIMULATED,
+        _FAIRGENMED,
+        _HAM10000,
+        _HAM10000_SIMULATED,
+        _CHEXPERT,
+        _CHEXPERT_SIMULATED,
+    )
+}
+
+
+def dataset_of(name: str) -> Dataset:
+    """The entry of a data set; an unknown name is refused with the list of known ones."""
+    refuse_unknown("dataset", name, DATASETS)
+    return DATASETS[name]
+
+
+def contents() -> dict[str, tuple[str, str]]:
+    """Id of every table, figure and card: its title, and the notebook that makes it."""
+    found: dict[str, tuple[str, str]] = {}
+    for job in JOBS.values():
+        parts = [getattr(entry, job.of_dataset) for entry in DATASETS.values() if job.of_dataset]
+        for own in (*parts, job.titles):
+            found |= {name: (title, job.notebook) for name, title in own.items()}
+    return found
+
+
+def load_settings(
+    preset: str = "quick",
+    dataset: str = DEFAULT,
+    overrides: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Settings of a preset for a data set, with single fields replaced.
+
+    Parameters
+    ----------
+    preset : str
+        ``smoke``, ``quick``, ``reference`` or ``paper``.
+    dataset : str
+        One of :data:`DATASETS`.
+    overrides : mapping, optional
+        Dotted field name to value or text, as ``{"training.steps": "20"}``.
+
+    Raises
+    ------
+    InputError
+        A preset, data set or field that does not exist, or a value that it can't have.
+    """
+    refuse_unknown("preset", preset, PRESETS)
+    entry = dataset_of(dataset)
+    settings = dataclasses.replace(PRESETS[preset](dataset), simulator=entry.population(preset))
+    for name, value in {**entry.settings.get(preset, {}), **(overrides or {})}.items():
+        if name.startswith("simulator.") and not entry.simulated:
+            raise InputError(f"setting {name}: {dataset} is not simulated; expected none")
+        settings = replace_field(settings, name, value)
+    check_settings(settings)
+    _check_reading(entry, settings)
+    return settings
+
+
+def _check_reading(entry: Dataset, settings: Settings) -> None:
+    """Refuse a coding or a split that the data set does not have."""
+    own = settings.reading
+    if own.coding not in entry.specs:
+        raise InputError(
+            f"reading.coding={own.coding}: {entry.name} has no such coding; "
+            f"expected {', '.join(entry.specs)}"
+        )
+    if own.split_seed and not entry.draws_splits:
+        raise InputError(
+            f"reading.split_seed={own.split_seed}: {entry.name} comes with its splits; expected 0"
+        )
