@@ -265,8 +265,8 @@ def gallery_images(study: Study, method: str, seed: int) -> np.ndarray:
     if path.is_file():
         found: np.ndarray = np.load(path, allow_pickle=False)
         return found
-    profile, spec = usual_profile(study.cohort), study.cohort.spec
-    prompts = [spec.prompt(profile | {name: level}) for name, level in gallery_rows(study.cohort)]
+    profile, spec = study.cohort.usual_profile(), study.cohort.spec
+    prompts = [spec.prompt(profile | {name: level}) for name, level in study.cohort.gallery_rows()]
     seeds = [seed_for(study.settings.generation.seed, f"gallery-{j}") for j in range(SAMPLES)]
     pipeline = load_run(study, method, seed)
     rows = [sample_as_set(study, pipeline, [prompt] * SAMPLES, seeds) for prompt in prompts]
