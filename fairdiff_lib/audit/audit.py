@@ -1,6 +1,6 @@
 """The audit: one object for any metric, from a metric's estimates by group.
 
-An estimator turns :class:`inference.Groups` into one :class:`inference.Estimate` per group;
+An estimator turns :class:`estimate.Groups` into one :class:`estimate.Estimate` per group;
 intervals, contrasts against the largest level, tests and equity summaries follow from those
 alone, whatever the metric is.
 """
@@ -60,13 +60,7 @@ def mean_metric(values: Floats, bounded: bool = False) -> Estimator:
 
 
 def auc_metric(truth: Ints, scores: Floats) -> Estimator:
-    """AUC of class indices [N] and scores [N, K]; macro one-against-rest for K > 2.
-
-    Raises
-    ------
-    InputError
-        Scores of another shape, or one that is not finite.
-    """
+    """AUC of class indices [N] and scores [N, K] (finite, or InputError); macro for K > 2."""
     scores = as_features(scores, "scores", len(truth))
     return lambda groups: [
         macro_auc(truth, scores, groups.unit, member) for member in groups.members.T
@@ -84,15 +78,8 @@ def rows_metric(function: Callable[[Ints], float]) -> Estimator:
 class Audit:
     """What is known about one metric, overall and by group.
 
-    Attributes
-    ----------
-    metric : str
-    estimates : dict of (attribute, level) to Estimate
-        A group that cannot be estimated stays, as NaN with n and the reason.
-    design : Design
-        Attributes and levels that are compared, direction, confidence, role, smallest effect.
-    features : str
-        Name of the feature space, where the metric rests on one.
+    ``estimates`` holds every group of (attribute, level), also what can't be estimated, as NaN with
+    n and the reason; ``features`` names the feature space, where the metric rests on one.
     """
 
     metric: str
@@ -193,17 +180,14 @@ def audit(
     estimator : callable
         Groups to one estimate per group, as :func:`kid_metric` makes.
     groups : Groups
-        From :func:`inference.group_units`, with at least the attributes' levels.
-    metric, features
-        As in :class:`Audit`.
+        From :func:`estimate.group_units`, with at least the attributes' levels.
     attributes, better, confidence, secondary_below, role, smallest_effect, seed
         As in :class:`contrasts.Design`.
 
     Raises
     ------
     InputError
-        No attribute, one with fewer than two levels or with fewer than two that have a unit,
-        or with a level that ``groups`` lacks.
+        No attribute, or one with fewer than two levels that have a unit, or that ``groups`` lacks.
     """
     refuse_unknown("direction", better, ("high", "low"))
     if not attributes:
@@ -243,17 +227,9 @@ Labelled = Sequence[tuple[Mapping[str, Any], Audit]]
 
 
 def means_over_seeds(audits: Labelled) -> list[tuple[dict[str, Any], Audit]]:
-    """One audit per group of labels that differ in ``seed`` only: :func:`mean_audit` of them.
+    """:func:`mean_audit` of each set of audits whose labels differ in ``seed`` only.
 
-    Parameters
-    ----------
-    audits : sequence of (labels, Audit)
-        Labels with a ``seed``; audits of one metric and feature space belong together.
-
-    Returns
-    -------
-    list of (labels, Audit)
-        ``seeds``, as "0,1,2", in the place of ``seed``.
+    ``seeds``, as "0,1,2", takes the place of ``seed`` in the labels.
     """
     groups: dict[tuple[Any, ...], list[tuple[Any, Audit]]] = {}
     for labels, one in audits:
@@ -269,19 +245,11 @@ def means_over_seeds(audits: Labelled) -> list[tuple[dict[str, Any], Audit]]:
 
 
 def contrast_table(audits: Labelled) -> pd.DataFrame:
-    """Contrasts of several audits below each other, each followed by its omnibus tests.
+    """Contrasts of several labelled audits below each other, each followed by its omnibus tests.
 
-    Parameters
-    ----------
-    audits : sequence of (labels, Audit)
-        Labels as {"dataset": ..., "method": ..., "seed": ...}: the first columns.
-
-    Returns
-    -------
-    DataFrame
-        The labels, then ``contrasts.CONTRAST_COLUMNS``: value is level minus reference. The
-        adjusted p of what is not primary controls the false discovery rate over all such rows
-        of the same labels.
+    The labels, as {"dataset": ..., "method": ..., "seed": ...}, are the first columns; then
+    ``contrasts.CONTRAST_COLUMNS``, value being level minus reference. The adjusted p of what is not
+    primary controls the false discovery rate over all such rows of the same labels.
     """
     frames = [
         labelled(pd.concat([one.contrasts, one.omnibus], ignore_index=True), labels)
@@ -318,15 +286,13 @@ def kid_audit(
 
     Parameters
     ----------
-    kernel : Kernel
     real, generated : [N, D]
         Features of the test images and of the images generated for their prompts.
     table : DataFrame [N]
         A row per image: ``unit`` and a column of level names per attribute.
-    attributes : mapping
     smallest_share : float
-        Smallest difference of interest, x the overall KID; of a study's own baseline,
-        where there is one, by :meth:`Audit.with_smallest_effect`.
+        Smallest difference of interest, x the overall KID; another one by
+        :meth:`Audit.with_smallest_effect`.
     """
     found = audit(
         kid_metric(kernel, real, generated),
@@ -351,18 +317,9 @@ def differences(first: Audit, second: Audit) -> dict[Key, Estimate]:
 def worst_rows(one: Audit, by_chance: bool = True) -> pd.DataFrame:
     """Gap between the levels of every attribute, what chance alone gives, and the worst level.
 
-    Parameters
-    ----------
-    one : Audit
-    by_chance : bool
-        Whether the metric is a mean over subjects, so that its gap without any disparity is
-        known: see :func:`chance_gap`.
-
-    Returns
-    -------
-    DataFrame
-        ``equity.GROUP_COLUMNS``; metrics ``<metric>_gap`` and ``<metric>_gap_by_chance`` (level
-        "all"), and ``<metric>_worst`` at its level, with an interval as :func:`worst_interval`.
+    Metrics ``<metric>_gap`` and ``<metric>_gap_by_chance`` (level "all"), and ``<metric>_worst`` at
+    its level with :func:`contrasts.worst_interval`. ``by_chance`` holds for means over subjects,
+    whose gap without any disparity is known.
     """
     summary = equity_rows(one.by_group, one.attributes, {one.metric: one.design.better})
     rows: list[Row] = []

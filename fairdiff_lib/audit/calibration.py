@@ -1,6 +1,6 @@
 """Are probabilities to be believed, and who is missed? Calibration and underdiagnosis by group.
 
-Every metric is an estimator for ``fairness.audit``. Two classes: the probability of the second
+Every metric is an estimator for ``audit.audit``. Two classes: the probability of the second
 against the truth. More: the largest probability against being right (top-label), but for the
 Brier score, which sums over classes.
 """
@@ -26,14 +26,7 @@ LEAST_SPREAD = 1e-6  # of the logits, a standard deviation: a slope on less is r
 
 
 def brier_metric(truth: Ints, scores: Floats) -> Estimator:
-    """Mean squared error of the probabilities (Brier 1950): of the second class, or summed.
-
-    Parameters
-    ----------
-    truth : int64 [N]
-        Class index.
-    scores : float64 [N, K]
-    """
+    """Squared error of probabilities [N, K] (Brier 1950): of two classes' second, or summed."""
     error = (scores - np.eye(scores.shape[1])[truth]) ** 2
     return mean_metric(error[:, 1] if scores.shape[1] == 2 else error.sum(axis=1))
 
@@ -46,16 +39,9 @@ def ece_metric(
 ) -> Estimator:
     """Debiased expected calibration error, on the scale of a probability, with BCa intervals.
 
-    The root of the squared error in :func:`squared_calibration_error`, whose estimate is 0
-    where chance alone gives as much; such a group then has no contrast. Bins have equal mass
-    over all rows and are the same for every group, so that groups are measured alike.
-
-    Parameters
-    ----------
-    truth : int64 [N]
-        Class index.
-    scores : float64 [N, K]
-    bins, replicates, seed : int
+    The root of :func:`squared_calibration_error`, 0 where chance alone gives as much; such a group
+    then has no contrast. Bins have equal mass over all rows and are the same for every group, so
+    that groups are measured alike.
     """
     sure, right = believed(truth, scores)
     edges = np.unique(np.quantile(sure, np.linspace(0, 1, bins + 1)[1:-1]))
@@ -83,22 +69,18 @@ def squared_calibration_error(
 ) -> Floats:
     """Mean over bins of the squared mean excess, from pairs of different subjects in a bin.
 
-    Leaving out each subject's pair with itself takes away what chance adds to the plug-in
-    value; with one image each and one probability per bin this is the debiased reliability of
-    Broecker (2012) and Ferro & Fricker (2012), sum_b n_b / n [(p_b - y_b)^2 - y_b (1 - y_b) /
-    (n_b - 1)], and the estimator of Kumar et al. (2019). It may be negative. Bins with one
-    subject have no pair and are left out.
+    Leaving out each subject's pair with itself takes away what chance adds to the plug-in value;
+    with one image each and one probability per bin this is the debiased reliability of Broecker
+    (2012) and Ferro & Fricker (2012), sum_b n_b / n [(p_b - y_b)^2 - y_b (1 - y_b) / (n_b - 1)],
+    and the estimator of Kumar et al. (2019). It may be negative. Bins with one subject have no pair
+    and are left out.
 
     Parameters
     ----------
-    excess : float64 [N]
-        Probability minus outcome.
-    place : int64 [N]
-        Bin of each row.
-    unit : int64 [N]
-    rows : int64 [n]
-    weights : float64 [R, n]
-        Multiplicity of each row; the same for the rows of a unit.
+    excess, place : [N]
+        Probability minus outcome, and bin, of each row.
+    rows, weights : int64 [n], float64 [R, n]
+        Rows taken, and how often each counts: the same for the rows of a unit.
 
     Returns
     -------
@@ -156,8 +138,7 @@ def _root_limits(square: Estimate, confidence: float) -> tuple[float, float]:
 def calibration_slope_metric(truth: Ints, scores: Floats) -> Estimator:
     """Slope of the truth on the logit of the score: below 1 where scores are too extreme.
 
-    Logistic regression of the second of two classes (Cox 1958); its variance is the sandwich
-    over subjects.
+    Logistic regression of the second of two classes (Cox 1958), sandwich variance over subjects.
     """
     return _calibration(truth, scores, slope=True)
 
@@ -165,8 +146,7 @@ def calibration_slope_metric(truth: Ints, scores: Floats) -> Estimator:
 def calibration_intercept_metric(truth: Ints, scores: Floats) -> Estimator:
     """Calibration in the large: intercept at slope 1, above 0 where scores are too low.
 
-    As :func:`calibration_slope_metric` with the logit of the score as offset (Van Calster
-    et al. 2019).
+    With the logit of the score as offset (Van Calster et al. 2019).
     """
     return _calibration(truth, scores, slope=False)
 
@@ -230,13 +210,7 @@ def _slope(y: Bools, z: Floats) -> tuple[float, Floats] | None:
 
 
 def fnr_metric(truth: Ints, predicted: Ints) -> Estimator:
-    """False-negative rate: share of the second class that was called the first.
-
-    Parameters
-    ----------
-    truth, predicted : int64 [N]
-        Class index of two; ``predicted`` at a threshold from validation.
-    """
+    """False-negative rate: share of the second of two classes [N] that was called the first."""
     missed = np.where(truth == 1, predicted != 1, np.nan)
 
     def one(unit: Ints, member: Bools) -> Estimate:

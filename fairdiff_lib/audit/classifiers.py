@@ -1,4 +1,4 @@
-"""One condition's predictions as arrays, and the audit of every metric that they allow.
+"""Downstream fairness: what classifiers do on real images, by group, and its audit.
 
 Input are tidy predictions (a row per image, condition and level), joined with the attributes
 of their images.
@@ -68,14 +68,7 @@ Row = dict[str, Any]
 
 
 def predicted_class(scores: Floats, threshold: float = 0.5) -> Ints:
-    """Class of each row: the likeliest; for two classes the second at or above ``threshold``.
-
-    Parameters
-    ----------
-    scores : float64 [N, K]
-    threshold : float
-        On the second column; two classes only.
-    """
+    """Likeliest class of each row of scores [N, K]; of two, the second from ``threshold`` on."""
     if scores.shape[1] == 2:
         return (scores[:, 1] >= threshold).astype(np.int64)
     return np.asarray(scores.argmax(axis=1), dtype=np.int64)
@@ -83,15 +76,7 @@ def predicted_class(scores: Floats, threshold: float = 0.5) -> Ints:
 
 @dataclass(frozen=True)
 class Scored:
-    """One condition's predictions, rows with a known truth only.
-
-    Attributes
-    ----------
-    truth, predicted : int64 [N]
-        Class index.
-    scores : float64 [N, K]
-    groups : Groups
-    """
+    """One condition's predictions where the truth is known: class indices [N], scores [N, K]."""
 
     truth: Ints
     predicted: Ints
@@ -116,19 +101,17 @@ def scored(
     Parameters
     ----------
     predictions : DataFrame
-        image, subject, condition, truth, level, probability; truth and level are names.
+        ``PREDICTION_COLUMNS``; truth and level are names.
     table : DataFrame
         image and a column of level names per attribute.
-    condition : str
-    attributes : mapping
     threshold : float
         On the probability of the second level, for two levels.
 
     Raises
     ------
     InputError
-        A missing column, an image without attributes, a level without a probability, a
-        probability outside [0, 1], or the same probabilities for every image.
+        A missing column, an image without attributes, a level without a probability in [0, 1], or
+        the same probabilities for every image.
     """
     missing = [name for name in PREDICTION_COLUMNS if name not in predictions]
     missing += ["image"] * ("image" not in table)
@@ -177,12 +160,8 @@ def classification_metrics(
 ) -> dict[str, Estimator]:
     """Estimator of every metric by name; with two classes also rates and calibration.
 
-    Parameters
-    ----------
-    data : Scored
-    bootstrap, seed : int
-        Replicates (of subjects) behind the intervals of ece, and of auc for several classes;
-        0 gives auc the t-interval of its influence values.
+    ``bootstrap`` replicates (of subjects) lie behind the intervals of ece, and of auc for several
+    classes; 0 gives auc the t-interval of its influence values.
     """
     truth, scores, called = data.truth, data.scores, (data.predicted == 1).astype(np.float64)
     correct = (truth == data.predicted).astype(np.float64)
@@ -232,21 +211,10 @@ def classification_audits(
     bootstrap: int = 400,
     seed: int = 0,
 ) -> dict[str, Audit]:
-    """Audit of every metric of one condition, by name.
+    """Audit of every metric of one condition, by name; exploratory unless ``roles`` says else.
 
     AUC is DeLong's; selection and false-positive rates make DPD and EOD testable as signed
-    contrasts.
-
-    Parameters
-    ----------
-    data : Scored
-    attributes, confidence, secondary_below
-        As for ``fairness.audit``.
-    names : sequence of str
-        Metrics that are wanted, of those that the condition has; all without a name.
-    roles : mapping, optional
-        Metric to the role of its contrasts; exploratory where it isn't named.
-    bootstrap, seed : int
+    contrasts. ``names`` restricts the metrics.
     """
     metrics = classification_metrics(data, bootstrap, seed)
     return {
@@ -318,42 +286,28 @@ def classification_table(
     Parameters
     ----------
     predictions : DataFrame
-        image, subject, condition, truth, level, probability; truth and level are names, the
-        order of levels is that of their first rows. A truth of "unknown" is left out.
+        ``PREDICTION_COLUMNS``; the order of levels is that of their first rows. A truth of
+        "unknown" is left out.
     table : DataFrame
         image and a column of level names per attribute.
-    attributes : mapping
-        Attribute to level names.
     labels : mapping
-        First columns, as {"dataset": ..., "source": ..., "method": ..., "seed": ...,
-        "classifier": ...}.
+        First columns, as {"dataset": ..., "source": ..., "seed": ..., "classifier": ...}.
     thresholds : mapping, optional
-        Condition to the threshold for its second level, for conditions of two levels;
-        0.5 where absent or NaN.
+        Condition to the threshold for its second level of two; 0.5 where absent or NaN.
     watched : DataFrame, optional
-        ``classify.Classifier.watched`` of the test images, for what choosing the step by
-        them would have claimed (fault E4).
+        Looks at the test images while fitting, for what choosing the step by them would have
+        claimed (fault E4).
     mismatched : DataFrame, optional
         Predictions of the same images, prepared otherwise than the training images (fault E6).
     metrics : sequence of str
-        Of those that are audited by group, which; with accuracy and auc, which the summaries by
-        attribute rest on. All without a name.
-    confidence : float
-    bootstrap : int
-        Replicates (of subjects) behind the intervals of ece, and of auc for several levels.
-    seed : int
+        Of those that are audited by group, which (with accuracy and auc); all without a name.
 
     Returns
     -------
     DataFrame
-        The labels, then condition, attribute, level, metric, n (subjects), value, low, high,
-        note. Metrics: accuracy, auc, brier, ece; with two levels calibration_slope,
-        calibration_intercept, fnr, selection_rate, true_positive_rate, false_positive_rate;
-        per attribute (level "all") es_accuracy, es_auc, dpd, eod, dpd_as_released,
-        eod_as_released, psd_mean and psd_max (of the AUC), fnr_gap, fnr_gap_by_chance, and
-        fnr_worst at its level; with ``watched`` the two of
-        ``released.best_test_epoch_as_released``; with ``mismatched`` auc_mismatched_as_released
-        of every level, and auc_lost_by_mismatch_as_released overall.
+        The labels, then ``COLUMNS``, n being subjects. By level: :func:`classification_metrics`;
+        per attribute (level "all") es_accuracy, es_auc, dpd, eod, both as released, psd_mean and
+        psd_max (of the AUC), fnr_gap, fnr_gap_by_chance, and fnr_worst at its level.
     """
     frames = []
     for condition in dict.fromkeys(predictions["condition"]):
@@ -390,14 +344,7 @@ def contrasted_audits(
 ) -> list[tuple[Mapping[str, Any], Audit]]:
     """Audits of ``CONTRASTED`` metrics of every condition, each with its labels.
 
-    Parameters
-    ----------
-    predictions, table, attributes, labels, thresholds, confidence
-        As for :func:`classification_table`.
-    primary : (condition, metric), optional
-        The endpoint that was declared beforehand, if one was; everything else is exploratory.
-    secondary_below : int
-        Levels with fewer subjects are not primary.
+    ``primary`` is the (condition, metric) that was declared beforehand; all else is exploratory.
     """
     audits: list[tuple[Mapping[str, Any], Audit]] = []
     for condition in dict.fromkeys(predictions["condition"]):
@@ -414,17 +361,8 @@ def contrasted_audits(
 def classification_contrasts(audits: Labelled) -> pd.DataFrame:
     """Signed contrasts between levels of one classifier, with p and adjusted p.
 
-    Parameters
-    ----------
-    audits : sequence of (labels, Audit)
-        Of one classifier and all its conditions, as :func:`contrasted_audits` makes.
-
-    Returns
-    -------
-    DataFrame
-        The labels, then the columns of ``fairness.contrast_table``. The adjusted p of the primary
-        endpoint is that of max-|t|; of all that is exploratory, over all conditions, attributes
-        and metrics, it controls the false discovery rate.
+    As :func:`audit.contrast_table`; the false discovery rate of all that is exploratory is
+    controlled over all conditions, attributes and metrics.
     """
     return control_discoveries(contrast_table(audits))
 
@@ -440,21 +378,8 @@ def encoder_fairness(
 ) -> pd.DataFrame:
     """How well the audit's own encoder reads real test images, by group.
 
-    An encoder that sees less in one group's images sees less of what is wrong with them too:
-    this stands beside every table of feature distances.
-
-    Parameters
-    ----------
-    predictions : DataFrame
-        ``predictions.predictions_table`` of the encoder on the real test images.
-    table, attributes, labels, confidence, bootstrap
-        As for :func:`classification_table`.
-
-    Returns
-    -------
-    DataFrame
-        The labels, then condition, attribute, level, metric (encoder_accuracy, encoder_auc),
-        n, value, low, high, note.
+    An encoder that sees less in one group's images sees less of what is wrong with them too: this
+    stands beside every table of feature distances. Metrics encoder_accuracy and encoder_auc.
     """
     frames = []
     for condition in dict.fromkeys(predictions["condition"]):

@@ -55,8 +55,6 @@ class Design:
 
     Attributes
     ----------
-    attributes : mapping
-        Attribute to level names.
     better : str
         ``"high"`` or ``"low"``.
     confidence : float
@@ -204,13 +202,8 @@ def omnibus_rows(found: Found, design: Design, metric: str, features: str = "") 
 def disparity(found: Found, design: Design, name: str) -> tuple[float, int, str]:
     """Mean over all pairs of levels of T^2 - V(T), T their difference: unbiased for its square.
 
-    E[T^2] = true difference^2 + V(T), so a noisy estimate isn't taken for a disparity; the
-    value may fall below 0. For separate groups V(T) = V_g + V_g'. Levels below
-    ``secondary_below`` stay out.
-
-    Returns
-    -------
-    value, n (units of the levels taken), note
+    E[T^2] = true difference^2 + V(T), so a noisy estimate isn't taken for a disparity; the value
+    may fall below 0. Levels below ``secondary_below`` stay out. Returns value, n, note.
     """
     usable, gaps = _large_pairs(found, name, design)
     known = [gap for gap in gaps if gap.standard_error > 0]
@@ -223,15 +216,8 @@ def disparity(found: Found, design: Design, name: str) -> tuple[float, int, str]
 def dpd(predicted: Ints, codes: Ints, classes: int) -> float:
     """Demographic parity difference: largest gap between groups in the rate of a prediction.
 
-    Two classes: of the second. More: averaged over the classes, one against the rest.
-
-    Parameters
-    ----------
-    predicted : int64 [N]
-        Class index.
-    codes : int64 [N]
-        Group of each row.
-    classes : int
+    Of class indices [N] and group codes [N]. Two classes: of the second; more: averaged, one
+    against the rest.
     """
     return float(np.mean([_gap(predicted == k, codes) for k in one_against_rest(classes)]))
 
@@ -266,18 +252,10 @@ def _gap(event: Bools, codes: Ints) -> float:
 
 
 def equity_scaled(overall: Floats, by_group: Floats, better: str) -> Floats:
-    """Value after a penalty for the summed distances of the groups from it.
+    """Value [...] after a penalty for the summed distances of the groups [..., G] from it.
 
-    Higher is better: M / (1 + sum_g |M_g - M|). Lower is better:
-    M (1 + sum_g |M_g - M| / M) = M + sum_g |M_g - M|, defined for M <= 0 as well.
-
-    Parameters
-    ----------
-    overall : float64 [...]
-    by_group : float64 [..., G]
-        NaN groups are left out.
-    better : str
-        ``"high"`` or ``"low"``.
+    ``better="high"``: M / (1 + sum_g |M_g - M|). ``"low"``: M (1 + sum_g |M_g - M| / M) = M + sum_g
+    |M_g - M|, defined for M <= 0 as well. NaN groups are left out.
     """
     refuse_unknown("direction", better, ("high", "low"))
     away = np.nansum(np.abs(by_group - overall[..., None]), axis=-1)
@@ -302,18 +280,10 @@ def equity_rows(
 ) -> pd.DataFrame:
     """Equity summaries of every metric of a tidy table, in the columns of that table.
 
-    For metric M and attribute A: ``es_M`` (equity-scaled), ``M_gap`` (largest minus
-    smallest), ``M_ratio`` (worst over best), ``M_psd_mean``, ``M_psd_max`` with level
-    ``all``, and ``M_worst`` with the worst level's name and value. Levels that cannot be
-    estimated are left out and named in the note. No intervals: see the contrasts.
-
-    Parameters
-    ----------
-    table : DataFrame
-        attribute, level, metric, n, value, note and any labels (dataset, method, seed ...).
-    attributes : mapping
-    directions : mapping
-        Metric to ``"high"`` or ``"low"``; others have no summary.
+    For metric M and attribute A: ``es_M`` (equity-scaled), ``M_gap`` (largest minus smallest),
+    ``M_ratio`` (worst over best), ``M_psd_mean``, ``M_psd_max`` with level ``all``, and ``M_worst``
+    at the worst level. Levels that can't be estimated are left out and named in the note. No
+    intervals: see the contrasts. Metrics without a direction have no summary.
     """
     own = ("attribute", "level", "metric", "n", "value", "low", "high", "note")
     labels = [column for column in table.columns if column not in own]
@@ -371,17 +341,9 @@ def chance_gap(
 ) -> float:
     """Largest minus smallest mean that levels of these sizes stay below without any disparity.
 
-    What a gap is to be read against, as it is positive even where all levels are equal: the
-    spread of a subject is that of the overall mean, the levels differ in n alone.
-
-    Parameters
-    ----------
-    overall : Estimate
-        A mean over subjects.
-    levels : sequence of Estimate
-        The same mean of separate levels.
-    confidence : float
-        Share of cohorts.
+    What a gap is to be read against, as it is positive even where all levels are equal: the spread
+    of a subject is that of the overall mean, the levels differ in n alone. ``confidence`` is the
+    share of cohorts.
     """
     spread = overall.standard_error * np.sqrt([overall.n / level.n for level in levels])
     drawn = np.random.default_rng(seed).standard_normal((draws, len(levels))) * spread
@@ -393,17 +355,9 @@ def worst_interval(
 ) -> tuple[float, float]:
     """Interval of a level that was chosen by looking at all of them.
 
-    Each level's interval at 1 - (1 - confidence) / G (Bonferroni): together they cover all G
-    levels with at least ``confidence``, so the one that is picked is covered whatever the rule
-    of picking (Benjamini, Hechtlinger and Stark 2019, "Confidence intervals for selected
-    parameters"). The value itself stays too bad on average: the worst of several is partly
-    bad luck.
-
-    Parameters
-    ----------
-    chosen : Estimate
-    levels : sequence of Estimate
-        All that could have been chosen.
-    confidence : float
+    Each level's interval at 1 - (1 - confidence) / G (Bonferroni): together they cover all G levels
+    with at least ``confidence``, so the one that is picked is covered whatever the rule of picking
+    (Benjamini, Hechtlinger and Stark 2019). The value itself stays too bad on average: the worst of
+    several is partly bad luck.
     """
     return chosen.interval(1 - (1 - confidence) / max(len(levels), 1))

@@ -66,8 +66,6 @@ def group_units(table: pd.DataFrame, levels: Levels, unit: str = "subject") -> G
         A column ``unit`` and a column per key of ``levels`` that holds level names.
     levels : mapping
         Attribute or condition to its level names; a level without a row stays, with n = 0.
-    unit : str
-        Column that names the independent unit.
 
     Raises
     ------
@@ -288,16 +286,11 @@ def mean_estimate(estimates: Sequence[Estimate]) -> Estimate:
 
 
 def max_t(contrasts: Sequence[Estimate], seed: int = 0, draws: int = 200_000) -> Floats:
-    """Family-wise p-values of several contrasts by the largest |t|.
+    """Family-wise p-values [K] of several contrasts by the largest |t|; NaN for those without a p.
 
-    Each contrast's own t-based p is mapped to a normal deviate; the joint null is normal
-    with the correlation that the influence values have. Monte Carlo, held between the
-    unadjusted p and Bonferroni's.
-
-    Returns
-    -------
-    float64 [K]
-        NaN for contrasts without a p.
+    Each contrast's own t-based p is mapped to a normal deviate; the joint null is normal with the
+    correlation that the influence values have. Monte Carlo, held between the unadjusted p and
+    Bonferroni's.
     """
     raw = np.array([c.p_value() for c in contrasts], dtype=np.float64)
     known = [k for k, p in enumerate(raw) if np.isfinite(p)]

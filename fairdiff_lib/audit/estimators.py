@@ -64,16 +64,9 @@ def u_statistic(
 
 
 def mean_of_rows(values: Floats, unit: Ints, member: Bools, bounded: bool = False) -> Estimate:
-    """Mean over the images of a group, units as clusters.
+    """Mean over the images [N] of a group (``member`` [U]), units as clusters; NaN is left out.
 
-    Parameters
-    ----------
-    values : float64 [N]
-        NaN rows are left out.
-    unit : int64 [N]
-    member : bool [U]
-    bounded : bool
-        The values are 0 or 1.
+    ``bounded``: the values are 0 or 1.
     """
     used = member[unit] & np.isfinite(values)
     n, units = len(np.unique(unit[used])), len(member)
@@ -90,12 +83,7 @@ def mean_of_rows(values: Floats, unit: Ints, member: Bools, bounded: bool = Fals
 def auc(truth: Bools, score: Floats, unit: Ints, member: Bools) -> Estimate:
     """Area under the ROC curve with DeLong's variance, for clusters as Obuchowski's (1997).
 
-    Parameters
-    ----------
-    truth : bool [N]
-    score : float64 [N]
-    unit : int64 [N]
-    member : bool [U]
+    Of truth and score [N], for the units of a group, bool [U].
     """
     used, units = member[unit], len(member)
     n = len(np.unique(unit[used]))
@@ -133,16 +121,7 @@ def auc(truth: Bools, score: Floats, unit: Ints, member: Bools) -> Estimate:
 
 
 def macro_auc(truth: Ints, scores: Floats, unit: Ints, member: Bools) -> Estimate:
-    """One-against-rest AUC averaged over classes; binary: of the second class.
-
-    Parameters
-    ----------
-    truth : int64 [N]
-        Class index.
-    scores : float64 [N, K]
-    unit : int64 [N]
-    member : bool [U]
-    """
+    """One-against-rest AUC of class index [N] and scores [N, K], mean over classes."""
     if scores.shape[1] == 2:
         return auc(truth == 1, scores[:, 1], unit, member)
     classes = [auc(truth == k, scores[:, k], unit, member) for k in range(scores.shape[1])]
@@ -162,14 +141,8 @@ def block_jackknife(
 ) -> tuple[float, float, float]:
     """Bias-corrected value, standard error and full-sample value of any function of rows.
 
-    Units (never single images) are dealt into ``blocks`` at random; the jackknife removes
-    the part of the bias that is proportional to 1/n.
-
-    Parameters
-    ----------
-    statistic : callable
-        int64 row indices to float.
-    unit : int64 [N]
+    Units (never single images) are dealt into ``blocks`` at random; the jackknife removes the part
+    of the bias that is proportional to 1/n.
     """
     names, owner = np.unique(unit, return_inverse=True)
     deal = np.random.default_rng(seed).permutation(len(names)) % blocks
@@ -183,12 +156,7 @@ def block_jackknife(
 def jackknife_units(function: Callable[[Ints], float], unit: Ints, member: Bools) -> Estimate:
     """Any smooth function of image rows, with influence values from leaving out one unit each.
 
-    Parameters
-    ----------
-    function : callable
-        int64 row indices to float; called once per unit of the group.
-    unit : int64 [N]
-    member : bool [U]
+    ``function`` takes int64 row indices and is called once per unit of the group.
     """
     rows = np.flatnonzero(member[unit])
     names, units = np.unique(unit[rows]), len(member)
@@ -205,14 +173,10 @@ def jackknife_units(function: Callable[[Ints], float], unit: Ints, member: Bools
 
 
 def multiplicities(unit: Ints, replicates: int, seed: int = 0) -> Floats:
-    """Cluster bootstrap: how often each image row counts in each replicate.
+    """Cluster bootstrap: how often each image row counts in each replicate, float64 [R, N].
 
-    Units are drawn with replacement, one seed per replicate, so that replicate r is the
-    same whatever the number of replicates.
-
-    Returns
-    -------
-    float64 [R, N]
+    Units are drawn with replacement, one seed per replicate, so that replicate r is the same
+    whatever the number of replicates.
     """
     names, owner = np.unique(unit, return_inverse=True)
     drawn = np.empty((replicates, len(names)))
@@ -223,16 +187,9 @@ def multiplicities(unit: Ints, replicates: int, seed: int = 0) -> Floats:
 
 
 def jackknife_weighted(function: Weighted, unit: Ints, member: Bools) -> Estimate:
-    """Any smooth statistic of weighted rows, with influence values from leaving out one unit each.
+    """:func:`jackknife_units` for statistics that take many samples at once.
 
-    As :func:`jackknife_units`, for statistics that take many samples at once.
-
-    Parameters
-    ----------
-    function : callable
-        Rows int64 [n] and how often each counts, float64 [R, n], to values [R].
-    unit : int64 [N]
-    member : bool [U]
+    ``function`` takes rows int64 [n] and how often each counts, float64 [R, n], to values [R].
     """
     rows, units = np.flatnonzero(member[unit]), len(member)
     names, owner = np.unique(unit[rows], return_inverse=True)
@@ -259,19 +216,12 @@ def bootstrap_bca(
     """The same with the BCa interval of a cluster bootstrap (Efron 1987), at any confidence.
 
     Units are resampled (see :func:`multiplicities`). Contrasts still rest on the jackknife's
-    influence values, as does the acceleration. ``scipy.stats.bootstrap`` has neither a seed
-    per replicate nor a way round replicates that lack a class.
+    influence values, as does the acceleration. ``scipy.stats.bootstrap`` has neither a seed per
+    replicate nor a way round replicates that lack a class.
 
-    Never for a kernel metric: a unit that is drawn twice would be paired with itself, where
-    k(x, x) = 1 is the largest value there is, which reads as a distance that isn't there. KID
-    has the variance of :func:`u_statistic`. Nor for summed or largest distances between
-    groups: their replicates are more unequal than the sample itself, which BCa doesn't mend.
-
-    Parameters
-    ----------
-    function, unit, member
-        As for :func:`jackknife_weighted`.
-    replicates, seed : int
+    Never for a kernel metric: a unit that is drawn twice would be paired with itself, where k(x, x)
+    = 1 is the largest value there is. KID has the variance of :func:`u_statistic`. Nor for summed
+    or largest distances between groups: their replicates are more unequal than the sample.
     """
     found = jackknife_weighted(function, unit, member)
     if not found.standard_error > 0:
@@ -290,21 +240,9 @@ def bootstrap_bca(
 def bca_limits(
     value: float, drawn: Floats, influence: Floats, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Bias-corrected and accelerated interval of a bootstrap.
+    """Bias-corrected and accelerated interval from the statistic of every replicate, [R].
 
-    Parameters
-    ----------
-    value : float
-    drawn : float64 [R]
-        The statistic of every replicate.
-    influence : float64 [U]
-        On any scale; zeros add nothing.
-    confidence : float
-
-    Returns
-    -------
-    tuple of float
-        NaN where the value lies outside all replicates.
+    NaN where the value lies outside all replicates. Influence values on any scale.
     """
     below = (np.mean(drawn < value) + np.mean(drawn <= value)) / 2  # ties count half
     if not 0 < below < 1:
@@ -319,17 +257,7 @@ def bca_limits(
 def weighted_auc(truth: NDArray[Any], scores: Floats, weights: Floats) -> Floats:
     """Macro one-against-rest AUC per replicate (two classes: of the second), ties counted half.
 
-    Parameters
-    ----------
-    truth : int64 [N]
-    scores : float64 [N, K]
-    weights : float64 [R, N]
-        Multiplicity of each row.
-
-    Returns
-    -------
-    float64 [R]
-        NaN for a replicate that lacks a class.
+    Class index [N], scores [N, K] and multiplicities [R, N] to [R]; NaN where a class is missing.
     """
     columns = [1] if scores.shape[1] == 2 else range(scores.shape[1])
     each = [_weighted_auc(truth == k, scores[:, k], weights) for k in columns]

@@ -80,13 +80,7 @@ def _distance_of_gaussians(means: Sequence[Tensor], covariances: Sequence[Tensor
 
 
 def frechet_distance(real: Floats, generated: Floats) -> float:
-    """|mean difference|^2 + tr(S + T - 2 (S T)^(1/2)) of two feature arrays.
-
-    Parameters
-    ----------
-    real, generated : float64 [N, D], [P, D]
-        At least two images each.
-    """
+    """|mean difference|^2 + tr(S + T - 2 (S T)^(1/2)) of features [N, D] and [P, D]."""
     x, y = real - real.mean(axis=0), generated - generated.mean(axis=0)
     n, p = len(x) - 1, len(y) - 1
     cross = np.linalg.svd(_short(x) @ _short(y).T, compute_uv=False).sum() / np.sqrt(n * p)
@@ -203,17 +197,9 @@ def estimable(features: int, units: int) -> bool:
 
 
 def fid(real: Floats, generated: Floats, unit: Ints) -> tuple[float, float]:
-    """Block-jackknife-corrected Frechet distance and its standard error over units.
+    """Block-jackknife-corrected Frechet distance of features [N, D], and its standard error.
 
-    Parameters
-    ----------
-    real, generated : float64 [N, D]
-    unit : int64 [N]
-
-    Returns
-    -------
-    tuple of float
-        NaN, NaN below ``UNITS_PER_FEATURE`` units per feature.
+    NaN, NaN below ``UNITS_PER_FEATURE`` units per feature.
     """
     if not estimable(real.shape[1], len(np.unique(unit))):
         return float("nan"), float("nan")
@@ -238,25 +224,12 @@ def fid_resamples(
     seed: int = 0,
     corrected: bool = True,
 ) -> Floats:
-    """FID of cluster-bootstrap resamples.
+    """FID of cluster-bootstrap resamples [R]; NaN where the corrected one is not estimable.
 
     Corrected: every resample goes through its own block jackknife, all copies of a unit in one
-    block. Copies then never vouch for each other, and the resamples lie around the corrected
-    FID of all images. Plain ones count every copy as a further image: they lie above the plain
-    FID by about as much again as that lies above the truth.
-
-    Parameters
-    ----------
-    real, generated : float64 [N, D]
-    unit : int64 [N]
-    resamples, seed : int
-    corrected : bool
-        False: the plain FID of each resample, at any n; what released tests are made of.
-
-    Returns
-    -------
-    float64 [resamples]
-        NaN where the corrected FID is not estimable.
+    block. Copies then never vouch for each other, and the resamples lie around the corrected FID of
+    all images. Plain ones (what released tests are made of) count every copy as a further image:
+    they lie above the plain FID by about as much again as that lies above the truth.
     """
     if corrected and not estimable(real.shape[1], len(np.unique(unit))):
         return np.full(resamples, np.nan)
@@ -291,9 +264,8 @@ def _each(statistic: Callable[[Floats], float], drawn: Floats) -> Floats:  # [R,
 def _from_gram(real: Floats, generated: Floats) -> Callable[[Floats], float]:
     """Plain FID of images counted so often each, where they are fewer than features.
 
-    Inner products are made once; a resample reweights rows and columns of the cross-Gram
-    matrix, of which only the distinct images matter. Its nuclear norm comes from the
-    eigenvalues of M M', at a third of the cost of a singular value decomposition.
+    A resample reweights the cross-Gram matrix; its nuclear norm comes from the eigenvalues of M M',
+    at a third of the cost of a singular value decomposition.
     """
     import torch
 
@@ -323,21 +295,9 @@ def _from_gram(real: Floats, generated: Floats) -> Callable[[Floats], float]:
 def fid_against_n(
     real: Floats, generated: Floats, sizes: Sequence[int], seed: int = 0, draws: int = 1
 ) -> pd.DataFrame:
-    """Plain FID of random subsets of n images a side: its bias, which falls with 1/n.
+    """Plain FID of random subsets of ``sizes`` images a side: its bias, which falls with 1/n.
 
-    Parameters
-    ----------
-    real, generated : float64 [N, D], [P, D]
-    sizes : sequence of int
-        Numbers of images a side.
-    seed : int
-    draws : int
-        Subsets per size; within a draw, smaller ones are parts of larger ones.
-
-    Returns
-    -------
-    DataFrame
-        n, draw, value.
+    Within a draw, smaller subsets are parts of larger ones. Columns n, draw, value.
     """
     most = min(len(real), len(generated))
     for n in sizes:
@@ -351,13 +311,7 @@ def fid_against_n(
 
 
 def fid_infinity(against_n: pd.DataFrame) -> float:
-    """FID at n without end: the line through FID against 1/n, read at 0 (arXiv 1911.07023).
-
-    Parameters
-    ----------
-    against_n : DataFrame
-        From :func:`fid_against_n`, of at least two sizes.
-    """
+    """FID at n without end: the line through FID against 1/n, read at 0 (arXiv 1911.07023)."""
     inverse = 1 / against_n["n"].to_numpy(dtype=np.float64)
     if len(np.unique(inverse)) < 2:
         raise InputError("FID at n without end: expected at least two sizes")

@@ -61,14 +61,10 @@ def failed_words(gate: str) -> str:
 
 
 def reconstruction_r2(measured: ArrayLike, truth: ArrayLike) -> float:
-    """Coefficient of determination of a measurement against the truth (the identity line).
+    """Coefficient of determination of a measurement [N] against the truth (the identity line).
 
-    An image in which nothing could be measured (NaN) counts as a prediction of the mean,
-    so it lowers the value instead of leaving it.
-
-    Parameters
-    ----------
-    measured, truth : float [N]
+    An image in which nothing could be measured (NaN) counts as a prediction of the mean, so it
+    lowers the value instead of leaving it.
     """
     wanted = np.asarray(truth, dtype=np.float64)
     got = np.where(np.isfinite(measured), measured, wanted.mean())
@@ -77,14 +73,9 @@ def reconstruction_r2(measured: ArrayLike, truth: ArrayLike) -> float:
 
 
 def prompt_auc(measured: ArrayLike, abnormal: ArrayLike) -> float:
-    """Probability that an image asked to be abnormal measures higher than a normal one.
+    """Probability that an image [N] asked to be abnormal measures higher than a normal one.
 
     A pair with an image in which nothing could be measured (NaN) counts one half.
-
-    Parameters
-    ----------
-    measured : float [N]
-    abnormal : bool [N]
     """
     values, asked = np.asarray(measured, dtype=np.float64), np.asarray(abnormal, dtype=bool)
     if asked.all() or not asked.any():
@@ -213,7 +204,6 @@ def gates(
 
     Parameters
     ----------
-    kernel : Kernel
     real, generated, blurred : [N, D]
         Features of the test images, of the images generated for their prompts, and of the
         test images after a Gaussian blur.
@@ -221,23 +211,15 @@ def gates(
         A row per image: ``unit`` and a column with the condition's level names.
     condition : (name, level names)
         The cohort's primary condition.
-    labels : mapping
-        First columns, as {"dataset": ..., "method": ..., "seed": ...}.
     reconstruction : (ruler, measured [R], truth [R]), optional
         The ruler's quantity on VAE reconstructions and the simulator's; simulated data only.
     prompt : (ruler, measured [P], asked to be high: bool [P]), optional
         The same on images generated for prompts at its low and high level; simulated only.
-    least_r2, least_auc : float
-    unit : str
-    confidence : float
-        Two-sided.
-    seed : int
-        Of the shuffles and of the floor's halves.
 
     Returns
     -------
     DataFrame
-        The labels, then gate, n, value, threshold, comparison, passed, note.
+        The labels, then ``COLUMNS``.
     """
     name, levels = condition
     groups = group_units(table, {name: levels}, unit)

@@ -1,7 +1,7 @@
-"""Calibration and harm by group: may the probabilities be believed, and who is missed or alarmed?
+"""Who is harmed? Calibration and errors by group, at one and at equal sensitivity; their curves.
 
-The estimators are those of ``reliability`` and ``operating``; here they become audits of one
-condition, and tidy rows.
+Groups whose cases are found equally often can still differ in how many healthy people are
+alarmed for it: at equal sensitivity, who pays?
 """
 
 from __future__ import annotations
@@ -55,7 +55,6 @@ class Threshold:
         The threshold of every bootstrap sample of the group's validation cases.
     n : int
         Validation subjects with the condition.
-    note : str
     """
 
     value: float
@@ -68,17 +67,11 @@ Thresholds = Mapping[Key, Threshold]
 
 
 def threshold_at(cases: Floats, target: float) -> float:
-    """Threshold that a share ``target`` of further cases reaches, on average.
+    """Threshold that a share ``target`` of further cases (scores [n]) reaches, on average.
 
     The quantile of Weibull's plotting positions, k / (n + 1). The share of *these* cases, k / n,
     would promise more than it keeps, and most in the smallest group: 12 of 15 cases above a
     threshold are 75% of new ones.
-
-    Parameters
-    ----------
-    cases : float64 [n]
-        Scores of those who have the condition.
-    target : float
     """
     return float(np.quantile(cases, 1 - target, method="weibull"))
 
@@ -88,10 +81,7 @@ def group_thresholds(
 ) -> dict[Key, Threshold]:
     """Threshold of every group of the validation set; ("overall", "all") has one for everybody.
 
-    Raises
-    ------
-    InputError
-        A condition of more than two levels, or a target that isn't between 0 and 1.
+    InputError for a condition of more than two levels, or a target that isn't between 0 and 1.
     """
     if validation.scores.shape[1] != 2:
         raise InputError(f"equal sensitivity: {validation.scores.shape[1]} classes; expected two")
@@ -121,18 +111,11 @@ def _threshold(data: Scored, member: Bools, target: float, replicates: int, seed
 
 
 def equal_sensitivity_metrics(test: Scored, thresholds: Thresholds) -> dict[str, Estimator]:
-    """False- and true-positive rate of test images, every group at its own threshold.
+    """False- and true-positive rate of test images (two classes), every group at its own threshold.
 
-    The intervals know both sources of chance: the test subjects, and the validation subjects
-    that chose the threshold (the standard deviation over a bootstrap of them, as one further
-    influence value per group). The true-positive rate shows whether sensitivity carried over.
-
-    Parameters
-    ----------
-    test : Scored
-        Two classes.
-    thresholds : mapping
-        From :func:`group_thresholds`, with the groups that are asked for.
+    The intervals know both sources of chance: the test subjects, and the validation subjects that
+    chose the threshold (the standard deviation over a bootstrap of them, as one further influence
+    value per group). The true-positive rate shows whether sensitivity carried over.
     """
 
     def metric(positive: bool) -> Estimator:
@@ -183,22 +166,9 @@ def harm_audits(
 ) -> dict[str, Audit]:
     """Audits of calibration and harm of one condition, by metric; all exploratory.
 
-    Parameters
-    ----------
-    test : Scored
-        Predicted at the validation set's threshold, which the false-negative rate rests on.
-    thresholds : mapping, optional
-        From ``operating.group_thresholds``, of the same classifier; None with several classes.
-    attributes, confidence, secondary_below
-        As for ``fairness.audit``.
-    bootstrap, seed : int
-        Replicates (of subjects) behind the intervals of ece, and of auc for several classes.
-
-    Returns
-    -------
-    dict
-        auc, brier, ece; with two classes also calibration_slope, calibration_intercept and fnr;
-        with thresholds also the two rates of ``operating.equal_sensitivity_metrics``.
+    auc, brier, ece; with two classes also calibration_slope, calibration_intercept and fnr (at the
+    validation set's threshold); with ``thresholds`` also the rates of
+    :func:`equal_sensitivity_metrics`.
     """
     found = classification_audits(
         test,
@@ -225,20 +195,10 @@ def harm_audits(
 
 
 def harm_table(audits: Mapping[str, Audit], thresholds: Thresholds | None = None) -> pd.DataFrame:
-    """Every metric by group, its gap, and its worst level.
+    """Every metric by group, its gap, and its worst level, in ``contrasts.GROUP_COLUMNS``.
 
-    Parameters
-    ----------
-    audits : mapping
-        From :func:`harm_audits`.
-    thresholds : mapping, optional
-        From ``operating.group_thresholds``: rows of metric ``threshold_at_equal_sensitivity``,
-        whose n counts the validation subjects with the condition.
-
-    Returns
-    -------
-    DataFrame
-        ``equity.GROUP_COLUMNS``.
+    With ``thresholds`` also rows of metric ``threshold_at_equal_sensitivity``, whose n counts the
+    validation subjects with the condition.
     """
     parts = []
     for name, one in audits.items():
@@ -281,28 +241,11 @@ def _groups(data: Scored) -> Iterator[tuple[Row, Bools, Ints]]:
 def roc_rows(
     data: Scored, replicates: int = 400, seed: int = 0, confidence: float = 0.95
 ) -> pd.DataFrame:
-    """Sensitivity of every group at fixed false-positive rates, with a band.
+    """Sensitivity of every group at ``POINTS`` false-positive rates, with a band; two classes only.
 
     The band is pointwise, at each false-positive rate by itself: quantiles of a bootstrap over
-    subjects. A whole curve leaves it more often.
-
-    Parameters
-    ----------
-    data : Scored
-        Two classes.
-    replicates, seed : int
-    confidence : float
-
-    Returns
-    -------
-    DataFrame
-        attribute, level, n (subjects), false_positive_rate, value, low, high, note. A group with
-        fewer than ``MIN_UNITS`` subjects of either class has one row, NaN.
-
-    Raises
-    ------
-    InputError
-        More than two classes.
+    subjects. A whole curve leaves it more often. A group with fewer than ``MIN_UNITS`` subjects of
+    either class has one row, NaN.
     """
     if data.scores.shape[1] != 2:
         raise InputError(f"ROC curve: {data.scores.shape[1]} classes; expected two")
@@ -325,20 +268,9 @@ def roc_rows(
 
 
 def roc_at(truth: Bools, score: Floats, times: Floats, grid: Floats) -> Floats:
-    """Sensitivity at given false-positive rates, linear between the points of the ROC curve.
+    """Sensitivity at given false-positive rates [P], linear between the points of the ROC curve.
 
-    Parameters
-    ----------
-    truth : bool [n]
-    score : float64 [n]
-    times : float64 [R, n]
-        How often each row counts in each replicate.
-    grid : float64 [P]
-
-    Returns
-    -------
-    float64 [R, P]
-        NaN in a replicate that lacks a class.
+    Truth and score [n], multiplicities [R, n] to [R, P]; NaN in a replicate that lacks a class.
     """
     order = np.argsort(-score, kind="stable")
     ordered = score[order]
@@ -362,13 +294,8 @@ def roc_at(truth: Bools, score: Floats, times: Floats, grid: Floats) -> Floats:
 def reliability_rows(data: Scored, bins: int = BINS // 2, confidence: float = 0.95) -> pd.DataFrame:
     """How often it came true against the mean probability, in bins of equal mass by group.
 
-    Unlike the bins of ece, these are each group's own, as many as leave ``MIN_UNITS`` subjects
-    in each, so that a small group has a few points instead of none.
-
-    Returns
-    -------
-    DataFrame
-        attribute, level, n (subjects of the bin), probability, value, low, high, note.
+    Unlike the bins of ece, these are each group's own, as many as leave ``MIN_UNITS`` subjects in
+    each, so that a small group has a few points instead of none.
     """
     sure, right = believed(data.truth, data.scores)
     unit, parts = data.groups.unit, []
@@ -391,19 +318,9 @@ def reliability_rows(data: Scored, bins: int = BINS // 2, confidence: float = 0.
 
 
 def confusion_rows(data: Scored, classes: Sequence[str], confidence: float = 0.95) -> pd.DataFrame:
-    """What each group's images of every class were called.
+    """What each group's images of every class (names in the order of the scores) were called.
 
-    Parameters
-    ----------
-    data : Scored
-    classes : sequence of str
-        Names, in the order of the scores' columns.
-
-    Returns
-    -------
-    DataFrame
-        attribute, level, truth, called, n (subjects of that truth), count (images), value (share
-        of that truth, NaN below ``MIN_UNITS`` subjects), low, high, note.
+    n: subjects of that truth; count: images; value: share of that truth, NaN below ``MIN_UNITS``.
     """
     if len(classes) != data.scores.shape[1]:
         raise InputError(f"confusion: {len(classes)} names for {data.scores.shape[1]} classes")

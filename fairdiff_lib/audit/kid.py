@@ -47,11 +47,8 @@ def partner_sums(
     ----------
     bandwidth : float
         Of the Gaussian kernel k, in units of the features.
-    rows : float64 [R, D]
-        Real and generated images alike.
-    unit : int64 [R]
-    share : float64 [R]
-        An image's weight in its unit, with the sign that it has in h.
+    rows, unit, share : [R, D], [R], [R]
+        Real and generated images alike; share is an image's weight in its unit, signed as in h.
     basis : [U, C]
         A column per sum that is wanted, as the members of a group.
     exact : bool, optional
@@ -173,20 +170,10 @@ def as_features(features: ArrayLike, what: str, rows: int | None = None) -> Floa
 
 
 def fit_kernel(train_features: ArrayLike, seed: int = 0, rows: int = 2000) -> Kernel:
-    """Kernel whose bandwidth is the median distance between real training images.
+    """Kernel whose bandwidth is the median distance between real training images [N, D].
 
-    Fixed before any generated image is seen, and the same for every method and group.
-
-    Parameters
-    ----------
-    train_features : [N, D]
-    seed : int
-        Of the ``rows`` images that are drawn where there are more.
-
-    Raises
-    ------
-    InputError
-        Fewer than two images, or all of them equal.
+    Fixed before any generated image is seen, and the same for every method and group. At most
+    ``rows`` images are drawn. InputError for fewer than two images, or where all are equal.
     """
     features = as_features(train_features, "training features")
     if len(features) > rows:
@@ -216,13 +203,8 @@ def _by_unit(values: Floats, unit: Ints, units: int) -> Floats:  # [R, C] => [U,
 class PairSums:
     """Sums of h over partners, per image and group, split by whose image varies.
 
-    Attributes
-    ----------
-    real : float64 [N, M]
-        For real image a of unit i: sum over the units j != i of group m of
-        k(x_a, x_j) - k(x_a, y_j).
-    generated : float64 [P, M]
-        For generated image a the same of k(y_a, y_j) - k(x_j, y_a).
+    ``real`` [N, M]: for real image a of unit i, over the units j != i of group m, of k(x_a, x_j) -
+    k(x_a, y_j). ``generated`` [P, M]: the same of k(y_a, y_j) - k(x_j, y_a).
     """
 
     real: Floats
@@ -288,17 +270,13 @@ def kid(
     ----------
     kernel : Kernel
         From :func:`fit_kernel` on training reals.
-    real : [N, D]
-        Features; row a belongs to unit ``groups.unit[a]``.
-    generated : [P, D]
-        Features; row by row those of ``real``'s units, unless ``generated_unit`` says else.
-    groups : Groups
+    real, generated : [N, D], [P, D]
+        Features; row a belongs to unit ``groups.unit[a]``, generated ones to ``generated_unit``
+        where they don't go row by row.
     source : int64 [N], optional
         Unit that each generated image was made for, where rows were permuted.
-    generated_unit : int64 [P], optional
-        Unit of each generated image, where units have more (or fewer) of them than reals.
     exact : bool, optional
-        As in :func:`partners.partner_sums`.
+        As in :func:`partner_sums`.
 
     Returns
     -------
@@ -334,20 +312,10 @@ def kid_unpaired(
 ) -> list[Estimate]:
     """Unbiased KID of every group, real and generated images of different units.
 
-    The two-sample U-statistic: mean k(x_i, x_j) over i != j, plus mean k(y_i, y_j) over
-    i != j, less twice mean k(x_i, y_j). Its variance is the sum of the two jackknives.
-
-    Parameters
-    ----------
-    real, generated : [N, D], [P, D]
-    groups, generated_groups : Groups
-        Of the real and of the generated images, with the same keys.
-
-    Returns
-    -------
-    list of Estimate
-        Influence over the real units, then the generated ones; ``n`` is the smaller of the
-        two numbers of units, since that one limits what is known.
+    The two-sample U-statistic: mean k(x_i, x_j) over i != j, plus mean k(y_i, y_j) over i != j,
+    less twice mean k(x_i, y_j). Its variance is the sum of the two jackknives. Influence over the
+    real units, then the generated ones; ``n`` is the smaller of the two numbers of units, since
+    that one limits what is known. Both groups have the same keys.
     """
     if groups.keys != generated_groups.keys:
         raise InputError("KID: real and generated images have different groups; expected the same")
@@ -402,30 +370,23 @@ def standardised_kid(
 ) -> list[Estimate]:
     """KID of every group as if all groups had the same shares of a condition's levels.
 
-    sum over levels c, c' of w_c w_c' times the mean of h over pairs of different units, i in
-    c and j in c': the squared distance between the reweighted laws, unbiased. The weights
-    count as fixed; influence is centred within a level, so the variance is a stratified one.
+    sum over levels c, c' of w_c w_c' times the mean of h over pairs of different units, i in c and
+    j in c': the squared distance between the reweighted laws, unbiased. The weights count as fixed;
+    influence is centred within a level, so the variance is a stratified one.
 
     Parameters
     ----------
-    kernel, real, generated, groups, generated_unit, exact
-        As in :func:`kid`.
     strata : Groups
         The condition's levels, from ``group_units(table, {condition: levels})``.
     weights : mapping
-        Level to its common share, as :func:`shares` of the pooled test set; a level of
+        Level to its common share (sum 1), as :func:`shares` of the pooled test set; a level of
         share 0 is ignored.
 
     Returns
     -------
     list of Estimate
-        In the order of ``groups.keys``; degrees of freedom are Satterthwaite's. NaN with the
-        reason where a group has fewer than ``MIN_STRATUM`` units in a level that counts.
-
-    Raises
-    ------
-    InputError
-        Weights of an unknown level, below 0 or not of sum 1; strata of other images.
+        Degrees of freedom are Satterthwaite's. NaN with the reason where a group has fewer than
+        ``MIN_STRATUM`` units in a level that counts.
     """
     condition, used = _strata(groups, strata, weights)
     own = _generated_unit(groups, generated_unit)
@@ -471,16 +432,7 @@ def _strata(
 
 
 def _reweighted(partners: Floats, cell: Bools, common: Floats) -> Estimate:
-    """A group's standardised KID from each unit's sums of h over partners by level.
-
-    Parameters
-    ----------
-    partners : float64 [U, C]
-    cell : bool [U, C]
-        Units of the group by level.
-    common : float64 [C]
-        Weights of the levels.
-    """
+    """A group's standardised KID from each unit's sums of h over partners by level, both [U, C]."""
     size = cell.sum(axis=0)
     others = size[None, :] - cell  # partners that a unit has in each level
     mean = (common * partners / others).sum(axis=1)  # [U]: h averaged over reweighted partners
@@ -497,15 +449,10 @@ def _reweighted(partners: Floats, cell: Bools, common: Floats) -> Estimate:
 def real_floor(
     kernel: Kernel, real: Floats, unit: Ints, member: Bools, splits: int = 100, seed: int = 0
 ) -> Floats:
-    """KID between two random halves of a group's reals: what noise alone gives.
+    """KID between two random halves of a group's reals, [splits]: what noise alone gives.
 
-    Half the group on each side, so the spread is wider than that of a KID at the group's n.
-    Shown beside the KID, never subtracted.
-
-    Returns
-    -------
-    float64 [splits]
-        Empty where the group has too few units.
+    Half the group on each side, so the spread is wider than that of a KID at the group's n. Shown
+    beside the KID, never subtracted. Empty where the group has too few units.
     """
     chosen = member[unit]
     _, owner = np.unique(unit[chosen], return_inverse=True)

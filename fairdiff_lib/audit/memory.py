@@ -1,9 +1,13 @@
-"""Are generated images nearer to training images than to real ones that nobody trained on?
+"""What did the generator remember? Nearest training images and membership inference, by group.
 
 A generator that has not memorised cannot tell training from held-out subjects: exchanged, they
 would give the same images. So half of the generated images lie nearer to a training image than to
 any held-out one, whatever the feature space, as long as there are as many of both. Above a half,
 training images were remembered.
+
+Membership inference scores an image by minus its denoising loss: a model denoises better what it
+has memorised. By group: the AUC, and the share of members found at a threshold that wrongly names
+few non-members (Carlini et al. 2022), the same threshold for everybody.
 """
 
 from __future__ import annotations
@@ -47,14 +51,9 @@ CONTRASTED = (AUC, ADVANTAGE)  # a rate at one threshold also differs where a le
 
 
 class Pool:
-    """Real images of one side, training or held-out, by subject.
+    """Real images [R, D] of one side, training or held-out, by subject.
 
-    Parameters
-    ----------
-    features : [R, D]
-    subjects, strata : sequences of str, length R
-        Whose image it is, and which stratum the subject belongs to: draws take equally many
-        subjects of both sides from each.
+    Draws take equally many subjects of both sides from each stratum; a subject has one.
     """
 
     def __init__(self, features: ArrayLike, subjects: Sequence[str], strata: Sequence[str]) -> None:
@@ -81,12 +80,7 @@ class Pool:
 def matched_draws(train: Pool, held: Pool, draws: int, seed: int) -> list[tuple[Ints, Ints]]:
     """Pairs of a training and a held-out subject of one stratum, at random, ``draws`` times.
 
-    Of each stratum, as many pairs as its smaller side has subjects.
-
-    Returns
-    -------
-    list of (int64 [K], int64 [K])
-        Positions in ``train.names`` and in ``held.names``.
+    Of each stratum, as many pairs as its smaller side has subjects. Positions in both ``names``.
     """
     common = sorted(set(train.strata) & set(held.strata))
     found = []
@@ -107,15 +101,9 @@ def matched_draws(train: Pool, held: Pool, draws: int, seed: int) -> list[tuple[
 class Draw:
     """Which reference subject each generated image is nearest to, in one draw of pairs.
 
-    Attributes
-    ----------
-    nearest : int64 [N, 2]
-        Of the training and of the held-out subjects drawn, counted over both pools.
-    nearer : float64 [N]
-        1 where the training subject is the nearer one, 0 where not, 1/2 where equally near.
-    drawn : int64 [2K]
-        The subjects drawn, training first.
-    stratum : int64 [2K]
+    ``nearest`` [N, 2]: of the training and of the held-out subjects drawn, counted over both pools;
+    ``nearer`` [N]: 1 where the training subject is the nearer one, 1/2 where equally near;
+    ``drawn`` [2K]: the subjects drawn, training first; ``stratum`` [2K].
     """
 
     nearest: Ints
@@ -175,28 +163,15 @@ def nearer_metric(
 ) -> Estimator:
     """Share of generated images that are nearer to a training than to any held-out subject.
 
-    Each draw pairs training and held-out subjects of one stratum at random, so that both sides
-    have the same n in every stratum; the share is the mean over draws. Where a prompt was taken
-    from a held-out subject, that one and its partner are left out for it: nobody's own conditions
-    make a reference more alike.
+    Each draw pairs training and held-out subjects of one stratum at random, so that both sides have
+    the same n in every stratum; the share is the mean over draws. Where a prompt was taken from a
+    held-out subject (``prompted``), that one and its partner are left out for it: nobody's own
+    conditions make a reference more alike.
 
     Intervals and contrasts are over the *reference* subjects (see :meth:`Draw.influence`; degrees
     of freedom after Satterthwaite), which includes what other generated images would change. They
-    are exact in size where nothing was memorised, and too wide where much was.
-
-    Parameters
-    ----------
-    generated : [N, D]
-    prompted : sequence of str, length N
-        Subject that each image's prompt was taken from.
-    train, held : Pool
-        Subjects that the generator was trained on, and others of the same population.
-    draws, seed : int
-
-    Raises
-    ------
-    InputError
-        Features of another shape, or fewer than ten pairs.
+    are exact in size where nothing was memorised, and too wide where much was. InputError for fewer
+    than ten pairs.
     """
     made = as_features(generated, "generated features", len(prompted))
     pairs = matched_draws(train, held, draws, seed)
@@ -237,14 +212,8 @@ def _share(draws: Sequence[Draw], unit: Ints, member: Bools, subjects: int) -> E
 class Scores:
     """What an attacker knows of every real image, members and non-members together.
 
-    Attributes
-    ----------
-    score : float64 [N]
-        Higher for a likelier member.
-    member : bool [N]
-        Whether the generator was trained on it.
-    groups : Groups
-        A subject has members or non-members, not both.
+    ``score`` [N] is higher for a likelier member, ``member`` [N] says whether the generator was
+    trained on it; a subject is one or the other.
     """
 
     score: Floats
@@ -275,21 +244,10 @@ def membership_audits(
 ) -> dict[str, Audit]:
     """Audits of membership inference, by metric; all exploratory.
 
-    Parameters
-    ----------
-    scores : Scores
-    attributes, confidence, secondary_below
-        As for ``fairness.audit``.
-    false_positives : float
-        Of new non-members, at the one threshold that all non-members together set.
-    bootstrap, seed : int
-        Replicates (of members and of non-members, which set the threshold anew).
-
-    Returns
-    -------
-    dict
-        membership_auc (DeLong's intervals); membership_tpr and membership_fpr (of the group at
-        that threshold); membership_advantage, their difference.
+    membership_auc (DeLong's intervals); membership_tpr and membership_fpr of the group, at the one
+    threshold that all non-members together set for ``false_positives`` of new ones;
+    membership_advantage, their difference. ``bootstrap`` replicates, of members and of non-members,
+    set the threshold anew.
     """
     rates = _Rates(scores, false_positives, bootstrap, seed)
     truth = scores.member.astype(np.int64)
@@ -381,16 +339,8 @@ def rate_limits(
 ) -> tuple[float, float]:
     """Clopper and Pearson's limits of a rate at its effective n (Korn and Graubard 1998).
 
-    The effective n is what a simple sample would need for the same variance, at most the number of
-    subjects. A rate of 0 or 1 has an interval too.
-
-    Parameters
-    ----------
-    value : float
-    n : int
-        Subjects.
-    variance : float
-        Of the rate, over subjects and thresholds.
+    The effective n is what a simple sample would need for the same variance (over subjects and
+    thresholds), at most the number of subjects. A rate of 0 or 1 has an interval too.
     """
     size = float(n)
     if variance > 0 and 0 < value < 1:

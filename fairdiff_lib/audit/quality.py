@@ -26,14 +26,7 @@ from fairdiff_lib.audit.estimate import (
     group_units,
 )
 from fairdiff_lib.audit.estimators import mean_of_rows
-from fairdiff_lib.audit.fid import (
-    BLOCKS,
-    UNITS_PER_FEATURE,
-    estimable,
-    fid,
-    fid_as_released,
-    mifid,
-)
+from fairdiff_lib.audit.fid import BLOCKS, UNITS_PER_FEATURE, estimable, fid, fid_as_released, mifid
 from fairdiff_lib.audit.kid import Kernel, as_features, kid, real_floor, squared_distances
 from fairdiff_lib.settings.errors import InputError
 
@@ -59,16 +52,8 @@ def manifold_scores(
     """Per-image precision, recall (Kynkaanniemi 2019), density and coverage (Naeem 2020).
 
     A ball around each image reaches to its ``neighbours``-th neighbour among its own kind.
-
-    Parameters
-    ----------
-    real, generated : float64 [N, D], [P, D]
-
-    Returns
-    -------
-    dict of str to float64
-        precision and density per generated image [P], recall and coverage per real
-        image [N]; the mean of each is the score.
+    Precision and density per generated image [P], recall and coverage per real image [N]; the mean
+    of each is the score.
     """
     cross = squared_distances(real, generated)  # [N, P]
     reach = {}
@@ -100,7 +85,7 @@ def quality_table(
     confidence: float = 0.95,
     known: Mapping[tuple[str, str], Estimate] | None = None,
 ) -> pd.DataFrame:
-    """Every metric, overall and by level, with n beside it.
+    """Every metric, overall and by level, with n (units); NaN with the reason in ``note``.
 
     Parameters
     ----------
@@ -111,26 +96,15 @@ def quality_table(
     levels : mapping
         Attributes and conditions to their level names, in the order to be shown.
     kernel : Kernel
-        From :func:`kernels.fit_kernel` on training reals.
-    features : str
-        Name of the feature space, for the table.
+        From :func:`kid.fit_kernel` on training reals.
     labels : mapping
         First columns of the table, as {"dataset": ..., "method": ..., "seed": ...}.
     train : (features [T, D], table [T]), optional
         Training reals for MiFID.
     probabilities : [N, K], optional
         Class probabilities of the generated images for the Inception Score.
-    unit : str
-        Column that names the independent unit.
-    confidence : float
     known : mapping of (attribute, level) to Estimate, optional
         The KID of these groups, where it was computed before.
-
-    Returns
-    -------
-    DataFrame
-        The labels, then attribute, level, metric, features, n (units), value, low, high,
-        note. Value is NaN with the reason in ``note`` where it cannot be estimated.
     """
     groups = group_units(table, levels, unit)
     x = as_features(real, "real features", len(table))
@@ -159,11 +133,7 @@ def quality_table(
 
 
 def _row(
-    metric: str,
-    value: float,
-    low: float = float("nan"),
-    high: float = float("nan"),
-    note: str = "",
+    metric: str, value: float, low: float = float("nan"), high: float = float("nan"), note: str = ""
 ) -> Row:
     return {"metric": metric, "value": value, "low": low, "high": high, "note": note}
 

@@ -72,24 +72,12 @@ def _spread(event: Bools, codes: Ints, among: Bools) -> float:
 def replicate_t_test_as_released(
     function: Callable[[Ints], float], first: Ints, second: Ints, replicates: int, seed: int = 0
 ) -> tuple[float, float]:
-    """Paired t-test over bootstrap replicates of two groups, drawn independently (fault E3).
+    """Paired t-test over bootstrap replicates of two groups' rows, drawn independently (fault E3).
 
     The replicates are no observations: their mean difference is that of the sample, and the
-    standard error is that of the *number of replicates*, so that p falls below any level once
-    there are enough of them, on the same subjects. Rows are drawn, not subjects.
-
-    Parameters
-    ----------
-    function : callable
-        int64 row indices to a number.
-    first, second : int64 [n], [m]
-        Rows of the two groups.
-    replicates, seed : int
-
-    Returns
-    -------
-    tuple of float
-        Mean difference over replicates (first minus second), and p.
+    standard error is that of the *number of replicates*, so that p falls below any level once there
+    are enough of them, on the same subjects. Rows are drawn, not subjects. Returns the mean
+    difference over replicates (first minus second), and p.
     """
     if replicates < 2:
         raise InputError(f"replicates={replicates}: a t-test needs at least 2")
@@ -109,22 +97,9 @@ def replicate_t_test_as_released(
 def best_test_epoch_as_released(watched: pd.DataFrame) -> pd.DataFrame:
     """AUC of the training step with the best AUC on the *test* images (fault E4).
 
-    Parameters
-    ----------
-    watched : DataFrame
-        ``classify.Classifier.watched`` of the test images: step, condition, metric, n, value,
-        selected (true at the step that validation chose).
-
-    Returns
-    -------
-    DataFrame
-        condition, metric, value, note; per condition the AUC of the best step and how far it
-        lies above the AUC of the selected one. NaN where a class is missing.
-
-    Raises
-    ------
-    InputError
-        A condition without a look at the selected step.
+    ``watched``: step, condition, metric, n, value, selected (true at the step that validation
+    chose, or InputError). Per condition the AUC of the best step and how far it lies above the AUC
+    of the selected one. NaN where a class is missing.
     """
     rows: list[dict[str, Any]] = []
     for condition, own in watched[watched["metric"] == "auc"].groupby("condition", sort=False):
@@ -144,26 +119,15 @@ def best_test_epoch_as_released(watched: pd.DataFrame) -> pd.DataFrame:
 
 
 def turned_as_released(images: Images, quarters: int = -1) -> Images:
-    """Images turned by quarters, -1 = clockwise, as the generator's training images are (E6).
-
-    Parameters
-    ----------
-    images : uint8 [N, 3, S, S]
-    quarters : int
-        Counter-clockwise.
-    """
+    """Images [N, 3, S, S] turned clockwise, as the generator's training images are (E6)."""
     return np.ascontiguousarray(np.rot90(images, quarters, axes=(2, 3)))
 
 
 def stretched_as_released(images: Images) -> Images:
-    """Each image stretched to the full range of grey, as one of the two sides is (E6).
+    """Each image [N, 3, S, S] stretched to the full range of grey, as one of the two sides is (E6).
 
-    Which side is not at hand; here the real images, as their files hold other ranges.
-
-    Parameters
-    ----------
-    images : uint8 [N, 3, S, S]
-        An image of one grey becomes black.
+    Which side is not at hand; here the real images, as their files hold other ranges. An image of
+    one grey becomes black.
     """
     low = images.min(axis=(1, 2, 3), keepdims=True).astype(np.float32)
     reach = images.max(axis=(1, 2, 3), keepdims=True) - low
@@ -174,15 +138,7 @@ def stretched_as_released(images: Images) -> Images:
 
 
 def inception_score_as_released(probabilities: Floats, splits: int = 10, seed: int = 0) -> float:
-    """Inception Score over ten splits at any n: at most n / 10, whatever the images (fault E7).
-
-    Parameters
-    ----------
-    probabilities : float64 [N, K]
-        Rows that sum to 1, N >= ``splits``.
-    splits, seed : int
-        The images are shuffled before they are split.
-    """
+    """Inception Score of [N, K] over ten splits: at most n / 10, whatever the images (E7)."""
     if len(probabilities) < splits:
         raise InputError(f"{len(probabilities)} images: expected at least {splits}, one a split")
     order = np.random.default_rng(seed).permutation(len(probabilities))
@@ -192,5 +148,5 @@ def inception_score_as_released(probabilities: Floats, splits: int = 10, seed: i
 
 
 def psd_as_released(overall: float, by_group: Floats) -> tuple[float, float]:
-    """``parity.psd`` with -1 for a group whose metric failed (fault E7)."""
+    """``contrasts.psd`` with -1 for a group whose metric failed (fault E7)."""
     return psd(overall, np.where(np.isfinite(by_group), by_group, -1.0))

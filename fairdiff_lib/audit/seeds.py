@@ -42,21 +42,11 @@ CHANGE_COLUMNS = (
 def summarise_seeds(table: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
     """Mean over seeds of every number of a tidy table, never the best one.
 
-    Parameters
-    ----------
-    table : DataFrame
-        seed, n, value, low, high, note and whatever names a number (dataset, method,
-        attribute, level, metric, ...). Rows of a worst level (``*_worst``) have no mean
-        over several seeds and are left out there.
-    confidence : float
-
-    Returns
-    -------
-    DataFrame
-        What names the number, then seeds (as "0,1,2"), n_seeds, n (smallest), value
-        (mean), sd, low, high, note. Several seeds: t-interval with S - 1 degrees of
-        freedom. One seed, or a number that no seed changes: the table's own interval, over
-        subjects, and a note.
+    The table has seed, n, value, low, high, note and whatever names a number. Rows of a worst level
+    (``*_worst``) have no mean over several seeds and are left out there. Returned: what names the
+    number, then seeds (as "0,1,2"), n_seeds, n (smallest), value (mean), sd, low, high, note.
+    Several seeds: t-interval with S - 1 degrees of freedom. One seed, or a number that no seed
+    changes: the table's own interval, over subjects, and a note.
     """
     names = _names(table)
     rows = []
@@ -168,7 +158,7 @@ def for_new_patients(gaps: Sequence[Estimate], confidence: float = 0.95) -> Pair
     Parameters
     ----------
     gaps : sequence of Estimate, length S
-        Differences of two models of one seed, as of :func:`fairness.differences`.
+        Differences of two models of one seed, as of :func:`audit.differences`.
     confidence : float
     """
     nan = float("nan")
@@ -198,17 +188,8 @@ def compare_audits(
 ) -> pd.DataFrame:
     """Every method against a baseline by group, paired by seed: method minus baseline.
 
-    Parameters
-    ----------
-    audits : mapping of (method, seed) to Audit
-        Of one metric, on the same subjects.
-    baseline : str
-
-    Returns
-    -------
-    DataFrame
-        method, baseline, seeds, n_seeds, attribute, level, metric, features, n, and the fields
-        of :class:`PairedChange`, note.
+    ``audits`` maps (method, seed) to the audit of one metric on the same subjects. Returns
+    ``CHANGE_COLUMNS``.
     """
     rows = []
     for method in dict.fromkeys(name for name, _ in audits if name != baseline):

@@ -27,16 +27,10 @@ SHRUNK_NOTE = "shrunken towards the mean of all intersections (empirical Bayes)"
 
 @dataclass(frozen=True)
 class Shrunken:
-    """Posterior of every group's true value.
+    """Posterior of every group's true value, [G].
 
-    Attributes
-    ----------
-    value, low, high : float64 [G]
-        NaN where the group has no estimate, and everywhere below ``LEAST_GROUPS`` groups.
-    mean : float
-        mu, weighted by 1 / (V_g + tau^2).
-    between : float
-        tau^2, the variance of the true values between groups.
+    NaN where the group has no estimate, and everywhere below ``LEAST_GROUPS`` groups. ``mean`` is
+    mu, weighted by 1 / (V_g + tau^2); ``between`` is tau^2.
     """
 
     value: Floats
@@ -47,24 +41,12 @@ class Shrunken:
 
 
 def shrink(values: ArrayLike, variances: ArrayLike, confidence: float = 0.95) -> Shrunken:
-    """Shrink group estimates towards their mean.
+    """Shrink group estimates [G] with their variances towards their mean; NaN is left out.
 
-    With k groups, c = (k - 3) / (k - 1), B_g = c V_g / (V_g + tau^2) and
-    W_g = 1 / (V_g + tau^2): the value is (1 - B_g) x_g + B_g mu, its variance
-    V_g (1 - (1 - W_g / sum W) B_g) + 2 / (k - 3) B_g^2 (x_g - mu)^2. The factor c and the last
-    term are the price of not knowing tau^2; without them, k equal values would seem known
-    without error.
-
-    Parameters
-    ----------
-    values, variances : float [G]
-        NaN for groups that cannot be estimated.
-    confidence : float
-
-    Raises
-    ------
-    InputError
-        A known value without a positive variance.
+    With k groups, c = (k - 3) / (k - 1), B_g = c V_g / (V_g + tau^2) and W_g = 1 / (V_g + tau^2):
+    the value is (1 - B_g) x_g + B_g mu, its variance V_g (1 - (1 - W_g / sum W) B_g) + 2 / (k - 3)
+    B_g^2 (x_g - mu)^2. The factor c and the last term are the price of not knowing tau^2; without
+    them, k equal values would seem known without error.
     """
     x, v = np.asarray(values, dtype=np.float64), np.asarray(variances, dtype=np.float64)
     known = np.isfinite(x)
@@ -90,19 +72,8 @@ def shrink(values: ArrayLike, variances: ArrayLike, confidence: float = 0.95) ->
 def crossed(table: pd.DataFrame, attributes: Levels) -> tuple[pd.DataFrame, dict[str, list[str]]]:
     """The table with a column for the crossing of all attributes, and that column's levels.
 
-    Parameters
-    ----------
-    table : DataFrame
-        A column of level names per attribute.
-    attributes : mapping
-        At least two.
-
-    Returns
-    -------
-    table : DataFrame
-        With a column such as "race x sex", cells such as "Black, Female".
-    levels : dict
-        That name to every combination of levels, also those that nobody has.
+    The column is named such as "race x sex", its cells such as "Black, Female"; levels are every
+    combination, also those that nobody has.
     """
     name = " x ".join(attributes)
     cells = table[list(attributes)].agg(", ".join, axis=1)
@@ -112,20 +83,9 @@ def crossed(table: pd.DataFrame, attributes: Levels) -> tuple[pd.DataFrame, dict
 
 
 def intersection_rows(one: Audit, name: str) -> pd.DataFrame:
-    """Raw and shrunken estimates of the groups of a crossing.
+    """Raw and shrunken estimates of the groups of a crossing, named as :func:`crossed` does.
 
-    Parameters
-    ----------
-    one : Audit
-        Whose groups hold the crossing.
-    name : str
-        Of the crossing, as :func:`crossed` calls it.
-
-    Returns
-    -------
-    DataFrame
-        attribute, level, metric (the audit's, and with "_shrunk"), features, n, value, low,
-        high, note. Groups that are too small stay, as NaN with the reason.
+    Metric: the audit's, and with "_shrunk". Groups that are too small stay, as NaN with the reason.
     """
     table = one.by_group
     raw = table[table["attribute"] == name].reset_index(drop=True)
