@@ -31,7 +31,6 @@ COLUMNS = (
     "procedure", "layer", "metric", "null", "n_min", "planted_ratio", "simulations",
     "alarm_rate", "coverage", "mc_error",
 )  # fmt: skip
-LAYERS = {"F": "features of known law", "I": "simulated images", "T": "a trained generator"}
 BLOCK = 100  # audits between two files: what a kill can cost
 NEVER = 10**9  # subjects: no contrast is primary, so that none pays for the family's Monte Carlo
 PAIRWISE = {"group": ("small", "large")}
@@ -242,7 +241,7 @@ class Cell:
     procedure : str
         ``audit`` is ours.
     layer : str
-        A key of :data:`LAYERS`.
+        F: features of known law; I: simulated images; T: a trained generator.
     metric : str
     null : str
         ``exchangeable``, ``unequal``, or ``none`` where a disparity is planted.

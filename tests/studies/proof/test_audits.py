@@ -19,13 +19,10 @@ from fairdiff_lib.run.cli import main
 from fairdiff_lib.run.graph import STUDIES
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import ProofConfig
-from fairdiff_lib.show.figures import proof as proof_report
+from fairdiff_lib.show.figures import proof as pictures
+from fairdiff_lib.show.words_proof import about_audit, about_fid_bias
 from fairdiff_lib.sim.simulate import draw_subject
-from fairdiff_lib.studies.proof import audits as proof
-from fairdiff_lib.studies.proof import laws, naive
-from fairdiff_lib.studies.proof import oracle as proof_oracle
-from fairdiff_lib.studies.proof import pools as proof_pools
-from fairdiff_lib.studies.proof import trained as proof_trained
+from fairdiff_lib.studies.proof import audits, gaussians, images, naive
 from fairdiff_lib.studies.proof.audits import (
     COLUMNS,
     Cell,
@@ -35,8 +32,8 @@ from fairdiff_lib.studies.proof.audits import (
     count,
     simulate,
 )
-from fairdiff_lib.studies.proof.features import VARIETY, Planted, feature_cells, fid_bias
-from fairdiff_lib.studies.proof.scenes import CASE
+from fairdiff_lib.studies.proof.criteria import meets_criteria
+from fairdiff_lib.studies.proof.known import CASE, VARIETY, Planted, feature_cells, fid_bias
 
 SEED = 11  # not the proof's own
 SMALL = ProofConfig(simulations=300, naive_simulations=40, width=16, reference=150, sizes=(40,),
@@ -69,9 +66,9 @@ def test_plain_fid_falls_to_one_limit_from_two_heights() -> None:
     np.testing.assert_allclose(means.loc[4000], limit, rtol=0.05)
     spread = rows[rows["n"] == 4000].groupby("level")["value"].nunique()
     assert set(spread) == {4}, "each draw has images of its own"
-    said = proof_report.about_fid_bias(rows, limit)
-    assert f"population FID of {limit:.3g}" in said and f"{varied:.3g} ({VARIETY['small']})" in said
-    title = str(proof_report.fig_fid_bias(rows, limit).get_suptitle())
+    said = about_fid_bias(rows, limit)
+    assert f"is {limit:.3g}." in said and f"{varied:.3g} for the {VARIETY['small']}" in said
+    title = str(pictures.fig_fid_bias(rows, limit).get_suptitle())
     assert "simulated" in title
 
 
@@ -90,20 +87,20 @@ def test_closed_form_kid_is_what_samples_show(design: Planted, group: str) -> No
 
 
 def test_closed_form_fid_of_a_shift_and_of_a_scale() -> None:
-    real = laws.Gaussian(np.zeros(3), laws.rotation(3, 0) * np.array([1.0, 2.0, 3.0]))
-    shifted = laws.Pair(real, real.shifted(np.array([1.0, -2.0, 0.0])))
-    assert laws.population_fid(shifted) == pytest.approx(5.0)
-    halved = laws.Pair(real, real.scaled(0.5))
-    assert laws.population_fid(halved) == pytest.approx(0.25 * 14)
+    real = gaussians.Gaussian(np.zeros(3), gaussians.rotation(3, 0) * np.array([1.0, 2.0, 3.0]))
+    shifted = gaussians.Pair(real, real.shifted(np.array([1.0, -2.0, 0.0])))
+    assert gaussians.population_fid(shifted) == pytest.approx(5.0)
+    halved = gaussians.Pair(real, real.scaled(0.5))
+    assert gaussians.population_fid(halved) == pytest.approx(0.25 * 14)
 
 
 def test_the_unequal_null_has_one_truth_and_unequal_reals(design: Planted) -> None:
     small, large = (design.law(group).pair for group in ("small", "large"))
     for pair in (small, large):
-        assert laws.population_kid(design.kernel, pair) == pytest.approx(SMALL.kid, rel=1e-9)
-    of_fid = [laws.population_fid(design.law_of_fid(g).pair) for g in ("small", "large")]
+        assert gaussians.population_kid(design.kernel, pair) == pytest.approx(SMALL.kid, rel=1e-9)
+    of_fid = [gaussians.population_fid(design.law_of_fid(g).pair) for g in ("small", "large")]
     assert of_fid[0] == pytest.approx(of_fid[1], rel=1e-9)
-    between_reals = laws.population_kid(design.kernel, laws.Pair(small.real, large.real))
+    between_reals = gaussians.population_kid(design.kernel, gaussians.Pair(small.real, large.real))
     assert between_reals > 0.5 * SMALL.kid
     ratio = np.trace(small.real.root @ small.real.root.T) / SMALL.width
     assert ratio > 1.3  # more varied
@@ -111,21 +108,24 @@ def test_the_unequal_null_has_one_truth_and_unequal_reals(design: Planted) -> No
 
 def test_a_truth_out_of_reach_is_refused(design: Planted) -> None:
     with pytest.raises(InputError, match=r"planted distance 5: expected above 0 and below"):
-        laws.group_pair(
+        gaussians.group_pair(
             "large", design.law("large").pair.real, 5.0,
-            partial(laws.population_kid, design.kernel),
+            partial(gaussians.population_kid, design.kernel),
         )  # fmt: skip
 
 
 def test_strata_have_the_planted_kid_at_common_shares_only(design: Planted) -> None:
     pairs = [law.pair for law in design.strata("small", (0.7, 0.3))]
-    assert laws.mixture_kid(design.kernel, pairs, (0.7, 0.3)) == pytest.approx(SMALL.kid, rel=1e-9)
-    assert laws.mixture_kid(design.kernel, pairs, (0.4, 0.6)) > 1.2 * SMALL.kid
+    assert gaussians.mixture_kid(design.kernel, pairs, (0.7, 0.3)) == pytest.approx(
+        SMALL.kid, rel=1e-9
+    )
+    assert gaussians.mixture_kid(design.kernel, pairs, (0.4, 0.6)) > 1.2 * SMALL.kid
 
 
 # -- a reduced proof ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("null", ["exchangeable", "unequal"])
 def test_the_audit_keeps_its_promise_and_the_fid_tests_do_not(
     cells: dict[str, Cell], null: str, tmp_path: Path
@@ -145,6 +145,7 @@ def test_the_audit_keeps_its_promise_and_the_fid_tests_do_not(
         assert rate > 0.5 if null == "unequal" else rate < 0.2
 
 
+@pytest.mark.slow
 def test_an_audit_that_ignores_half_its_variance_would_be_caught(
     cells: dict[str, Cell], tmp_path: Path
 ) -> None:
@@ -156,9 +157,9 @@ def test_an_audit_that_ignores_half_its_variance_would_be_caught(
     short = found.assign(low=middle - reach, high=middle + reach)
     short = short.assign(alarm=(short["low"] > 0) | (short["high"] < 0))
     row = count(cell, short)
-    verdict = proof_report.verdicts(pd.DataFrame([row]))
+    verdict = meets_criteria(pd.DataFrame([row]))
     assert not verdict["passed"].iloc[0]
-    assert "Fails" in proof_report.about_ours(pd.DataFrame([row]))
+    assert "Fails" in about_audit(verdict)
 
 
 def test_a_planted_disparity_is_found(cells: dict[str, Cell], tmp_path: Path) -> None:
@@ -170,6 +171,7 @@ def test_a_planted_disparity_is_found(cells: dict[str, Cell], tmp_path: Path) ->
     assert parts[1].truth == pytest.approx(2 * SMALL.kid)
 
 
+@pytest.mark.slow
 def test_case_mix_is_an_alarm_for_the_plain_kid_only(
     cells: dict[str, Cell], tmp_path: Path
 ) -> None:
@@ -180,6 +182,7 @@ def test_case_mix_is_an_alarm_for_the_plain_kid_only(
     assert rates.iloc[1] > rates.iloc[0] + 0.2
 
 
+@pytest.mark.slow
 def test_results_depend_neither_on_processes_nor_on_a_kill(
     cells: dict[str, Cell], tmp_path: Path
 ) -> None:
@@ -242,9 +245,9 @@ def test_pairs_without_self_pairs_are_the_unbiased_kid() -> None:
 def test_subsamples_of_an_oracle_pool_average_to_its_truth() -> None:
     rng = np.random.default_rng(0)
     real, wrong = rng.standard_normal((2, 200, 3))
-    law = proof_oracle.OracleLaw(real, wrong + 1.5, 0.6)
+    law = images.OracleLaw(real, wrong + 1.5, 0.6)
     kernel = Kernel(2.0)
-    truth = 0.36 * proof_pools.pool_kid(kernel, law.real, law.wrong).value
+    truth = 0.36 * images.pool_kid(kernel, law.real, law.wrong).value
     groups = group_units(pd.DataFrame({"subject": np.arange(20)}), {})
     found = [kid(kernel, *law.draw(rng, 20), groups)[0].value for _ in range(4000)]
     error = np.std(found) / np.sqrt(len(found))
@@ -258,13 +261,13 @@ def test_strata_of_a_pool_are_mixed_to_equal_kid() -> None:
     real = rng.standard_normal((210, 3)) + code[:, None]
     generated = real[rng.permutation(210)] * np.array([0.5, 1.2, 0.8])[code][:, None]
     kernel, member = Kernel(2.0), code[:, None] == np.arange(3)
-    whole, each, pairs = proof_trained.stratum_kids(kernel, real, generated, member)
+    whole, each, pairs = images.stratum_kids(kernel, real, generated, member)
     shares = np.bincount(code) / 210
     assert [e.n for e in each] == [80, 60, 70]
     without_self_pairs = shares @ pairs @ shares * 210 - shares @ np.diag(pairs)
     assert without_self_pairs / 209 == pytest.approx(whole.value, rel=1e-9)
     low, middle, high = (int(k) for k in np.argsort(np.diag(pairs)))
-    share = proof_trained.mixing_share(pairs, low, high, pairs[middle, middle])
+    share = images.mixing_share(pairs, low, high, pairs[middle, middle])
     names = ("a", "b", "c")
     table = pd.DataFrame({"subject": np.arange(210), "stratum": np.array(names)[code]})
     (mixed,) = standardised_kid(
@@ -283,9 +286,9 @@ def test_a_pool_is_made_once_and_grows(tmp_path: Path) -> None:
         return {"real": np.array(numbers, dtype=float)[:, None]}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(proof, "workers", lambda: 1)
-        first = proof_pools.fill_pool(tmp_path, maker, 300, "test")["real"]
-        again = proof_pools.fill_pool(tmp_path, maker, 600, "test")["real"]
+        patch.setattr(audits, "workers", lambda: 1)
+        first = images.fill_pool(tmp_path, maker, 300, "test")["real"]
+        again = images.fill_pool(tmp_path, maker, 600, "test")["real"]
     assert asked == [0, 250, 500]
     assert len(first) == 300 and len(again) == 600
     np.testing.assert_array_equal(again[:300], first)
@@ -294,10 +297,10 @@ def test_a_pool_is_made_once_and_grows(tmp_path: Path) -> None:
 def test_prompts_of_fresh_subjects_are_those_of_the_cohort() -> None:
     settings = load_settings("smoke")
     spec = dataset_of(settings.dataset).spec()
-    config = proof_trained.fresh(settings)
+    config = images.fresh(settings)
     assert config.seed != settings.simulator.seed
     for number in range(20):
-        row = proof_trained.prompt_row(spec, draw_subject(config, "train", number))
+        row = images.prompt_row(spec, draw_subject(config, "train", number))
         assert all(row[field.name] in field.levels for field in spec.fields)
         assert row[spec.primary_condition] in spec.prompt(row)
 
@@ -311,7 +314,7 @@ def test_criteria_are_looser_for_few_subjects_and_absent_without_interval() -> N
             "mc_error": 0.005}  # fmt: skip
     rows = [cell, cell | {"n_min": 300}, cell | {"coverage": float("nan")},
             cell | {"alarm_rate": 0.0605}, cell | {"procedure": "fid_permutation"}]  # fmt: skip
-    found = proof_report.verdicts(pd.DataFrame(rows))
+    found = meets_criteria(pd.DataFrame(rows))
     assert found["passed"].tolist() == [True, False, True, False]
 
 

@@ -1,0 +1,464 @@
+"""Layers I and T of the proof: pools of images whose own KID is the truth.
+
+An audit is a subsample of a pool without replacement. As KID is a mean over pairs of different
+subjects, its expectation over subsamples is the pool's own KID, exactly. Layer I: an oracle redraws
+simulated pictures under corrupted laws. With real law P and corrupted law C, a generator that fails
+with probability pi has the law (1 - pi) P + pi C, so that its KID is pi^2 KID(P, C): pi is solved.
+Layer T: one trained generator; groups are strata of its pool, or mixtures of strata.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from joblib import delayed
+from PIL import Image
+
+from fairdiff_lib.audit.estimate import Bools, Estimate, Floats, Groups, Ints, group_units
+from fairdiff_lib.audit.kid import Kernel, fit_kernel, kid, standardised_kid
+from fairdiff_lib.classify.features import Extractor, Scale, extract
+from fairdiff_lib.classify.runs import load_encoder, load_extractor
+from fairdiff_lib.data.cohort import CohortSpec, square
+from fairdiff_lib.datasets import dataset_of
+from fairdiff_lib.disk.files import atomic_file, read_json, write_json
+from fairdiff_lib.disk.places import Places
+from fairdiff_lib.model.loss import seed_for
+from fairdiff_lib.model.sample import load_run, sample
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import Settings
+from fairdiff_lib.sim.fundus import Eye, render
+from fairdiff_lib.sim.simulate import FundusPopulation, Subject, draw_subject, fundus_config
+from fairdiff_lib.studies.proof.audits import (
+    Cell,
+    Judge,
+    Law,
+    NaiveTest,
+    OurAudit,
+    TwoGroups,
+    side_by_side,
+)
+from fairdiff_lib.study import Study
+from fairdiff_lib.train.runs import train
+
+CHUNK = 250  # images between two files: what a kill can cost
+TRUTH_COLUMNS = ("layer", "law", "images", "kid", "standard_error")
+
+
+# -- feature space -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Space:
+    """The study's own features and kernel, fixed on its training reals."""
+
+    extractor: Extractor
+    scale: Scale
+    kernel: Kernel
+
+    @classmethod
+    def of(cls, study: Study) -> Space:
+        """Trains the encoder where it is missing."""
+        settings, places, cohort = study.settings, study.places, study.cohort
+        extractor = load_extractor(settings, load_encoder(settings, places, cohort))
+        images = cohort.included().split("train").load_images(settings.model.image_size)
+        features = extract(extractor, images, cache=places.features / "cache")
+        scale = Scale.fit(features)
+        return cls(extractor, scale, fit_kernel(scale(features)))
+
+
+# -- pools on disk -----------------------------------------------------------------------------
+
+Maker = Callable[[range], dict[str, Any]]  # numbers of subjects to named arrays with a row each
+
+
+def fill_pool(folder: Path, maker: Maker, size: int, title: str) -> dict[str, Any]:
+    """Arrays of a pool of ``size`` rows, made chunk by chunk where they are missing.
+
+    A row depends on its number alone, so a larger pool begins with the same rows.
+    """
+    starts = range(0, size, CHUNK)
+    todo = [start for start in starts if not (folder / f"{start:06d}.npz").is_file()]
+    jobs = (delayed(_make_chunk)(folder, maker, start) for start in todo)
+    side_by_side(jobs, len(todo), f"{title}, chunks of {CHUNK}")
+    parts = []
+    for start in starts:
+        with np.load(folder / f"{start:06d}.npz", allow_pickle=False) as found:
+            parts.append(dict(found))
+    return {name: np.concatenate([part[name] for part in parts])[:size] for name in parts[0]}
+
+
+def _make_chunk(folder: Path, maker: Maker, start: int) -> None:
+    arrays = maker(range(start, start + CHUNK))
+    with atomic_file(folder / f"{start:06d}.npz") as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **arrays)
+
+
+# -- truth -------------------------------------------------------------------------------------
+
+
+def remembered(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What was measured on a pool; measured once, as all pairs of 20,000 images take minutes."""
+    if not path.is_file():
+        write_json(path, measure())
+    found: dict[str, Any] = read_json(path)
+    return found
+
+
+def pool_kid(kernel: Kernel, real: Floats, generated: Floats) -> Estimate:
+    """KID of a whole pool, a row per subject."""
+    return kid(kernel, real, generated, pool_groups(np.zeros((len(real), 0), dtype=bool)))[0]
+
+
+def pool_groups(members: Bools) -> Groups:  # [N, M]
+    """A unit per row, all of them and the given groups."""
+    plain = group_units(pd.DataFrame({"subject": np.arange(len(members))}), {})
+    keys = tuple(("pool", str(m)) for m in range(members.shape[1]))
+    return Groups(plain.unit, (*plain.keys, *keys), np.hstack([plain.members, members]))
+
+
+def truth_row(layer: str, law: str, truth: Estimate) -> dict[str, Any]:
+    """A row of the table of truths; the error is the pool's, as a sample from its law."""
+    values = (layer, law, truth.n, truth.value, truth.standard_error)
+    return dict(zip(TRUTH_COLUMNS, values, strict=True))
+
+
+BLUR = 8.0  # x the camera's defocus: about the study's blurred control
+KEPT = 0.2  # of the spread, where it is lost
+CLINICAL = ("cup_disc_ratio", "loss", "crescent", "ring")  # what a prompt asks for
+VARIED = (*CLINICAL, "disc_radius", "disc_aspect", "melanin", "gain", "tortuosity")
+TYPICAL = 200  # subjects whose mean is a group's typical eye
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """Pictures of one group, real and as a wrong generator would redraw them.
+
+    Attributes
+    ----------
+    config : FundusPopulation
+        Of the group's law; its seed is that of the reals.
+    error : str
+        ``blur or cup`` (each in half of the pictures: defocus; a cup drawn as abnormal whatever
+        was asked) or ``lost spread`` (conditions and appearance near the group's typical eye).
+    """
+
+    extractor: Extractor
+    config: FundusPopulation
+    error: str
+
+    def __call__(self, numbers: range) -> dict[str, Any]:
+        redraw = dataclasses.replace(self.config, seed=self.config.seed + 1)
+        eyes = [draw_subject(self.config, "train", k).eye for k in numbers]
+        fresh = [draw_subject(redraw, "train", k).eye for k in numbers]
+        typical = typical_eye(self.config)
+        wrong = [
+            self._wrong(_asked(new, eye), k, typical)
+            for new, eye, k in zip(fresh, eyes, numbers, strict=True)
+        ]
+        return {
+            name: self.extractor(np.stack([self._picture(eye) for eye in drawn]))
+            for name, drawn in (("real", eyes), ("wrong", wrong))
+        }
+
+    def _wrong(self, eye: Eye, number: int, typical: dict[str, float]) -> Eye:
+        if self.error == "lost spread":
+            near = {k: KEPT * getattr(eye, k) + (1 - KEPT) * v for k, v in typical.items()}
+            return dataclasses.replace(eye, **near)
+        rng = np.random.default_rng([self.config.seed, number, 2])
+        if rng.random() < 0.5:
+            return dataclasses.replace(eye, defocus=BLUR * eye.defocus)
+        return dataclasses.replace(eye, cup_disc_ratio=float(rng.uniform(0.68, 0.88)))
+
+    def _picture(self, eye: Eye) -> Any:  # uint8 [3, S, S]
+        height, width = self.config.fundus_height, self.config.fundus_width
+        drawn = Image.fromarray(render(eye, height, width))
+        return np.asarray(square(drawn, height)).transpose(2, 0, 1)
+
+
+def _asked(eye: Eye, prompt: Eye) -> Eye:
+    """The eye with the conditions of another: what a generator draws for its prompt."""
+    return dataclasses.replace(eye, **{name: getattr(prompt, name) for name in CLINICAL})
+
+
+def typical_eye(config: FundusPopulation) -> dict[str, float]:
+    """Means of what varies between the eyes of a law."""
+    eyes = [draw_subject(config, "train", k).eye for k in range(TYPICAL)]
+    return {name: float(np.mean([getattr(eye, name) for eye in eyes])) for name in VARIED}
+
+
+@dataclass(frozen=True)
+class OracleLaw:
+    """A group whose generated pictures are wrong with probability ``share``.
+
+    The right ones are reals that no subject of the audit has.
+    """
+
+    real: Floats  # [N, D]
+    wrong: Floats  # [N, D]
+    share: float
+
+    def draw(self, rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
+        rows = rng.choice(len(self.real), 2 * n, replace=False)
+        own, other = rows[:n], rows[n:]
+        failed = rng.random(n) < self.share
+        return self.real[own], np.where(failed[:, None], self.wrong[own], self.real[other])
+
+
+def oracle_laws(study: Study, space: Space) -> tuple[dict[str, OracleLaw], pd.DataFrame]:
+    """Two groups with unequal reals, different errors and the planted KID; and their truth."""
+    settings, pools = study.settings, study.places.pools
+    own, size = settings.proof, settings.model.image_size
+    plain = dataclasses.replace(
+        fundus_config(settings), seed=own.seed, fundus_height=size, fundus_width=size * 4 // 3,
+        share_asian=0.0, share_black=0.0,
+    )  # fmt: skip
+    varied = dataclasses.replace(plain, seed=own.seed + 2, share_black=1.0, heterogeneity_black=1.5)
+    laws, rows = {}, []
+    for name, config, error in (("small", varied, "blur or cup"), ("large", plain, "lost spread")):
+        oracle = Oracle(space.extractor, config, error)
+        pool = fill_pool(pools / f"oracle-{name}", oracle, own.pool, f"oracle, {name} group")
+        real, wrong = space.scale(pool["real"]), space.scale(pool["wrong"])
+        found = remembered(
+            pools / f"oracle-{name}-{own.pool}.json",
+            partial(_all_wrong, space.kernel, real, wrong, f"{name}: {error}"),
+        )
+        if found["kid"] < own.kid:
+            raise InputError(
+                f"proof.kid={own.kid}: above {found['kid']:.3g}, all that {error} costs"
+            )
+        share = float(np.sqrt(own.kid / found["kid"]))
+        laws[name] = OracleLaw(real, wrong, share)
+        scaled = {key: share**2 * found[key] for key in ("kid", "standard_error")}
+        rows.append(found | scaled | {"law": f"{found['law']} in {share:.0%}"})
+    return laws, pd.DataFrame(rows)
+
+
+def _all_wrong(kernel: Kernel, real: Floats, wrong: Floats, law: str) -> dict[str, Any]:
+    """KID where every picture is wrong."""
+    return truth_row("I", law, pool_kid(kernel, real, wrong))
+
+
+METHOD, SEED = "none", 0  # the generator
+STRATUM = "cdr_status"  # condition that splits the pool
+
+
+@dataclass(frozen=True)
+class Generator:
+    """Fresh simulated subjects, and what the trained checkpoint draws for their prompts."""
+
+    settings: Settings
+    places: Places
+    extractor: Extractor
+
+    def __call__(self, numbers: range) -> dict[str, Any]:
+        own, spec = self.settings.generation, dataset_of(self.settings.dataset).spec()
+        config = fresh(self.settings)
+        subjects = [draw_subject(config, "train", k) for k in numbers]
+        reals = np.stack([photograph(s, config, self.settings.model.image_size) for s in subjects])
+        rows = [prompt_row(spec, subject) for subject in subjects]
+        prompts = [spec.prompt(row) for row in rows]
+        seeds = [seed_for(own.seed, f"{SEED}/proof/{k}") for k in numbers]
+        made = [
+            sample(
+                checkpoint(self.places), prompts[i : i + own.batch], seeds[i : i + own.batch],
+                steps=own.steps, guidance=own.guidance, scheduler=own.scheduler,
+            )
+            for i in range(0, len(prompts), own.batch)
+        ]  # fmt: skip
+        levels = spec.levels(STRATUM)
+        return {
+            "real": self.extractor(reals),
+            "generated": self.extractor(np.concatenate(made)),
+            "stratum": np.array([levels.index(row[STRATUM]) for row in rows]),
+        }
+
+
+def fresh(settings: Settings) -> FundusPopulation:
+    """The study's law of subjects, but none that any model was trained on."""
+    return dataclasses.replace(fundus_config(settings), seed=settings.proof.seed + 4)
+
+
+@lru_cache(maxsize=1)
+def checkpoint(places: Places) -> Any:
+    """The trained pipeline, loaded once per process and without progress bars."""
+    loaded = load_run(Study(places.settings, places), METHOD, SEED)
+    loaded.set_progress_bar_config(disable=True)
+    return loaded
+
+
+def photograph(subject: Subject, config: FundusPopulation, size: int) -> Any:  # uint8 [3, S, S]
+    """The picture as a study reads it: through the dataset's JPEG, then cut and reduced."""
+    stream = io.BytesIO()
+    drawn = Image.fromarray(render(subject.eye, config.fundus_height, config.fundus_width))
+    drawn.save(stream, "JPEG", quality=92)
+    with Image.open(stream) as opened:
+        return np.asarray(square(opened.convert("RGB"), size)).transpose(2, 0, 1)
+
+
+def prompt_row(spec: CohortSpec, subject: Subject) -> dict[str, str]:
+    """Level names as the cohort's reader gives them."""
+    row = dataclasses.asdict(subject)
+    row["glaucoma"] = spec.levels("glaucoma")[subject.glaucoma == "yes"]
+    row["se_status"] = subject.refraction
+    return {field.name: str(row[field.name]) for field in spec.fields}
+
+
+@dataclass(frozen=True)
+class PoolLaw:
+    """A group as a mixture of strata of a pool.
+
+    Attributes
+    ----------
+    real, generated : float64 [N, D]
+    rows : tuple of int64 arrays
+        Of each stratum.
+    weights : tuple of float
+        Share of each stratum in the group.
+    """
+
+    real: Floats
+    generated: Floats
+    rows: tuple[Any, ...]
+    weights: tuple[float, ...]
+
+    def draw(self, rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
+        counts = rng.multinomial(n, self.weights)
+        drawn = [
+            rng.choice(rows, k, replace=False) for rows, k in zip(self.rows, counts, strict=True)
+        ]
+        chosen = rng.permutation(np.concatenate(drawn))
+        return self.real[chosen], self.generated[chosen]
+
+
+def trained_laws(study: Study, space: Space) -> tuple[dict[str, PoolLaw], pd.DataFrame]:
+    """The whole pool, and two groups of equal KID made of its strata; and their truth.
+
+    The stratum whose KID lies between the others' is one group; the other two, mixed so that
+    their KID is the same, are the other. Such a mixture always exists.
+    """
+    settings, places, cohort = study.settings, study.places, study.cohort
+    train(study, METHOD, SEED)
+    maker = Generator(settings, places, space.extractor)
+    pool = fill_pool(places.pools / "trained", maker, settings.proof.pool, "trained generator")
+    real, generated = space.scale(pool["real"]), space.scale(pool["generated"])
+    stratum = pool["stratum"]
+    found = remembered(
+        places.pools / f"trained-{len(real)}.json",
+        partial(_by_stratum, space.kernel, real, generated, stratum, cohort.spec.levels(STRATUM)),
+    )
+    low, middle, high = (np.flatnonzero(stratum == k) for k in found["order"])
+    share = found["share"]
+    laws = {
+        "all": PoolLaw(real, generated, (np.arange(len(real)),), (1.0,)),
+        "small": PoolLaw(real, generated, (middle,), (1.0,)),
+        "large": PoolLaw(real, generated, (low, high), (1 - share, share)),
+    }
+    return laws, pd.DataFrame(found["truths"])
+
+
+def _by_stratum(
+    kernel: Kernel, real: Floats, generated: Floats, stratum: Ints, names: Sequence[str]
+) -> dict[str, Any]:
+    """Strata by KID, share of the highest in the mixture, and the table of truths."""
+    member = stratum[:, None] == np.arange(len(names))
+    whole, each, pairs = stratum_kids(kernel, real, generated, member)
+    low, middle, high = (int(k) for k in np.argsort(np.diag(pairs)))
+    share = mixing_share(pairs, low, high, float(pairs[middle, middle]))
+    table = pd.DataFrame({"subject": np.arange(len(real)), STRATUM: np.array(names)[stratum]})
+    everyone, strata = group_units(table, {}), group_units(table, {STRATUM: names})
+    weights = {names[low]: 1 - share, names[high]: share}
+    (mixed,) = standardised_kid(kernel, real, generated, everyone, strata, weights)
+    title = f"{1 - share:.0%} {names[low]}, {share:.0%} {names[high]}"
+    truths = [
+        truth_row("T", "whole pool", whole),
+        *(truth_row("T", f"{STRATUM} {n}", e) for n, e in zip(names, each, strict=True)),
+        truth_row("T", f"{STRATUM} {title}", mixed),
+    ]
+    return {"order": [low, middle, high], "share": share, "truths": truths}
+
+
+def stratum_kids(
+    kernel: Kernel, real: Floats, generated: Floats, member: Bools
+) -> tuple[Estimate, list[Estimate], Floats]:
+    """KID of a pool, of each stratum, and the mean of h between strata.
+
+    Parameters
+    ----------
+    member : bool [N, S]
+        Each row in one stratum.
+
+    Returns
+    -------
+    whole, each : Estimate, list of Estimate
+    pairs : float64 [S, S]
+        A mixture with weights w has KID w' pairs w.
+    """
+    strata = member.shape[1]
+    unions = [(s, t) for s in range(strata) for t in range(s)]
+    columns = [member[:, s] | member[:, t] for s, t in unions]
+    found = kid(kernel, real, generated, pool_groups(np.column_stack([member, *columns])))
+    whole, each, both = found[0], found[1 : strata + 1], found[strata + 1 :]
+    pairs = np.diag([e.value for e in each])
+    for (s, t), union in zip(unions, both, strict=True):
+        inner = sum(each[k].n * (each[k].n - 1) * each[k].value for k in (s, t))
+        total = union.n * (union.n - 1) * union.value
+        pairs[s, t] = pairs[t, s] = (total - inner) / (2 * each[s].n * each[t].n)
+    return whole, each, pairs
+
+
+def mixing_share(pairs: Floats, low: int, high: int, target: float) -> float:
+    """Share of stratum ``high`` at which its mixture with ``low`` has KID ``target``."""
+    a, b, c = pairs[low, low], pairs[low, high], pairs[high, high]
+    roots = np.roots([a - 2 * b + c, 2 * (b - a), a - target])
+    inside = [r.real for r in roots if abs(r.imag) < 1e-12 and -1e-9 <= r.real <= 1 + 1e-9]
+    return float(np.clip(max(inside), 0.0, 1.0))
+
+
+def pool_cells(study: Study) -> tuple[list[Cell], pd.DataFrame]:
+    """All cells of layers I and T, and the table of truths.
+
+    Returns
+    -------
+    cells : list of Cell
+    truths : DataFrame
+        layer, law, images, kid, standard_error (of the pool as a sample from its law).
+    """
+    space = Space.of(study)
+    oracle, first = oracle_laws(study, space)
+    trained, second = trained_laws(study, space)
+    laws: dict[tuple[str, str], tuple[Law, ...]] = {
+        ("I", "exchangeable"): (oracle["large"],),
+        ("I", "unequal"): (oracle["small"], oracle["large"]),
+        ("T", "exchangeable"): (trained["all"],),
+        ("T", "unequal"): (trained["small"], trained["large"]),
+    }
+    own, kernel = study.settings.proof, space.kernel
+    cells = []
+    for (layer, null), pair in laws.items():
+        for n in own.sizes:
+            scene = TwoGroups(pair, (n, own.reference))
+            tests: list[tuple[str, int, Judge]] = [
+                ("audit", own.pool_simulations, OurAudit(kernel))
+            ]
+            if n in own.naive_sizes:
+                tests += [
+                    (name, own.naive_simulations, NaiveTest(name, repeats, kernel))
+                    for name, repeats in (
+                        ("kid_raw_permutation", own.permutations),
+                        ("kid_bootstrap_self_pairs", own.bootstrap),
+                    )
+                ]
+            cells += [
+                Cell(name, layer, "kid", null, n, 1.0, count, 0.0, scene, judge)
+                for name, count, judge in tests
+            ]
+    truths = pd.concat([first, second], ignore_index=True)
+    return cells, truths[list(TRUTH_COLUMNS)]
