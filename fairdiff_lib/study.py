@@ -22,6 +22,7 @@ from fairdiff_lib.disk.places import CARD, Places
 from fairdiff_lib.disk.stamps import make_stamp, publish_figure, publish_table
 from fairdiff_lib.disk.tables import as_written
 from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.notebooks import place_of
 from fairdiff_lib.settings.options import Settings, parse_overrides
 
 if TYPE_CHECKING:
@@ -108,9 +109,10 @@ class Study:
             As ``tab02`` or ``fig03``.
         made : DataFrame or Figure
         folder : Path, optional
-            Instead of ``places.figures``.
+            Instead of the place that the notebook's entry names.
         """
-        path = (folder or self.places.figures) / name
+        usual: Path = getattr(self.places, place_of(name, self.parameters))
+        path = (folder or usual) / name
         if isinstance(made, pd.DataFrame):
             title = contents().get(name, (name, ""))[0]
             return publish_table(as_written(made), path.with_suffix(".csv"), self.stamp, title)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 BASE = "base"  # the "method" of the job that trains what every method starts from
 STUDIES = {  # what a run can be for
@@ -330,3 +331,15 @@ JOBS: dict[str, Notebook] = {
         place="ablation",
     ),
 }
+
+
+def place_of(name: str, parameters: Mapping[str, Any]) -> str:
+    """Folder (of ``Places``) that a table or figure lies in, by its id.
+
+    Two jobs of one notebook may make the same id in two places: ``parameters`` tell them apart.
+    """
+    makers = [entry for entry in JOBS.values() if name in entry.titles]
+    for entry in sorted(makers, key=lambda entry: -len(entry.parameters)):
+        if all(str(parameters.get(key)) == value for key, value in entry.parameters.items()):
+            return entry.place
+    return "figures"
