@@ -1,17 +1,16 @@
-"""The interface that every training method fits, and methods by name.
+"""What a training method may do, and the classes by the methods that they carry out.
 
 A method turns the unreduced losses of a batch into weights; the training loop multiplies and
 averages. It always sees the gathered batch and draws from generators seeded by (seed, step), so
 what it returns is the same on every process, unless a named option says otherwise (P5).
 
-A new method is one class, with what it changes, and one line in ``methods.METHODS``.
+A new method is one class, registered by name, and one entry in ``settings.methods.METHODS``.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -23,14 +22,28 @@ from fairdiff_lib.settings.errors import InputError, refuse_unknown
 from fairdiff_lib.settings.methods import METHODS, config_of
 from fairdiff_lib.settings.options import MitigationConfig
 
+CLASSES: dict[str, type[Mitigation]] = {}
+Kind = TypeVar("Kind", bound="type[Mitigation]")
 
+
+def register(*methods: str) -> Callable[[Kind], Kind]:
+    """Class decorator: these methods of ``settings.methods.METHODS`` are of this class."""
+
+    def keep(kind: Kind) -> Kind:
+        CLASSES.update(dict.fromkeys(methods, kind))
+        return kind
+
+    return keep
+
+
+@register("none")
 class Mitigation:
-    """A training method; this one, ``none``, changes nothing.
+    """A training method; this one changes nothing.
 
     Parameters
     ----------
     config : MitigationConfig
-        As the method sees it; see ``methods.config_of``.
+        As the method sees it; see ``settings.methods.config_of``.
     attributes : mapping
         Attribute name to level names.
     seed : int
@@ -47,6 +60,7 @@ class Mitigation:
     """
 
     name = "none"
+    kept: tuple[str, ...] = ()  # attributes in a checkpoint: tensors, lists, or with a state_dict
 
     def __init__(
         self,
@@ -72,16 +86,11 @@ class Mitigation:
     def prepare(self, pipeline: Any, cohort: Any) -> None:
         """Change the pipeline, or look at training and validation rows, before training.
 
-        Parameters
-        ----------
-        pipeline : StableDiffusionPipeline
-            The one that is trained; an ``adapter`` set on it is trained and saved with it.
-        cohort : Cohort
-            Included rows of the splits "train" and "val"; no method sees test rows.
+        An ``adapter`` set on the pipeline is trained and saved with it. No method sees test rows.
         """
 
     def read_sources(self, runs: Mapping[str, pd.DataFrame]) -> None:
-        """Histories of the finished runs that ``methods.METHODS`` names as sources, by method."""
+        """Histories of the finished runs that the entry in METHODS names as sources, by method."""
 
     def sampling_weights(self, cohort: Any) -> np.ndarray | None:
         """Sampling weight of each training row, float64 [N]; None = each row once per epoch.
@@ -126,8 +135,8 @@ class Mitigation:
         Returns
         -------
         dict
-            Scalars for the history: ``objective``, ``acquisition``, and the seconds that the
-            method's own optimiser and measurements took.
+            Scalars for the history: ``objective``, ``score``, ``acquisition``, and the seconds
+            that the method's own optimiser and measurements took.
         """
         return {"objective": loss_gap(losses, levels, self.attributes)}
 
@@ -136,24 +145,32 @@ class Mitigation:
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """State for a checkpoint; JSON-ready."""
-        return {"name": self.name}
+        """State for a checkpoint; JSON-ready, floats kept exactly."""
+        return {"name": self.name} | {name: _plain(getattr(self, name)) for name in self.kept}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a checkpoint.
-
-        Raises
-        ------
-        InputError
-            The checkpoint is another method's.
-        """
+        """Continue from a checkpoint; InputError if it is another method's."""
         if state.get("name") != self.name:
             raise InputError(
                 f"checkpoint is of method {state.get('name')!r}, this run is {self.name!r}"
             )
+        for name in self.kept:
+            own = getattr(self, name)
+            if hasattr(own, "load_state_dict"):
+                own.load_state_dict(state[name])
+            else:
+                tensor = isinstance(own, Tensor)
+                kept = torch.tensor(state[name], dtype=torch.float64) if tensor else state[name]
+                setattr(self, name, kept)
 
 
-def make_mitigation(
+def _plain(value: Any) -> Any:
+    if hasattr(value, "state_dict"):
+        return value.state_dict()
+    return value.tolist() if isinstance(value, Tensor) else list(value)
+
+
+def make_method(
     name: str,
     config: MitigationConfig,
     attributes: Attributes,
@@ -166,11 +183,14 @@ def make_mitigation(
     Raises
     ------
     InputError
-        The method does not exist, or an attribute has fewer than two levels.
+        The method has no entry or no class, or an attribute has fewer than two levels.
     """
     refuse_unknown("method", name, METHODS)
-    module, kind = METHODS[name].implementation.split(".")
-    made = getattr(importlib.import_module(f"fairdiff_lib.methods.{module}"), kind)
-    mitigation: Mitigation = made(config_of(name, config), attributes, seed, steps_per_epoch, rank)
-    mitigation.name = name
-    return mitigation
+    if name not in CLASSES:
+        raise InputError(
+            f"method {name!r} has an entry in METHODS but no class; expected @register({name!r}) "
+            "above one, in a module that is imported"
+        )
+    method = CLASSES[name](config_of(name, config), attributes, seed, steps_per_epoch, rank)
+    method.name = name
+    return method

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from fairdiff_lib.methods.base import Mitigation
+from fairdiff_lib.methods.base import Mitigation, register
 from fairdiff_lib.methods.groups import level_counts
 from fairdiff_lib.methods.optimiser import SigmaPath
 from fairdiff_lib.methods.perturbation import FairBayesianPerturbation, RandomPerturbation
@@ -22,6 +22,7 @@ from fairdiff_lib.model.loss import generator_for
 from fairdiff_lib.settings.errors import InputError
 
 
+@register("none_matched_lr")
 class MatchedLearningRate(Mitigation):
     """The baseline at the learning rate that the perturbation amounts to.
 
@@ -107,7 +108,7 @@ class FixedSigma(FairBayesianPerturbation):
     def observe(
         self, losses: Tensor, levels: Tensor, step: int, timesteps: Tensor | None = None
     ) -> dict[str, float]:
-        """See :meth:`Mitigation.observe`; sigma stays."""
+        """Sigma stays."""
         return Mitigation.observe(self, losses, levels, step, timesteps)
 
 
@@ -126,7 +127,6 @@ class PathFollower(RandomPerturbation):
         self.followed = sigma_path(runs["fairdiffusion"], self.attributes)
 
     def weights(self, losses: Tensor, levels: Tensor, step: int) -> Tensor:
-        """See :meth:`Mitigation.weights`."""
         self.sigma = self.sigma_at(step)
         return super().weights(losses, levels, step)
 
@@ -160,10 +160,12 @@ def sigma_path(history: pd.DataFrame, attributes: Mapping[str, tuple[str, ...]])
     return torch.tensor(table[wanted].to_numpy(dtype=np.float64))
 
 
+@register("replay")
 class ReplayedSigma(PathFollower):
     """The sigmas of another seed's run: a path as real as the method's own, but of other data."""
 
 
+@register("random_sigma")
 class RandomSigma(PathFollower):
     """Dose-matched random sigma: no optimiser, no drift, as much noise.
 
@@ -191,6 +193,7 @@ class RandomSigma(PathFollower):
         return torch.tensor(low + (high - low) * drawn)
 
 
+@register("group_blind_noise")
 class GroupBlindNoise(PathFollower):
     """Noise of the paired run's variance in each step, the same for every group.
 
@@ -220,6 +223,7 @@ class _ShuffledPath(SigmaPath):
         return [self.scores[row] for row in order.tolist()]
 
 
+@register("shuffled_y", "shuffled_y_corrected")
 class ShuffledScores(FairBayesianPerturbation):
     """The method itself, its optimiser fed the window's scores in random order.
 

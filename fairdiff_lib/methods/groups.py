@@ -48,18 +48,8 @@ def level_counts(levels: Tensor, sizes: list[int]) -> Tensor:
 def group_means(losses: Tensor, levels: Tensor, attributes: Attributes) -> list[Tensor]:
     """Mean loss of each level, per attribute.
 
-    Parameters
-    ----------
-    losses : float [N]
-    levels : int64 [N, A]
-        Level index per attribute.
-    attributes : mapping
-        A names with their levels.
-
-    Returns
-    -------
-    list of A float64 tensors, [number of levels]
-        NaN where no sample has the level.
+    Losses float [N] and level indices int64 [N, A] => A float64 tensors [number of levels], NaN
+    where no sample has the level.
     """
     sizes = [len(names) for names in attributes.values()]
     sums, counts = level_sums(losses, levels, sizes)
@@ -69,18 +59,8 @@ def group_means(losses: Tensor, levels: Tensor, attributes: Attributes) -> list[
 def summed_gap(means: list[Tensor], missing_group: str = "as_released") -> float:
     """``- sum_a (max_level - min_level)`` of group means, larger is fairer.
 
-    Parameters
-    ----------
-    means : list of float [levels]
-        Per attribute; NaN where nobody was seen.
-    missing_group : str
-        What an attribute with an absent level contributes: 0 ("as_released", P1: the best value
-        there is), or the mean of the attributes that have all levels ("corrected").
-
-    Returns
-    -------
-    float
-        NaN if corrected and every attribute lacks a level.
+    An attribute with an absent level (NaN) contributes 0 as released (P1: the best value there
+    is); corrected it is left out and the others stand for it, NaN if there is none.
     """
     gaps = [float(m.max() - m.min()) for m in means]
     seen = [gap for gap in gaps if gap == gap]
@@ -103,14 +83,8 @@ class RunningMeans:
     far more than groups do (P6). Within a bin they are comparable, so a level's mean is the mean
     over those bins in which every level of its attribute was seen.
 
-    Parameters
-    ----------
-    attributes : mapping
-    bins : int
-    decay : float
-        What a step keeps of the past, in [0, 1]; 1 = the plain mean.
-    timesteps : int
-        Length of the noise schedule.
+    ``decay`` is what a step keeps of the past, in [0, 1]; 1 = the plain mean. ``timesteps`` is the
+    length of the noise schedule.
     """
 
     def __init__(
@@ -149,7 +123,6 @@ class RunningMeans:
         return {"sums": self.sums.tolist(), "counts": self.counts.tolist()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from :meth:`state_dict`."""
         self.sums = torch.tensor(state["sums"], dtype=torch.float64)
         self.counts = torch.tensor(state["counts"], dtype=torch.float64)
 
@@ -192,17 +165,7 @@ def raked(levels: Tensor, sizes: list[int], rounds: int = 200) -> Tensor:
 def balanced_rows(levels: Tensor, sizes: list[int], count: int, seed: int) -> Tensor:
     """Up to ``count`` distinct rows, the levels taking turns so that rare ones are all there.
 
-    Parameters
-    ----------
-    levels : int64 [N, A]
-    sizes : list of A int
-    count : int
-    seed : int
-        Of the order within a level.
-
-    Returns
-    -------
-    int64 [min(count, N)], ascending
+    Returns int64 [min(count, N)], ascending; the seed is that of the order within a level.
     """
     order = torch.randperm(len(levels), generator=generator_for(seed, "rows"))
     where = positions(levels, sizes)

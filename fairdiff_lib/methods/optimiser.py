@@ -1,7 +1,7 @@
 """The Bayesian part: a Gaussian process over sigma, and the loop around it.
 
 Float64 throughout. Nothing here knows losses or images: it is given scores (larger is better) and
-says which sigma to use next, so it can be proven on surfaces whose optimum is known (``surfaces``).
+says which sigma to use next, so it can be proven on surfaces whose optimum is known.
 """
 
 from __future__ import annotations
@@ -143,21 +143,8 @@ class SigmaPath:
     from the window's pairs; after every step sigma drifts. A ``measure`` given to :meth:`advance`
     replaces the steps' scores by one score per window, taken when it ends (P8 corrected).
 
-    Parameters
-    ----------
-    size : int
-        G, the number of levels.
-    config : MitigationConfig
-    seed : int
-    steps_per_epoch : int
-        Optimiser steps in one pass over the training split (P9).
-    rank : int
-        Of the process; it matters only where each runs its own optimiser (P5 as released).
-
-    Attributes
-    ----------
-    sigma : float64 [G]
-        To be used in the next step.
+    ``sigma``, float64 [G], is to be used in the next step; G is the ``size``. ``steps_per_epoch``
+    matters for P9 alone, ``rank`` only where each process runs its own optimiser (P5 as released).
     """
 
     def __init__(
@@ -180,22 +167,10 @@ class SigmaPath:
     def advance(
         self, score: float, step: int, measure: Callable[[], float] | None = None
     ) -> dict[str, float]:
-        """End of a step; fits the optimiser when a window is full.
+        """End of a step, from 0 over the whole run; fits the optimiser when a window is full.
 
-        Parameters
-        ----------
-        score : float
-            Of the step, larger is better; NaN is left out.
-        step : int
-            From 0 over the whole run.
-        measure : callable, optional
-            Scores the window that has just ended.
-
-        Returns
-        -------
-        dict
-            objective; score, where the optimiser was given one; when a window ended also
-            acquisition, optimiser_seconds, measure_seconds.
+        A score is better when larger; NaN is left out. Returned are the objective; the score, where
+        the optimiser was given one; when a window ended also acquisition and seconds.
         """
         seen = {"objective": score}
         self.window.append(self.sigma.tolist())
@@ -295,15 +270,10 @@ class SigmaPath:
 
     def state_dict(self) -> dict[str, Any]:
         """JSON-ready, floats kept exactly."""
-        return {
-            "sigma": self.sigma.tolist(),
-            "tried": self.tried,
-            "scores": self.scores,
-            "window": self.window,
-        }
+        kept = {"tried": self.tried, "scores": self.scores, "window": self.window}
+        return {"sigma": self.sigma.tolist(), **kept}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from :meth:`state_dict`."""
         self.sigma = torch.tensor(state["sigma"], dtype=torch.float64)
         self.tried, self.scores = list(state["tried"]), list(state["scores"])
         self.window = list(state["window"])

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairdiff_lib.methods.base import Mitigation
+from fairdiff_lib.methods.base import Mitigation, register
 from fairdiff_lib.methods.groups import (
     Attributes,
     RunningMeans,
@@ -88,23 +88,17 @@ def multipliers(sigma: Tensor, levels: Tensor, sizes: list[int], range_: float) 
 # -- perturbations ---------------------------------------------------------------------------
 
 
+@register("random")
 class RandomPerturbation(Mitigation):
     """The released control: ``w = 1 + sum_a eps_a``, sigma = 1 everywhere and no optimiser."""
 
-    def __init__(
-        self,
-        config: MitigationConfig,
-        attributes: Attributes,
-        seed: int,
-        steps_per_epoch: int = 1,
-        rank: int = 0,
-    ) -> None:
-        super().__init__(config, attributes, seed, steps_per_epoch, rank)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self.sigma = torch.full((sum(self.sizes),), 1.0, dtype=torch.float64)
         self._draws = (-1, 0)  # step, number of draws made in it
 
     def weights(self, losses: Tensor, levels: Tensor, step: int) -> Tensor:
-        """See :meth:`Mitigation.weights`; the noise is fresh per sample and attribute."""
+        """The noise is fresh per sample and attribute."""
         noise = self.noise(levels, step)
         weights = perturbation_weights(self.sigma, noise, levels, self.sizes)
         if self.config.clamp == CORRECTED:
@@ -123,28 +117,27 @@ class RandomPerturbation(Mitigation):
         return self.sigma
 
 
+@register(
+    "fairdiffusion", "fairdiffusion_as_released", "fairdiffusion_corrected", "fairdiffusion_noise"
+)
 class FairBayesianPerturbation(RandomPerturbation):
-    """Fair Bayesian Perturbation (Luo et al. 2025), its options P1-P6, P8 and P9 by name.
+    """Fair Bayesian Perturbation (Luo et al. 2025); ``MitigationConfig`` explains its options.
 
-    Sigma follows an ``optimiser.SigmaPath``; ``settings.methods.MitigationConfig`` says
-    what each option means.
+    Sigma follows an ``optimiser.SigmaPath``.
     """
 
     path_class: type[SigmaPath] = SigmaPath
+    kept = ("path", "running")
 
-    def __init__(
-        self,
-        config: MitigationConfig,
-        attributes: Attributes,
-        seed: int,
-        steps_per_epoch: int = 1,
-        rank: int = 0,
-    ) -> None:
-        super().__init__(config, attributes, seed, steps_per_epoch, rank)
-        self.path = self.path_class(sum(self.sizes), config, seed, steps_per_epoch, rank)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        own = self.config
+        self.path = self.path_class(
+            sum(self.sizes), own, self.seed, self.steps_per_epoch, self.rank
+        )
         self.sigma = self.path.sigma
         self.running = RunningMeans(
-            attributes, config.timestep_bins, decay=1.0 - 1.0 / config.time_window
+            self.attributes, own.timestep_bins, decay=1.0 - 1.0 / own.time_window
         )
         self.held_out: HeldOut | None = None
         self.train_levels: Tensor | None = None
@@ -156,7 +149,7 @@ class FairBayesianPerturbation(RandomPerturbation):
             self.held_out = HeldOut(pipeline, cohort, self.attributes, self.config, self.seed)
 
     def weights(self, losses: Tensor, levels: Tensor, step: int) -> Tensor:
-        """See :meth:`Mitigation.weights`; without noise where sigma sets the mean (P2)."""
+        """Without noise where sigma sets the mean (P2)."""
         if self.config.reweighting == "noise":
             return super().weights(losses, levels, step)
         if self.train_levels is None:
@@ -168,7 +161,7 @@ class FairBayesianPerturbation(RandomPerturbation):
     def observe(
         self, losses: Tensor, levels: Tensor, step: int, timesteps: Tensor | None = None
     ) -> dict[str, float]:
-        """See :meth:`Mitigation.observe`; fits the optimiser when its window is full."""
+        """Fits the optimiser when its window is full."""
         measure = None
         if self.config.objective == "running_bins":
             self.running.add(losses, levels, timesteps)
@@ -189,33 +182,16 @@ class FairBayesianPerturbation(RandomPerturbation):
             raise RuntimeError("objective=held_out needs prepare(pipeline, cohort) first")
         return self.held_out.gap(self.config.missing_group)
 
-    def state_dict(self) -> dict[str, Any]:
-        """State for a checkpoint; JSON-ready, floats kept exactly."""
-        state = {"path": self.path.state_dict(), "running": self.running.state_dict()}
-        return super().state_dict() | state
-
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See :meth:`Mitigation.load_state_dict`."""
         super().load_state_dict(state)
-        self.path.load_state_dict(state["path"])
-        self.running.load_state_dict(state["running"])
         self.sigma = self.path.sigma
 
 
 class HeldOut:
     """The loss gap on validation rows at fixed timesteps and noise (P6 and P8 corrected).
 
-    Parameters
-    ----------
-    pipeline : StableDiffusionPipeline
-        Its U-Net is measured as it is when :meth:`gap` is called.
-    cohort : Cohort
-        With a validation split; the rows are drawn from it alone, rare levels first.
-    attributes : mapping
-    config : MitigationConfig
-        How many rows, and which timesteps.
-    seed : int
-        Of the choice of rows and of the noise.
+    The pipeline's U-Net is measured as it is when :meth:`gap` is called. The rows are drawn from
+    the validation split alone, rare levels first; the seed chooses them and their noise.
     """
 
     def __init__(

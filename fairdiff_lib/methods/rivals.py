@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fairdiff_lib.methods.base import Mitigation
+from fairdiff_lib.methods.base import Mitigation, register
 from fairdiff_lib.methods.groups import (
     RunningMeans,
     by_attribute,
@@ -30,6 +30,7 @@ from fairdiff_lib.model.pipeline import embed_prompts
 # -- by frequency ----------------------------------------------------------------------------
 
 
+@register("inverse_frequency")
 class InverseFrequency(Mitigation):
     """Loss weights ``w_i = mean_a N / (K_a n_{a, level_a(i)})`` from the training split.
 
@@ -49,10 +50,10 @@ class InverseFrequency(Mitigation):
         )
 
     def weights(self, losses: Tensor, levels: Tensor, step: int) -> Tensor:
-        """See :meth:`Mitigation.weights`."""
         return self.table[positions(levels, self.sizes)].mean(dim=1)
 
 
+@register("group_balanced")
 class GroupBalanced(Mitigation):
     """Batches in which every level of every attribute is equally frequent on average.
 
@@ -63,7 +64,6 @@ class GroupBalanced(Mitigation):
     sampling: np.ndarray | None = None
 
     def sampling_weights(self, cohort: Any) -> np.ndarray | None:
-        """See :meth:`Mitigation.sampling_weights`."""
         if self.sampling is None:
             self.sampling = raked(torch.as_tensor(cohort.codes()), self.sizes).numpy()
         return self.sampling
@@ -72,6 +72,7 @@ class GroupBalanced(Mitigation):
 # -- by loss ---------------------------------------------------------------------------------
 
 
+@register("group_dro")
 class GroupDRO(Mitigation):
     """Group distributionally robust optimisation (Sagawa et al. 2020).
 
@@ -81,34 +82,26 @@ class GroupDRO(Mitigation):
     keeps its q. (The original updates q before it is used, from the same batch.)
     """
 
+    kept = ("q",)
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         sizes = torch.tensor(self.sizes, dtype=torch.float64)
         self.q = (1.0 / sizes).repeat_interleave(torch.tensor(self.sizes))
 
     def weights(self, losses: Tensor, levels: Tensor, step: int) -> Tensor:
-        """See :meth:`Mitigation.weights`."""
         counts = level_counts(levels, self.sizes)
         return (self.q * len(losses) / counts)[positions(levels, self.sizes)].mean(dim=1)
 
     def observe(
         self, losses: Tensor, levels: Tensor, step: int, timesteps: Tensor | None = None
     ) -> dict[str, float]:
-        """See :meth:`Mitigation.observe`; updates q."""
+        """Updates q."""
         sums, counts = level_sums(losses, levels, self.sizes)
         means = torch.where(counts > 0, sums / counts.clamp_min(1.0), 0.0)
         raised = by_attribute(self.q * torch.exp(self.config.dro_rate * means), self.sizes)
         self.q = torch.cat([part / part.sum() for part in raised])
         return super().observe(losses, levels, step, timesteps)
-
-    def state_dict(self) -> dict[str, Any]:
-        """State for a checkpoint; JSON-ready."""
-        return super().state_dict() | {"q": self.q.tolist()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See :meth:`Mitigation.load_state_dict`."""
-        super().load_state_dict(state)
-        self.q = torch.tensor(state["q"], dtype=torch.float64)
 
 
 def transport_cost(a: Tensor, b: Tensor) -> float:
@@ -125,6 +118,7 @@ def transport_cost(a: Tensor, b: Tensor) -> float:
     return 0.5 * float((mass * (quantile[0] - quantile[1]).square()).sum())
 
 
+@register("fis")
 class FairIdentityScaling(Mitigation):
     """Fair identity scaling, FIS (Luo et al. 2024, FairVision).
 
@@ -134,7 +128,7 @@ class FairIdentityScaling(Mitigation):
     """
 
     def weights(self, losses: Tensor, levels: Tensor, step: int) -> Tensor:
-        """See :meth:`Mitigation.weights`; mean 1 over the batch."""
+        """Mean 1 over the batch."""
         share, temperature = self.config.fis_weight, self.config.fis_temperature
         own = losses.double()
         individual = torch.softmax(own / temperature, dim=0) * len(own)
@@ -148,6 +142,7 @@ class FairIdentityScaling(Mitigation):
         return (1.0 - share) * individual + share * group
 
 
+@register("febs")
 class FairErrorBoundScaling(Mitigation):
     """Fair error-bound scaling, FEBS (Tian et al. 2024, FairSeg), carried over.
 
@@ -159,13 +154,15 @@ class FairErrorBoundScaling(Mitigation):
     is mostly noise.
     """
 
+    kept = ("running",)
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         decay = 1.0 - 1.0 / self.config.time_window
         self.running = RunningMeans(self.attributes, bins=1, decay=decay)
 
     def bounds(self) -> Tensor:
-        """w_g per level, float64 [G]; 1 for an attribute whose levels were not all seen yet."""
+        """W_g per level, float64 [G]; 1 for an attribute whose levels were not all seen yet."""
         parts = []
         for means in self.running.means():
             bound = torch.tanh((means.min() / means) ** self.config.febs_gamma)
@@ -173,27 +170,19 @@ class FairErrorBoundScaling(Mitigation):
         return torch.cat(parts)
 
     def weights(self, losses: Tensor, levels: Tensor, step: int) -> Tensor:
-        """See :meth:`Mitigation.weights`; mean 1 over the batch."""
+        """Mean 1 over the batch."""
         raised = 1.0 / self.bounds()[positions(levels, self.sizes)].prod(dim=1)
         return raised / raised.mean()
 
     def observe(
         self, losses: Tensor, levels: Tensor, step: int, timesteps: Tensor | None = None
     ) -> dict[str, float]:
-        """See :meth:`Mitigation.observe`; updates the running means."""
+        """Updates the running means."""
         self.running.add(losses, levels, None)
         return super().observe(losses, levels, step, timesteps)
 
-    def state_dict(self) -> dict[str, Any]:
-        """State for a checkpoint; JSON-ready."""
-        return super().state_dict() | {"running": self.running.state_dict()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See :meth:`Mitigation.load_state_dict`."""
-        super().load_state_dict(state)
-        self.running.load_state_dict(state["running"])
-
-
+@register("adaptive_sampling")
 class AdaptiveSampling(Mitigation):
     """Sampling where an estimated learning curve promises most (after Tae and Whang 2021).
 
@@ -206,6 +195,12 @@ class AdaptiveSampling(Mitigation):
     its part equally; a floor stays as in the data; attributes are averaged.
     """
 
+    kept = (
+        "seen",
+        "points",
+        "running",
+    )
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.seen = torch.zeros(sum(self.sizes), dtype=torch.float64)
@@ -217,7 +212,6 @@ class AdaptiveSampling(Mitigation):
         return RunningMeans(self.attributes, self.config.timestep_bins)
 
     def sampling_weights(self, cohort: Any) -> np.ndarray | None:
-        """See :meth:`Mitigation.sampling_weights`."""
         if self.codes is None:
             self.codes = torch.as_tensor(cohort.codes())
         gains = self.gains()
@@ -250,7 +244,7 @@ class AdaptiveSampling(Mitigation):
     def observe(
         self, losses: Tensor, levels: Tensor, step: int, timesteps: Tensor | None = None
     ) -> dict[str, float]:
-        """See :meth:`Mitigation.observe`; adds a point to the curves when a window ends."""
+        """Adds a point to the curves when a window ends."""
         self.seen += level_counts(levels, self.sizes)
         self.running.add(losses, levels, timesteps)
         if (step + 1) % self.config.time_window == 0:
@@ -259,18 +253,6 @@ class AdaptiveSampling(Mitigation):
                 self.points.append([self.seen.tolist(), means.tolist()])
             self.running = self._fresh()
         return super().observe(losses, levels, step, timesteps)
-
-    def state_dict(self) -> dict[str, Any]:
-        """State for a checkpoint; JSON-ready."""
-        own = {"seen": self.seen.tolist(), "points": self.points}
-        return super().state_dict() | own | {"running": self.running.state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See :meth:`Mitigation.load_state_dict`."""
-        super().load_state_dict(state)
-        self.seen = torch.tensor(state["seen"], dtype=torch.float64)
-        self.points = list(state["points"])
-        self.running.load_state_dict(state["running"])
 
 
 # -- by conditioning -------------------------------------------------------------------------
@@ -304,6 +286,7 @@ def _without_attributes(spec: Any, row: Mapping[str, str]) -> str:
     return " ".join(text.split())
 
 
+@register("demographic_tokens")
 class DemographicTokens(Mitigation):
     """Demographic tokens in the manner of CompDiff.
 
@@ -329,6 +312,7 @@ class DemographicTokens(Mitigation):
         pipeline.adapter = adapter
 
 
+@register("fair_lora")
 class FairLora(Mitigation):
     """FairLoRA (FairFedMed, Li et al. 2025): low-rank updates scaled by group.
 

@@ -52,7 +52,7 @@ def train(arguments: Sequence[str]) -> str:
     named = {name: given.pop(name) for name in OPENED if name in given}
     overrides = " ".join(f"{name}={value}" for name, value in given.items())
     study = Study.open(**named, overrides=overrides)
-    with loop.first_process_first():
+    with loop.processes().main_process_first():
         assert study.cohort is not None  # read, or drawn, once and kept on disk
     run = runs.train(study, method, seed).facts
     return f"{method}, seed {seed}: trained on {run['processes']} processes, {run['seconds']:.0f} s"
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"fairdiff: {error}", file=sys.stderr)
         return 2
     else:
-        if loop.process_rank() == 0:
+        if loop.processes().is_main_process:
             print(done)
     finally:
         loop.leave()

@@ -5,7 +5,7 @@ Which rows, which noise and which timesteps a step sees is a function of (seed, 
 run can be resumed exactly, and methods with the same seed see the same draws.
 
 Several processes train the same run: a step's batch is cut into equal parts, and the weights are
-those of one process but for rounding; see ``distributed`` for the commands.
+those of one process but for rounding; ``python -m fairdiff_lib.train`` has the commands.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from fairdiff_lib.methods.base import Mitigation
 from fairdiff_lib.methods.groups import group_means, level_sums
 from fairdiff_lib.model.loss import generator_for
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import LoopConfig, as_dict, without_later
+from fairdiff_lib.settings.options import LoopConfig, as_dict
 
 HISTORY_COLUMNS = ("step", "quantity", "attribute", "level", "value")
 FIRST_STEPS = 5  # whose losses are kept one by one
@@ -65,35 +65,20 @@ class FitResult:
 
     history: pd.DataFrame  # HISTORY_COLUMNS
     average: EMAModel | None
+    first_losses: list[float]  # of the first steps, unweighted batch means
     seconds: float  # of the loop, all sessions of a resumed run together
-    optimiser_seconds: float  # of the mitigation's own optimiser
+    optimiser_seconds: float  # of the method's own optimiser
     measure_seconds: float  # of its measurements on held-out rows
     processes: int
-    first_losses: list[float]  # of the first steps, unweighted batch means
-
-
-# -- the loop --------------------------------------------------------------------------------
 
 
 def batch_rows(
     count: int, batch: int, seed: int, step: int, sampling: np.ndarray | None = None
-) -> Tensor:
-    """Rows of a step's global batch.
+) -> Tensor:  # int64 [batch]
+    """Rows of a step's global batch, of ``count`` training rows.
 
-    Parameters
-    ----------
-    count : int
-        Training rows.
-    batch : int
-        Rows per step.
-    seed, step : int
-    sampling : float [count], optional
-        Sampling weights, with replacement; without them the steps walk through one random
-        permutation of the rows after another.
-
-    Returns
-    -------
-    int64 [batch]
+    ``sampling``, float [count], are weights for drawing with replacement; without them the steps
+    walk through one random permutation of the rows after another.
     """
     if sampling is not None:
         weights = torch.as_tensor(sampling, dtype=torch.float64)
@@ -126,7 +111,7 @@ def fit(
     seed: int,
     folder: Path | None = None,
     levels: np.ndarray | None = None,
-    mitigation: Mitigation | None = None,
+    method: Mitigation | None = None,
     sampling: Callable[[], np.ndarray | None] | None = None,
     after_step: Callable[[int, nn.Module], None] | None = None,
     identity: Mapping[str, Any] | None = None,
@@ -143,10 +128,11 @@ def fit(
     seed : int
         Of order, noise and timesteps.
     folder : path, optional
-        Of resumable checkpoints; without it a killed run starts again.
+        Of resumable checkpoints; without it a killed run starts again. The last step leaves none:
+        whoever asked for the weights keeps them.
     levels : int64 [count, A], optional
-        Level index of each training row per attribute; with ``mitigation``.
-    mitigation : Mitigation, optional
+        Level index of each training row per attribute; with ``method``.
+    method : Mitigation, optional
     sampling : callable, optional
         Gives a step's sampling weights, float [count] or None; see :func:`batch_rows`.
     after_step : callable, optional
@@ -156,52 +142,30 @@ def fit(
     label : str
         Of the progress bar.
 
-    Returns
-    -------
-    FitResult
-
     Raises
     ------
     InputError
         A checkpoint in ``folder`` is of another configuration.
     """
-    accelerator = Accelerator(mixed_precision=loop.mixed_precision, cpu=not has_gpu())
-    objective.module.train().to(accelerator.device)
-    groups = getattr(objective, "parameter_groups", None)
-    optimiser = torch.optim.AdamW(
-        groups() if groups else objective.module.parameters(),
-        lr=loop.learning_rate,
-        betas=(loop.betas[0], loop.betas[1]),
-        weight_decay=loop.weight_decay,
-        fused=True,  # small modules spend a tenth of a step in the plain one
-    )
-    module, optimiser = accelerator.prepare(objective.module, optimiser)
-    average = _make_average(objective.module, loop)
-    if mitigation is not None and accelerator.num_processes > 1:
-        mitigation.agree = _of_first_process
-    run = _Run(objective.module, optimiser, average, mitigation, accelerator, folder)
-    start = run.resume(_identity(loop, count, seed, mitigation, identity))
+    agreed = {
+        "loop": as_dict(loop),
+        "count": count,
+        "seed": seed,
+        "method": method.name if method else None,
+        "mitigation": as_dict(method.config) if method else None,
+        **(identity or {}),
+    }
+    run = _Run(objective, loop, method, folder, agreed)
     codes = torch.as_tensor(levels) if levels is not None else None
+    start = run.resume()
     bar = tqdm(total=loop.steps, initial=start, desc=label, disable=None, mininterval=2.0)
     for step in range(start, loop.steps):
         run.tick()
         rows = batch_rows(count, loop.batch, seed, step, sampling() if sampling else None)
-        batch_levels = codes[rows] if codes is not None else None
-        for group in optimiser.param_groups:
-            factor = mitigation.learning_rate_factor(step) if mitigation else 1.0
-            group["lr"] = learning_rate(loop, step) * factor * group.get("rate_share", 1.0)
-        losses, weights = _backward(
-            objective, module, accelerator, loop, rows, batch_levels, mitigation, seed, step
-        )
-        if loop.clip_norm:
-            norm = accelerator.clip_grad_norm_(module.parameters(), loop.clip_norm)
-            run.note_norm(norm, loop.clip_norm)
-        optimiser.step()
-        optimiser.zero_grad()
-        if average is not None:
-            average.step(objective.module.parameters())
-        timesteps = getattr(objective, "timesteps", None)
-        run.log(step, loop, losses, weights, batch_levels, timesteps)
+        own = codes[rows] if codes is not None else None
+        losses, weights = run.backward(rows, own, seed, step)
+        run.update(step)
+        run.log(step, losses, weights, own)
         bar.update()
         if after_step is not None:
             after_step(step + 1, objective.module)
@@ -211,121 +175,102 @@ def fit(
     run.tick()
     objective.module.eval()
     return FitResult(
-        run.history(),
-        average,
-        run.seconds,
-        run.optimiser_seconds,
-        run.measure_seconds,
-        accelerator.num_processes,
-        run.first_losses,
+        run.history(), run.average, run.first_losses, **run.cost, processes=run.processes
     )
 
 
-def _of_first_process(values: list[float]) -> list[float]:
-    shared: list[Any] = [values]
-    broadcast_object_list(shared)
-    first: list[float] = shared[0]
-    return first
-
-
-def has_gpu() -> bool:
-    return torch.cuda.is_available()
-
-
-def _make_average(module: nn.Module, loop: LoopConfig) -> EMAModel | None:
-    if not loop.ema_decay:
-        return None
-    return EMAModel(module.parameters(), decay=loop.ema_decay)
-
-
-def _backward(
-    objective: Objective,
-    module: nn.Module,
-    accelerator: Accelerator,
-    loop: LoopConfig,
-    rows: Tensor,
-    levels: Tensor | None,
-    mitigation: Mitigation | None,
-    seed: int,
-    step: int,
-) -> tuple[Tensor, Tensor]:
-    """Accumulate the gradient of the weighted mean loss over the global batch.
-
-    Returns
-    -------
-    losses : float32 [batch]
-        Unweighted, of all processes, on the CPU.
-    weights : float64 [batch]
-    """
-    micro = loop.micro_batch or loop.batch
-    world, rank = accelerator.num_processes, accelerator.process_index
-    if micro % world:
-        raise InputError(f"a micro batch of {micro} can't be shared by {world} processes")
-    share = micro // world
-    seen, used = [], []
-    for first in range(0, loop.batch, micro):
-        part = slice(first + rank * share, first + (rank + 1) * share)
-        last = first + micro >= loop.batch
-        with nullcontext() if last else accelerator.no_sync(module):
-            with accelerator.autocast():
-                loss = objective.loss(module, rows, part, generator_for(seed, "draws", step))
-            gathered = accelerator.gather(loss.detach()).float().cpu()
-            weights = torch.ones(micro, dtype=torch.float64)
-            if mitigation is not None and levels is not None:
-                weights = mitigation.weights(gathered, levels[first : first + micro], step)
-                own = weights[rank * share : (rank + 1) * share]
-                loss = loss * own.to(loss.device, loss.dtype)
-            # distributed training averages gradients over processes; this makes it a batch mean
-            accelerator.backward(loss.sum() * world / loop.batch)
-        seen.append(gathered)
-        used.append(weights)
-    return torch.cat(seen), torch.cat(used)
-
-
-def _identity(
-    loop: LoopConfig,
-    count: int,
-    seed: int,
-    mitigation: Mitigation | None,
-    extra: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """What two sessions of one run must agree on."""
-    kept = without_later(loop)  # so that a run from before a field existed goes on
-    own = {
-        "loop": {name: value for name, value in as_dict(loop).items() if name in kept},
-        "count": count,
-        "seed": seed,
-        "method": mitigation.name if mitigation else None,
-        "mitigation": as_dict(mitigation.config) if mitigation else None,
-    }
-    return own | dict(extra or {})
-
-
-@dataclass
 class _Run:
-    """State of a run beyond the module: checkpoints, history, time."""
+    """State of a run: module, optimiser, average, history, time; and how it is kept."""
 
-    module: nn.Module
-    optimiser: Any
-    average: EMAModel | None
-    mitigation: Mitigation | None
-    accelerator: Accelerator
-    folder: Path | None
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        loop: LoopConfig,
+        method: Mitigation | None,
+        folder: Path | None,
+        identity: Mapping[str, Any],
+    ) -> None:
+        self.objective, self.loop, self.method = objective, loop, method
+        self.folder, self.identity = folder, dict(identity)
+        self.accelerator = Accelerator(mixed_precision=loop.mixed_precision, cpu=not has_gpu())
+        self.processes: int = self.accelerator.num_processes
+        plain = objective.module.train().to(self.accelerator.device)
+        groups = getattr(objective, "parameter_groups", None)
+        optimiser = torch.optim.AdamW(
+            groups() if groups else plain.parameters(),
+            lr=loop.learning_rate,
+            betas=(loop.betas[0], loop.betas[1]),
+            weight_decay=loop.weight_decay,
+            fused=True,  # small modules spend a tenth of a step in the plain one
+        )
+        self.module, self.optimiser = self.accelerator.prepare(plain, optimiser)
+        self.average = (
+            EMAModel(plain.parameters(), decay=loop.ema_decay) if loop.ema_decay else None
+        )
+        if method is not None and self.processes > 1:
+            method.agree = _of_first_process
         self.rows: list[tuple[Any, ...]] = []
         self.pending: dict[str, list[float]] = {}  # per quantity, since the last row
         self.first_losses: list[float] = []
-        self.seconds = 0.0
-        self.optimiser_seconds = 0.0
-        self.measure_seconds = 0.0
+        self.cost = {"seconds": 0.0, "optimiser_seconds": 0.0, "measure_seconds": 0.0}
         self.clock = time.perf_counter()
-        self.identity: dict[str, Any] = {}
 
     def tick(self) -> None:
         now = time.perf_counter()
-        self.seconds += now - self.clock
+        self.cost["seconds"] += now - self.clock
         self.clock = now
+
+    # -- a step ------------------------------------------------------------------------------
+
+    def backward(
+        self, rows: Tensor, levels: Tensor | None, seed: int, step: int
+    ) -> tuple[Tensor, Tensor]:
+        """Accumulate the gradient of ``1/N sum_i w_i l_i`` over the global batch of N.
+
+        Returns the unweighted losses of all processes, float32 [N] on the CPU, and the weights,
+        float64 [N].
+        """
+        micro = self.loop.micro_batch or self.loop.batch
+        world, rank = self.processes, self.accelerator.process_index
+        if micro % world:
+            raise InputError(f"a micro batch of {micro} can't be shared by {world} processes")
+        share = micro // world
+        seen, used = [], []
+        for first in range(0, self.loop.batch, micro):
+            part = slice(first + rank * share, first + (rank + 1) * share)
+            last = first + micro >= self.loop.batch
+            with nullcontext() if last else self.accelerator.no_sync(self.module):
+                with self.accelerator.autocast():
+                    draws = generator_for(seed, "draws", step)
+                    loss = self.objective.loss(self.module, rows, part, draws)
+                gathered = self.accelerator.gather(loss.detach()).float().cpu()
+                weights = torch.ones(micro, dtype=torch.float64)
+                if self.method is not None and levels is not None:
+                    weights = self.method.weights(gathered, levels[first : first + micro], step)
+                    own = weights[rank * share : (rank + 1) * share]
+                    loss = loss * own.to(loss.device, loss.dtype)
+                # distributed training averages gradients over processes; this makes it a batch mean
+                self.accelerator.backward(loss.sum() * world / self.loop.batch)
+            seen.append(gathered)
+            used.append(weights)
+        return torch.cat(seen), torch.cat(used)
+
+    def update(self, step: int) -> None:
+        """Clip the gradient, move the weights, and their average."""
+        factor = self.method.learning_rate_factor(step) if self.method else 1.0
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.loop, step) * factor * group.get("rate_share", 1.0)
+        if self.loop.clip_norm:
+            limit = self.loop.clip_norm
+            norm = float(self.accelerator.clip_grad_norm_(self.module.parameters(), limit))
+            self.note("gradient_norm", norm)
+            self.note("clip_factor", min(1.0, limit / max(norm, 1e-12)))
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        if self.average is not None:
+            self.average.step(self.objective.module.parameters())
+
+    # -- the history -------------------------------------------------------------------------
 
     def history(self) -> pd.DataFrame:
         return pd.DataFrame(self.rows, columns=list(HISTORY_COLUMNS))
@@ -333,92 +278,83 @@ class _Run:
     def note(self, quantity: str, value: float) -> None:
         self.pending.setdefault(quantity, []).append(value)
 
-    def note_norm(self, norm: Any, limit: float) -> None:
-        """Gradient norm before clipping, and what clipping left of it."""
-        length = float(norm)
-        self.note("gradient_norm", length)
-        self.note("clip_factor", min(1.0, limit / max(length, 1e-12)))
-
-    def log(
-        self,
-        step: int,
-        loop: LoopConfig,
-        losses: Tensor,
-        weights: Tensor,
-        levels: Tensor | None,
-        timesteps: Tensor | None,
-    ) -> None:
-        """Let the mitigation see the batch; add rows to the history each ``log_every`` steps.
+    def log(self, step: int, losses: Tensor, weights: Tensor, levels: Tensor | None) -> None:
+        """Let the method see the batch; add rows to the history each ``log_every`` steps.
 
         Sigma gets a row per level for every step, so that another run can replay it, and so does
         each score that the optimiser was given, so that its surrogate can be fitted again.
         """
+        done, seen = step + 1, dict[str, float]()
         self.note("loss", float(losses.mean()))
         if step < FIRST_STEPS:
-            self.first_losses.append(self.pending["loss"][-1])
-        sigma = self.mitigation.scales() if self.mitigation else None
+            self.first_losses.append(float(losses.mean()))
+        sigma = self.method.scales() if self.method else None
         if sigma is not None:  # the one that set this step's weights
-            self._log_sigma(step + 1, sigma)
+            self._log_sigma(done, sigma)
             self.note("negative_weights", float((weights < 0).double().mean()))
-        seen: dict[str, float] = {}
-        if self.mitigation is not None and levels is not None:
-            seen = self.mitigation.observe(losses, levels, step, timesteps)
-        self.optimiser_seconds += seen.pop("optimiser_seconds", 0.0)
-        self.measure_seconds += seen.pop("measure_seconds", 0.0)
-        done = step + 1
+        if self.method is not None and levels is not None:
+            timesteps = getattr(self.objective, "timesteps", None)
+            seen = self.method.observe(losses, levels, step, timesteps)
+        for clock in ("optimiser_seconds", "measure_seconds"):
+            self.cost[clock] += seen.pop(clock, 0.0)
         for quantity in ("score", "acquisition"):
             if quantity in seen:
                 self._add(done, quantity, seen[quantity])
-        if done % loop.log_every and done != loop.steps and "acquisition" not in seen:
-            return
-        if "objective" in seen:
+        now = done % self.loop.log_every == 0 or done == self.loop.steps
+        if "objective" in seen and (now or "acquisition" in seen):
             self._add(done, "objective", seen["objective"])
-        if done % loop.log_every and done != loop.steps:
+        if not now:
             return
         self.tick()
         for quantity, values in self.pending.items():
             self._add(done, quantity, float(np.mean(values)))
         self.pending = {}
         self._add(done, "second_moment", adam_scale(self.optimiser))
-        self._add(done, "seconds", round(self.seconds, 3))
-        if self.mitigation is not None and levels is not None:
-            means = group_means(losses, levels, self.mitigation.attributes)
+        self._add(done, "seconds", round(self.cost["seconds"], 3))
+        if self.method is not None and levels is not None:
+            means = group_means(losses, levels, self.method.attributes)
             self._add_levels(done, "loss", torch.cat(means))
-            self._add_levels(done, "weight", _level_means(weights, levels, self.mitigation.sizes))
+            sums, counts = level_sums(weights, levels, self.method.sizes)
+            self._add_levels(done, "weight", sums / counts)  # NaN where nobody is
 
     def _add(self, done: int, quantity: str, value: float) -> None:
         self.rows.append((done, quantity, "", "", value))
 
     def _add_levels(self, done: int, quantity: str, values: Tensor) -> None:
         """A row per level; ``values`` float [G]."""
-        assert self.mitigation is not None
-        names = [(a, level) for a, own in self.mitigation.attributes.items() for level in own]
+        assert self.method is not None
+        names = [(a, level) for a, own in self.method.attributes.items() for level in own]
         for name, value in zip(names, values.tolist(), strict=True):
             self.rows.append((done, quantity, *name, value))
 
     def _log_sigma(self, done: int, sigma: Tensor) -> None:
         """Sigma of this process, and how far the processes are apart (P5)."""
         self._add_levels(done, "sigma", sigma)
-        if self.accelerator.num_processes > 1:
+        if self.processes > 1:
             every = torch.tensor(gather_object([sigma.tolist()]), dtype=torch.float64)
             spread = (every.max(dim=0).values - every.min(dim=0).values).max()
             self._add(done, "sigma_spread", float(spread))
 
-    # checkpoints: one folder per step, renamed into place, the older one removed after
+    # -- checkpoints: one folder per step, renamed into place, the older one removed after -----
+    # Not accelerate's save_state: that pickles random states, which no draw here depends on, and
+    # binds a run to its number of processes.
 
     def save(self, step: int) -> None:
-        """Every process takes part: each may have a mitigation of its own (P5)."""
+        """Every process takes part: each may have a method of its own (P5)."""
         if self.folder is None:
             return
-        own = self.mitigation.state_dict() if self.mitigation else None
-        states = gather_object([own]) if self.accelerator.num_processes > 1 else [own]
+        own = self.method.state_dict() if self.method else None
+        states = gather_object([own]) if self.processes > 1 else [own]
         if not self.accelerator.is_main_process:
             return
         self.tick()
+        scaler = self.accelerator.scaler
         with atomic_folder(self.folder / f"checkpoint-{step:06d}") as temporary:
-            weights = {k: v.contiguous().cpu() for k, v in self.module.state_dict().items()}
-            save_file(weights, temporary / "module.safetensors")
-            scaler = self.accelerator.scaler
+            weights = self.objective.module.state_dict()
+            save_file(
+                {k: v.contiguous().cpu() for k, v in weights.items()},
+                temporary / "module.safetensors",
+            )
             state = {
                 "optimiser": self.optimiser.state_dict(),
                 "average": self.average.state_dict() if self.average else None,
@@ -426,32 +362,27 @@ class _Run:
             }
             torch.save(state, temporary / "optimiser.pt")
             write_table(self.history(), temporary / "history.csv")
-            write_json(
-                temporary / "run.json",
-                {
-                    "step": step,
-                    "identity": self.identity,
-                    "mitigation": states,
-                    "pending": self.pending,
-                    "first_losses": self.first_losses,
-                    "seconds": self.seconds,
-                    "optimiser_seconds": self.optimiser_seconds,
-                    "measure_seconds": self.measure_seconds,
-                },
-            )
+            kept = {
+                "step": step,
+                "identity": self.identity,
+                "method": states,
+                "pending": self.pending,
+                "first_losses": self.first_losses,
+                "cost": self.cost,
+            }
+            write_json(temporary / "run.json", kept)
         for old in sorted(self.folder.glob("checkpoint-*"))[:-1]:
             shutil.rmtree(old)
 
-    def resume(self, identity: Mapping[str, Any]) -> int:
+    def resume(self) -> int:
         """Load the newest checkpoint, if there is one; the number of finished steps."""
-        self.identity = dict(identity)
         found = sorted(self.folder.glob("checkpoint-*")) if self.folder else []
         if not found:
             return 0
         newest = found[-1]
         run = read_json(newest / "run.json")
         refuse_other_run(newest, run["identity"], self.identity)
-        self.module.load_state_dict(load_file(newest / "module.safetensors"))
+        self.objective.module.load_state_dict(load_file(newest / "module.safetensors"))
         state = torch.load(newest / "optimiser.pt", weights_only=True, map_location="cpu")
         self.optimiser.load_state_dict(state["optimiser"])
         if self.average is not None:
@@ -459,22 +390,16 @@ class _Run:
             self.average.to(self.accelerator.device)
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        if self.mitigation is not None:
-            states, rank = run["mitigation"], self.accelerator.process_index
-            self.mitigation.load_state_dict(states[rank if rank < len(states) else 0])
+        if self.method is not None:
+            states, rank = run["method"], self.accelerator.process_index
+            self.method.load_state_dict(states[rank if rank < len(states) else 0])
         history = read_table(newest / "history.csv", HISTORY_COLUMNS, keep_default_na=False)
         history["value"] = pd.to_numeric(history["value"], errors="coerce")
         self.rows = list(history.itertuples(index=False, name=None))
-        self.pending, self.first_losses = dict(run["pending"]), list(run["first_losses"])
-        self.seconds, self.optimiser_seconds = run["seconds"], run["optimiser_seconds"]
-        self.measure_seconds = run["measure_seconds"]
+        self.pending, self.first_losses, self.cost = (
+            run[name] for name in ("pending", "first_losses", "cost")
+        )
         return int(run["step"])
-
-
-def _level_means(values: Tensor, levels: Tensor, sizes: list[int]) -> Tensor:
-    """Mean of a batch's values per level, float64 [G]; NaN where nobody is."""
-    sums, counts = level_sums(values, levels, sizes)
-    return sums / counts
 
 
 def adam_scale(optimiser: Any) -> float:
@@ -495,12 +420,7 @@ def adam_scale(optimiser: Any) -> float:
 
 
 def refuse_other_run(place: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Raise unless a checkpoint's identity equals the run's, naming the first field that differs.
-
-    Raises
-    ------
-    InputError
-    """
+    """Raise InputError unless a checkpoint is of this very run, naming what differs first."""
     for key in sorted(set(found) | set(expected)):
         a, b = found.get(key), expected.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
@@ -514,29 +434,27 @@ def refuse_other_run(place: Path, found: Mapping[str, Any], expected: Mapping[st
 # -- several processes -----------------------------------------------------------------------
 
 
+def has_gpu() -> bool:
+    return torch.cuda.is_available()
+
+
+def processes() -> PartialState:
+    """How many processes train together (num_processes), and which this is (process_index)."""
+    return PartialState(cpu=not has_gpu())
+
+
+def _of_first_process(values: list[float]) -> list[float]:
+    shared: list[Any] = [values]
+    broadcast_object_list(shared)
+    first: list[float] = shared[0]
+    return first
+
+
 @contextmanager
 def first_only() -> Iterator[bool]:
     """Whether this is the first process; the others wait until it has left the block."""
-    state = PartialState(cpu=not has_gpu())
-    yield bool(state.is_main_process)
-    state.wait_for_everyone()
-
-
-@contextmanager
-def first_process_first() -> Iterator[None]:
-    """Let the first process do a block before the others; they find what it wrote."""
-    with PartialState(cpu=not has_gpu()).main_process_first():
-        yield
-
-
-def process_rank() -> int:
-    """Of this process, from 0; the first is the one that writes and prints."""
-    return int(PartialState(cpu=not has_gpu()).process_index)
-
-
-def process_count() -> int:
-    """How many processes train together."""
-    return int(PartialState(cpu=not has_gpu()).num_processes)
+    yield bool(processes().is_main_process)
+    processes().wait_for_everyone()
 
 
 @contextmanager
@@ -552,5 +470,5 @@ def fixed_threads(count: int) -> Iterator[None]:
 
 def leave() -> None:
     """End of a process' last training: without it, several processes abort now and then."""
-    if PartialState(cpu=not has_gpu()).num_processes > 1:
+    if processes().num_processes > 1:
         Accelerator(cpu=not has_gpu()).end_training()

@@ -23,42 +23,19 @@ from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fairdiff_lib.disk.files import (
-    atomic_file,
-    locked,
-    read_json,
-    read_table,
-    write_json,
-    write_table,
-)
+from fairdiff_lib.disk import files
+from fairdiff_lib.disk.files import read_json, read_table
 from fairdiff_lib.disk.stamps import make_stamp
-from fairdiff_lib.methods.base import Mitigation, make_mitigation
+from fairdiff_lib.methods.base import Mitigation, make_method
+from fairdiff_lib.model import pipeline as model
 from fairdiff_lib.model.loss import denoising_loss, generator_for, training_scheduler
-from fairdiff_lib.model.pipeline import (
-    build_pipeline,
-    conditioning,
-    encode_images,
-    load_pipeline,
-    save_pipeline,
-    set_image_size,
-    to_model,
-    tokenize,
-)
 from fairdiff_lib.model.sample import PIPELINES
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
 from fairdiff_lib.settings.methods import METHODS, source_runs
 from fairdiff_lib.settings.options import LoopConfig, as_dict
 from fairdiff_lib.study import Study
-from fairdiff_lib.train.loop import (
-    HISTORY_COLUMNS,
-    FitResult,
-    batch_rows,
-    first_only,
-    fit,
-    has_gpu,
-    process_count,
-    process_rank,
-)
+from fairdiff_lib.train import loop as loops
+from fairdiff_lib.train.loop import HISTORY_COLUMNS, FitResult, fit
 
 BASE = "base"  # no method: what all of them start from
 
@@ -93,8 +70,9 @@ def train(study: Study, method: str, seed: int) -> Run:
             continue
         # an arm of the ablation may be a run of the study: two jobs, one folder. Processes that
         # train together are one job
-        lock = place.with_name(f"{place.name}.lock")
-        with nullcontext() if process_count() > 1 else locked(lock):
+        together = loops.processes().num_processes > 1
+        lock = files.locked(place.with_name(f"{place.name}.lock"))
+        with nullcontext() if together else lock:
             if _is_finished(place, study):
                 continue
             if place == study.places.base:
@@ -146,9 +124,8 @@ class AutoencoderObjective:
     def loss(
         self, module: nn.Module, rows: Tensor, part: slice, generator: torch.Generator
     ) -> Tensor:
-        """See :class:`loop.Objective`."""
         device = next(module.parameters()).device
-        pixels = to_model(self.images[rows[part].numpy()]).to(device)
+        pixels = model.to_model(self.images[rows[part].numpy()]).to(device)
         noise = torch.randn((len(rows), *self.latent_shape), generator=generator)[part]
         output, kl = module(pixels, noise.to(device))
         error: Tensor = output - pixels
@@ -165,14 +142,12 @@ class TextToLatent(nn.Module):
 
     def __init__(self, unet: nn.Module, text_encoder: nn.Module) -> None:
         super().__init__()
-        self.unet = unet
-        self.text_encoder = text_encoder
+        self.unet, self.text_encoder = unet, text_encoder
 
     def forward(self, noisy: Tensor, timesteps: Tensor, encoder_hidden_states: Tensor) -> Any:
         """``encoder_hidden_states`` are token ids int64 [N, L] here."""
-        ids = encoder_hidden_states
         unique: Any = torch.unique  # untyped in torch
-        distinct, index = unique(ids, dim=0, return_inverse=True)
+        distinct, index = unique(encoder_hidden_states, dim=0, return_inverse=True)
         text = self.text_encoder(distinct)[0][index]
         return self.unet(noisy, timesteps, encoder_hidden_states=text)
 
@@ -190,7 +165,7 @@ class Inputs(NamedTuple):
 class DenoisingObjective:
     """The denoising loss on cached latents; ``text`` are prompt features, or token ids."""
 
-    module: nn.Module  # as conditioning gives it, or TextToLatent with token ids
+    module: nn.Module  # as pipeline.conditioning gives it, or TextToLatent with token ids
     scheduler: Any  # DDPMScheduler
     mean: Tensor  # float32 [N, C, h, w], posterior of the unscaled latents
     std: Tensor  # float32 [N, C, h, w]
@@ -219,9 +194,7 @@ class DenoisingObjective:
     def loss(
         self, module: nn.Module, rows: Tensor, part: slice, generator: torch.Generator
     ) -> Tensor:
-        """See :class:`loop.Objective`."""
-        inputs = self.draw(module, rows, part, generator)
-        return denoising_loss(module, self.scheduler, *inputs)
+        return denoising_loss(module, self.scheduler, *self.draw(module, rows, part, generator))
 
 
 # -- the base --------------------------------------------------------------------------------
@@ -234,78 +207,72 @@ def train_base(study: Study) -> Path:
     ``pipeline/``, ``latents.safetensors``, ``history.csv`` and last ``run.json``.
     """
     started = time.perf_counter()
-    train = study.cohort.included().split("train")
-    config, folder = study.settings.model, study.places.base
-    images = train.load_images(config.image_size)
+    train, config, folder = _train_rows(study), study.settings.model, study.places.base
+    images, prompts = train.load_images(config.image_size), train.table["prompt"].tolist()
     histories = []
     if config.pretrained:
-        pipeline = load_pipeline(config.pretrained, config.revision)
-        set_image_size(pipeline, config.image_size)
+        pipeline = model.load_pipeline(config.pretrained, config.revision)
+        model.set_image_size(pipeline, config.image_size)
     else:
-        pipeline = build_pipeline(config, train.table["prompt"].tolist(), seed=0)
+        pipeline = model.build_pipeline(config, prompts, seed=0)
         histories.append(_fit_autoencoder(study, pipeline, images))
-    mean, std = encode_images(pipeline.vae, images)
+    mean, std = model.encode_images(pipeline.vae, images)
     if not config.pretrained:
         spread = float((mean.var() + std.square().mean()).sqrt())  # of a drawn latent
         pipeline.vae.register_to_config(scaling_factor=round(1.0 / spread, 6))
-        histories.append(_fit_base_unet(study, pipeline, (mean, std)))
+        histories.append(_fit_base_unet(study, pipeline, prompts, mean, std))
     history = pd.concat(histories) if histories else pd.DataFrame(columns=["stage"])
-    with first_only() as first:
+    with loops.first_only() as first:
         if first:
-            save_pipeline(pipeline, folder / "pipeline")
-            with atomic_file(folder / "latents.safetensors") as temporary:
+            model.save_pipeline(pipeline, folder / "pipeline")
+            with files.atomic_file(folder / "latents.safetensors") as temporary:
                 save_file({"mean": mean.contiguous(), "std": std.contiguous()}, temporary)
-            write_table(history, folder / "history.csv")
-            _finish(study, folder, BASE, 0, time.perf_counter() - started)
+            files.write_table(history, folder / "history.csv")
+            _finish(study, folder, BASE, 0, started)
     return folder
 
 
+def _train_rows(study: Study) -> Any:
+    return study.cohort.included().split("train")
+
+
 def _fit_autoencoder(study: Study, pipeline: Any, images: np.ndarray) -> pd.DataFrame:
-    unet, settings = pipeline.unet.config, study.settings
+    unet, weight = pipeline.unet.config, study.settings.model.vae_chroma_weight
     shape = (unet.in_channels, unet.sample_size, unet.sample_size)
     module = Reconstruction(pipeline.vae)
-    objective = AutoencoderObjective(
-        module, images, shape, chroma_weight=settings.model.vae_chroma_weight
-    )
-    return _fit_stage(study, objective, settings.vae, len(images), "vae", "VAE")
+    objective = AutoencoderObjective(module, images, shape, chroma_weight=weight)
+    result = _fit(study, study.places.base / "work" / "vae", objective, study.settings.vae,
+                  count=len(images), seed=0, label="VAE")  # fmt: skip
+    _use_average(result.average, module)
+    return result.history.assign(stage="vae")
 
 
-def _fit_base_unet(study: Study, pipeline: Any, latents: tuple[Tensor, Tensor]) -> pd.DataFrame:
-    prompts = study.cohort.included().split("train").table["prompt"].tolist()
+def _fit_base_unet(
+    study: Study, pipeline: Any, prompts: list[str], mean: Tensor, std: Tensor
+) -> pd.DataFrame:
     distinct = ["", *sorted(set(prompts))]
     position = {prompt: row for row, prompt in enumerate(distinct)}
+    loop = study.settings.base
     objective = DenoisingObjective(
         TextToLatent(pipeline.unet, pipeline.text_encoder),
         training_scheduler(pipeline),
-        *latents,
+        mean,
+        std,
         pipeline.vae.config.scaling_factor,
-        tokenize(pipeline.tokenizer, distinct),
+        model.tokenize(pipeline.tokenizer, distinct),
         torch.tensor([position[prompt] for prompt in prompts]),
-        study.settings.base.prompt_dropout,
+        loop.prompt_dropout,
     )
-    return _fit_stage(study, objective, study.settings.base, len(prompts), "unet", "base U-Net")
-
-
-def _fit_stage(
-    study: Study, objective: Any, loop: LoopConfig, count: int, work: str, label: str
-) -> pd.DataFrame:
-    """Fit a part of the base, keep its average where there is one; its history."""
-    result = fit(
-        objective,
-        loop,
-        count=count,
-        seed=0,
-        folder=study.places.base / "work" / work,
-        identity=_identity(study),
-        label=label,
-    )
+    result = _fit(study, study.places.base / "work" / "unet", objective, loop,
+                  count=len(prompts), seed=0, label="base U-Net")  # fmt: skip
     _use_average(result.average, objective.module)
-    return result.history.assign(stage="vae" if work == "vae" else BASE)
+    return result.history.assign(stage=BASE)
 
 
-def _identity(study: Study) -> dict[str, Any]:
-    """What a checkpoint must agree on besides the loop's own settings."""
-    return {"data_hash": study.cohort.data_hash, "model": as_dict(study.settings.model)}
+def _fit(study: Study, work: Path, objective: Any, loop: LoopConfig, **own: Any) -> FitResult:
+    """:func:`loop.fit`, continued only on the same data and model."""
+    identity = {"data_hash": study.cohort.data_hash, "model": as_dict(study.settings.model)}
+    return fit(objective, loop, folder=work, identity=identity, **own)
 
 
 def _use_average(average: EMAModel | None, module: nn.Module) -> None:
@@ -314,13 +281,7 @@ def _use_average(average: EMAModel | None, module: nn.Module) -> None:
 
 
 def load_base(study: Study) -> Any:
-    """The base pipeline, refused if it was trained on other data.
-
-    Raises
-    ------
-    InputError
-        There is none, or it was trained on data with another hash.
-    """
+    """The base pipeline; InputError if there is none, or it was trained on other data."""
     folder, own = study.places.base, study.cohort.data_hash
     found = read_json(folder / "run.json")["stamp"]["data_hash"]
     if found != own:
@@ -328,14 +289,14 @@ def load_base(study: Study) -> Any:
             f"{folder}: trained on data {found[:12]}, this cohort is {own[:12]}; remove the "
             "folder or choose another runs_root"
         )
-    return load_pipeline(folder / "pipeline")
+    return model.load_pipeline(folder / "pipeline")
 
 
 # -- a method --------------------------------------------------------------------------------
 
 
 class Batch(NamedTuple):
-    """What one step sees, before the network."""
+    """What one step sees."""
 
     rows: Tensor  # int64 [N], of the included training rows
     levels: Tensor  # int64 [N, A], level of each attribute
@@ -361,25 +322,18 @@ class Start:
     objective: DenoisingObjective
 
     def batches(self, steps: int) -> Iterator[Batch]:
-        """The batches of the first steps, each asked for when its step begins.
-
-        On one process and without accumulation they are those of :func:`train`.
-        """
-        loop = self.study.settings.training
-        train = self.study.cohort.included().split("train")
-        codes = torch.as_tensor(train.codes())
+        """The whole batches of the first steps, each drawn when its step begins."""
+        train, size = _train_rows(self.study), self.study.settings.training.batch
+        codes, module = torch.as_tensor(train.codes()), self.objective.module
         for step in range(steps):
             sampling = self.method.sampling_weights(train)
-            rows = batch_rows(len(train), loop.batch, self.seed, step, sampling)
-            generator = generator_for(self.seed, "draws", step)
-            inputs = self.objective.draw(
-                self.objective.module, rows, slice(0, loop.batch), generator
-            )
-            yield Batch(rows, codes[rows], inputs)
+            rows = loops.batch_rows(len(train), size, self.seed, step, sampling)
+            draws = generator_for(self.seed, "draws", step)
+            yield Batch(rows, codes[rows], self.objective.draw(module, rows, slice(None), draws))
 
 
 def start(study: Study, method: str, seed: int) -> Start:
-    """Load the base, prepare the method, and say what its first steps see.
+    """Load the base and prepare the method, as :func:`train` does before the first step.
 
     Raises
     ------
@@ -388,15 +342,14 @@ def start(study: Study, method: str, seed: int) -> Start:
     """
     kept, pipeline = study.cohort.included(), load_base(study)
     attributes = {a.name: a.levels for a in kept.spec.attributes}
-    steps_per_epoch = math.ceil(len(kept.split("train")) / study.settings.training.batch)
-    mitigation = make_mitigation(
-        method, study.settings.mitigation, attributes, seed, steps_per_epoch, process_rank()
-    )
-    mitigation.read_sources(source_histories(study, method, seed))
+    epoch = math.ceil(len(_train_rows(study)) / study.settings.training.batch)
+    rank = loops.processes().process_index
+    made = make_method(method, study.settings.mitigation, attributes, seed, epoch, rank)
+    made.read_sources(source_histories(study, method, seed))
     # no method sees a test row, not even by mistake
-    mitigation.prepare(pipeline, kept.take((kept.table["split"] != "test").to_numpy(dtype=bool)))
+    made.prepare(pipeline, kept.take((kept.table["split"] != "test").to_numpy(dtype=bool)))
     objective = method_objective(study, pipeline, study.settings.training.prompt_dropout)
-    return Start(study, seed, pipeline, mitigation, objective)
+    return Start(study, seed, pipeline, made, objective)
 
 
 def train_method(study: Study, method: str, seed: int) -> Path:
@@ -407,36 +360,34 @@ def train_method(study: Study, method: str, seed: int) -> Path:
     ``run.json``.
     """
     started = time.perf_counter()
-    train = study.cohort.included().split("train")
-    begun, folder = start(study, method, seed), study.places.run(method, seed)
-    result = fit(
+    train, folder = _train_rows(study), study.places.run(method, seed)
+    begun = start(study, method, seed)
+    result = _fit(
+        study,
+        folder / "work",
         begun.objective,
         study.settings.training,
         count=len(train),
         seed=seed,
-        folder=folder / "work",
         levels=train.codes(),
-        mitigation=begun.method,
+        method=begun.method,
         sampling=lambda: begun.method.sampling_weights(train),
-        identity=_identity(study),
         label=f"{method}, seed {seed}",
     )
     pipeline = begun.pipeline.to("cpu")
-    with first_only() as first:
+    with loops.first_only() as first:
         if first:
             for stale in folder.glob("generated-*"):  # images of an earlier training of this run
                 shutil.rmtree(stale)
-            save_pipeline(pipeline, folder / PIPELINES["raw"])
+            model.save_pipeline(pipeline, folder / PIPELINES["raw"])
             _use_average(result.average, begun.objective.module.to("cpu"))
-            save_pipeline(pipeline, folder / PIPELINES["ema"])
-            write_table(result.history.assign(stage="training"), folder / "history.csv")
-            _finish(study, folder, method, seed, time.perf_counter() - started, result)
+            model.save_pipeline(pipeline, folder / PIPELINES["ema"])
+            files.write_table(result.history.assign(stage="training"), folder / "history.csv")
+            _finish(study, folder, method, seed, started, result)
     return folder
 
 
-def method_objective(
-    study: Study, pipeline: Any, prompt_dropout: float = 0.0
-) -> DenoisingObjective:
+def method_objective(study: Study, pipeline: Any, dropout: float = 0.0) -> DenoisingObjective:
     """What a method minimises, on the base's cached latents of the included training rows.
 
     Parameters
@@ -444,22 +395,15 @@ def method_objective(
     study : Study
     pipeline : StableDiffusionPipeline
         The study's base, or fine-tuned from it: they share the VAE.
-    prompt_dropout : float
+    dropout : float
         Share of prompts emptied.
     """
-    prompts = study.cohort.included().split("train").table["prompt"].tolist()
     cached = load_file(study.places.base / "latents.safetensors")
-    module, text, prompt = conditioning(pipeline, prompts)
-    return DenoisingObjective(
-        module,
-        training_scheduler(pipeline),
-        cached["mean"],
-        cached["std"],
-        pipeline.vae.config.scaling_factor,
-        text,
-        prompt,
-        prompt_dropout,
-    )
+    prompts = _train_rows(study).table["prompt"].tolist()
+    module, text, prompt = model.conditioning(pipeline, prompts)
+    scaling = pipeline.vae.config.scaling_factor
+    known = module, training_scheduler(pipeline), cached["mean"], cached["std"], scaling
+    return DenoisingObjective(*known, text, prompt, dropout)
 
 
 def source_histories(study: Study, method: str, seed: int) -> dict[str, pd.DataFrame]:
@@ -496,45 +440,44 @@ def _finish(
     folder: Path,
     method: str,
     seed: int,
-    seconds: float,
+    started: float,
     result: FitResult | None = None,
 ) -> None:
     """Write run.json, which marks a finished run, and drop its checkpoints."""
-    loop = study.settings.base if method == BASE else study.settings.training
-    unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes on macOS, KiB elsewhere
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    gpu = torch.cuda.max_memory_allocated() / 2**30 if has_gpu() else None
-    share = result.optimiser_seconds / max(result.seconds, 1e-9) if result else 0.0
-    measured = result.measure_seconds / max(result.seconds, 1e-9) if result else 0.0
-    stamp = make_stamp(study.settings, study.cohort.data_hash, {"method": method, "seed": seed})
-    write_json(
-        folder / "run.json",
-        {
-            "method": method,
-            "seed": seed,
-            "seconds": round(seconds, 1),
-            "loop_seconds": round(result.seconds, 1) if result else None,
-            "seconds_per_step": round(result.seconds / loop.steps, 4) if result else None,
-            "optimiser_share": round(share, 5),
-            "measure_share": round(measured, 5),
-            "processes": result.processes if result else None,
-            "images_seen": loop.steps * loop.batch,
-            "first_losses": result.first_losses if result else None,
-            "peak_memory_gib": round(peak, 2),
-            "peak_gpu_memory_gib": gpu,
-            "stamp": stamp,
-        },
-    )
+    settings, unit = study.settings, 2**30 if sys.platform == "darwin" else 2**20  # bytes, KiB
+    loop = settings.base if method == BASE else settings.training
+    gpu = torch.cuda.max_memory_allocated() / 2**30 if loops.has_gpu() else None
+    facts = {
+        "method": method,
+        "seed": seed,
+        "seconds": round(time.perf_counter() - started, 1),
+        "loop_seconds": None,
+        "seconds_per_step": None,
+        "optimiser_share": 0.0,
+        "measure_share": 0.0,
+        "processes": None,
+        "images_seen": loop.steps * loop.batch,
+        "first_losses": None,
+        "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 2),
+        "peak_gpu_memory_gib": gpu,
+        "stamp": make_stamp(settings, study.cohort.data_hash, {"method": method, "seed": seed}),
+    }
+    if result is not None:
+        seconds = max(result.seconds, 1e-9)
+        facts |= {
+            "loop_seconds": round(result.seconds, 1),
+            "seconds_per_step": round(result.seconds / loop.steps, 4),
+            "optimiser_share": round(result.optimiser_seconds / seconds, 5),
+            "measure_share": round(result.measure_seconds / seconds, 5),
+            "processes": result.processes,
+            "first_losses": result.first_losses,
+        }
+    files.write_json(folder / "run.json", facts)
     shutil.rmtree(folder / "work", ignore_errors=True)
 
 
 def read_history(folders: Sequence[Path]) -> pd.DataFrame:
-    """Histories of finished runs in one tidy table, with method and seed.
-
-    Parameters
-    ----------
-    folders : sequence of path
-        As ``places.run(method, seed)``.
+    """Histories of finished runs, as ``places.run(method, seed)``, in one tidy table.
 
     Returns
     -------

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from fairdiff_lib.methods.base import make_mitigation
+from fairdiff_lib.methods.base import make_method
 from fairdiff_lib.methods.groups import balanced_rows, group_means, loss_gap
 from fairdiff_lib.methods.perturbation import (
     FairBayesianPerturbation,
@@ -75,7 +75,7 @@ def test_zero_noise_is_the_baseline_exactly() -> None:
     levels = torch.tensor([[0, 1, 0], [2, 0, 1]])
     zero = torch.zeros(7, dtype=torch.float64)
     assert perturbation_weights(zero, torch.randn(2, 3).double(), levels, SIZES).tolist() == [1, 1]
-    baseline = make_mitigation("none", MitigationConfig(), ATTRIBUTES, 0, 10)
+    baseline = make_method("none", MitigationConfig(), ATTRIBUTES, 0, 10)
     assert baseline.weights(torch.rand(2), levels, 0).tolist() == [1.0, 1.0]
 
 
@@ -109,7 +109,7 @@ def run_steps(method: FairBayesianPerturbation, steps: range) -> list[float]:
 
 def fair(**options: Any) -> FairBayesianPerturbation:
     config = replace(MitigationConfig(time_window=5), **options)
-    made = make_mitigation("fairdiffusion", config, ATTRIBUTES, 3, 4)
+    made = make_method("fairdiffusion", config, ATTRIBUTES, 3, 4)
     assert isinstance(made, FairBayesianPerturbation)
     return made
 
@@ -164,7 +164,7 @@ def test_state_continues_exactly() -> None:
 )
 def test_bad_input_is_one_clear_line(name: str, attributes: Any, words: str) -> None:
     with pytest.raises(InputError, match=words) as caught:
-        make_mitigation(name, MitigationConfig(), attributes, 0, 10)
+        make_method(name, MitigationConfig(), attributes, 0, 10)
     assert "\n" not in str(caught.value)
 
 

@@ -19,7 +19,7 @@ from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.disk.files import read_json, write_json
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.methods import controls, groups, rivals
-from fairdiff_lib.methods.base import Mitigation, make_mitigation
+from fairdiff_lib.methods.base import Mitigation, make_method
 from fairdiff_lib.methods.perturbation import FairBayesianPerturbation
 from fairdiff_lib.model.loss import denoising_losses_at
 from fairdiff_lib.model.pipeline import build_pipeline, load_pipeline, save_pipeline
@@ -115,7 +115,7 @@ def _die_at(step: int, real: Any) -> Any:
 
 def made(name: str, **options: Any) -> Mitigation:
     config = dataclasses.replace(MitigationConfig(time_window=3), **options)
-    return make_mitigation(name, config, ATTRIBUTES, 0, 10)
+    return make_method(name, config, ATTRIBUTES, 0, 10)
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
@@ -277,7 +277,7 @@ def train_levels(study: Study) -> Tensor:
 
 
 def test_inverse_frequency_gives_each_level_of_one_attribute_the_same_say(study: Study) -> None:
-    method = make_mitigation(
+    method = make_method(
         "inverse_frequency", MitigationConfig(), {"race": ATTRIBUTES["race"]}, 0, 1
     )
     levels = torch.tensor([0, 1, 1, 2, 2, 2, 2, 2])[:, None]

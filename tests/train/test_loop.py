@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fairdiff_lib.methods.base import Mitigation, make_mitigation
+from fairdiff_lib.methods.base import Mitigation, make_method
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import LoopConfig, MitigationConfig
 from fairdiff_lib.train.loop import HISTORY_COLUMNS, batch_rows, fit, learning_rate
@@ -54,7 +54,7 @@ def levels() -> np.ndarray:
 
 
 def method(name: str, window: int = 5) -> Mitigation:
-    return make_mitigation(name, MitigationConfig(time_window=window), ATTRIBUTES, 1, COUNT // 8)
+    return make_method(name, MitigationConfig(time_window=window), ATTRIBUTES, 1, COUNT // 8)
 
 
 def weights_of(objective: Regression) -> Tensor:
@@ -69,7 +69,7 @@ def train(name: str = "none", loop: LoopConfig = LOOP, **options: object) -> Reg
         count=COUNT,
         seed=1,
         levels=levels(),
-        mitigation=method(name),
+        method=method(name),
         **options,  # type: ignore[arg-type]
     )
     return objective
@@ -94,7 +94,7 @@ def test_a_killed_run_resumed_ends_with_the_same_weights(
     assert len(names) <= 1 and all(n.startswith("checkpoint-") for n in names)
     resumed, whole = problem(), problem()
     results = [
-        fit(o, LOOP, count=COUNT, seed=1, levels=levels(), mitigation=method(name), folder=f)
+        fit(o, LOOP, count=COUNT, seed=1, levels=levels(), method=method(name), folder=f)
         for o, f in ((resumed, tmp_path), (whole, None))
     ]
     assert torch.equal(weights_of(resumed), weights_of(whole))
@@ -130,14 +130,14 @@ def test_methods_differ_only_by_their_weights() -> None:
     objective = problem()
     still = method("random")
     still.sigma = torch.zeros(5, dtype=torch.float64)  # type: ignore[attr-defined]
-    fit(objective, LOOP, count=COUNT, seed=1, levels=levels(), mitigation=still)
+    fit(objective, LOOP, count=COUNT, seed=1, levels=levels(), method=still)
     assert torch.equal(weights_of(objective), weights_of(train("none")))
     assert not torch.equal(weights_of(train("random")), weights_of(train("none")))
 
 
 def test_history_is_tidy_and_its_level_means_average_to_the_loss() -> None:
     result = fit(
-        problem(), LOOP, count=COUNT, seed=1, levels=levels(), mitigation=method("fairdiffusion")
+        problem(), LOOP, count=COUNT, seed=1, levels=levels(), method=method("fairdiffusion")
     )
     history = result.history
     assert list(history.columns) == list(HISTORY_COLUMNS)
@@ -207,7 +207,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(
             count=COUNT,
             seed=int(str(change.get("seed", 1))),
             levels=levels(),
-            mitigation=method(str(change.get("mitigation", "none"))),
+            method=method(str(change.get("mitigation", "none"))),
             folder=tmp_path,
         )
     assert "\n" not in str(caught.value)

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fairdiff_lib.methods.base import make_mitigation
+from fairdiff_lib.methods.base import make_method
 from fairdiff_lib.settings.options import LoopConfig, MitigationConfig
 from fairdiff_lib.train.__main__ import main
 from fairdiff_lib.train.loop import batch_rows, fit, leave
@@ -74,7 +74,7 @@ def train(run: str, folder: Path | None = None, die_at: int = 0) -> dict[str, An
         torch.manual_seed(0)
         module = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 1))
     config = replace(MitigationConfig(time_window=4), **options)
-    mitigation = make_mitigation(name, config, ATTRIBUTES, SEED, COUNT // 8, rank)
+    mitigation = make_method(name, config, ATTRIBUTES, SEED, COUNT // 8, rank)
     sigmas: list[Any] = []
 
     def after(step: int, _: nn.Module) -> None:
@@ -89,7 +89,7 @@ def train(run: str, folder: Path | None = None, die_at: int = 0) -> dict[str, An
         count=COUNT,
         seed=SEED,
         levels=levels(),
-        mitigation=mitigation,
+        method=mitigation,
         folder=folder,
         after_step=after,
     )

@@ -240,7 +240,7 @@ def _run_cell(
         count=len(train),
         seed=cell.seed,
         levels=train.codes(),
-        mitigation=mitigation,
+        method=mitigation,
         label=f"{cell.reweighting}, point {cell.point}, seed {cell.seed}",
     )
     return _measured(held_out, sigma, attributes, cell, dose.steps)
