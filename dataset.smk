@@ -16,7 +16,7 @@ import sys
 
 from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.studies.ablation import arms
-from fairdiff_lib.studies.matrix import arms as matrix_arms
+from fairdiff_lib.studies import plans
 from fairdiff_lib.study import load_cohort
 from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.settings.options import parse_overrides
@@ -140,15 +140,15 @@ def needed(wildcards):
 
 # the jobs of the downstream matrix: an arm and a seed each, with all shares of real data
 MATRIX_RUNS = expand(
-    f"{LAYOUT.matrix}/{{arm}}_seed{{seed}}.json", arm=matrix_arms.ARMS, seed=SETTINGS.matrix.seeds
+    f"{LAYOUT.matrix}/{{arm}}_seed{{seed}}.json", arm=plans.ARMS, seed=SETTINGS.matrix.seeds
 )
 
 
 def matrix_images(wildcards):
     """Record of the generator whose images an arm sees, or of the cohort alone."""
-    if not matrix_arms.ARMS[wildcards.arm].made:
+    if not plans.ARMS[wildcards.arm].made:
         return record("01_cohorts")
-    seed = matrix_arms.generator_seed(SETTINGS, int(wildcards.seed))
+    seed = plans.generator_seed(SETTINGS, int(wildcards.seed))
     return record(f"04_generate_{SETTINGS.matrix.method}_seed{seed}")
 
 

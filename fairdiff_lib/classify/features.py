@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm.auto import tqdm
 
-from fairdiff_lib.classify.backbones import load_pretrained
 from fairdiff_lib.classify.fit import Classifier
-from fairdiff_lib.classify.networks import contiguous, to_pixels
+from fairdiff_lib.classify.networks import contiguous, load_pretrained, to_pixels
 from fairdiff_lib.classify.predictions import check_images
 from fairdiff_lib.disk.files import atomic_file
 from fairdiff_lib.settings.errors import InputError

@@ -22,16 +22,18 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from scipy.special import softmax
 from torch import Tensor, nn
 
-from fairdiff_lib.classify.backbones import build_network, parameter_groups
 from fairdiff_lib.classify.networks import (
     ClassificationObjective,
     Images,
     Labels,
     Selection,
+    build_network,
     contiguous,
     device_of,
+    parameter_groups,
     to_pixels,
 )
 from fairdiff_lib.classify.predictions import (
@@ -44,24 +46,13 @@ from fairdiff_lib.classify.predictions import (
     check_every_level,
     check_images,
     check_labels,
-    condition_accuracy,
     condition_auc,
-    predictions_table,
-    softmax,
     youden_threshold,
 )
 from fairdiff_lib.disk.files import atomic_folder, read_json, write_json
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
 from fairdiff_lib.settings.options import ClassifierConfig, LoopConfig, check_classifier
 from fairdiff_lib.train.loop import fit
-
-__all__ = [
-    "Classifier",
-    "condition_accuracy",
-    "fit_classifier",
-    "predictions_table",
-    "youden_threshold",
-]
 
 PREDICTION_BATCH = 256  # images per pass; does not change a prediction
 VERSIONS = {  # name of what each network computes, in the saved config.json
@@ -86,7 +77,7 @@ class Classifier:
     Attributes
     ----------
     module : Module
-        As of ``backbones.build_network``.
+        As of ``networks.build_network``.
     config : ClassifierConfig
     levels : dict of str to tuple of str
         Condition to its level names, in the order of the label columns.
@@ -122,7 +113,7 @@ class Classifier:
         logits = self._read_out(images, batch, lambda x: torch.cat([*self.module(x).values()], 1))
         ends = np.cumsum([len(names) for names in self.levels.values()])
         parts = np.split(logits.astype(np.float64), ends[:-1], axis=1)
-        return {name: softmax(part) for name, part in zip(self.levels, parts, strict=True)}
+        return {name: softmax(part, axis=1) for name, part in zip(self.levels, parts, strict=True)}
 
     def features(self, images: Images, batch: int = PREDICTION_BATCH) -> NDArray[np.float32]:
         """Penultimate features, float32 [N, D]."""

@@ -1,4 +1,4 @@
-"""Predicted probabilities as tidy tables, thresholds, and a classifier's plain accuracy.
+"""Predicted probabilities as tidy tables, and thresholds.
 
 Everything here is a function of probabilities and labels: no network is needed
 to recompute a metric.
@@ -75,13 +75,6 @@ def check_every_level(labels: Labels, levels: Levels) -> None:
                 f"training labels of {condition}: no image with {', '.join(missing)}; "
                 "expected at least one of every level"
             )
-
-
-def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:  # [N, K] => [N, K]
-    """Probabilities of every row."""
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    result: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
-    return result
 
 
 def youden_threshold(truth: NDArray[np.bool_], score: NDArray[np.float64]) -> float:
@@ -196,39 +189,6 @@ def _refuse_strange(
             f"{where}: row {int(strange.index[0]) + 1}: {column} {strange[column].iloc[0]!r}; "
             f"expected one of {', '.join(known)}"
         )
-
-
-def condition_accuracy(probabilities: Probabilities, labels: Labels, levels: Heads) -> pd.DataFrame:
-    """Balanced accuracy per condition: how good an encoder is at what it was trained for.
-
-    Parameters
-    ----------
-    probabilities : dict of str to float64 [N, K]
-    labels : int64 [N, C]
-        In the order of ``levels``; rows of -1 are left out.
-    levels : mapping of str to int or sequence of str
-
-    Returns
-    -------
-    DataFrame
-        condition, levels (that occur), n, balanced_accuracy (mean recall over the
-        levels that occur; NaN at n = 0), chance (1 / levels).
-    """
-    rows = []
-    for column, condition in zip(labels.T, as_levels(levels), strict=True):
-        called = probabilities[condition].argmax(axis=1)
-        present = [code for code in np.unique(column) if code >= 0]
-        recalls = [float((called[column == code] == code).mean()) for code in present]
-        rows.append(
-            {
-                "condition": condition,
-                "levels": len(present),
-                "n": int((column >= 0).sum()),
-                "balanced_accuracy": float(np.mean(recalls)) if recalls else math.nan,
-                "chance": 1 / len(present) if present else math.nan,
-            }
-        )
-    return pd.DataFrame(rows)
 
 
 def condition_auc(probabilities: Probabilities, labels: Labels, levels: Heads) -> pd.DataFrame:

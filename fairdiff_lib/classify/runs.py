@@ -1,4 +1,4 @@
-"""The study's downstream classifiers: fitted on a source's images, read on real ones, kept.
+"""The study's classifiers: fitted on a source's images, read on real ones, kept; and its encoder.
 
 A run is a source of training images ("real" or a method), a seed and a classifier's name. Its
 folder holds the probabilities of every real test and validation image, so that any metric is
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fairdiff_lib.audit.classifiers import PREDICTION_COLUMNS
+from fairdiff_lib.audit.classifiers import PREDICTION_COLUMNS, Scored, scored
 from fairdiff_lib.audit.released import stretched_as_released, turned_as_released
 from fairdiff_lib.classify.features import Extractor, make_extractor
 from fairdiff_lib.classify.fit import Classifier, fit_classifier
@@ -27,23 +27,114 @@ from fairdiff_lib.classify.predictions import (
 )
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk.files import locked, read_json, read_table, write_json, write_table
-from fairdiff_lib.disk.places import Places
 from fairdiff_lib.model.sample import load_generated
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import ClassifierConfig, Settings
+from fairdiff_lib.study import Study
 from fairdiff_lib.train.loop import fixed_threads
 
 REAL = "real"
-THREADS = 2  # that the encoder is trained on, on every machine
 SPLITS = ("test", "val")  # whose probabilities are kept
 ALL = "predictions.csv"  # PREDICTION_COLUMNS and split
 MISMATCHED = "predictions-mismatched.csv"  # of test images under fault E6; PREDICTION_COLUMNS
+THREADS = 2  # that the encoder is trained on, on every machine
 
 
-def downstream_runs(settings: Settings) -> list[tuple[str, int, str]]:
+# -- what was fitted, read again -------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a source's classifier says of real images.
+
+    Attributes
+    ----------
+    dataset, source : str
+        The source is "real" or a method.
+    seed : int
+    classifier : str
+        Name of the configuration that ran.
+    test, validation : DataFrame
+        ``PREDICTION_COLUMNS``.
+    cuts : dict of str to float
+        Threshold that validation gave, by condition of two levels.
+    watched : DataFrame
+        What it did on the test images at each look.
+    mismatched : DataFrame or None
+        The same classifier on test images as fault E6 would show them; None for real sources. As
+        released the generated images lie turned by -90 degrees beside real ones. A classifier of
+        upright generated images that is shown real ones turned by +90 degrees sees the same angle
+        between them, so nothing has to be trained again.
+    """
+
+    dataset: str
+    source: str
+    seed: int
+    classifier: str
+    test: pd.DataFrame
+    validation: pd.DataFrame
+    cuts: dict[str, float]
+    watched: pd.DataFrame
+    mismatched: pd.DataFrame | None
+
+    def labels(self, source: str = "method") -> dict[str, Any]:
+        """First columns of this run's rows; ``source`` names the second."""
+        own = {"dataset": self.dataset, source: self.source, "seed": self.seed}
+        return {**own, "classifier": self.classifier}
+
+    def scored(self, cohort: Cohort, condition: str, split: str = "test") -> Scored:
+        """Predictions of a condition on test or validation ("val") images, as arrays."""
+        own, table = {"test": self.test, "val": self.validation}[split], cohort.included()
+        cut, attributes = self.cuts.get(condition, 0.5), cohort.attribute_levels
+        return scored(own, table.split(split).table, condition, attributes, cut)
+
+
+def classifier_runs(settings: Settings) -> list[tuple[str, int, str]]:
     """Every (source, seed, classifier): classifiers in turn, real images before the methods'."""
     sources = [(REAL, seed) for seed in settings.seeds] + settings.runs
     return [(*one, name) for name in settings.classifiers for one in sources]
+
+
+def read_runs(study: Study) -> list[Run]:
+    """Every classifier of the study."""
+    return [read_run(study, *one) for one in classifier_runs(study.settings)]
+
+
+def read_run(study: Study, source: str, seed: int, name: str) -> Run:
+    """A source's classifier on real images: fitted where it is missing, found again where not.
+
+    Its step and thresholds are chosen on real validation images, which no generator saw; the
+    test images are only watched, for the as-released choice of the best test epoch.
+
+    Parameters
+    ----------
+    source : str
+        "real" or a method.
+    seed : int
+    name : str
+        One of ``options.CLASSIFIERS``.
+
+    Raises
+    ------
+    InputError
+        A level that a split lacks, missing generated images, or a file that was changed.
+    """
+    folder = study.places.classifier(source, seed, name)
+    if not is_fitted(folder, study.cohort):
+        _fit(study, source, seed, name)
+    levels, other = read_conditions(study.cohort, source), folder / MISMATCHED
+    test, validation = (read_kept(folder, levels, split) for split in SPLITS)
+    return Run(
+        study.settings.dataset,
+        source,
+        seed,
+        study.settings.classifier(name).name,
+        test,
+        validation,
+        kept_thresholds(folder),
+        read_table(folder / "watched.csv"),
+        _read(other, PREDICTION_COLUMNS, levels) if other.is_file() else None,
+    )
 
 
 def read_conditions(cohort: Cohort, source: str) -> Levels:
@@ -51,46 +142,6 @@ def read_conditions(cohort: Cohort, source: str) -> Levels:
     if source != REAL:
         return cohort.condition_levels
     return {c.name: c.levels for c in cohort.spec.conditions}
-
-
-def read_predictions(
-    settings: Settings,
-    layout: Places,
-    cohort: Cohort,
-    source: str,
-    seed: int,
-    name: str,
-    split: str = "test",
-) -> pd.DataFrame:
-    """Probabilities of real images by a classifier trained on a source's images.
-
-    The classifier's step and thresholds are chosen on real validation images, which no
-    generator saw; the test images are only watched, for the as-released choice of the best test
-    epoch. It is fitted where it is missing, and found again where it is not.
-
-    Parameters
-    ----------
-    source : str
-        "real" or a method.
-    name : str
-        One of ``config.CLASSIFIERS``.
-    split : str
-        "test" or "val".
-
-    Returns
-    -------
-    DataFrame
-        ``PREDICTION_COLUMNS``.
-
-    Raises
-    ------
-    InputError
-        A level that a split lacks, missing generated images, or a file that was changed.
-    """
-    folder = layout.classifier(source, seed, name)
-    if not is_fitted(folder, cohort):
-        _fit(settings, layout, cohort, source, seed, name)
-    return read_kept(folder, read_conditions(cohort, source), split)
 
 
 def is_fitted(folder: Path, cohort: Cohort) -> bool:
@@ -105,44 +156,19 @@ def read_kept(folder: Path, levels: Levels, split: str = "test") -> pd.DataFrame
     return found.loc[found["split"] == split, list(PREDICTION_COLUMNS)].reset_index(drop=True)
 
 
-def read_mismatched(
-    layout: Places, cohort: Cohort, source: str, seed: int, name: str
-) -> pd.DataFrame | None:
-    """The same classifier on test images as fault E6 would show them; None for real sources.
-
-    As released the generated images lie turned by -90 degrees beside real ones. A classifier
-    of upright generated images that is shown real ones turned by +90 degrees sees the same
-    angle between them, so nothing has to be trained again.
-    """
-    path = layout.classifier(source, seed, name) / MISMATCHED
-    if not path.is_file():
-        return None
-    return _read(path, PREDICTION_COLUMNS, read_conditions(cohort, source))
-
-
-def read_thresholds(layout: Places, source: str, seed: int, name: str) -> dict[str, float]:
-    """Thresholds that validation gave, by condition of two levels."""
-    return kept_thresholds(layout.classifier(source, seed, name))
-
-
 def kept_thresholds(folder: Path) -> dict[str, float]:
-    """The same, of a run's folder."""
+    """Thresholds that validation gave a run, by condition of two levels."""
     cuts = read_json(folder / "run.json")["thresholds"]
     return {condition: cut for condition, cut in cuts.items() if cut is not None}
 
 
-def read_watched(layout: Places, source: str, seed: int, name: str) -> pd.DataFrame:
-    """What the classifier did on the test images at each look."""
-    return read_table(layout.classifier(source, seed, name) / "watched.csv")
-
-
-def cost_table(settings: Settings, layout: Places) -> pd.DataFrame:
+def cost_table(study: Study) -> pd.DataFrame:
     """Training seconds and steps of every fitted classifier: source, seed, classifier, ..."""
     rows = []
-    for source, seed, name in downstream_runs(settings):
-        run = read_json(layout.classifier(source, seed, name) / "run.json")
+    for source, seed, name in classifier_runs(study.settings):
+        run = read_json(study.places.classifier(source, seed, name) / "run.json")
         own = {key: run[key] for key in ("steps", "selected_step", "seconds")}
-        label = settings.classifier(name).name
+        label = study.settings.classifier(name).name
         rows.append({"source": source, "seed": seed, "classifier": label, **own})
     return pd.DataFrame(rows)
 
@@ -153,7 +179,7 @@ def _read(path: Path, columns: tuple[str, ...], levels: Levels) -> pd.DataFrame:
     return found
 
 
-# -- fitting ---------------------------------------------------------------------------------
+# -- what a classifier is shown --------------------------------------------------------------
 
 
 def check_splits(cohort: Cohort, levels: Levels) -> None:
@@ -189,24 +215,18 @@ def real_images(part: Cohort, size: int, preparation: str) -> Images:
 
 
 def training_images(
-    settings: Settings,
-    layout: Places,
-    part: Cohort,
-    source: str,
-    seed: int,
-    preparation: str,
-    folder: str = "train",
+    study: Study, part: Cohort, source: str, seed: int, preparation: str, folder: str = "train"
 ) -> Images:
     """A source's images for rows: real ones, or those generated for them, by the folder's name."""
     if source == REAL:
-        return real_images(part, settings.model.image_size, preparation)
+        return real_images(part, study.settings.model.image_size, preparation)
     names = part.table["image"].tolist()
-    images = load_generated(layout.generated(source, seed), folder, names)
+    images = load_generated(study.places.generated(source, seed), folder, names)
     return images if preparation == "matched" else turned_as_released(images)
 
 
 @dataclass(frozen=True)
-class Judges:
+class HeldOut:
     """Real images that choose a classifier's step and thresholds, and those it is tested on.
 
     Attributes
@@ -221,39 +241,40 @@ class Judges:
     images: dict[str, Images]
 
 
-def read_judges(settings: Settings, cohort: Cohort, preparation: str) -> Judges:
+def read_held_out(study: Study, preparation: str) -> HeldOut:
     """Real validation and test images, read once for as many fits as there are."""
-    parts = {split: cohort.included().split(split) for split in SPLITS}
-    size = settings.model.image_size
-    return Judges(parts, {k: real_images(one, size, preparation) for k, one in parts.items()})
+    parts = {split: study.cohort.included().split(split) for split in SPLITS}
+    size = study.settings.model.image_size
+    return HeldOut(parts, {k: real_images(one, size, preparation) for k, one in parts.items()})
 
 
-def fit_judged(
+# -- fitting ---------------------------------------------------------------------------------
+
+
+def fit_on(
     images: Images,
     labels: Labels,
     levels: Levels,
-    judges: Judges,
+    held: HeldOut,
     config: ClassifierConfig,
     seed: int,
     folder: Path,
     initial: Classifier | None = None,
 ) -> Classifier:
-    """``classify.fit_classifier``, chosen on real validation images, real test images watched."""
-    seen = {split: (judges.images[split], label_codes(judges.parts[split], levels))
-            for split in SPLITS}  # fmt: skip
+    """``fit.fit_classifier``, chosen on real validation images, real test images watched."""
+    seen = {split: (held.images[split], label_codes(held.parts[split], levels)) for split in SPLITS}
     return fit_classifier(
         images, labels, levels, *seen["val"], config, seed, folder, seen["test"], initial
     )
 
 
 def write_fit(
-    folder: Path, cohort: Cohort, classifier: Classifier, judges: Judges, **notes: Any
+    folder: Path, cohort: Cohort, classifier: Classifier, held: HeldOut, **notes: Any
 ) -> None:
     """Write a run's folder; run.json, with the notes, last: it says that all is there."""
     classifier.save(folder / "classifier")
     write_table(classifier.watched, folder / "watched.csv")
-    parts = [_predict(classifier, judges.images[k], judges.parts[k]).assign(split=k)
-             for k in SPLITS]  # fmt: skip
+    parts = [_predict(classifier, held.images[k], held.parts[k]).assign(split=k) for k in SPLITS]
     write_table(pd.concat(parts, ignore_index=True), folder / ALL)
     cuts = {k: None if np.isnan(v) else v for k, v in classifier.thresholds.items()}
     own = {
@@ -267,28 +288,23 @@ def write_fit(
     write_json(folder / "run.json", own | notes)
 
 
-def _fit(
-    settings: Settings, layout: Places, cohort: Cohort, source: str, seed: int, name: str
-) -> None:
+def _fit(study: Study, source: str, seed: int, name: str) -> None:
     """Fit a source's classifier and write its folder."""
-    config, folder = settings.classifier(name), layout.classifier(source, seed, name)
+    config, folder = study.settings.classifier(name), study.places.classifier(source, seed, name)
+    cohort, prepared = study.cohort, config.preparation
     levels = read_conditions(cohort, source)
     check_splits(cohort, levels)
-    train, judges = (
-        cohort.included().split("train"),
-        read_judges(settings, cohort, config.preparation),
+    train, held = cohort.included().split("train"), read_held_out(study, prepared)
+    images, labels = (
+        training_images(study, train, source, seed, prepared),
+        label_codes(train, levels),
     )
-    images = training_images(settings, layout, train, source, seed, config.preparation)
-    classifier = fit_judged(
-        images, label_codes(train, levels), levels, judges, config, seed, folder / "work"
-    )
-    if source != REAL and config.preparation == "matched":
-        test = judges.parts["test"]
-        faulty = turned_as_released(
-            real_images(test, settings.model.image_size, "mismatched_as_released"), 1
-        )
+    classifier = fit_on(images, labels, levels, held, config, seed, folder / "work")
+    if source != REAL and prepared == "matched":
+        test, size = held.parts["test"], study.settings.model.image_size
+        faulty = turned_as_released(real_images(test, size, "mismatched_as_released"), 1)
         write_table(_predict(classifier, faulty, test), folder / MISMATCHED)
-    write_fit(folder, cohort, classifier, judges)
+    write_fit(folder, cohort, classifier, held)
 
 
 def _predict(classifier: Classifier, images: Images, part: Cohort) -> pd.DataFrame:
@@ -301,16 +317,35 @@ def _predict(classifier: Classifier, images: Images, part: Cohort) -> pd.DataFra
     )
 
 
+def read_back(classifier: Classifier, part: Cohort, images: Images) -> pd.DataFrame:
+    """What a classifier sees in images of a cohort's rows, real or generated for their prompts.
+
+    Returns
+    -------
+    DataFrame
+        ``PREDICTION_COLUMNS`` of the prompted conditions.
+    """
+    levels, found = part.condition_levels, classifier.predict(images)
+    return predictions_table(
+        {name: found[name] for name in levels},
+        levels,
+        part.table["image"].tolist(),
+        part.table["subject"].tolist(),
+        part.prompted_codes(),
+    )
+
+
 # -- the feature encoder ---------------------------------------------------------------------
 
 
-def load_encoder(settings: Settings, layout: Places, cohort: Cohort) -> Classifier:
+def load_encoder(study: Study) -> Classifier:
     """The feature encoder, trained once on the real training split for its conditions.
 
     One and the same for every method and seed. It never sees test images. Whichever job needs it
     first makes it, alone and on ``THREADS`` threads: KID follows its rounding.
     """
-    folder, notes = layout.features / "encoder", layout.features / "encoder-data.json"
+    place, cohort = study.places.features, study.cohort
+    folder, notes = place / "encoder", place / "encoder-data.json"
     heads = {c.name: c.levels for c in cohort.spec.conditions}
 
     def found() -> bool:
@@ -318,28 +353,24 @@ def load_encoder(settings: Settings, layout: Places, cohort: Cohort) -> Classifi
         return trained and (folder / "config.json").is_file()
 
     if not found():
-        with locked(layout.features / "encoder.lock"), fixed_threads(THREADS):
+        with locked(place / "encoder.lock"), fixed_threads(THREADS):
             if not found():
-                _train_encoder(settings, layout, cohort, heads).save(folder)
+                _train_encoder(study, heads).save(folder)
                 write_json(notes, {"data_hash": cohort.data_hash})
-    return Classifier.load(folder, settings.encoder, heads)
+    return Classifier.load(folder, study.settings.encoder, heads)
 
 
-def _train_encoder(settings: Settings, layout: Places, cohort: Cohort, heads: Levels) -> Classifier:
-    train, val = cohort.included().split("train"), cohort.included().split("val")
-    size = settings.model.image_size
-    return fit_classifier(
-        train.load_images(size),
-        train.condition_codes(),
-        heads,
-        val.load_images(size),
-        val.condition_codes(),
-        settings.encoder,
-        seed=0,
-        folder=layout.features / "work",
+def _train_encoder(study: Study, heads: Levels) -> Classifier:
+    kept, size = study.cohort.included(), study.settings.model.image_size
+    train, val = (
+        (part.load_images(size), part.condition_codes())
+        for part in (kept.split("train"), kept.split("val"))
     )
+    own = study.settings.encoder
+    return fit_classifier(*train, heads, *val, own, 0, study.places.features / "work")
 
 
-def load_extractor(settings: Settings, encoder: Classifier) -> Extractor:
+def load_extractor(study: Study, encoder: Classifier) -> Extractor:
     """The feature space that the audit's settings name."""
-    return make_extractor(settings.audit.features, settings.audit.features_revision, encoder)
+    own = study.settings.audit
+    return make_extractor(own.features, own.features_revision, encoder)

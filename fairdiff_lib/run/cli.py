@@ -321,14 +321,15 @@ def _make_ablation(study: Study, chosen: argparse.Namespace) -> str:
 
 
 def _make_matrix(study: Study, chosen: argparse.Namespace) -> str:
-    from fairdiff_lib.studies.matrix.arms import shares_of
+    from fairdiff_lib.studies.plans import shares_of
 
     shares = shares_of(study.settings.matrix, chosen.name)
     _refuse_seed(chosen.seed, study.settings.matrix.seeds)
-    from fairdiff_lib.studies.matrix.runs import make_runs
+    from fairdiff_lib.studies.matrix import make_runs
+    from fairdiff_lib.study import Study as Opened
 
-    cohort = _prepare_arm(study, chosen.threads)
-    notes = make_runs(study.settings, study.layout, cohort, chosen.name, chosen.seed)
+    _prepare_arm(study, chosen.threads)
+    notes = make_runs(Opened(study.settings, study.layout), chosen.name, chosen.seed)
     if chosen.record:
         write_json(Path(chosen.record), {"runs": notes})
     return f"{len(shares)} classifier{'s' * (len(shares) > 1)}"

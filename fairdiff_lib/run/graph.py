@@ -31,9 +31,8 @@ from fairdiff_lib.run.timings import expected, start_timings
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
 from fairdiff_lib.settings.notebooks import STUDIES
 from fairdiff_lib.settings.options import Settings, parse_overrides
-from fairdiff_lib.studies import sweep_cells
+from fairdiff_lib.studies import plans
 from fairdiff_lib.studies.ablation import arms
-from fairdiff_lib.studies.matrix import arms as matrix_arms
 
 SNAKEFILE = PROJECT_ROOT / "Snakefile"
 LOG = "snakemake.log"  # in the runs folder: all that Snakemake said in the last run
@@ -94,9 +93,9 @@ class Study:
         if self.study in ("ablation", "mechanism"):
             arms.check_arms(settings)
         if self.study == "matrix":
-            matrix_arms.check_arms(settings)
+            plans.check_arms(settings)
         if self.study == "sweep":
-            sweep_cells.check_cells(settings)
+            plans.check_cells(settings)
         if self.study == "privacy" and not settings.audit.loss_timesteps:
             raise InputError(
                 "audit.loss_timesteps is empty: study privacy compares denoising losses; "

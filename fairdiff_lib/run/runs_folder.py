@@ -14,8 +14,7 @@ from fairdiff_lib.disk.files import read_json, read_table
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.run.links import BROKEN, OK, UNVERIFIABLE, Link, commit_link, judge
 from fairdiff_lib.run.stages import result_of
-from fairdiff_lib.studies import sweep_cells
-from fairdiff_lib.studies.matrix import arms as matrix_arms
+from fairdiff_lib.studies import plans
 from fairdiff_lib.study import folder_mark
 
 GONE = "isn't in the runs folder"
@@ -87,7 +86,7 @@ def images_link(folder: Path) -> Link:
 
 def matrix_link(layout: Places, data_hash: str) -> Link:
     """Whether the downstream matrix's classifiers are there, and of the stamp's data."""
-    name, runs = f"{layout.matrix.name}/", matrix_arms.matrix_runs(layout.settings.matrix)
+    name, runs = f"{layout.matrix.name}/", plans.matrix_runs(layout.settings.matrix)
     found = [notes for run in runs for notes in [_matrix_notes(layout, run)] if notes]
     other = [run for run in found if run["data_hash"] != data_hash]
     if other:
@@ -99,10 +98,10 @@ def matrix_link(layout: Places, data_hash: str) -> Link:
     return Link(name, OK, f"{len(runs)} classifiers, same data")
 
 
-def _matrix_notes(layout: Places, run: matrix_arms.MatrixRun) -> dict[str, str]:
+def _matrix_notes(layout: Places, run: plans.MatrixRun) -> dict[str, str]:
     """What a classifier's folder says of itself, whatever attribute it was balanced over."""
     for attribute in dataset_of(layout.settings.dataset).spec().attributes:
-        path = matrix_arms.folder_of(layout, run, attribute.name) / "run.json"
+        path = plans.folder_of(layout, run, attribute.name) / "run.json"
         if path.is_file():
             found: dict[str, str] = read_json(path)
             return found
@@ -111,6 +110,6 @@ def _matrix_notes(layout: Places, run: matrix_arms.MatrixRun) -> dict[str, str]:
 
 def _sweep_folders(layout: Places) -> Iterator[Path]:
     own = layout.settings
-    for cell in sweep_cells.cells_of(own):
+    for cell in plans.cells_of(own):
         drawn = replace(layout, settings=replace(own, generation=cell.of(own.generation)))
         yield drawn.sweep(own.sweep.method, own.seeds[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,11 @@ from fairdiff_lib.audit.memory import NEARER, Pool, nearer_metric
 from fairdiff_lib.audit.seeds import SEED_INTERVAL
 from fairdiff_lib.classify.runs import REAL, load_encoder
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.disk.places import Places
 from fairdiff_lib.model.loss import denoising_losses_at
 from fairdiff_lib.model.pipeline import load_pipeline, mean_latents
 from fairdiff_lib.model.sample import load_generated, load_run
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import Settings
-from fairdiff_lib.studies.harm.tables import Tables, finish
+from fairdiff_lib.studies.harm import finish
 from fairdiff_lib.studies.quality import Space, feature_spaces
 from fairdiff_lib.study import Study
 
@@ -50,7 +48,7 @@ class Known:
         Of the test prompts, and of the cohort's rows.
     """
 
-    settings: Settings
+    study: Study
     cohort: Cohort
     spaces: tuple[tuple[Space, Pool, Pool], ...]
     latents: Any
@@ -58,23 +56,44 @@ class Known:
     everyone: Groups
 
 
-def collect_privacy(settings: Settings, layout: Places, cohort: Cohort) -> Tables:
-    """Both audits of every run, by group; contrasts between levels are exploratory.
+@dataclass(frozen=True)
+class Privacy:
+    """What 14 writes and shows.
 
-    Returns
-    -------
-    Tables
-        table: dataset, method, attribute, level, metric (nearer_to_training, or membership_auc,
-        _tpr, _fpr, _advantage), features, seeds, n, value, low, high, note. Method "real" is a
-        control: the test images themselves in place of generated ones are at a half, unless the
-        features alone tell training from held-out. contrasts: of ``CONTRASTED``, mean over seeds.
+    Attributes
+    ----------
+    known : Known
+        The real side.
+    made : float64 [N, D]
+        Features of the first run's images of the test prompts, in the first feature space.
+    scores : Scores
+        What an attacker of the first run knows.
+    table : DataFrame
+        dataset, method, attribute, level, metric (nearer_to_training, or membership_auc, _tpr,
+        _fpr, _advantage), features, seeds, n, value, low, high, note. Method "real" is a control:
+        the test images themselves in place of generated ones are at a half, unless the features
+        alone tell training from held-out.
+    contrasts : DataFrame
+        Of ``CONTRASTED``, mean over seeds; exploratory.
+    """
+
+    known: Known
+    made: Floats
+    scores: memory.Scores
+    table: pd.DataFrame
+    contrasts: pd.DataFrame
+
+
+def measure_privacy(study: Study) -> Privacy:
+    """Both audits of every run, by group.
 
     Raises
     ------
     InputError
         No timestep for the loss, no generated images, or too few held-out subjects.
     """
-    known = read_known(settings, layout, cohort)
+    known, settings = read_known(study), study.settings
+    first: tuple[Floats, memory.Scores] | None = None
     parts: list[pd.DataFrame] = []
     audits: list[tuple[Mapping[str, Any], Audit]] = []
     contrasted: list[tuple[Mapping[str, Any], Audit]] = []
@@ -84,15 +103,18 @@ def collect_privacy(settings: Settings, layout: Places, cohort: Cohort) -> Table
         parts += [labelled(share_rows(one), labels) for one in control]
     for method, seed in settings.runs:
         labels = {"dataset": settings.dataset, "method": method, "seed": seed}
-        images = load_generated(layout.generated(method, seed), "test")
+        images = load_generated(study.places.generated(method, seed), "test")
         made = [space.of(images) for space, _, _ in known.spaces]
-        found = [*nearest_audits(known, made), *attack(known, layout, method, seed).values()]
+        scores = attacker(known, method, seed)
+        first = first or (made[0], scores)
+        found = [*nearest_audits(known, made), *attack(known, scores).values()]
         for one in found:
             parts.append(labelled(share_rows(one), labels))
             audits.append((labels, one))
             contrasted += [(labels, one)] if one.metric in CONTRASTED else []
-    result = finish(settings, layout, parts, contrasted)
-    return replace(result, table=for_new_subjects(result.table, audits))
+    table, contrasts = finish(study, parts, contrasted)
+    assert first is not None  # there is a run
+    return Privacy(known, *first, for_new_subjects(table, audits), contrasts)
 
 
 def for_new_subjects(table: pd.DataFrame, audits: Labelled) -> pd.DataFrame:
@@ -123,8 +145,9 @@ def share_rows(one: Audit) -> pd.DataFrame:
     return rows
 
 
-def read_known(settings: Settings, layout: Places, cohort: Cohort) -> Known:
+def read_known(study: Study) -> Known:
     """Features and latents of all real images: found again in the cache, or made."""
+    settings, cohort = study.settings, study.cohort
     if not settings.audit.loss_timesteps:
         raise InputError(
             "audit.loss_timesteps is empty: membership inference needs at least one timestep"
@@ -133,16 +156,16 @@ def read_known(settings: Settings, layout: Places, cohort: Cohort) -> Known:
     attributes = cohort.attribute_levels
     parts = {name: kept.split(name) for name in SPLITS}
     images = {name: part.load_images(size) for name, part in parts.items()}
-    encoder = load_encoder(settings, layout, cohort)
+    encoder = load_encoder(study)
     spaces: list[tuple[Space, Pool, Pool]] = []
-    for space in feature_spaces(settings, layout, encoder, images["train"], images["test"]):
+    for space in feature_spaces(settings, study.places, encoder, images["train"], images["test"]):
         held = np.concatenate([space.of(images["val"]), space.test])
         train = _pool(parts, ("train",), space.train, list(attributes))
         spaces.append((space, train, _pool(parts, ("val", "test"), held, list(attributes))))
-    base = load_pipeline(layout.base / "pipeline")  # every run keeps its VAE
+    base = load_pipeline(study.places.base / "pipeline")  # every run keeps its VAE
     whole = pd.concat([part.table for part in parts.values()], ignore_index=True)
     return Known(
-        settings,
+        study,
         Cohort(cohort.spec, whole, cohort.root, cohort.data_hash),
         tuple(spaces),
         mean_latents(base, np.concatenate(list(images.values()))),
@@ -173,7 +196,7 @@ def nearest_audits(known: Known, made: Sequence[Floats]) -> list[Audit]:
     made : sequence of float64 [N, D]
         Features of the images, one array per space.
     """
-    own, cohort = known.settings, known.cohort
+    own, cohort = known.study.settings, known.cohort
     prompted = cohort.split("test").table["subject"].tolist()
     return [
         audit(
@@ -190,14 +213,14 @@ def nearest_audits(known: Known, made: Sequence[Floats]) -> list[Audit]:
     ]
 
 
-def attack(known: Known, layout: Places, method: str, seed: int) -> dict[str, Audit]:
-    """Membership inference on one run, by its loss at fixed timesteps and each image's own noise.
+def attacker(known: Known, method: str, seed: int) -> memory.Scores:
+    """What a run's loss, at fixed timesteps and each image's own noise, says of every image.
 
     The noise of an image is the same for every run, so that runs are compared on equal terms.
     """
-    own, table = known.settings, known.cohort.table
+    own, table = known.study.settings, known.cohort.table
     losses = denoising_losses_at(
-        load_run(Study(own, layout), method, seed),
+        load_run(known.study, method, seed),
         known.latents,
         table["prompt"].tolist(),
         table["image"].tolist(),
@@ -206,8 +229,14 @@ def attack(known: Known, layout: Places, method: str, seed: int) -> dict[str, Au
     )
     score = -np.asarray(losses.mean(dim=1).numpy(), dtype=np.float64)
     member = (table["split"] == SPLITS[0]).to_numpy(dtype=bool)
+    return memory.Scores(score, member, known.everyone)
+
+
+def attack(known: Known, scores: memory.Scores) -> dict[str, Audit]:
+    """Membership inference on one run, by group."""
+    own = known.study.settings
     return memory.membership_audits(
-        memory.Scores(score, member, known.everyone),
+        scores,
         known.cohort.attribute_levels,
         false_positives=own.privacy.false_positives,
         confidence=own.audit.confidence,

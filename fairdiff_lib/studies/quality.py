@@ -208,7 +208,7 @@ def feature_spaces(
 ) -> tuple[Space, ...]:
     """The primary feature space, then the sensitivity's where there is one."""
     own = settings.audit
-    extractors = [load_extractor(settings, encoder)]
+    extractors = [load_extractor(Study(settings, layout), encoder)]
     if own.sensitivity not in ("", own.features):
         extractors.append(make_extractor(own.sensitivity, own.sensitivity_revision, encoder))
     cache = layout.features / "cache"
@@ -255,7 +255,7 @@ class Fixed:
 
 def fix(settings: Settings, layout: Places, cohort: Cohort, rule: Protocol) -> Fixed:
     """Encoder, feature spaces and groups of a study: found again, or made from real images."""
-    encoder = load_encoder(settings, layout, cohort)
+    encoder = load_encoder(Study(settings, layout))
     kept, size, own = cohort.included(), settings.model.image_size, settings.audit
     images = [kept.split(name).load_images(size) for name in ("train", "test")]
     spaces = feature_spaces(settings, layout, encoder, *images)

@@ -65,15 +65,6 @@ def quality_scalars(result: QualityResult, protocol: Registered) -> dict[str, An
     return {**scalars, "protocol": protocol.rule.sha256, "protocol_first": protocol.before}
 
 
-def downstream_scalars(table: pd.DataFrame, condition: str) -> dict[str, Any]:
-    """What 07 records: the primary condition's overall AUC by source and classifier."""
-    chosen = (table["condition"] == condition) & (table["metric"] == "auc")
-    own = table[chosen & (table["attribute"] == "overall")]
-    return {
-        f"auc_{row.source}_{row.classifier}_seeds{row.seeds}": row.value for row in own.itertuples()
-    }
-
-
 def study_table(settings: Settings, layout: Places) -> pd.DataFrame:
     """Every run of the study: method, seed, steps, and what it cost."""
     folders = [

@@ -20,23 +20,27 @@ from fairdiff_lib.audit.contrasts import EXPLORATORY
 from fairdiff_lib.audit.estimate import Ints, group_units
 from fairdiff_lib.classify.runs import load_encoder
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.disk import tables
-from fairdiff_lib.disk.places import Places
+from fairdiff_lib.disk.tables import gate_notes, with_notes
 from fairdiff_lib.methods.groups import balanced_rows
 from fairdiff_lib.model.sample import generate, load_generated
 from fairdiff_lib.settings.options import Settings
-from fairdiff_lib.studies.harm.shown import change
+from fairdiff_lib.studies.plans import Cell, cells_of, check_cells, own_cell
 from fairdiff_lib.studies.quality import Space, feature_spaces
-from fairdiff_lib.studies.sweep_cells import Cell, cells_of, check_cells, own_cell
+from fairdiff_lib.studies.shown import change
 from fairdiff_lib.study import Study
 
 
 @dataclass(frozen=True)
 class SweepResult:
-    """The sweep's tables; the first columns are dataset, method, seeds, guidance, steps.
+    """What 15 writes and shows; tables begin with dataset, method, seeds, guidance, steps.
 
     Attributes
     ----------
+    prompts : Cohort
+        The rows of the test split whose prompts every cell draws.
+    spaces : tuple of Space
+        Feature spaces with the reals of these rows.
+    images : dict of Cell to uint8 [N, 3, H, W]
     table : DataFrame
         attribute, level, metric (kid), features, n, value, low, high, note.
     changes : DataFrame
@@ -45,24 +49,27 @@ class SweepResult:
         ``contrasts.CONTRAST_COLUMNS`` of kid_change: does a level change more than another?
     """
 
+    prompts: Cohort
+    spaces: tuple[Space, ...]
+    images: dict[Cell, Any]
     table: pd.DataFrame
     changes: pd.DataFrame
     contrasts: pd.DataFrame
 
 
-def sweep_rows(settings: Settings, cohort: Cohort) -> Ints:
+def sweep_rows(study: Study) -> Ints:
     """Positions in the test split whose prompts are drawn, levels taking turns.
 
     Rare levels are there as far as they go, so the shares of the levels are not the cohort's.
     """
-    test = cohort.included().split("test")
-    sizes = [len(levels) for levels in cohort.attribute_levels.values()]
+    test, settings = study.cohort.included().split("test"), study.settings
+    sizes = [len(levels) for levels in study.cohort.attribute_levels.values()]
     codes = torch.from_numpy(test.codes())
     chosen = balanced_rows(codes, sizes, settings.sweep.images, settings.generation.seed)
     return np.asarray(chosen.numpy(), dtype=np.int64)
 
 
-def make_cell(settings: Settings, layout: Places, prompts: Cohort, cell: Cell) -> Any:
+def make_cell(study: Study, prompts: Cohort, cell: Cell) -> Any:
     """Images of a cell, uint8 [N, 3, H, W]: found again, or made; resumable image by image.
 
     Parameters
@@ -75,18 +82,17 @@ def make_cell(settings: Settings, layout: Places, prompts: Cohort, cell: Cell) -
     InputError
         The run isn't finished.
     """
+    settings = study.settings
     method, seed = settings.sweep.method, settings.seeds[0]
-    own = replace(settings, generation=cell.of(settings.generation))
-    names = prompts.table["image"].tolist()
-    study = Study(own, replace(layout, settings=own))
-    place = study.places.sweep(method, seed)
+    own = study.with_settings(replace(settings, generation=cell.of(settings.generation)))
+    names, place = prompts.table["image"].tolist(), own.places.sweep(method, seed)
     # the split is part of what the noise is drawn from: as of 04's test images
     asked = prompts.table["prompt"].tolist()
-    generate(study, names, asked, method, seed, "test", place)
+    generate(own, names, asked, method, seed, "test", place)
     return load_generated(place, "test", names)
 
 
-def collect_sweep(settings: Settings, layout: Places, cohort: Cohort) -> SweepResult:
+def measure_sweep(study: Study) -> SweepResult:
     """Every cell made where it is missing; KID by group, and the paired change from the own cell.
 
     Raises
@@ -94,21 +100,22 @@ def collect_sweep(settings: Settings, layout: Places, cohort: Cohort) -> SweepRe
     InputError
         Settings without their own cell, or a run that isn't finished.
     """
+    settings = study.settings
     check_cells(settings)
-    kept, rows = cohort.included(), sweep_rows(settings, cohort)
+    kept, rows = study.cohort.included(), sweep_rows(study)
     prompts = kept.split("test").take(rows)
     size = settings.model.image_size
-    images = [kept.split(name).load_images(size) for name in ("train", "test")]
-    encoder = load_encoder(settings, layout, cohort)
+    real = [kept.split(name).load_images(size) for name in ("train", "test")]
+    encoder = load_encoder(study)
     spaces = tuple(
         replace(space, test=space.test[rows])
-        for space in feature_spaces(settings, layout, encoder, *images)
+        for space in feature_spaces(settings, study.places, encoder, *real)
     )
-    audits = {
-        cell: cell_audits(settings, prompts, spaces, make_cell(settings, layout, prompts, cell))
-        for cell in tqdm(cells_of(settings), desc="cells of the sweep", disable=None)
-    }
-    return as_tables(settings, audits, tables.gate_notes(layout))
+    cells = tqdm(cells_of(settings), desc="cells of the sweep", disable=None)
+    images = {cell: make_cell(study, prompts, cell) for cell in cells}
+    audits = {cell: cell_audits(settings, prompts, spaces, own) for cell, own in images.items()}
+    tables = as_tables(settings, audits, gate_notes(study.places))
+    return SweepResult(prompts, spaces, images, *tables)
 
 
 def cell_audits(
@@ -134,8 +141,8 @@ def cell_audits(
 
 def as_tables(
     settings: Settings, audits: Mapping[Cell, list[Audit]], notes: list[str]
-) -> SweepResult:
-    """The tables, from the audits of every cell in each feature space."""
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Values, changes and contrasts, from the audits of every cell in each feature space."""
     base, values, changes, contrasts = audits[own_cell(settings)], [], [], []
     for cell, found in audits.items():
         labels = _labels(settings, cell)
@@ -148,10 +155,11 @@ def as_tables(
             changed = moved.by_group.assign(features=one.features, p=p)
             changes.append(labelled(changed, labels))
             contrasts.append((labels, moved))
-    joined = [pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"note": []})
-              for parts in (values, changes)]  # fmt: skip
-    gaps = contrast_table(contrasts) if contrasts else pd.DataFrame({"note": []})
-    return SweepResult(*(tables.with_notes(part, notes) for part in (*joined, gaps)))
+    none = pd.DataFrame({"note": []})  # where there is but one cell
+    moves = pd.concat(changes, ignore_index=True) if changes else none
+    gaps = contrast_table(contrasts) if contrasts else none
+    whole = pd.concat(values, ignore_index=True)
+    return with_notes(whole, notes), with_notes(moves, notes), with_notes(gaps, notes)
 
 
 def _labels(settings: Settings, cell: Cell) -> dict[str, Any]:

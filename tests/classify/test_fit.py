@@ -12,16 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from fairdiff_lib.audit.classifiers import UNKNOWN
 from fairdiff_lib.classify import networks
 from fairdiff_lib.classify.fit import (
     Classifier,
-    condition_accuracy,
     fit_classifier,
-    predictions_table,
-    youden_threshold,
 )
 from fairdiff_lib.classify.networks import (
     ClassificationObjective,
@@ -29,7 +26,12 @@ from fairdiff_lib.classify.networks import (
     augment,
     multitask_loss,
 )
-from fairdiff_lib.classify.predictions import LOOK_COLUMNS, condition_auc
+from fairdiff_lib.classify.predictions import (
+    LOOK_COLUMNS,
+    condition_auc,
+    predictions_table,
+    youden_threshold,
+)
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import ClassifierConfig, LoopConfig
 
@@ -71,20 +73,22 @@ def short(**changes: object) -> ClassifierConfig:
 # -- what is learnt --------------------------------------------------------------------------
 
 
-def test_learns_both_conditions_and_says_so(fitted: Classifier) -> None:
-    table = condition_accuracy(fitted.predict(TEST[0]), TEST[1], fitted.levels)
-    accuracy = table.set_index("condition")["balanced_accuracy"]
-    assert accuracy["stripe"] > 0.85
-    assert accuracy["colour"] > 0.85
-    assert table["n"].tolist() == [80, 80]
+def accuracies(net: Classifier) -> list[float]:
+    """Balanced accuracy of each condition on the test images."""
+    found = net.predict(TEST[0]).values()
+    pairs = zip(TEST[1].T, found, strict=True)
+    return [balanced_accuracy_score(column, own.argmax(axis=1)) for column, own in pairs]
+
+
+def test_learns_both_conditions(fitted: Classifier) -> None:
+    assert min(accuracies(fitted)) > 0.85
 
 
 def test_shuffled_labels_teach_nothing() -> None:
     images, labels = TRAIN
     wrong = np.random.default_rng(0).permutation(labels)
     net = fit_classifier(images, wrong, HEADS, *VAL, CONFIG, seed=0)
-    accuracy = condition_accuracy(net.predict(TEST[0]), TEST[1], HEADS)["balanced_accuracy"]
-    assert (accuracy < 0.7).all()
+    assert max(accuracies(net)) < 0.7
 
 
 def test_same_seed_same_network_other_seed_another() -> None:
@@ -471,14 +475,3 @@ def test_predictions_that_do_not_fit_together_are_refused(fitted: Classifier) ->
         predictions_table(probabilities, HEADS, names[1:], names, TEST[1])
     with pytest.raises(InputError, match="'0' occurs twice"):
         predictions_table(probabilities, HEADS, ["0", "0", *names[2:]], names, TEST[1])
-
-
-def test_balanced_accuracy_by_hand() -> None:
-    probabilities = {"stripe": np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.1, 0.9]])}
-    labels = np.array([[0], [0], [1], [1]])
-    row = condition_accuracy(probabilities, labels, {"stripe": 2}).iloc[0]
-    assert row["balanced_accuracy"] == pytest.approx(0.75)  # recalls 1 and 1/2
-    assert row["chance"] == pytest.approx(0.5)
-    none = condition_accuracy(probabilities, labels * 0 - 1, {"stripe": 2}).iloc[0]
-    assert none["n"] == 0
-    assert math.isnan(none["balanced_accuracy"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,72 +13,67 @@ from PIL import Image
 
 from fairdiff_lib.audit.classifiers import PREDICTION_COLUMNS, classification_table
 from fairdiff_lib.audit.released import stretched_as_released, turned_as_released
-from fairdiff_lib.classify import runs as downstream_runs
+from fairdiff_lib.classify import runs
 from fairdiff_lib.classify.predictions import check_predictions
-from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.disk.files import read_json, read_table, write_table
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import Settings
-from fairdiff_lib.studies import pipeline
-from fairdiff_lib.study import load_cohort
+from fairdiff_lib.studies.downstream import paired_changes
+from fairdiff_lib.study import Study
 
 RUN = ("none", 0, "vit")
-
-
-@dataclasses.dataclass
-class Study:
-    settings: Settings
-    layout: Places
-    cohort: Cohort
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A smoke study whose method "generated" the real training images."""
-    settings = load_settings("smoke")
-    layout = Places(settings, runs_root=str(tmp_path_factory.mktemp("runs")))
-    cohort = load_cohort(settings, layout)
-    train, folder = cohort.included().split("train"), layout.generated("none", 0) / "train"
+    made = Study.open("smoke", runs_root=str(tmp_path_factory.mktemp("runs")))
+    train, folder = (
+        made.cohort.included().split("train"),
+        made.places.generated("none", 0) / "train",
+    )
     folder.mkdir(parents=True)
     for name, image in zip(train.table["image"], train.load_images(32), strict=True):
         Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{name}.png")
     write_table(train.table[["image"]], folder / "manifest.csv")
-    return Study(settings, layout, cohort)
+    return made
 
 
-def read(study: Study, *run: object, split: str = "test") -> pd.DataFrame:
-    own = (study.settings, study.layout, study.cohort, *(run or RUN))
-    return downstream_runs.read_predictions(*own, split=split)  # type: ignore[arg-type]
+def read(study: Study, *run: Any) -> runs.Run:
+    return runs.read_run(study, *(run or RUN))
 
 
 def test_every_metric_can_be_computed_again_without_a_network(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = read(study)
-    assert tuple(first.columns) == PREDICTION_COLUMNS
-    monkeypatch.setattr(downstream_runs, "fit_classifier", None)  # a second fit would fail
-    pd.testing.assert_frame_equal(read(study), first)
-    for split in ("test", "val"):
-        images = study.cohort.included().split(split).table["image"]
-        assert set(read(study, split=split)["image"]) == set(images)
-    run = read_json(study.layout.classifier(*RUN) / "run.json")
+    assert tuple(first.test.columns) == tuple(first.validation.columns) == PREDICTION_COLUMNS
+    monkeypatch.setattr(runs, "fit_classifier", None)  # a second fit would fail
+    again = read(study)
+    for split, kept, found in (
+        ("test", first.test, again.test),
+        ("val", first.validation, again.validation),
+    ):
+        pd.testing.assert_frame_equal(found, kept)
+        assert set(found["image"]) == set(study.cohort.included().split(split).table["image"])
+    run = read_json(study.places.classifier(*RUN) / "run.json")
     assert run["classifier"] == study.settings.vit.name and run["seconds"] > 0
 
 
 def test_the_table_holds_what_both_faults_claim_beside_the_corrected(study: Study) -> None:
     attributes = study.cohort.attribute_levels
-    predictions = read(study)
-    mismatched = downstream_runs.read_mismatched(study.layout, study.cohort, *RUN)
-    assert mismatched is not None and list(mismatched["image"]) == list(predictions["image"])
+    run = read(study)
+    assert run.mismatched is not None
+    assert list(run.mismatched["image"]) == list(run.test["image"])
     table = classification_table(
-        predictions,
+        run.test,
         study.cohort.included().split("test").table,
         attributes,
         labels={},
-        watched=downstream_runs.read_watched(study.layout, *RUN),
-        mismatched=mismatched,
+        watched=run.watched,
+        mismatched=run.mismatched,
         bootstrap=20,
     )
     whole = table[(table["condition"] == "glaucoma") & (table["attribute"] == "overall")]
@@ -94,30 +90,27 @@ def test_the_table_holds_what_both_faults_claim_beside_the_corrected(study: Stud
 
 
 def test_real_images_have_no_mismatch(study: Study) -> None:
-    read(study, "real", 0, "vit")
-    assert downstream_runs.read_mismatched(study.layout, study.cohort, "real", 0, "vit") is None
+    assert read(study, "real", 0, "vit").mismatched is None
 
 
 def test_as_released_the_step_is_that_of_the_best_test_look(study: Study) -> None:
     """E4 as a switch: a run of its own."""
     vit = dataclasses.replace(study.settings.vit, selection="test_as_released", evaluate_every=2)
-    settings = dataclasses.replace(study.settings, vit=vit)
-    layout = dataclasses.replace(study.layout, settings=settings)
-    assert layout.classifier(*RUN) != study.layout.classifier(*RUN)
-    read(Study(settings, layout, study.cohort))
-    looks = downstream_runs.read_watched(layout, *RUN)
-    means = looks.groupby("step")["value"].mean()
-    assert means.idxmax() == read_json(layout.classifier(*RUN) / "run.json")["selected_step"]
+    own = study.with_settings(dataclasses.replace(study.settings, vit=vit))
+    folder = own.places.classifier(*RUN)
+    assert folder != study.places.classifier(*RUN)
+    means = read(own).watched.groupby("step")["value"].mean()
+    assert means.idxmax() == read_json(folder / "run.json")["selected_step"]
     assert means.nunique() > 1
 
 
 def test_as_released_generated_images_lie_on_their_side(study: Study) -> None:
     """E6 as a switch: what is trained on and what is tested on."""
-    part, own = study.cohort.included().split("train"), (study.settings, study.layout)
-    plain = downstream_runs.training_images(*own, part, "none", 0, "matched")
-    turned = downstream_runs.training_images(*own, part, "none", 0, "mismatched_as_released")
+    part = study.cohort.included().split("train")
+    plain = runs.training_images(study, part, "none", 0, "matched")
+    turned = runs.training_images(study, part, "none", 0, "mismatched_as_released")
     np.testing.assert_array_equal(turned[:, :, 0], plain[:, :, ::-1, 0])  # left edge, now on top
-    real = downstream_runs.real_images(part, 32, "mismatched_as_released")
+    real = runs.real_images(part, 32, "mismatched_as_released")
     assert (real.min(axis=(1, 2, 3)) == 0).all() and (real.max(axis=(1, 2, 3)) == 255).all()
     squashed = part.load_images(32, squash=True)
     assert np.abs(squashed.astype(int) - plain).mean() > 1  # 83 x 64 pixels, not their middle
@@ -129,7 +122,7 @@ def test_as_released_generated_images_lie_on_their_side(study: Study) -> None:
 
 
 def test_missing_generated_images_are_counted_and_named(study: Study) -> None:
-    folder = study.layout.generated("none", 0) / "train"
+    folder = study.places.generated("none", 0) / "train"
     names = study.cohort.included().split("train").table["image"].tolist()
     for name in names[:4]:
         (folder / f"{name}.png").rename(folder / f"{name}.away")
@@ -139,14 +132,14 @@ def test_missing_generated_images_are_counted_and_named(study: Study) -> None:
         with pytest.raises(InputError, match=message) as caught:
             read(study, "none", 0, "efficientnet")
         assert "\n" not in str(caught.value)
-        assert not study.layout.classifier("none", 0, "efficientnet").exists()
+        assert not study.places.classifier("none", 0, "efficientnet").exists()
     finally:
         for name in names[:4]:
             (folder / f"{name}.away").rename(folder / f"{name}.png")
 
 
 def test_images_that_were_never_asked_for_are_missing_too(study: Study) -> None:
-    manifest = study.layout.generated("none", 0) / "train" / "manifest.csv"
+    manifest = study.places.generated("none", 0) / "train" / "manifest.csv"
     whole = read_table(manifest, dtype=str)
     write_table(whole.iloc[1:], manifest)
     try:
@@ -162,14 +155,14 @@ def test_a_class_that_a_split_lacks_is_named(study: Study, split: str) -> None:
     gone = (table["split"] == split) & (table["md_severity"] == "severe")
     cohort = dataclasses.replace(study.cohort, table=table[~gone].reset_index(drop=True))
     with pytest.raises(InputError, match=f"the {split} split has no md_severity severe") as caught:
-        downstream_runs.check_splits(cohort, cohort.condition_levels)
+        runs.check_splits(cohort, cohort.condition_levels)
     assert "\n" not in str(caught.value)
 
 
 def test_a_label_that_the_spec_does_not_know_is_named_with_its_row(study: Study) -> None:
-    path = study.layout.classifier(*RUN) / "predictions.csv"
+    path = study.places.classifier(*RUN) / "predictions.csv"
     levels = study.cohort.condition_levels
-    found = read(study)
+    found = read(study).test
     for column, value in (("truth", "hyperopia"), ("level", "odd"), ("condition", "myopia")):
         strange = found.copy()
         strange.loc[6, column] = value
@@ -179,7 +172,7 @@ def test_a_label_that_the_spec_does_not_know_is_named_with_its_row(study: Study)
 
 
 def test_equal_scores_are_refused(study: Study) -> None:
-    predictions = read(study)
+    predictions = read(study).test
     predictions["probability"] = 1 / predictions.groupby("condition")["level"].transform("nunique")
     test = study.cohort.included().split("test").table
     with pytest.raises(InputError, match="glaucoma: all 64 images have the same prob") as caught:
@@ -191,17 +184,14 @@ def test_equal_scores_are_refused(study: Study) -> None:
 
 def test_every_source_is_read_by_every_classifier() -> None:
     settings: Settings = load_settings("quick")
-    found = downstream_runs.downstream_runs(settings)
+    found = runs.classifier_runs(settings)
     assert len(found) == 3 * 2 and len(set(found)) == 6
     assert {name for *_, name in found} == {"efficientnet", "vit"}
     assert Path(Places(settings).classifier(*found[0])) != Places(settings).classifier(*found[-1])
 
 
-def test_changes_of_a_method_are_paired_by_seed_and_exact(
-    study: Study, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_changes_of_a_method_are_paired_by_seed_and_exact(study: Study) -> None:
     """Predictions that differ between methods only: a change of nothing, and one of everything."""
-    settings = dataclasses.replace(study.settings, seeds=(0, 1), classifiers=("vit",))
     test = study.cohort.included().split("test").table
 
     def predictions(source: str, seed: int) -> pd.DataFrame:
@@ -218,11 +208,10 @@ def test_changes_of_a_method_are_paired_by_seed_and_exact(
                 rows.append(named)
         return pd.concat(rows).sort_values(["condition", "image"], ignore_index=True)
 
-    monkeypatch.setattr(
-        pipeline, "read_predictions", lambda _s, _l, _c, source, seed, _n: predictions(source, seed)
-    )
-    monkeypatch.setattr(pipeline, "read_thresholds", lambda *_: {})
-    changes = pipeline.downstream_changes(settings, study.layout, study.cohort)
+    none = pd.DataFrame()
+    each = [(source, seed) for source in ("real", "none", "fairdiffusion") for seed in (0, 1)]
+    made = [runs.Run("", *one, "vit", predictions(*one), none, {}, none, None) for one in each]
+    changes = paired_changes(study, made)
     assert list(changes.columns[:3]) == ["dataset", "classifier", "condition"]
     whole = changes[(changes["condition"] == "glaucoma") & (changes["attribute"] == "overall")]
     auc = whole[whole["metric"] == "auc"].set_index(["method", "baseline"])

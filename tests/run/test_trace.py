@@ -20,7 +20,7 @@ from fairdiff_lib.run.stages import stages_of
 from fairdiff_lib.run.trace import executed_copies, trace
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import parse_overrides
-from fairdiff_lib.studies.matrix import arms as matrix_arms
+from fairdiff_lib.studies import plans
 from fairdiff_lib.studies.verdict.protocol import content_hash
 
 DATA = "d" * 64
@@ -204,8 +204,8 @@ def test_the_matrix_rests_on_its_classifiers(layout: Places) -> None:
     text = "methods=none matrix.method=none matrix.shares=0.5,1.0"
     own = Places(load_settings("smoke", overrides=parse_overrides(text)), "", layout.runs_root)
     name = f"{own.matrix.name}/"
-    folders = [matrix_arms.folder_of(own, run, "sex")
-               for run in matrix_arms.matrix_runs(own.settings.matrix)]  # fmt: skip
+    folders = [plans.folder_of(own, run, "sex")
+               for run in plans.matrix_runs(own.settings.matrix)]  # fmt: skip
     for folder in folders[1:]:
         write_json(folder / "run.json", {"data_hash": DATA, "arm": "real", "seed": 0})
     few = made_with(layout, "tab_matrix", "13_matrix", text)[name]

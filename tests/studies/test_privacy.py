@@ -19,7 +19,6 @@ from fairdiff_lib.audit.seeds import summarise_seeds
 from fairdiff_lib.classify.features import RandomConvExtractor, Scale, extract
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.datasets import dataset_of, load_settings
-from fairdiff_lib.disk.places import Places
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.show import words_privacy as sentences_privacy
 from fairdiff_lib.show.figures import privacy as figures_privacy
@@ -54,7 +53,9 @@ def cohort() -> Cohort:
 
 
 @pytest.fixture(scope="module")
-def known(tmp_path_factory: pytest.TempPathFactory) -> tuple[privacy_study.Known, np.ndarray]:
+def known(
+    tmp_path_factory: pytest.TempPathFactory, study_of: Any
+) -> tuple[privacy_study.Known, np.ndarray]:
     """The real side, and its images: plain noise of random colour."""
     rng = np.random.default_rng(0)
     colour = rng.integers(40, 215, (N, 3, 1, 1))
@@ -71,7 +72,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> tuple[privacy_study.Known
     space = Space(extractor, cache, scale, Kernel(1.0), features[member], features[-120:])
     test = whole.split("test").table
     found = privacy_study.Known(
-        SETTINGS,
+        study_of(SETTINGS, whole),
         whole,
         ((space, pools[0], pools[1]),),
         torch.zeros(N, 4, 2, 2),
@@ -129,7 +130,7 @@ def attack(known: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     lower = ((table["split"] == "train") & (table["age"] == OLD)).to_numpy(dtype=float)
     monkeypatch.setattr(privacy_study, "load_run", lambda *a: None)
     monkeypatch.setattr(privacy_study, "denoising_losses_at", losses(lower))
-    return privacy_study.attack(own, Places(SETTINGS), "none", 0)
+    return privacy_study.attack(own, privacy_study.attacker(own, "none", 0))
 
 
 def test_a_lower_loss_of_members_is_what_gives_them_away(
@@ -169,7 +170,7 @@ def test_the_picture_and_the_sentences_come_from_the_tables(
 
 
 def test_every_run_and_the_control_are_in_the_tables(
-    known: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    known: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, study_of: Any
 ) -> None:
     own, images = known
     settings = dataclasses.replace(SETTINGS, seeds=(0, 1), methods=("none",))
@@ -177,8 +178,9 @@ def test_every_run_and_the_control_are_in_the_tables(
     monkeypatch.setattr(privacy_study, "load_generated", lambda *a: images[-120:])
     monkeypatch.setattr(privacy_study, "load_run", lambda *a: None)
     monkeypatch.setattr(privacy_study, "denoising_losses_at", losses(np.zeros(N)))
-    layout = Places(settings, figures_root=str(tmp_path))
-    result = privacy_study.collect_privacy(settings, layout, own.cohort)
+    study = study_of(settings, own.cohort, figures_root=str(tmp_path))
+    result = privacy_study.measure_privacy(study)
+    assert result.scores.member.sum() == SIZES["train"] and len(result.made) == SIZES["test"]
     near = result.table[result.table["metric"] == NEARER]
     assert set(near["method"]) == {"real", "none"} and set(near["seeds"]) == {"0,1", "0", "1"}
     assert near[["low", "high"]].stack().between(0, 1).all()
@@ -202,7 +204,7 @@ def test_sizes_count_subjects_and_pairs() -> None:
     assert sizes.loc[OLD, "training"] == 54 and sizes.loc[OLD, "pairs"] == 54
 
 
-def test_without_a_timestep_there_is_no_attack() -> None:
+def test_without_a_timestep_there_is_no_attack(study_of: Any) -> None:
     settings = load_settings("smoke", overrides={"audit.loss_timesteps": ""})
     with pytest.raises(InputError, match="loss_timesteps is empty"):
-        privacy_study.read_known(settings, Places(settings), cohort())
+        privacy_study.read_known(study_of(settings, cohort()))

@@ -15,20 +15,20 @@ from fairdiff_lib.audit.audit import Audit, audit, kid_metric
 from fairdiff_lib.audit.estimate import group_units
 from fairdiff_lib.audit.kid import fit_kernel
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.datasets import dataset_of, load_settings
+from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.disk.files import write_json
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.model import sample as sampling
 from fairdiff_lib.model.pipeline import build_pipeline, save_pipeline
 from fairdiff_lib.model.sample import load_generated
-from fairdiff_lib.run.graph import Study
+from fairdiff_lib.run.graph import Study as Graph
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import Settings, SweepConfig
+from fairdiff_lib.settings.options import SweepConfig, load_settings
 from fairdiff_lib.show import words_privacy as sentences_privacy
 from fairdiff_lib.show.figures import sweep as figures_sweep
 from fairdiff_lib.studies import sweep
-from fairdiff_lib.studies.sweep_cells import Cell, cells_of, check_cells, own_cell
-from fairdiff_lib.study import Study as OpenedStudy
+from fairdiff_lib.studies.plans import Cell, cells_of, check_cells, own_cell
+from fairdiff_lib.study import Study
 
 SPEC = dataset_of("ham10000").spec()
 LEVELS = {a.name: a.levels for a in SPEC.attributes}
@@ -54,27 +54,28 @@ def cohort(n: int, older: int = 4) -> Cohort:
 
 
 @pytest.fixture(scope="module")
-def layout(tmp_path_factory: pytest.TempPathFactory) -> Places:
+def study(tmp_path_factory: pytest.TempPathFactory, study_of: Any) -> Study:
     """A finished run of an untrained model."""
-    place = Places(SETTINGS, runs_root=str(tmp_path_factory.mktemp("runs")))
+    found = study_of(SETTINGS, cohort(6), runs_root=str(tmp_path_factory.mktemp("runs")))
+    place = found.places
     made = build_pipeline(SETTINGS.model, cohort(4).table["prompt"].tolist(), seed=0)
     save_pipeline(made, place.run("none", 0) / "pipeline")
     write_json(place.run("none", 0) / "run.json", {})
-    return place
+    return found
 
 
-def test_the_own_cell_is_the_studys_own_generation(layout: Places) -> None:
+def test_the_own_cell_is_the_studys_own_generation(study: Study) -> None:
     whole = cohort(6)
     names, prompts = whole.table["image"].tolist(), whole.table["prompt"].tolist()
-    sampling.generate(OpenedStudy(SETTINGS, layout), names, prompts, "none", 0, "test")
-    default = load_generated(layout.generated("none", 0), "test")
+    sampling.generate(study, names, prompts, "none", 0, "test")
+    default = load_generated(study.places.generated("none", 0), "test")
     some = whole.take([1, 3, 4])
-    again = sweep.make_cell(SETTINGS, layout, some, own_cell(SETTINGS))
+    again = sweep.make_cell(study, some, own_cell(SETTINGS))
     assert np.abs(default[[1, 3, 4]].astype(int) - again).max() <= 1  # rounding of another batch
-    other = sweep.make_cell(SETTINGS, layout, some, Cell(1.0, 2))
+    other = sweep.make_cell(study, some, Cell(1.0, 2))
     assert np.abs(other.astype(int) - again).max() > 5
     # the sweep has not shortened the list of the study's own images
-    assert len(load_generated(layout.generated("none", 0), "test")) == 6
+    assert len(load_generated(study.places.generated("none", 0), "test")) == 6
 
 
 class Sampler:
@@ -95,44 +96,44 @@ class Sampler:
         return np.stack([np.full((3, 8, 8), (s + mark) % 251, np.uint8) for s in seeds])
 
 
-def make_all(settings: Settings, layout: Places, rows: Cohort) -> dict[Cell, Any]:
-    return {cell: sweep.make_cell(settings, layout, rows, cell) for cell in cells_of(settings)}
+def make_all(study: Study, rows: Cohort) -> dict[Cell, Any]:
+    return {cell: sweep.make_cell(study, rows, cell) for cell in cells_of(study.settings)}
 
 
 def test_every_cell_starts_from_the_same_noise_and_a_killed_sweep_goes_on(
-    layout: Places, monkeypatch: pytest.MonkeyPatch
+    study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = replace(SETTINGS, generation=replace(SETTINGS.generation, batch=4, seed=7))
-    place, rows = replace(layout, settings=settings), cohort(10)
+    own, rows = study.with_settings(settings), cohort(10)
     sampler = Sampler(killed_after=5)
     monkeypatch.setattr(sampling, "load_run", lambda *a: None)
     monkeypatch.setattr(sampling, "sample", sampler)
     with pytest.raises(KeyboardInterrupt):
-        make_all(settings, place, rows)  # of 3 batches a cell: one cell and two batches are there
+        make_all(own, rows)  # of 3 batches a cell: one cell and two batches are there
     assert len(sampler.calls) == 5
     sampler.left = 99
-    made = make_all(settings, place, rows)
+    made = make_all(own, rows)
     assert len(sampler.calls) == 4 * 3, "a batch was drawn twice"
     seeds: dict[tuple[float, int], list[int]] = {}
-    for guidance, steps, own in sampler.calls:
-        seeds.setdefault((guidance, steps), []).extend(own)
+    for guidance, steps, drawn in sampler.calls:
+        seeds.setdefault((guidance, steps), []).extend(drawn)
     first = next(iter(seeds.values()))
     assert len(seeds) == 4 and len(set(first)) == 10
-    assert all(own == first for own in seeds.values())
+    assert all(drawn == first for drawn in seeds.values())
     assert {cell: len(images) for cell, images in made.items()} == dict.fromkeys(made, 10)
     monkeypatch.setattr(sampling, "sample", Sampler(killed_after=0))
-    for cell, images in make_all(settings, place, rows).items():  # nothing is left to draw
+    for cell, images in make_all(own, rows).items():  # nothing is left to draw
         np.testing.assert_array_equal(images, made[cell])
 
 
-def test_the_prompts_keep_every_level_and_are_always_the_same() -> None:
+def test_the_prompts_keep_every_level_and_are_always_the_same(study_of: Any) -> None:
     whole = cohort(200, older=8)
-    rows = sweep.sweep_rows(SETTINGS, whole)
+    rows = sweep.sweep_rows(study_of(SETTINGS, whole))
     assert len(rows) == len(set(rows)) == 12
     chosen = whole.take(rows).table
     assert all(set(chosen[name]) == set(levels) for name, levels in LEVELS.items())
     assert (chosen["age"] == LEVELS["age"][1]).sum() >= 3
-    np.testing.assert_array_equal(rows, sweep.sweep_rows(SETTINGS, whole))
+    np.testing.assert_array_equal(rows, sweep.sweep_rows(study_of(SETTINGS, whole)))
 
 
 # -- tables ----------------------------------------------------------------------------------
@@ -161,7 +162,7 @@ def planted() -> dict[Cell, list[Audit]]:
 
 
 def test_a_level_that_a_setting_hurts_is_found_and_only_that_one() -> None:
-    result = sweep.as_tables(SETTINGS, planted(), [])
+    result = sweep.SweepResult(cohort(6), (), {}, *sweep.as_tables(SETTINGS, planted(), []))
     assert len(result.table) == 4 * 5 and len(result.changes) == 3 * 5
     rows = result.changes.set_index(["guidance", "steps", "level"])
     young, old = LEVELS["age"]
@@ -211,10 +212,10 @@ def test_settings_that_cannot_be_are_refused(field: str, value: str, said: str) 
 
 def test_a_sweep_that_cannot_be_made_stops_before_anything_starts() -> None:
     with pytest.raises(InputError, match=r"own cell \(guidance 3, 3 steps\) is missing"):
-        Study("smoke", overrides="generation.guidance=3", study="sweep").check()
+        Graph("smoke", overrides="generation.guidance=3", study="sweep").check()
     with pytest.raises(InputError, match=r"sweep\.method=random: expected one of methods="):
-        Study("smoke", overrides="sweep.method=random", study="sweep").check()
-    Study("smoke", overrides="generation.guidance=3").check()  # the study itself may
+        Graph("smoke", overrides="sweep.method=random", study="sweep").check()
+    Graph("smoke", overrides="generation.guidance=3").check()  # the study itself may
 
 
 def test_the_new_settings_move_no_folder() -> None:

@@ -155,7 +155,7 @@ def test_the_encoder_is_made_once_and_on_the_same_threads_by_any_job(
     torch.set_num_threads(1)
     try:
         for _ in range(2):
-            downstream_runs.load_encoder(study.settings, study.places, study.cohort)
+            downstream_runs.load_encoder(study)
         assert made == [downstream_runs.THREADS] and torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)

@@ -23,7 +23,7 @@ from fairdiff_lib.show.style import (
     require,
     whisker,
 )
-from fairdiff_lib.studies.sweep_cells import Cell
+from fairdiff_lib.studies.plans import Cell
 
 Rows = pd.DataFrame
 HEAT = "#d55e00"  # its strength goes from none at the grid's best cell to full at its worst

@@ -67,7 +67,8 @@ class Space:
     def of(cls, study: Study) -> Space:
         """Trains the encoder where it is missing."""
         settings, places, cohort = study.settings, study.places, study.cohort
-        extractor = load_extractor(settings, load_encoder(settings, places, cohort))
+        study = Study(settings, places)
+        extractor = load_extractor(study, load_encoder(study))
         images = cohort.included().split("train").load_images(settings.model.image_size)
         features = extract(extractor, images, cache=places.features / "cache")
         scale = Scale.fit(features)

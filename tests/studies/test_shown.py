@@ -12,7 +12,7 @@ from fairdiff_lib.audit.classifiers import Scored
 from fairdiff_lib.audit.estimate import Estimate, Groups, group_units
 from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.studies.harm import probe, shown
+from fairdiff_lib.studies import shown
 
 SEX = {"sex": ("Female", "Male")}
 LEVELS = ("normal", "borderline", "abnormal")
@@ -133,9 +133,9 @@ def features(strength: float, n: int, seed: int) -> tuple[np.ndarray, np.ndarray
 def probed(learned: float, tested: float) -> dict[tuple[str, str], Estimate]:
     train, own = features(learned, 600, 0)
     test, asked = features(tested, 300, 1)
-    scores = probe.probe_scores(train, own, test, "race", RACE)
+    scores = shown.probe_scores(train, own, test, "race", RACE)
     assert np.allclose(scores.sum(axis=1), 1)
-    return probe.probe_estimates(scores, asked, np.arange(300), "race", RACE)
+    return shown.probe_estimates(scores, asked, np.arange(300), "race", RACE)
 
 
 def test_a_probe_reads_what_is_there_and_nothing_else() -> None:
@@ -149,7 +149,7 @@ def test_a_probe_reads_what_is_there_and_nothing_else() -> None:
 
 
 def test_signs_that_images_exaggerate_are_read_better_and_the_change_is_paired() -> None:
-    rows = probe.probe_rows(probed(2.0, 4.0), probed(2.0, 1.0)).set_index(["level", "metric"])
+    rows = shown.probe_rows(probed(2.0, 4.0), probed(2.0, 1.0)).set_index(["level", "metric"])
     change = rows.loc[("Black", "probe_auc_change")]
     assert change["low"] > 0.05
     assert np.isfinite(change["high"])
@@ -158,28 +158,28 @@ def test_signs_that_images_exaggerate_are_read_better_and_the_change_is_paired()
 def test_two_levels_have_one_row() -> None:
     train, own = features(2.0, 300, 0)
     codes = (own == 1).astype(np.int64)
-    scores = probe.probe_scores(train, codes, train, "sex", SEX["sex"])
-    assert list(probe.probe_estimates(scores, codes, np.arange(300), "sex", SEX["sex"])) == [
+    scores = shown.probe_scores(train, codes, train, "sex", SEX["sex"])
+    assert list(shown.probe_estimates(scores, codes, np.arange(300), "sex", SEX["sex"])) == [
         ("sex", "all")
     ]
 
 
 def test_constant_features_read_nothing() -> None:
     train, own = np.ones((60, 3)), np.arange(60) % 2
-    scores = probe.probe_scores(train, own, train, "sex", SEX["sex"])
-    found = probe.probe_estimates(scores, own, np.arange(60), "sex", SEX["sex"])
+    scores = shown.probe_scores(train, own, train, "sex", SEX["sex"])
+    found = shown.probe_estimates(scores, own, np.arange(60), "sex", SEX["sex"])
     assert found["sex", "all"].value == 0.5
 
 
 def test_bad_input_to_a_probe_is_named() -> None:
     train, own = features(1.0, 60, 0)
     with pytest.raises(InputError, match="probe of race: no training image of White"):
-        probe.probe_scores(train, np.minimum(own, 1), train, "race", RACE)
+        shown.probe_scores(train, np.minimum(own, 1), train, "race", RACE)
     with pytest.raises(InputError, match="probe of race: 5 features of test images; expected 6"):
-        probe.probe_scores(train, own, train[:, :5], "race", RACE)
+        shown.probe_scores(train, own, train[:, :5], "race", RACE)
     with pytest.raises(InputError, match="features of test images: row 1 has a value"):
         bad = train.copy()
         bad[1, 0] = np.nan
-        probe.probe_scores(train, own, bad, "race", RACE)
+        shown.probe_scores(train, own, bad, "race", RACE)
     with pytest.raises(InputError, match=r"features of training images: shape \[60, 6\]"):
-        probe.probe_scores(train, own[:50], train, "race", RACE)
+        shown.probe_scores(train, own[:50], train, "race", RACE)

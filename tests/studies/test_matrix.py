@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,36 +14,26 @@ import pytest
 import torch
 from PIL import Image
 
-from fairdiff_lib.classify import runs as downstream_runs
+from fairdiff_lib.classify import runs
 from fairdiff_lib.classify.fit import Classifier
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.disk.files import read_json, write_table
-from fairdiff_lib.disk.places import Places
 from fairdiff_lib.run.cli import main
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.show import words_matrix as sentences_matrix
 from fairdiff_lib.show.figures import matrix as figures_matrix
-from fairdiff_lib.studies.matrix import arms as matrix_arms
-from fairdiff_lib.studies.matrix import runs as matrix_runs
-from fairdiff_lib.studies.matrix import tables as matrix_study
-from fairdiff_lib.studies.matrix.arms import ARMS, MatrixRun, folder_of, share_rows
-from fairdiff_lib.studies.matrix.runs import Matrix
-from fairdiff_lib.study import load_cohort
+from fairdiff_lib.studies import matrix as matrix_study
+from fairdiff_lib.studies import plans
+from fairdiff_lib.studies.matrix import Matrix, share_rows
+from fairdiff_lib.studies.plans import ARMS, MatrixRun, folder_of
+from fairdiff_lib.study import Study
 
 OVERRIDES = {"methods": "none", "classifiers": "efficientnet", "matrix.balance": "sex"}
 
 
-@dataclass
-class Study:
-    settings: Settings
-    layout: Places
-    cohort: Cohort
-
-    @property
-    def train(self) -> Cohort:
-        return self.cohort.included().split("train")
+def train_of(study: Study) -> Cohort:
+    return study.cohort.included().split("train")
 
 
 def write_images(folder: Path, names: list[str], images: Any) -> None:
@@ -73,37 +62,34 @@ class Drawer:
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
     """A smoke study whose method "generated" the real images, each a little darker."""
-    settings = load_settings("smoke", overrides=OVERRIDES)
-    layout = Places(settings, runs_root=str(tmp_path_factory.mktemp("runs")))
-    cohort = load_cohort(settings, layout)
+    changed = " ".join(f"{key}={value}" for key, value in OVERRIDES.items())
+    made = Study.open("smoke", overrides=changed, runs_root=str(tmp_path_factory.mktemp("runs")))
     for split in ("train", "test"):
-        part = cohort.included().split(split)
+        part = made.cohort.included().split(split)
         dark = (part.load_images(32) * 0.9).astype(np.uint8)
-        write_images(layout.generated("none", 0) / split, part.table["image"].tolist(), dark)
-    made = Study(settings, layout, cohort)
+        write_images(made.places.generated("none", 0) / split, part.table["image"].tolist(), dark)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(matrix_runs, "generate", Drawer(made.train))
+        patch.setattr(matrix_study, "generate", Drawer(train_of(made)))
         yield made
 
 
 @pytest.fixture(scope="module")
 def result(study: Study) -> matrix_study.MatrixResult:
     """Every run of the matrix, fitted."""
-    return matrix_study.collect_matrix(study.settings, study.layout, study.cohort)
+    return matrix_study.measure_matrix(study)
 
 
 def matrix_of(study: Study, **changes: Any) -> Matrix:
     """The study's matrix with other settings of it."""
     own = dataclasses.replace(study.settings.matrix, **changes)
-    settings = dataclasses.replace(study.settings, matrix=own)
-    return Matrix(settings, dataclasses.replace(study.layout, settings=settings), study.cohort)
+    return Matrix(study.with_settings(dataclasses.replace(study.settings, matrix=own)))
 
 
 # -- what is drawn ---------------------------------------------------------------------------
 
 
 def test_a_smaller_share_lies_within_the_larger_and_keeps_the_prevalence(study: Study) -> None:
-    train, primary = study.train, study.cohort.spec.primary_condition
+    train, primary = train_of(study), study.cohort.spec.primary_condition
     for seed in (0, 1):
         half, most, whole = (set(share_rows(train, share, seed)) for share in (0.5, 0.8, 1.0))
         assert half < most < whole == set(range(len(train)))
@@ -114,19 +100,19 @@ def test_a_smaller_share_lies_within_the_larger_and_keeps_the_prevalence(study: 
 
 
 def test_a_share_takes_all_images_of_a_subject_or_none(study: Study) -> None:
-    table = study.train.table.copy()
+    table = train_of(study).table.copy()
     table["subject"] = [f"s{row // 3}" for row in range(len(table))]  # three images each
     primary = study.cohort.spec.primary_condition
     table[primary] = table.groupby("subject")[primary].transform("first")
-    train = dataclasses.replace(study.train, table=table)
+    train = dataclasses.replace(train_of(study), table=table)
     counts = table.iloc[share_rows(train, 0.5, 0)]["subject"].value_counts()
     assert set(counts) == {3} and 0.4 < len(counts) / table["subject"].nunique() < 0.6
 
 
 @pytest.mark.parametrize("attribute", ["race", "sex", "ethnicity"])
 def test_balanced_prompts_have_every_level_equally_often(study: Study, attribute: str) -> None:
-    train = study.train
-    drawn = matrix_arms.balanced_part(train, attribute, 0)
+    train = train_of(study)
+    drawn = matrix_study.balanced_part(train, attribute, 0)
     counts = drawn.table[attribute].value_counts()
     assert len(drawn) == len(train) and counts.max() - counts.min() <= 1
     assert counts.min() > 0 and drawn.table["image"].is_unique
@@ -143,31 +129,31 @@ def test_balanced_prompts_have_every_level_equally_often(study: Study, attribute
 
 def test_what_is_balanced_over_is_decided_by_the_training_split(study: Study) -> None:
     free = load_settings("smoke", overrides={"matrix.balance": ""})
-    assert matrix_arms.balanced_over(study.settings, study.train) == "sex"
-    subjects = study.train.table
+    assert matrix_study.balanced_over(study.settings, train_of(study)) == "sex"
+    subjects = train_of(study).table
     ratios = {
         name: subjects[name].value_counts().max() / subjects[name].value_counts().min()
         for name in study.cohort.attribute_levels
     }
-    assert matrix_arms.balanced_over(free, study.train) == max(ratios, key=lambda x: ratios[x])
+    assert matrix_study.balanced_over(free, train_of(study)) == max(ratios, key=lambda x: ratios[x])
 
 
 def test_generators_are_shared_where_there_are_fewer_of_them() -> None:
     settings = load_settings("smoke", overrides={"matrix.seeds": "3,5,9", "seeds": "0,1"})
-    assert [matrix_arms.generator_seed(settings, seed) for seed in (3, 5, 9)] == [0, 1, 0]
+    assert [plans.generator_seed(settings, seed) for seed in (3, 5, 9)] == [0, 1, 0]
     assert matrix_study.generator_note(settings).startswith("2 generators (none) behind 3")
 
 
 def test_folders_tell_apart_what_a_run_depends_on(study: Study) -> None:
-    layout, runs = study.layout, matrix_arms.matrix_runs(study.settings.matrix)
-    assert len({folder_of(layout, run, "sex") for run in runs}) == len(runs) == 4 * 2 + 2
+    places, every = study.places, plans.matrix_runs(study.settings.matrix)
+    assert len({folder_of(places, run, "sex") for run in every}) == len(every) == 4 * 2 + 2
     run = MatrixRun("real_and_balanced", 0.5, 0)
-    assert folder_of(layout, run, "race") != folder_of(layout, run, "sex")
+    assert folder_of(places, run, "race") != folder_of(places, run, "sex")
     # other shares and seeds of the matrix leave a run, and the main study's records, where they are
     wider = load_settings("smoke", overrides=OVERRIDES | {"matrix.shares": "0.2,0.5,1"})
-    other = dataclasses.replace(layout, settings=wider)
-    assert folder_of(other, run, "sex") == folder_of(layout, run, "sex")
-    assert other.records == layout.records and other.matrix != layout.matrix
+    other = dataclasses.replace(places, settings=wider)
+    assert folder_of(other, run, "sex") == folder_of(places, run, "sex")
+    assert other.records == places.records and other.matrix != places.matrix
 
 
 # -- what is fitted --------------------------------------------------------------------------
@@ -194,24 +180,21 @@ def test_all_real_images_give_the_classifier_of_07(
     study: Study, result: matrix_study.MatrixResult
 ) -> None:
     """One path: the same images, seed and steps are the same probabilities."""
-    own = (study.settings, study.layout, study.cohort)
-    known = downstream_runs.read_predictions(*own, "real", 0, "efficientnet")
-    found = Matrix(*own).predictions(MatrixRun("real", 1.0, 0))
-    pd.testing.assert_frame_equal(found, known)
+    known = runs.read_run(study, "real", 0, "efficientnet")
+    found = result.predictions[MatrixRun("real", 1.0, 0)]
+    pd.testing.assert_frame_equal(found, known.test)
 
 
 def test_finetuning_starts_from_the_weights_of_pretraining(study: Study) -> None:
     """With a learning rate of almost nothing, what comes out is what pretraining left."""
     loop = dataclasses.replace(study.settings.efficientnet.loop, learning_rate=1e-12)
     still = dataclasses.replace(study.settings.efficientnet, loop=loop)
-    images, labels = study.train.load_images(32)[:32], study.train.condition_codes()[:32]
-    levels, judges = study.cohort.condition_levels, matrix_of(study).judges
+    images, labels = train_of(study).load_images(32)[:32], train_of(study).condition_codes()[:32]
+    levels, held = study.cohort.condition_levels, matrix_of(study).held
 
     def fit(seed: int, initial: Classifier | None, name: str) -> Classifier:
-        folder = Path(study.layout.records) / name
-        return downstream_runs.fit_judged(
-            images, labels, levels, judges, still, seed, folder, initial
-        )
+        folder = Path(study.places.records) / name
+        return runs.fit_on(images, labels, levels, held, still, seed, folder, initial)
 
     first = fit(0, None, "a")
     kept = {name: value.clone() for name, value in first.module.state_dict().items()}
@@ -223,24 +206,24 @@ def test_finetuning_starts_from_the_weights_of_pretraining(study: Study) -> None
     assert any(not torch.equal(fresh.module.state_dict()[n], kept[n]) for n in weights)
     wide = dataclasses.replace(still, width_coefficient=0.3)
     with pytest.raises(InputError, match=r"initial classifier: width_coefficient is 0.25; expec"):
-        downstream_runs.fit_judged(images, labels, levels, judges, wide, 0, Path("x"), first)
+        runs.fit_on(images, labels, levels, held, wide, 0, Path("x"), first)
 
 
 def test_the_pretrained_arm_hands_its_weights_over(
     study: Study, result: matrix_study.MatrixResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, int, bool]] = []
-    real_fit = matrix_runs.fit_judged
+    real_fit = matrix_study.fit_on
 
-    def spy(images: Any, labels: Any, levels: Any, judges: Any, config: Any, *rest: Any) -> Any:
+    def spy(images: Any, labels: Any, levels: Any, held: Any, config: Any, *rest: Any) -> Any:
         seen.append((len(images), config.loop.steps, rest[2] is not None))
-        return real_fit(images, labels, levels, judges, config, *rest)
+        return real_fit(images, labels, levels, held, config, *rest)
 
-    monkeypatch.setattr(matrix_runs, "fit_judged", spy)
+    monkeypatch.setattr(matrix_study, "fit_on", spy)
     matrix = matrix_of(study, shares=(0.7, 1.0))
     matrix.predictions(MatrixRun("pretrain_then_real", 0.7, 0))
-    count = len(share_rows(study.train, 0.7, 0))
-    assert seen == [(len(study.train), 6, False), (count, 6, True)]
+    count = len(share_rows(train_of(study), 0.7, 0))
+    assert seen == [(len(train_of(study)), 6, False), (count, 6, True)]
 
 
 def test_a_killed_study_goes_on_without_fitting_twice(
@@ -248,16 +231,16 @@ def test_a_killed_study_goes_on_without_fitting_twice(
 ) -> None:
     """One folder is lost: its run alone is fitted again, to the same numbers."""
     run = MatrixRun("synthetic", 0.0, 0)
-    before, lost = matrix_of(study).predictions(run), folder_of(study.layout, run, "sex")
+    before, lost = matrix_of(study).predictions(run), folder_of(study.places, run, "sex")
     (lost / "run.json").unlink()
     fitted: list[Path] = []
-    real_write = matrix_runs.write_fit
+    real_write = matrix_study.write_fit
 
     def spy(folder: Path, *rest: Any, **notes: Any) -> None:
         fitted.append(folder)
         real_write(folder, *rest, **notes)
 
-    monkeypatch.setattr(matrix_runs, "write_fit", spy)
+    monkeypatch.setattr(matrix_study, "write_fit", spy)
     matrix = matrix_of(study)
     after = {run: matrix.predictions(run) for run in matrix.runs()}
     assert fitted == [lost]
@@ -268,7 +251,7 @@ def test_one_job_makes_all_shares_of_an_arm(
     study: Study, result: matrix_study.MatrixResult, tmp_path: Path
 ) -> None:
     own = ["--preset", "smoke", "--overrides", " ".join(f"{k}={v}" for k, v in OVERRIDES.items())]
-    own += ["--runs-root", study.layout.runs_root, "--record", str(tmp_path / "made.json")]
+    own += ["--runs-root", study.places.runs_root, "--record", str(tmp_path / "made.json")]
     assert main(["arm", "real", "--study", "matrix", "--seed", "0", *own]) == 0
     assert [run["share"] for run in read_json(tmp_path / "made.json")["runs"]] == [0.5, 1.0]
     assert main(["arm", "fake", "--study", "matrix", "--seed", "0", *own]) == 2
@@ -298,8 +281,8 @@ def test_the_tables_hold_every_arm_and_its_change(result: matrix_study.MatrixRes
         assert value(changes, arm, share) == pytest.approx(expected, abs=1e-12)
 
 
-def test_trained_on_a_tested_on_b(study: Study, result: matrix_study.MatrixResult) -> None:
-    table = matrix_study.collect_transfer(study.settings, study.layout, study.cohort)
+def test_trained_on_a_tested_on_b(result: matrix_study.MatrixResult) -> None:
+    table = result.transfer
     own = table[(table["condition"] == "glaucoma") & (table["attribute"] == "overall")]
     pairs = own[own["metric"] == "auc"].set_index(["method", "tested_on"])["value"]
     assert len(pairs) == 4
@@ -405,8 +388,8 @@ def test_a_share_without_a_subject_of_a_class_is_named_before_any_fit(study: Stu
 
 
 def test_missing_generated_images_are_counted_and_named(study: Study) -> None:
-    folder = study.layout.generated("none", 0) / "train"
-    names = study.train.table["image"].tolist()[:5]
+    folder = study.places.generated("none", 0) / "train"
+    names = train_of(study).table["image"].tolist()[:5]
     for name in names:
         (folder / f"{name}.png").rename(folder / f"{name}.away")
     line = rf"5 of 96 generated images missing \({names[0]}, {names[1]}, {names[2]}, \.\.\.\)"
@@ -420,8 +403,8 @@ def test_missing_generated_images_are_counted_and_named(study: Study) -> None:
 
 def test_balanced_images_are_asked_for_with_the_prompts_of_their_rows(study: Study) -> None:
     images, labels = matrix_of(study).generated_part(MatrixRun("balanced_synthetic", 0.0, 0))
-    asked = matrix_runs.generate.asked  # type: ignore[attr-defined]
-    assert len(images) == len(labels) == len(asked) == len(study.train)
+    asked = matrix_study.generate.asked  # type: ignore[attr-defined]
+    assert len(images) == len(labels) == len(asked) == len(train_of(study))
     female = [" Female " in prompt for prompt in asked]
     assert sum(female) == len(asked) / 2
     sick = [": glaucoma," in prompt for prompt in asked]

@@ -1,0 +1,140 @@
+"""07: what classifiers of real and of generated images do on real ones, by group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from fairdiff_lib.audit.audit import Audit, means_over_seeds
+from fairdiff_lib.audit.classifiers import (
+    classification_audits,
+    classification_contrasts,
+    classification_table,
+    contrasted_audits,
+    es_audit,
+)
+from fairdiff_lib.audit.seeds import CHANGE_COLUMNS, compare_audits, over_seeds
+from fairdiff_lib.classify.runs import REAL, Run, cost_table, read_runs
+from fairdiff_lib.disk.tables import gate_notes, with_notes
+from fairdiff_lib.study import Study
+
+
+@dataclass(frozen=True)
+class Downstream:
+    """What 07 writes and shows.
+
+    Attributes
+    ----------
+    runs : list of Run
+        The classifiers' predictions.
+    table : DataFrame
+        dataset, source ("real" or a method), seeds, classifier (the configuration that ran),
+        condition, attribute, level, metric, n, value, low, high, note.
+    contrasts : DataFrame
+        dataset, source, seeds, classifier, condition, then ``contrasts.CONTRAST_COLUMNS``:
+        differences between levels, mean over seeds; all exploratory.
+    changes : DataFrame
+        dataset, classifier, condition, then ``seeds.CHANGE_COLUMNS``: generated images against
+        the baseline's and against real ones, paired by seed and subject; AUC and accuracy by
+        level, and both equity-scaled by attribute.
+    cost : DataFrame
+        Training seconds and steps of every classifier.
+    """
+
+    runs: list[Run]
+    table: pd.DataFrame
+    contrasts: pd.DataFrame
+    changes: pd.DataFrame
+    cost: pd.DataFrame
+
+
+def measure_downstream(study: Study) -> Downstream:
+    """Every source's classifiers, fitted where they are missing, tested on real images.
+
+    Raises
+    ------
+    InputError
+        Missing generated images, or a level that a split lacks.
+    """
+    runs, notes = read_runs(study), gate_notes(study.places)
+    table, contrasts, changes = (
+        with_notes(part(study, runs), notes) for part in (_values, _contrasts, paired_changes)
+    )
+    return Downstream(runs, table, contrasts, changes, cost_table(study))
+
+
+def _values(study: Study, runs: Sequence[Run]) -> pd.DataFrame:
+    own, test = study.settings.audit, study.cohort.included().split("test").table
+    parts = [
+        classification_table(
+            run.test,
+            test,
+            study.cohort.attribute_levels,
+            labels=run.labels("source"),
+            watched=run.watched,
+            mismatched=run.mismatched,
+            thresholds=run.cuts,
+            confidence=own.confidence,
+            bootstrap=own.bootstrap,
+        )
+        for run in runs
+    ]
+    return over_seeds(pd.concat(parts, ignore_index=True), own.confidence)
+
+
+def _contrasts(study: Study, runs: Sequence[Run]) -> pd.DataFrame:
+    own, test = study.settings.audit, study.cohort.included().split("test").table
+    audits: dict[tuple[str, str], list[tuple[Mapping[str, Any], Audit]]] = {}
+    for run in runs:
+        audits.setdefault((run.source, run.classifier), []).extend(
+            contrasted_audits(
+                run.test,
+                test,
+                study.cohort.attribute_levels,
+                labels=run.labels("source"),
+                thresholds=run.cuts,
+                confidence=own.confidence,
+                secondary_below=own.secondary_below,
+            )
+        )
+    parts = [classification_contrasts(means_over_seeds(found)) for found in audits.values()]
+    return pd.concat(parts, ignore_index=True)
+
+
+def paired_changes(study: Study, runs: Sequence[Run]) -> pd.DataFrame:
+    """Every method against ``none``, then every source of generated images against real ones."""
+    attributes, confidence = (
+        study.cohort.attribute_levels,
+        study.settings.audit.confidence,
+    )
+    audits: dict[tuple[str, str, str], dict[tuple[str, int], Audit]] = {}
+    for run in runs:
+        for condition in study.cohort.condition_levels:
+            data = run.scored(study.cohort, condition)
+            found = classification_audits(data, attributes, names=("auc", "accuracy"), bootstrap=0)
+            for one in (*found.values(), *map(es_audit, found.values())):
+                key = run.classifier, condition, one.metric
+                audits.setdefault(key, {})[run.source, run.seed] = one
+    parts = []
+    for (classifier, condition, _), each in audits.items():
+        made = {key: one for key, one in each.items() if key[0] != REAL}
+        both = (compare_audits(made, confidence=confidence), compare_audits(each, REAL, confidence))
+        parts += [
+            found.assign(dataset=study.settings.dataset, classifier=classifier, condition=condition)
+            for found in both
+            if len(found)
+        ]
+    front = ["dataset", "classifier", "condition"]
+    return pd.concat(parts, ignore_index=True)[[*front, *CHANGE_COLUMNS]]
+
+
+def downstream_scalars(table: pd.DataFrame, condition: str) -> dict[str, Any]:
+    """What 07 records: the primary condition's overall AUC by source and classifier."""
+    chosen = (table["condition"] == condition) & (table["metric"] == "auc")
+    own = table[chosen & (table["attribute"] == "overall")]
+    return {
+        f"auc_{row.source}_{row.classifier}_seeds{row.seeds}": row.value for row in own.itertuples()
+    }

@@ -1,0 +1,147 @@
+"""12: may a classifier's probabilities be believed, who is missed, and what do images show?
+
+From the predictions and images that the runs left on disk to tables; what images show is in
+:mod:`shown`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from fairdiff_lib.audit.audit import Audit, Labelled, contrast_table, labelled, means_over_seeds
+from fairdiff_lib.audit.classifiers import CONTRASTED
+from fairdiff_lib.audit.harm import (
+    confusion_rows,
+    group_thresholds,
+    harm_audits,
+    harm_table,
+    reliability_rows,
+    roc_rows,
+)
+from fairdiff_lib.audit.seeds import over_seeds
+from fairdiff_lib.classify.runs import Run, read_runs
+from fairdiff_lib.disk.tables import gate_notes, with_notes
+from fairdiff_lib.studies.shown import measure_probe, measure_shown, read_pictures
+from fairdiff_lib.study import Study
+
+
+@dataclass(frozen=True)
+class Harm:
+    """What 12 writes and shows.
+
+    Every table begins with dataset, method ("real" or a method) and seeds, then what names the
+    number, then attribute, level, metric, n, value, low, high, note. Contrasts end with
+    ``contrasts.CONTRAST_COLUMNS`` and are of the mean of the seeds' models, so that a subject
+    counts once; all are exploratory.
+
+    Attributes
+    ----------
+    runs : list of Run
+        The classifiers' predictions.
+    table, contrasts : DataFrame
+        Calibration and harm of every classifier and condition. The contrasts are of what 07's
+        don't have.
+    curves : dict of DataFrame
+        "roc", "reliability", "confusion" of the first classifier and seed of every source, for
+        the primary condition: the columns of ``audit.harm``'s rows.
+    shown, shown_contrasts : DataFrame
+        What generated images show against what was asked, beside real ones.
+    probe : DataFrame
+        Can the group be read from an image?
+    """
+
+    runs: list[Run]
+    table: pd.DataFrame
+    contrasts: pd.DataFrame
+    curves: dict[str, pd.DataFrame]
+    shown: pd.DataFrame
+    shown_contrasts: pd.DataFrame
+    probe: pd.DataFrame
+
+
+def measure_harm(study: Study) -> Harm:
+    """Everything of 12. Nothing is trained where 05 and 07 have run.
+
+    Raises
+    ------
+    InputError
+        Missing generated images, or a level that a split lacks.
+    """
+    runs, pictures = read_runs(study), read_pictures(study)
+    table, contrasts = finish(study, *_harm(study, runs))
+    shown, lost = finish(study, *measure_shown(study, pictures))
+    values = over_seeds(measure_probe(study, pictures), study.settings.audit.confidence)
+    probe = with_notes(values, gate_notes(study.places))
+    return Harm(runs, table, contrasts, _curves(study, runs), shown, lost, probe)
+
+
+def finish(
+    study: Study, parts: Sequence[pd.DataFrame], audits: Labelled
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Values with their means over seeds, contrasts of these means; with the gates' notes."""
+    notes = gate_notes(study.places)
+    values = over_seeds(pd.concat(parts, ignore_index=True), study.settings.audit.confidence)
+    contrasts = contrast_table(means_over_seeds(audits))
+    return with_notes(values, notes), with_notes(contrasts, notes)
+
+
+def _harm(
+    study: Study, runs: Sequence[Run]
+) -> tuple[list[pd.DataFrame], list[tuple[Mapping[str, Any], Audit]]]:
+    own, cohort = study.settings.audit, study.cohort
+    parts: list[pd.DataFrame] = []
+    audits: list[tuple[Mapping[str, Any], Audit]] = []
+    for run in runs:
+        for condition, levels in cohort.condition_levels.items():
+            test, validation = (run.scored(cohort, condition, name) for name in ("test", "val"))
+            two = len(levels) == 2
+            cuts = group_thresholds(validation, replicates=own.bootstrap) if two else None
+            found = harm_audits(
+                test,
+                cuts,
+                cohort.attribute_levels,
+                confidence=own.confidence,
+                secondary_below=own.secondary_below,
+                bootstrap=own.bootstrap,
+            )
+            labels = {**run.labels(), "condition": condition}
+            parts.append(labelled(harm_table(found, cuts), labels))
+            audits += [(labels, one) for name, one in found.items() if name not in CONTRASTED]
+    return parts, audits
+
+
+def _curves(study: Study, runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
+    """Rows of the pictures: a condition of two levels, or none of roc and reliability."""
+    own, condition = study.settings.audit, study.cohort.spec.primary_condition
+    names = study.cohort.condition_levels[condition]
+    parts: dict[str, list[pd.DataFrame]] = {"roc": [], "reliability": [], "confusion": []}
+    for run in runs:
+        if (run.seed, run.classifier) != (runs[0].seed, runs[0].classifier):
+            continue
+        data = run.scored(study.cohort, condition)
+        found = {
+            "roc": roc_rows(data, own.bootstrap, confidence=own.confidence),
+            "reliability": reliability_rows(data, confidence=own.confidence),
+            "confusion": confusion_rows(data, names, confidence=own.confidence),
+        }
+        for name, rows in found.items():
+            parts[name].append(labelled(rows, run.labels()))
+    return {name: pd.concat(rows, ignore_index=True) for name, rows in parts.items()}
+
+
+def harm_scalars(harm: Harm, condition: str) -> dict[str, Any]:
+    """What 12 records: overall false-negative rate of a condition, and macro probe AUC."""
+    missed = harm.table[(harm.table["condition"] == condition) & (harm.table["metric"] == "fnr")]
+    missed = missed[missed["attribute"] == "overall"]
+    macro = harm.probe[(harm.probe["metric"] == "probe_auc") & (harm.probe["level"] == "all")]
+    found = {f"fnr_{row.method}_seeds{row.seeds}": row.value for row in missed.itertuples()}
+    return found | {
+        f"probe_{row.attribute}_{row.features}_{row.method}_by_{row.trained_on}_seeds{row.seeds}": (
+            row.value
+        )
+        for row in macro.itertuples()
+    }

@@ -1,1 +1,0 @@
-"""Harm by group: calibration, missed patients, asked against shown."""

@@ -1,1 +1,0 @@
-"""The downstream matrix: real, generated and mixed training images."""
