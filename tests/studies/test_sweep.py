@@ -15,7 +15,7 @@ from fairdiff_lib.audit.audit import Audit, audit, kid_metric
 from fairdiff_lib.audit.estimate import group_units
 from fairdiff_lib.audit.kid import fit_kernel
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.datasets import dataset_of
+from fairdiff_lib.datasets import dataset_of, load_settings
 from fairdiff_lib.disk.files import write_json
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.model import sample as sampling
@@ -23,7 +23,7 @@ from fairdiff_lib.model.pipeline import build_pipeline, save_pipeline
 from fairdiff_lib.model.sample import load_generated
 from fairdiff_lib.run.graph import Study as Graph
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import SweepConfig, load_settings
+from fairdiff_lib.settings.options import SweepConfig
 from fairdiff_lib.show import words_privacy as sentences_privacy
 from fairdiff_lib.show.figures import sweep as figures_sweep
 from fairdiff_lib.studies import sweep
