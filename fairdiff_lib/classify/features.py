@@ -97,6 +97,9 @@ class EncoderExtractor:
         return self.classifier.stage_means(images, BATCH)
 
 
+SPREAD_FLOOR = 0.05  # of the median spread
+
+
 @dataclass(frozen=True)
 class Scale:
     """Features in units of their spread over real training images, so that each one counts.
@@ -104,18 +107,49 @@ class Scale:
     Attributes
     ----------
     mean, spread : float64 [D]
-        A feature that is constant over the training images has spread 1.
+        A feature that is constant over the training images has spread 1, or the floor.
+    below : tuple of int
+        Features whose spread was raised to the floor.
     """
 
     mean: NDArray[np.float64]
     spread: NDArray[np.float64]
+    below: tuple[int, ...] = ()
 
     @classmethod
-    def fit(cls, train: Features) -> Scale:  # [N, D]
-        """Fix the scale, before any generated image is seen."""
+    def fit(cls, train: Features, floor: float = 0.0) -> Scale:  # [N, D]
+        """Fix the scale, before any generated image is seen.
+
+        Parameters
+        ----------
+        train : float [N, D]
+        floor : float
+            Least spread, in median spreads of the features above it. A feature that hardly varies
+            over real images (a channel that is constant but for a speck, a unit of a ReLU network
+            that is rarely on) would otherwise put harmless grain thousands of spreads away.
+        """
         values = train.astype(np.float64)
         spread = values.std(axis=0)
+        usual = spread[spread > 0]
+        while (
+            len(usual) and (usual < floor * np.median(usual)).any()
+        ):  # its own low ones don't move the median
+            usual = usual[usual >= floor * np.median(usual)]
+        if floor > 0 and len(usual):
+            least = floor * float(np.median(usual))
+            below = tuple(int(k) for k in np.flatnonzero(spread < least))
+            return cls(values.mean(axis=0), np.maximum(spread, least), below)
         return cls(values.mean(axis=0), np.where(spread > 0, spread, 1.0))
+
+    def caveat(self) -> str:
+        """What is to be said of features below the floor, in a sentence; empty without one."""
+        if not self.below:
+            return ""
+        few = ", ".join(str(k) for k in self.below[:5]) + (", ..." if len(self.below) > 5 else "")
+        return (
+            f"{len(self.below)} of {len(self.spread)} features hardly vary over the real images "
+            f"(numbers {few}): they count less than the others."
+        )
 
     def __call__(self, features: Features) -> NDArray[np.float64]:  # [N, D] => [N, D]
         """Scaled features."""

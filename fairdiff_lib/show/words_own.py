@@ -74,6 +74,8 @@ def _caveats(result: OwnAudit, condition: str) -> list[str]:
             f"Features: {measured.name} sees {measured.sees}. Repeat with features of your field "
             "(--features)."
         )
+    if measured.hardly_vary:
+        said.append(measured.hardly_vary)
     if images.train is None:
         said.append(
             "Feature scale and kernel bandwidth were fixed on the real images compared here, as no "

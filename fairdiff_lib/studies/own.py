@@ -25,7 +25,14 @@ from fairdiff_lib.audit.fid import fid_against_n
 from fairdiff_lib.audit.kid import Kernel, as_features, fit_kernel, real_floor
 from fairdiff_lib.audit.quality import FLOOR_SPLITS
 from fairdiff_lib.audit.shrinkage import crossed, intersection_rows
-from fairdiff_lib.classify.features import BATCH, Extractor, Features, Scale, make_extractor
+from fairdiff_lib.classify.features import (
+    BATCH,
+    SPREAD_FLOOR,
+    Extractor,
+    Features,
+    Scale,
+    make_extractor,
+)
 from fairdiff_lib.classify.fit import Classifier, fit_classifier
 from fairdiff_lib.data.cohort import load_image
 from fairdiff_lib.data.reading import line_of, read_text_csv, refuse_duplicates
@@ -385,6 +392,7 @@ class Measured:
     name: str
     size: int  # pixels
     sees: str = ""  # in words, where it is known
+    hardly_vary: str = ""  # which features do, in words
 
 
 def measure(images: OwnImages, features: str, revision: str, image_size: int) -> Measured:
@@ -403,10 +411,11 @@ def measure(images: OwnImages, features: str, revision: str, image_size: int) ->
         extract_files(extractor, own, size) for own in (images.real, images.generated)
     )
     base = real if images.train is None else extract_files(extractor, images.train, size)
-    scale = Scale.fit(base)
+    scale = Scale.fit(base, SPREAD_FLOOR)
     kernel = fit_kernel(scale(base))
     name = features if features in BUILT_IN else extractor.name
-    return Measured(scale(real), scale(generated), kernel, name, size, SEEN.get(name, ""))
+    sees, hardly = SEEN.get(name, ""), scale.caveat()
+    return Measured(scale(real), scale(generated), kernel, name, size, sees, hardly)
 
 
 def extract_files(extractor: Extractor, own: OwnSet, size: int, batch: int = BATCH) -> Features:

@@ -329,3 +329,17 @@ def test_a_scale_makes_every_feature_count_and_leaves_constants_alone() -> None:
     np.testing.assert_allclose(scaled.mean(axis=0), 0.0, atol=1e-3)
     np.testing.assert_allclose(scaled.std(axis=0), [1.0, 1.0, 1.0, 0.0], atol=1e-3)
     np.testing.assert_allclose(scale(train[:3] + 1)[:, 3], 1.0)  # a constant that moves is seen
+
+
+def test_a_feature_that_hardly_varies_does_not_drown_the_others() -> None:
+    train = np.random.default_rng(1).standard_normal((500, 4)).astype(np.float32)
+    train[:, 3] = 0
+    speck = train.copy()
+    speck[0, 3] = 1e-4  # the only difference between the two
+    scales = [Scale.fit(own, features.SPREAD_FLOOR) for own in (train, speck)]
+    grain = train + np.array([0, 0, 0, 0.01], dtype=np.float32)
+    np.testing.assert_allclose(scales[0](grain), scales[1](grain), atol=1e-3)
+    assert abs(scales[1](grain)[:, 3]).max() < 0.5  # 0.01 against a floor of 0.05
+    assert scales[0].below == scales[1].below == (3,)
+    assert "1 of 4 features" in scales[1].caveat() and "numbers 3" in scales[1].caveat()
+    assert Scale.fit(train[:, :3], features.SPREAD_FLOOR).caveat() == ""
