@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm.auto import tqdm
 
+from fairdiff_lib.audit.kid import Kernel, fit_kernel
 from fairdiff_lib.classify.fit import Classifier
 from fairdiff_lib.classify.networks import contiguous, load_pretrained, to_pixels
 from fairdiff_lib.classify.predictions import check_images
@@ -401,3 +402,30 @@ def _read_cache(path: Path, shape: tuple[int, int]) -> Features | None:
     except (FileNotFoundError, ValueError, EOFError):
         return None
     return found if found.shape == shape and found.dtype == np.float32 else None
+
+
+# -- a space, fixed on real images -----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Space:
+    """A feature space with its scale and kernel, all fixed on real training images."""
+
+    extractor: Extractor
+    cache: Path
+    scale: Scale
+    kernel: Kernel
+    train: NDArray[np.float64]  # [T, D]
+    test: NDArray[np.float64]  # [N, D]
+
+    @classmethod
+    def fit(cls, extractor: Extractor, cache: Path, train: Images, test: Images) -> Space:
+        """Scale and bandwidth from the training images; features of both splits."""
+        found = extract(extractor, train, cache=cache)
+        scale = Scale.fit(found)
+        seen = scale(extract(extractor, test, cache=cache))
+        return cls(extractor, cache, scale, fit_kernel(scale(found)), scale(found), seen)
+
+    def of(self, images: Images) -> NDArray[np.float64]:  # uint8 [N, 3, H, W] => [N, D]
+        """Features of images."""
+        return self.scale(extract(self.extractor, images, cache=self.cache))

@@ -16,7 +16,7 @@ import pandas as pd
 
 from fairdiff_lib.audit.classifiers import PREDICTION_COLUMNS, Scored, scored
 from fairdiff_lib.audit.released import stretched_as_released, turned_as_released
-from fairdiff_lib.classify.features import Extractor, make_extractor
+from fairdiff_lib.classify.features import Extractor, Space, make_extractor
 from fairdiff_lib.classify.fit import Classifier, fit_classifier
 from fairdiff_lib.classify.predictions import (
     Images,
@@ -374,3 +374,22 @@ def load_extractor(study: Study, encoder: Classifier) -> Extractor:
     """The feature space that the audit's settings name."""
     own = study.settings.audit
     return make_extractor(own.features, own.features_revision, encoder)
+
+
+def feature_spaces(
+    study: Study, encoder: Classifier, train: Images, test: Images
+) -> tuple[Space, ...]:
+    """The primary feature space, then the sensitivity's where there is one.
+
+    Parameters
+    ----------
+    encoder : Classifier
+    train, test : uint8 [N, 3, S, S]
+        Real images of both splits.
+    """
+    own = study.settings.audit
+    extractors = [load_extractor(study, encoder)]
+    if own.sensitivity not in ("", own.features):
+        extractors.append(make_extractor(own.sensitivity, own.sensitivity_revision, encoder))
+    cache = study.places.features / "cache"
+    return tuple(Space.fit(one, cache, train, test) for one in extractors)

@@ -15,14 +15,14 @@ from fairdiff_lib.audit.contrasts import EXPLORATORY
 from fairdiff_lib.audit.estimate import Floats, Groups, group_units
 from fairdiff_lib.audit.memory import NEARER, Pool, nearer_metric
 from fairdiff_lib.audit.seeds import SEED_INTERVAL
-from fairdiff_lib.classify.runs import REAL, load_encoder
+from fairdiff_lib.classify.features import Space
+from fairdiff_lib.classify.runs import REAL, feature_spaces, load_encoder
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.model.loss import denoising_losses_at
 from fairdiff_lib.model.pipeline import load_pipeline, mean_latents
 from fairdiff_lib.model.sample import load_generated, load_run
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.studies.harm import finish
-from fairdiff_lib.studies.quality import Space, feature_spaces
 from fairdiff_lib.study import Study
 
 NEAREST = (NEARER,)  # metrics of the first audit, then of the second
@@ -158,7 +158,7 @@ def read_known(study: Study) -> Known:
     images = {name: part.load_images(size) for name, part in parts.items()}
     encoder = load_encoder(study)
     spaces: list[tuple[Space, Pool, Pool]] = []
-    for space in feature_spaces(settings, study.places, encoder, images["train"], images["test"]):
+    for space in feature_spaces(study, encoder, images["train"], images["test"]):
         held = np.concatenate([space.of(images["val"]), space.test])
         train = _pool(parts, ("train",), space.train, list(attributes))
         spaces.append((space, train, _pool(parts, ("val", "test"), held, list(attributes))))

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,14 +34,14 @@ from fairdiff_lib.audit.contrasts import (
 )
 from fairdiff_lib.audit.estimate import OVERALL, Floats, Groups, Levels, group_units
 from fairdiff_lib.audit.gates import gates
-from fairdiff_lib.audit.kid import Kernel, fit_kernel, kid, kid_unpaired, shares, standardised_kid
+from fairdiff_lib.audit.kid import Kernel, kid, kid_unpaired, shares, standardised_kid
 from fairdiff_lib.audit.quality import COLUMNS, quality_table
 from fairdiff_lib.audit.seeds import compare_audits, over_seeds
 from fairdiff_lib.audit.shrinkage import crossed, intersection_rows
-from fairdiff_lib.classify.features import Extractor, Scale, extract, make_extractor
+from fairdiff_lib.classify.features import Space
 from fairdiff_lib.classify.fit import Classifier
 from fairdiff_lib.classify.predictions import predictions_table
-from fairdiff_lib.classify.runs import load_encoder, load_extractor
+from fairdiff_lib.classify.runs import feature_spaces, load_encoder
 from fairdiff_lib.data.cohort import Cohort, Ruler
 from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.disk import tables
@@ -180,42 +179,6 @@ class QualityResult:
 
 
 @dataclass(frozen=True)
-class Space:
-    """A feature space with its scale and kernel, all fixed on real training images."""
-
-    extractor: Extractor
-    cache: Path
-    scale: Scale
-    kernel: Kernel
-    train: Floats  # [T, D]
-    test: Floats  # [N, D]
-
-    def of(self, images: Any) -> Floats:  # uint8 [N, 3, H, W] => [N, D]
-        """Features of images."""
-        return self.scale(extract(self.extractor, images, cache=self.cache))
-
-
-def real_space(extractor: Extractor, cache: Path, train_images: Any, test_images: Any) -> Space:
-    """Scale and bandwidth from the training images; features of both splits."""
-    train = extract(extractor, train_images, cache=cache)
-    scale = Scale.fit(train)
-    test = scale(extract(extractor, test_images, cache=cache))
-    return Space(extractor, cache, scale, fit_kernel(scale(train)), scale(train), test)
-
-
-def feature_spaces(
-    settings: Settings, layout: Places, encoder: Classifier, train_images: Any, test_images: Any
-) -> tuple[Space, ...]:
-    """The primary feature space, then the sensitivity's where there is one."""
-    own = settings.audit
-    extractors = [load_extractor(Study(settings, layout), encoder)]
-    if own.sensitivity not in ("", own.features):
-        extractors.append(make_extractor(own.sensitivity, own.sensitivity_revision, encoder))
-    cache = layout.features / "cache"
-    return tuple(real_space(one, cache, train_images, test_images) for one in extractors)
-
-
-@dataclass(frozen=True)
 class Fixed:
     """The real side of a study.
 
@@ -255,10 +218,11 @@ class Fixed:
 
 def fix(settings: Settings, layout: Places, cohort: Cohort, rule: Protocol) -> Fixed:
     """Encoder, feature spaces and groups of a study: found again, or made from real images."""
-    encoder = load_encoder(Study(settings, layout))
+    study = Study(settings, layout)
+    encoder = load_encoder(study)
     kept, size, own = cohort.included(), settings.model.image_size, settings.audit
     images = [kept.split(name).load_images(size) for name in ("train", "test")]
-    spaces = feature_spaces(settings, layout, encoder, *images)
+    spaces = feature_spaces(study, encoder, *images)
     test = kept.split("test").table
     crossing: dict[str, list[str]] = {}
     if len(cohort.attribute_levels) > 1:

@@ -18,14 +18,14 @@ from tqdm.auto import tqdm
 from fairdiff_lib.audit.audit import Audit, audit, contrast_table, kid_metric, labelled
 from fairdiff_lib.audit.contrasts import EXPLORATORY
 from fairdiff_lib.audit.estimate import Ints, group_units
-from fairdiff_lib.classify.runs import load_encoder
+from fairdiff_lib.classify.features import Space
+from fairdiff_lib.classify.runs import feature_spaces, load_encoder
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk.tables import gate_notes, with_notes
 from fairdiff_lib.methods.groups import balanced_rows
 from fairdiff_lib.model.sample import generate, load_generated
 from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.studies.plans import Cell, cells_of, check_cells, own_cell
-from fairdiff_lib.studies.quality import Space, feature_spaces
 from fairdiff_lib.studies.shown import change
 from fairdiff_lib.study import Study
 
@@ -108,8 +108,7 @@ def measure_sweep(study: Study) -> SweepResult:
     real = [kept.split(name).load_images(size) for name in ("train", "test")]
     encoder = load_encoder(study)
     spaces = tuple(
-        replace(space, test=space.test[rows])
-        for space in feature_spaces(settings, study.places, encoder, *real)
+        replace(space, test=space.test[rows]) for space in feature_spaces(study, encoder, *real)
     )
     cells = tqdm(cells_of(settings), desc="cells of the sweep", disable=None)
     images = {cell: make_cell(study, prompts, cell) for cell in cells}

@@ -16,14 +16,13 @@ from fairdiff_lib.audit.estimate import group_units
 from fairdiff_lib.audit.kid import Kernel
 from fairdiff_lib.audit.memory import AUC, FOUND, NEARER, Pool
 from fairdiff_lib.audit.seeds import summarise_seeds
-from fairdiff_lib.classify.features import RandomConvExtractor, Scale, extract
+from fairdiff_lib.classify.features import RandomConvExtractor, Scale, Space, extract
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.datasets import dataset_of, load_settings
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.show import words_privacy as sentences_privacy
 from fairdiff_lib.show.figures import privacy as figures_privacy
 from fairdiff_lib.studies import privacy as privacy_study
-from fairdiff_lib.studies.quality import Space
 
 SPEC = dataset_of("ham10000").spec()
 LEVELS = {a.name: a.levels for a in SPEC.attributes}
