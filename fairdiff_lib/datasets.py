@@ -24,13 +24,7 @@ from fairdiff_lib.settings.options import (
     replace_field,
 )
 from fairdiff_lib.settings.populations import Population
-from fairdiff_lib.sim import simulate, simulate_chest, simulate_skin
-from fairdiff_lib.sim.measure import measure_cup_disc_ratio
-from fairdiff_lib.sim.measure_chest import measure_effusion
-from fairdiff_lib.sim.measure_skin import measure_variegation
-from fairdiff_lib.sim.simulate import FundusPopulation
-from fairdiff_lib.sim.simulate_chest import ChestPopulation
-from fairdiff_lib.sim.simulate_skin import SkinPopulation
+from fairdiff_lib.sim import chest, fundus, skin
 
 DEFAULT = "fairgenmed_simulated"
 USUAL = "usual"  # of Dataset.populations: where a preset has none of its own
@@ -200,26 +194,17 @@ _CHEXPERT = Dataset(
 
 _FAIRGENMED_SIMULATED = _simulated(
     _FAIRGENMED,
-    simulate=simulate.simulate_fairgenmed,
+    simulate=fundus.simulate_fairgenmed,
     populations={
-        "smoke": FundusPopulation(train=96, val=24, test=64, fundus_height=64, fundus_width=83),
-        "paper": FundusPopulation(
+        "smoke": fundus.FundusPopulation(
+            train=96, val=24, test=64, fundus_height=64, fundus_width=83
+        ),
+        "paper": fundus.FundusPopulation(
             train=6000, val=1000, test=3000, fundus_height=512, fundus_width=664
         ),
-        USUAL: FundusPopulation(),
+        USUAL: fundus.FundusPopulation(),
     },
-    ruler=Ruler(
-        name="cup-disc ratio",
-        column="cup_disc_ratio",
-        key="cup_disc",
-        mean="cup_disc_ratio",
-        condition="cdr_status",
-        low="normal",
-        high="abnormal",
-        cuts=simulate.cup_disc_cuts(),
-        nothing="no disc found",
-        measure=measure_cup_disc_ratio,
-    ),
+    ruler=fundus.RULER,
 )
 
 # with the others' autoencoder a lesion's second colour, by which dx is known, is lost
@@ -232,48 +217,26 @@ _HAM10000_SIMULATED = _simulated(
         "quick": {**_COLOUR, "vae.steps": 3000},
         "reference": {**_COLOUR, "vae.steps": 4000},
     },
-    simulate=simulate_skin.simulate_dermatoscopy,
+    simulate=skin.simulate_ham10000,
     populations={
         # fewer would leave the rarest diagnoses out of the validation tenth
-        "smoke": SkinPopulation(lesions=300, image_height=64, image_width=85),
-        "paper": SkinPopulation(lesions=7470, image_height=450, image_width=600),
-        USUAL: SkinPopulation(),
+        "smoke": skin.SkinPopulation(lesions=300, image_height=64, image_width=85),
+        "paper": skin.SkinPopulation(lesions=7470, image_height=450, image_width=600),
+        USUAL: skin.SkinPopulation(),
     },
-    ruler=Ruler(
-        name="second colour's share of the lesion",
-        column="variegation",
-        key="second_colour",
-        mean="second_colour_share",
-        condition="malignant",
-        low="benign",
-        high="malignant",
-        cuts=(simulate_skin.variegation_cut(),),
-        nothing="no lesion found",
-        measure=measure_variegation,
-    ),
+    ruler=skin.RULER,
 )
 
 _CHEXPERT_SIMULATED = _simulated(
     _CHEXPERT,
     specs=dict.fromkeys(chexpert.UNCERTAIN, chexpert.spec_chexpert(chexpert.DRAWN)),
-    simulate=simulate_chest.simulate_chest,
+    simulate=chest.simulate_chexpert,
     populations={
-        "smoke": ChestPopulation(patients=184, image_height=64, image_width=64),
-        "paper": ChestPopulation(patients=10_000, image_height=512, image_width=512),
-        USUAL: ChestPopulation(),
+        "smoke": chest.ChestPopulation(patients=184, image_height=64, image_width=64),
+        "paper": chest.ChestPopulation(patients=10_000, image_height=512, image_width=512),
+        USUAL: chest.ChestPopulation(),
     },
-    ruler=Ruler(
-        name="height of the effusion",
-        column="effusion",
-        key="effusion",
-        mean="effusion_height",
-        condition="effusion",
-        low=chexpert.WITHOUT,
-        high=chexpert.WITH,
-        cuts=(simulate_chest.effusion_cut(),),
-        nothing="no lungs found",
-        measure=measure_effusion,
-    ),
+    ruler=chest.RULER,
 )
 
 DATASETS: dict[str, Dataset] = {

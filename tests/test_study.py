@@ -14,8 +14,8 @@ from fairdiff_lib.datasets import Dataset, dataset_of, load_settings
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import Settings
+from fairdiff_lib.sim.fundus import FundusPopulation
 from fairdiff_lib.sim.planting import planted_table
-from fairdiff_lib.sim.simulate import FundusPopulation
 from fairdiff_lib.studies.pipeline import ruler_table
 from fairdiff_lib.study import load_cohort
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
-
-Knobs = dict[tuple[str, str], tuple[float, float]]  # (attribute, level): difficulty, heterogeneity
 
 
 @dataclass(frozen=True)
@@ -17,14 +16,23 @@ class Population:
     images are).
     """
 
-    difficulty: ClassVar[str] = "camera noise"  # what a difficulty multiplies, in words
+    most: ClassVar[Mapping[str, int]] = {}  # field that counts who is drawn -> its largest value
+    levels: ClassVar[Mapping[str, tuple[str, str]]] = {}  # end of a knob's name -> attribute, level
+    noise: ClassVar[str] = "camera noise"  # what a difficulty multiplies, in words
+    landscape: ClassVar[bool] = True  # pictures are at least as wide as high
 
     @property
     def counts(self) -> dict[str, int]:
         """How many are drawn, by the field that says so."""
-        return {}
+        return {name: getattr(self, name) for name in self.most}
 
     @property
-    def knobs(self) -> Knobs:
-        """Difficulty and heterogeneity of every level that has a knob."""
-        return {}
+    def knobs(self) -> dict[tuple[str, str], tuple[float, float]]:
+        """Difficulty and heterogeneity of every (attribute, level) that has a knob."""
+        return {
+            level: (
+                getattr(self, f"difficulty_{word}", 1.0),
+                getattr(self, f"heterogeneity_{word}", 1.0),
+            )
+            for word, level in self.levels.items()
+        }

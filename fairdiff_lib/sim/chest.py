@@ -1,27 +1,295 @@
-"""Draws one frontal chest film from the parameters of a patient and an exposure.
+"""CheXpert, simulated: patients, their frontal chest films, and an effusion's height read back.
 
-Lengths are fractions of the image height; ``x`` grows to the picture's right (the patient's
-left), ``y`` downwards, both from the middle of the chest. Densities add up and are exposed: more
-density is whiter. It is a cartoon made for a measurable effusion; it is no model of X-rays.
+The knobs are those of fundus photographs, over race and sex. An effusion has a known height and
+nearly the same frequency in every group; an uncertain label (-1) stands for a small one, or for
+none. A few certain labels are not what the film shows, so that no classifier can be perfect.
+
+Lengths are fractions of the image height; ``x`` grows to the picture's right (the patient's left),
+``y`` downwards, both from the middle of the chest. Densities add up and are exposed: more density
+is whiter. The picture is a cartoon made for a measurable effusion; it is no model of X-rays.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from PIL import Image
+from scipy import ndimage
 
+from fairdiff_lib.data.chexpert import FINDINGS, WITH, WITHOUT, WORKBOOK
+from fairdiff_lib.data.cohort import Ruler
+from fairdiff_lib.settings.populations import Population
 from fairdiff_lib.sim.drawing import (
+    SIDE,
     Bytes,
+    Floats,
     Plane,
     Points,
     grid,
     photograph,
     ramp,
+    reduced,
     smooth_noise,
     strokes,
 )
+from fairdiff_lib.sim.planting import (
+    between,
+    check_population,
+    choose,
+    clipped,
+    factors,
+    flat,
+    simulated_folder,
+    spread,
+    write_each,
+)
+
+_VALID_EVERY = 40  # every so many-th patient is in valid.csv; any of them may be sampled
+
+_PREVALENCE = {"Asian": 0.42, "Black": 0.38, "White": 0.40}  # of an effusion, near the real one
+_UNCERTAIN = 0.04  # share of patients whose label is -1, as in the real set
+_TWO_STUDIES = 0.20  # share of patients with a second study
+_HEIGHT = (0.09, 0.40)  # of an effusion, fractions of the image height
+_SMALL = (0.03, 0.08)  # of one that is uncertain
+_NOISE = 0.014  # standard deviation, share of full scale, at difficulty 1
+_DEFOCUS = 0.0035  # standard deviation of the blur, fraction of the height, at difficulty 1
+_RACE_WORDS = {
+    "Asian": ("Asian", "Asian, non-Hispanic"),
+    "Black": ("Black or African American", "Black, non-Hispanic"),
+    "White": ("White", "White, non-Hispanic"),
+}
+
+
+@dataclass(frozen=True)
+class ChestPopulation(Population):
+    """CheXpert: frontal chest films in the public release's layout. Its reader splits."""
+
+    noise: ClassVar[str] = "noise and blur of the film"
+    landscape: ClassVar[bool] = False
+    most: ClassVar[Mapping[str, int]] = {"patients": 99_999}  # patient names have 5 digits
+    levels: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "asian": ("race", "Asian"),
+        "black": ("race", "Black"),
+        "female": ("sex", "Female"),
+    }
+    patients: int = 1640  # 60/10/30 by the reader; the study samples 10,000
+    image_height: int = 192  # pixels; the small release has 320 at the shorter side
+    image_width: int = 192  # pixels
+    # round numbers near the real shares among the three levels
+    share_asian: float = 0.15  # fraction of patients
+    share_black: float = 0.18  # more than the real set has, so that the level can be judged
+    share_female: float = 0.42  # fraction of patients
+    share_contradicted: float = 0.05  # of certain labels of an effusion, not what the film shows
+    heterogeneity_asian: float = 1.0  # x the spread of appearance; 1 = as varied as White
+    heterogeneity_black: float = 1.0  # as above
+    difficulty_asian: float = 1.0  # x the noise and blur of the film
+    difficulty_black: float = 3.0  # as above; 1 = nothing planted
+    difficulty_female: float = 1.0  # as above, against Male
+    seed: int = 20250413  # of the simulated patients, not of any training
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A simulated patient: labels, and the film of each study."""
+
+    number: int
+    race: str
+    sex: str
+    age: int  # years
+    race_word: str  # as the workbook has it
+    label: str  # of Pleural Effusion, as train.csv has it
+    difficulty: float  # x noise and blur
+    heterogeneity: float  # x spread of appearance
+    films: tuple[Film, ...]
+
+    @property
+    def name(self) -> str:
+        """As in the release."""
+        return f"patient{self.number:05d}"
+
+    @property
+    def folder(self) -> str:
+        """Part of the release."""
+        return "train" if self.number % _VALID_EVERY else "valid"
+
+    def path(self, study: int) -> str:
+        """Path of a study's frontal view below the release's folder."""
+        return f"{self.folder}/{self.name}/study{study}/view1_frontal.jpg"
+
+
+def simulate_chexpert(config: ChestPopulation, root: Path) -> None:
+    """Write simulated films in CheXpert's layout; a larger set begins with the same patients.
+
+    ``root`` becomes a folder with ``train.csv``, ``valid.csv`` and ``CHEXPERT DEMO.xlsx``;
+    ``{train,valid}/patientXXXXX/studyN/view1_frontal.jpg``; ``truth.csv``; ``simulated.json``.
+
+    Raises
+    ------
+    InputError
+        A setting that can't be simulated, or a full disk.
+    """
+    check_population(config)
+    patients = [draw_patient(config, index) for index in range(config.patients)]
+    truth = [row for patient in patients for row in _truth_rows(patient)]
+    with simulated_folder(root, config, truth) as folder:
+        write_each(_write_patient, patients, folder, config.image_height, config.image_width)
+        for part in ("train", "valid"):
+            rows = [row for p in patients if p.folder == part for row in _label_rows(p)]
+            pd.DataFrame(rows, columns=_COLUMNS).to_csv(folder / f"{part}.csv", index=False)
+        people = pd.DataFrame([_demographics(patient) for patient in patients])
+        people.to_excel(folder / WORKBOOK, index=False, engine="openpyxl")
+
+
+# --- who the patients are ---
+
+
+def draw_patient(config: ChestPopulation, index: int) -> Patient:
+    """The patient at a position, from 0 (names count from 1); by seed and position alone."""
+    place = spread(index)
+    # the same draws whatever the knobs, so that a knob changes what it names and nothing else
+    uniform = np.random.default_rng([config.seed, index]).random(10).tolist()
+    white = 1 - config.share_asian - config.share_black
+    race = choose(
+        place[0], ("Asian", "Black", "White"), (config.share_asian, config.share_black, white)
+    )
+    sex = "Female" if place[1] < config.share_female else "Male"
+    uncertain = uniform[0] < _UNCERTAIN
+    ill = place[3] < _PREVALENCE[race]
+    contradicted = not uncertain and uniform[7] < config.share_contradicted
+    fluid = ill != contradicted  # what the film shows
+    height = between(uniform[1], _SMALL if uncertain else _HEIGHT) if fluid else 0.0
+    difficulty, heterogeneity = factors(config, {"race": race, "sex": sex})
+    films = [
+        _draw_film(
+            [config.seed, index, study],
+            anatomy=[config.seed, index, 0],
+            sex=sex,
+            effusion=height,
+            right_sided=uniform[2] < 0.55,
+            heterogeneity=heterogeneity,
+            difficulty=difficulty,
+        )
+        for study in range(1, 3 if uniform[3] < _TWO_STUDIES else 2)
+    ]
+    return Patient(
+        number=index + 1,
+        race=race,
+        sex=sex,
+        age=int(between(uniform[4], (20, 91))),
+        race_word=_RACE_WORDS[race][int(uniform[5] * 2)],
+        label="-1.0" if uncertain else "1.0" if ill else "0.0" if uniform[6] < 0.3 else "",
+        difficulty=difficulty,
+        heterogeneity=heterogeneity,
+        films=tuple(films),
+    )
+
+
+def _draw_film(
+    seed: list[int],
+    *,
+    anatomy: list[int],
+    sex: str,
+    effusion: float,
+    right_sided: bool,
+    heterogeneity: float,
+    difficulty: float,
+) -> Film:
+    """Body (the same in every study) and exposure: their spread scales by ``heterogeneity``."""
+    own, film = np.random.default_rng(anatomy), np.random.default_rng(seed)
+    body = (heterogeneity * np.clip(own.standard_normal(6), -2.5, 2.5)).tolist()
+    normal = np.clip(film.standard_normal(10), -2.5, 2.5)
+    z = (heterogeneity * normal).tolist()
+    camera = [difficulty * math.exp(0.12 * n) for n in normal[:2].tolist()]
+    uniform = film.random(6).tolist()
+    seeds = [int(own.integers(2**31)), *film.integers(2**31, size=2).tolist()]
+    return Film(
+        effusion=effusion,
+        right_sided=right_sided,
+        x=clipped(0.012 * z[2], -0.04, 0.04),
+        y=clipped(0.02 + 0.015 * z[3], -0.03, 0.06),
+        scale=clipped((1.0 if sex == "Male" else 0.96) + 0.03 * body[0], 0.85, 1.1),
+        turn=0.008 * z[4],
+        breadth=clipped(1.0 + 0.03 * body[1], 0.88, 1.1),
+        heart=clipped(0.155 + 0.018 * body[2], 0.115, 0.215),
+        haze=clipped(0.03 + 0.025 * body[3], 0.0, 0.12),
+        ribs=clipped(0.075 + 0.015 * body[4], 0.03, 0.12),
+        breast=0.0 if sex == "Male" else clipped(0.09 + 0.03 * body[5], 0.0, 0.18),
+        pacemaker=uniform[0] < 0.08,
+        tube=uniform[1] < 0.10,
+        line=uniform[2] < 0.18,
+        leads=uniform[3] < 0.22,
+        gain=clipped(1.08 + 0.06 * z[5], 0.85, 1.3),
+        gamma=clipped(1.0 + 0.07 * z[6], 0.75, 1.3),
+        tilt=(0.08 * z[7], 0.08 * z[8]),
+        collimation=0.03 * max(0.0, uniform[4] - 0.7) / 0.3,
+        noise=_NOISE * camera[0],
+        defocus=_DEFOCUS * camera[1],
+        anatomy_seed=seeds[0],
+        device_seed=seeds[1],
+        noise_seed=seeds[2],
+    )
+
+
+# --- files ---
+
+_COLUMNS = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *FINDINGS]
+
+
+def _write_patient(patient: Patient, folder: Path, height: int, width: int) -> None:
+    """The films of a patient."""
+    for study, film in enumerate(patient.films, start=1):
+        path = folder / patient.path(study)
+        path.parent.mkdir(parents=True)
+        Image.fromarray(render(film, height, width)).save(path, quality=92)
+
+
+def _label_rows(patient: Patient) -> list[dict[str, object]]:
+    """Rows of ``train.csv`` or ``valid.csv``, in the published columns."""
+    return [
+        {
+            "Path": f"CheXpert-v1.0-small/{patient.path(study)}",
+            "Sex": patient.sex,
+            "Age": patient.age,
+            "Frontal/Lateral": "Frontal",
+            "AP/PA": "AP" if film.devices else "PA",
+            "No Finding": "1.0" if patient.label in ("", "0.0") and not film.devices else "",
+            "Pleural Effusion": patient.label,
+            "Support Devices": "1.0" if film.devices else "",
+        }
+        for study, film in enumerate(patient.films, start=1)
+    ]
+
+
+def _demographics(patient: Patient) -> dict[str, object]:
+    """Row of the workbook, in the published columns."""
+    return {
+        "PATIENT": patient.name,
+        "GENDER": patient.sex,
+        "AGE_AT_CXR": patient.age,
+        "PRIMARY_RACE": patient.race_word,
+        "ETHNICITY": "Non-Hispanic/Non-Latino",
+    }
+
+
+def _truth_rows(patient: Patient) -> list[dict[str, object]]:
+    """Rows of ``truth.csv``, one per film, under the reader's image names."""
+    rows: list[dict[str, object]] = []
+    for study, film in enumerate(patient.films, start=1):
+        own = {"image": f"{patient.name}_study{study}_view1_frontal", "label": patient.label}
+        extra = {"difficulty": patient.difficulty, "heterogeneity": patient.heterogeneity}
+        rows.append({**own, **flat(film), **extra})
+    return rows
+
+
+# --- the picture of a chest ---
 
 APEX = -0.37  # y of the lungs' tops
 WALL = 0.375  # x of the inner chest wall at the lungs' bases
@@ -34,60 +302,29 @@ _TISSUE, _LUNG, _FLUID = 0.60, 0.17, 0.74  # densities
 
 @dataclass(frozen=True)
 class Film:
-    """Everything that decides a picture; lengths are fractions of the image height.
+    """Everything that decides a picture; lengths are fractions of the image height."""
 
-    Attributes
-    ----------
-    effusion : float
-        Height of the fluid at the chest wall above the costophrenic angle; 0 is none.
-    right_sided : bool
-        Whether the fluid is on the patient's right, the picture's left.
-    x, y, scale, turn : float
-        Centre of the chest, its size against the usual one, and rotation in radians.
-    breadth : float
-        Width of the chest against the usual one.
-    heart : float
-        Half width of the heart.
-    haze : float
-        Density added to the lungs.
-    ribs : float
-        Density of the ribs.
-    breast : float
-        Density of the breast shadows; 0 is none.
-    pacemaker, tube, line, leads : bool
-        Devices: a pacemaker with its wire, a tracheal tube, a central line, electrode wires.
-    gain, gamma : float
-        Exposure.
-    tilt : tuple of float
-        Slope of the exposure (x, y).
-    collimation : float
-        Width of the dark border at either side.
-    noise, defocus : float
-        Standard deviation of the noise (share of full scale), and of the blur.
-    anatomy_seed, device_seed, noise_seed : int
-    """
-
-    effusion: float
-    right_sided: bool
-    x: float
+    effusion: float  # height of the fluid at the chest wall above the costophrenic angle; 0 is none
+    right_sided: bool  # fluid on the patient's right, the picture's left
+    x: float  # centre of the chest
     y: float
-    scale: float
-    turn: float
-    breadth: float
-    heart: float
-    haze: float
-    ribs: float
-    breast: float
-    pacemaker: bool
-    tube: bool
-    line: bool
-    leads: bool
-    gain: float
-    gamma: float
-    tilt: tuple[float, float]
-    collimation: float
-    noise: float
-    defocus: float
+    scale: float  # of the chest, against the usual one
+    turn: float  # radians
+    breadth: float  # of the chest, against the usual one
+    heart: float  # half width
+    haze: float  # density added to the lungs
+    ribs: float  # their density
+    breast: float  # density of the shadows; 0 is none
+    pacemaker: bool  # with its wire
+    tube: bool  # tracheal
+    line: bool  # central venous
+    leads: bool  # electrode wires
+    gain: float  # exposure
+    gamma: float  # exposure
+    tilt: tuple[float, float]  # slope of the exposure (x, y)
+    collimation: float  # width of the dark border at either side
+    noise: float  # standard deviation, share of full scale
+    defocus: float  # standard deviation of the blur
     anatomy_seed: int
     device_seed: int
     noise_seed: int
@@ -99,19 +336,7 @@ class Film:
 
 
 def render(film: Film, height: int, width: int) -> Bytes:
-    """The film of a patient.
-
-    Parameters
-    ----------
-    film : Film
-    height, width : int
-        Pixels.
-
-    Returns
-    -------
-    uint8 [height, width]
-        Grey levels; the same for the same arguments.
-    """
+    """The film of a patient, by its arguments alone: uint8 [height, width], grey levels."""
     grid_x, grid_y = grid(height, width)
     cos, sin = math.cos(film.turn), math.sin(film.turn)
     right, down = grid_x - film.x, grid_y - film.y
@@ -308,3 +533,97 @@ def _expose(film: Film, density: Plane, x: Plane, y: Plane) -> Bytes:
     picture = np.repeat(grey[None].astype(np.float32), 3, axis=0)
     taken = photograph(picture, defocus=film.defocus, noise=film.noise, seed=film.noise_seed)
     return np.ascontiguousarray(taken[:, :, 0])
+
+
+# --- the ruler: along each chest wall the lung is dark and what lies below it, diaphragm or fluid,
+# is bright; how much higher that step is on one side than on the other says how high fluid stands
+
+_READ_AT = (0.30, 0.36)  # distance from the chest's middle, of the side: where a lung is read
+_READ_ROWS = (0.22, 0.90)  # of the side: below the clavicles, above the picture's end
+_SHIFT = 3  # pixels by which the chest's middle may lie off the picture's
+_LEAST_STEP = 12.0  # grey levels of 255 from lung to what is below; fewer is no chest
+_LEAST_RISE = 0.02  # of the side; a turned patient's two sides differ by up to this without fluid
+_HEIGHTS = np.linspace(0, 0.6, 121)  # that a step is compared with
+
+
+def measure_effusion(images: npt.NDArray[np.uint8]) -> Floats:
+    """Height of fluid at the chest wall above the costophrenic angle.
+
+    Parameters
+    ----------
+    images : uint8 [n, 3, height, width]
+        Frontal films with the chest near the middle and fluid on one side at most; the central
+        square is used, at 64 x 64 pixels.
+
+    Returns
+    -------
+    float64 [n]
+        Fraction of the image height, from 0; NaN where no lung ends in something brighter.
+    """
+    return np.array([_measure_one(image) for image in images], dtype=np.float64)
+
+
+def _measure_one(image: npt.NDArray[np.uint8]) -> float:
+    grey = ndimage.gaussian_filter(np.asarray(reduced(image), dtype=np.float64).mean(axis=2), 0.8)
+    middle = SIDE / 2 - 0.5 + _off_centre(grey)
+    right, left = (_level(_profile(grey, middle, side)) for side in (-1, 1))
+    usual, steps = _steps()
+    rise = abs(left - right - usual)
+    return 0.0 if rise < _LEAST_RISE else float(np.interp(rise, steps, _HEIGHTS))
+
+
+@lru_cache(maxsize=1)
+def _steps() -> tuple[float, Floats]:
+    """Level of the left side below the right without fluid; and the step for each height."""
+    x = np.linspace(*_READ_AT, 40, dtype=np.float32)
+    floor = diaphragm(x)
+    steps = [float(np.mean(floor - np.minimum(floor, fluid_level(x, h)))) for h in _HEIGHTS]
+    # the smallest heights lie below these columns: their step is none, and so is their reading
+    return float(np.mean(floor - diaphragm(-x))), np.maximum.accumulate(steps)
+
+
+def _off_centre(grey: Floats) -> float:
+    """Pixels by which the bright middle of the upper chest lies off the picture's middle."""
+    rows = grey[round(0.25 * SIDE) : round(0.55 * SIDE)].mean(axis=0)
+    scores = []
+    for shift in range(-_SHIFT, _SHIFT + 1):
+        reach = np.arange(4, 22)
+        middle = SIDE // 2 + shift
+        scores.append(-np.abs(rows[middle + reach] - rows[middle - 1 - reach]).sum())
+    return float(np.argmax(scores) - _SHIFT)
+
+
+def _profile(grey: Floats, middle: float, side: int) -> Floats:
+    """Mean grey level of each row between the columns of a side."""
+    ends = sorted(middle + side * share * SIDE for share in _READ_AT)
+    return np.asarray(grey[:, round(ends[0]) : round(ends[1]) + 1].mean(axis=1))
+
+
+def _level(profile: Floats) -> float:
+    """Row, as a share of the side, at which a lung ends; NaN where there is none."""
+    first, last = (round(share * SIDE) for share in _READ_ROWS)
+    rows = profile[first:last]
+    lung = float(np.quantile(rows, 0.10))
+    below = float(np.quantile(rows[len(rows) // 2 :], 0.80))
+    if below - lung < _LEAST_STEP:
+        return float("nan")
+    dark = np.flatnonzero(rows < (lung + below) / 2)
+    if not len(dark) or dark[-1] + 1 >= len(rows):
+        return float("nan")
+    at = int(dark[-1])
+    share = ((lung + below) / 2 - rows[at]) / max(rows[at + 1] - rows[at], 1e-9)
+    return float(first + at + share) / SIDE
+
+
+RULER = Ruler(
+    name="height of the effusion",
+    column="effusion",
+    key="effusion",
+    mean="effusion_height",
+    condition="effusion",
+    low=WITHOUT,
+    high=WITH,
+    cuts=(_HEIGHT[0] / 2,),  # halfway between none and the least whose label is positive
+    nothing="no lungs found",
+    measure=measure_effusion,
+)

@@ -13,12 +13,17 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
+from fairdiff_lib.data.cohort import square
+
 Plane = npt.NDArray[np.float32]  # [height, width]
 Picture = npt.NDArray[np.float32]  # [3, height, width], 0 to 1
 Points = npt.NDArray[np.float64]
 Bytes = npt.NDArray[np.uint8]  # [height, width, 3]
 Colour = tuple[float, float, float]  # linear share of full scale: red, green, blue
 
+Floats = npt.NDArray[np.float64]
+
+SIDE = 64  # pixels that a ruler reduces every picture to
 NOISE_BY_CHANNEL: Colour = (1.0, 0.9, 0.8)
 
 
@@ -105,3 +110,8 @@ def as_bytes(image: Picture) -> Bytes:
     """[3, height, width] in [0, 1] -> uint8 [height, width, 3]."""
     levels = np.clip(image * 255 + 0.5, 0, 255)
     return np.stack([plane.astype(np.uint8) for plane in levels], axis=2)
+
+
+def reduced(image: npt.NDArray[np.uint8]) -> Image.Image:
+    """Central square of a picture [3, height, width] at ``SIDE`` pixels, as rulers look at it."""
+    return square(Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))), SIDE)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,6 +15,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
+from fairdiff_lib.disk.files import atomic_folder, write_json
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import as_dict
 from fairdiff_lib.settings.populations import Population
@@ -53,26 +56,26 @@ def clipped(value: float, low: float, high: float) -> float:
     return min(max(value, low), high)
 
 
-def check_fields(config: Population, most: dict[str, int]) -> None:
-    """Refuse counts, shares, factors and sizes that can't be simulated, naming the field.
-
-    Parameters
-    ----------
-    config : Population
-    most : dict
-        Largest count per field of ``config.counts``.
-    """
+def check_population(config: Population) -> None:
+    """Refuse counts, shares, factors and sizes that can't be simulated, naming the field."""
     for name, count in config.counts.items():
-        if not 1 <= count <= most[name]:
-            raise InputError(f"simulator.{name}: expected 1 to {most[name]}")
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if field.name.startswith("share_") and not 0 <= value <= 1:
-            raise InputError(f"simulator.{field.name}={value}: expected a fraction from 0 to 1")
-        if field.name.startswith(("difficulty_", "heterogeneity_")) and not value > 0:
-            raise InputError(f"simulator.{field.name}={value}: expected a positive factor")
-        if field.name.endswith(("_height", "_width")) and value < 32:
-            raise InputError(f"simulator.{field.name}={value}: expected at least 32 pixels")
+        if not 1 <= count <= config.most[name]:
+            raise InputError(f"simulator.{name}: expected 1 to {config.most[name]}")
+    values = as_dict(config)
+    for name, value in values.items():
+        if name.startswith("share_") and not 0 <= value <= 1:
+            raise InputError(f"simulator.{name}={value}: expected a fraction from 0 to 1")
+        if name.startswith(("difficulty_", "heterogeneity_")) and not value > 0:
+            raise InputError(f"simulator.{name}={value}: expected a positive factor")
+        if name.endswith(("_height", "_width")) and value < 32:
+            raise InputError(f"simulator.{name}={value}: expected at least 32 pixels")
+        height = values.get(name.replace("_width", "_height"), 0)
+        if name.endswith("_width") and config.landscape and value < height:
+            raise InputError(f"simulator.{name}={value}: expected at least the height, {height}")
+    races = [f"share_{w}" for w, (attribute, _) in config.levels.items() if attribute == "race"]
+    if sum(values[name] for name in races) > 1:
+        total = f"{sum(values[name] for name in races):g}"
+        raise InputError(f"simulator.{' + '.join(races)} = {total}: expected at most 1")
 
 
 def factors(config: Population, levels: dict[str, str]) -> tuple[float, float]:
@@ -90,6 +93,27 @@ def write_each(write: Callable[..., None], subjects: Sequence[T], *rest: Any) ->
     done = Parallel(n_jobs=workers, return_as="generator")(jobs)
     for _ in tqdm(done, total=len(subjects), desc="simulate", disable=None):
         pass
+
+
+@contextmanager
+def simulated_folder(
+    root: Path, config: Population, truth: Sequence[dict[str, object]]
+) -> Iterator[Path]:
+    """A folder to fill; with truth.csv and simulated.json it appears whole or not at all."""
+    with atomic_folder(root) as folder:
+        yield folder
+        pd.DataFrame(truth).to_csv(folder / "truth.csv", index=False)
+        write_json(folder / "simulated.json", {"simulated": True, "simulator": as_dict(config)})
+
+
+def flat(drawn: Any) -> dict[str, object]:
+    """Fields of what was drawn, for truth.csv: a pair as _x and _y, a colour as its channels."""
+    values = dataclasses.asdict(drawn)
+    for name in [name for name, value in values.items() if isinstance(value, tuple)]:
+        parts = values.pop(name)
+        ends = ("x", "y") if len(parts) == 2 else ("red", "green", "blue")
+        values |= {f"{name}_{end}": part for end, part in zip(ends, parts, strict=True)}
+    return values
 
 
 def planted_table(config: Population | None) -> pd.DataFrame:

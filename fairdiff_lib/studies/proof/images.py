@@ -34,8 +34,14 @@ from fairdiff_lib.model.loss import seed_for
 from fairdiff_lib.model.sample import load_run, sample
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import Settings
-from fairdiff_lib.sim.fundus import Eye, render
-from fairdiff_lib.sim.simulate import FundusPopulation, Subject, draw_subject, fundus_config
+from fairdiff_lib.sim.fundus import (
+    Eye,
+    FundusPopulation,
+    Subject,
+    draw_subject,
+    fundus_config,
+    render,
+)
 from fairdiff_lib.studies.proof.audits import (
     Cell,
     Judge,

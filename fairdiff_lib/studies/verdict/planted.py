@@ -24,7 +24,7 @@ NOTHING = "nothing"
 
 def planted(config: Population) -> dict[tuple[str, str], str]:
     """What the simulator was told to do to which level, in words."""
-    words = (config.difficulty, "spread of appearance")
+    words = (config.noise, "spread of appearance")
     found = {
         key: " and ".join(
             f"{word} x {value:g}" for word, value in zip(words, values, strict=True) if value != 1

@@ -17,7 +17,7 @@ from fairdiff_lib.disk.files import write_json
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.model.pipeline import build_pipeline, save_pipeline
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.sim.simulate import simulate_fairgenmed
+from fairdiff_lib.sim.fundus import simulate_fairgenmed
 from fairdiff_lib.studies.mechanism import dose
 
 ATTRIBUTES = {"race": ("Asian", "Black", "White"), "sex": ("Female", "Male")}

@@ -21,7 +21,7 @@ from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import ProofConfig
 from fairdiff_lib.show.figures import proof as pictures
 from fairdiff_lib.show.words_proof import about_audit, about_fid_bias
-from fairdiff_lib.sim.simulate import draw_subject
+from fairdiff_lib.sim.fundus import draw_subject
 from fairdiff_lib.studies.proof import audits, gaussians, images, naive
 from fairdiff_lib.studies.proof.audits import (
     COLUMNS,

@@ -11,8 +11,8 @@ import pytest
 from scipy import stats
 
 from fairdiff_lib.show.words import about_quotes, verdict_matrix
-from fairdiff_lib.sim.simulate import FundusPopulation
-from fairdiff_lib.sim.simulate_chest import ChestPopulation
+from fairdiff_lib.sim.chest import ChestPopulation
+from fairdiff_lib.sim.fundus import FundusPopulation
 from fairdiff_lib.studies.verdict.claims import Evidence
 from fairdiff_lib.studies.verdict.findings import (
     CONTRADICTED,

@@ -20,14 +20,15 @@ from fairdiff_lib.data.reading import read_truth
 from fairdiff_lib.datasets import dataset_of, load_settings
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.sim import chest, lesions
-from fairdiff_lib.sim.simulate import fundus_config
-from fairdiff_lib.sim.simulate_chest import ChestPopulation, Patient, draw_patient, simulate_chest
-from fairdiff_lib.sim.simulate_skin import (
+from fairdiff_lib.sim import chest
+from fairdiff_lib.sim import skin as dermatoscopy
+from fairdiff_lib.sim.chest import ChestPopulation, Patient, draw_patient, simulate_chexpert
+from fairdiff_lib.sim.fundus import fundus_config
+from fairdiff_lib.sim.skin import (
     LesionCase,
     SkinPopulation,
     draw_case,
-    simulate_dermatoscopy,
+    simulate_ham10000,
 )
 from fairdiff_lib.studies.verdict.planted import planted
 from fairdiff_lib.study import load_cohort
@@ -48,14 +49,14 @@ Pictures = npt.NDArray[np.uint8]
 @pytest.fixture(scope="module")
 def skin(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
     root = tmp_path_factory.mktemp("skin") / "data"
-    simulate_dermatoscopy(SKIN, root)
+    simulate_ham10000(SKIN, root)
     return dataset_of("ham10000_simulated").read(root)
 
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
     root = tmp_path_factory.mktemp("films") / "data"
-    simulate_chest(CHEST, root)
+    simulate_chexpert(CHEST, root)
     return dataset_of("chexpert_simulated").read(root)
 
 
@@ -135,9 +136,9 @@ def test_bad_settings_are_named_before_anything_is_written(
 ) -> None:
     with pytest.raises(InputError) as caught:
         if isinstance(config, SkinPopulation):
-            simulate_dermatoscopy(config, tmp_path / "data")
+            simulate_ham10000(config, tmp_path / "data")
         else:
-            simulate_chest(config, tmp_path / "data")
+            simulate_chexpert(config, tmp_path / "data")
     assert word in str(caught.value) and "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -179,8 +180,8 @@ def test_films_read_back_as_drawn(films: Cohort) -> None:
 def test_a_larger_set_begins_with_the_same_bytes(
     skin: Cohort, films: Cohort, tmp_path: Path
 ) -> None:
-    simulate_dermatoscopy(dataclasses.replace(SKIN, lesions=12), tmp_path / "skin")
-    simulate_chest(dataclasses.replace(CHEST, patients=12), tmp_path / "films")
+    simulate_ham10000(dataclasses.replace(SKIN, lesions=12), tmp_path / "skin")
+    simulate_chexpert(dataclasses.replace(CHEST, patients=12), tmp_path / "films")
     for cohort, name in ((skin, "skin"), (films, "films")):
         few = sorted((tmp_path / name).rglob("*.jpg"))
         assert len(few) >= 12
@@ -350,7 +351,7 @@ def test_truth_is_read_from_the_picture(dataset: str, sharp: float, soft: float)
     assert ruler is not None
     if dataset == "ham10000_simulated":
         views = [case.views[0] for case in cases(SkinPopulation(), 56)]
-        images = as_seen([lesions.render(view, 192, 256) for view in views])
+        images = as_seen([dermatoscopy.render(view, 192, 256) for view in views])
         truth = np.array([view.variegation for view in views])
         high = truth > 0.2
     else:
@@ -392,8 +393,10 @@ def test_the_second_colour_covers_what_it_says() -> None:
     plain = dataclasses.replace(
         view, dx="mel", variegation=0.0, asymmetry=0.3, noise=0.0, hairs=0, network=0.0, radius=0.3
     )
-    covered = lesions.render(dataclasses.replace(plain, variegation=0.4), 192, 256).astype(float)
-    bare = lesions.render(plain, 192, 256).astype(float)
+    covered = dermatoscopy.render(dataclasses.replace(plain, variegation=0.4), 192, 256).astype(
+        float
+    )
+    bare = dermatoscopy.render(plain, 192, 256).astype(float)
     change = np.abs(covered - bare)[:, :, 2]  # blue, which the brown has least of
     usual = np.median(change[change > 0.1 * change.max()])
     lesion = np.pi * 0.3**2 * 192 * 192  # pixels

@@ -20,13 +20,14 @@ from fairdiff_lib.data.cohort import Cohort, square
 from fairdiff_lib.data.reading import read_truth
 from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.sim import measure, simulate
-from fairdiff_lib.sim.fundus import Eye, render
-from fairdiff_lib.sim.measure import measure_cup_disc_ratio
-from fairdiff_lib.sim.simulate import (
+from fairdiff_lib.sim import fundus
+from fairdiff_lib.sim.fundus import (
+    Eye,
     FundusPopulation,
     Subject,
     draw_subject,
+    measure_cup_disc_ratio,
+    render,
     simulate_fairgenmed,
 )
 
@@ -145,7 +146,7 @@ def test_a_stopped_simulation_leaves_nothing(
         if len(written) == 3:
             raise failure
 
-    monkeypatch.setattr(simulate, "_write_subject", fail_on_third)
+    monkeypatch.setattr(fundus, "_write_subject", fail_on_third)
     expected = InputError if isinstance(failure, OSError) else KeyboardInterrupt
     with pytest.raises(expected) as caught:
         simulate_fairgenmed(SMALL, tmp_path / "data")
@@ -297,7 +298,7 @@ def test_measuring_depends_on_the_picture_alone(
     images = sample[0]
     together = measure_cup_disc_ratio(images)
     order = np.random.default_rng(0).permutation(len(images))[:40]
-    monkeypatch.setattr(measure, "_CHUNK", 9)
+    monkeypatch.setattr(fundus, "_CHUNK", 9)
     assert np.array_equal(measure_cup_disc_ratio(images[order]), together[order])
 
 
