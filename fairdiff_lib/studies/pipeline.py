@@ -6,7 +6,6 @@ The notebooks call these, print what they return, and draw it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +14,10 @@ import pandas as pd
 from fairdiff_lib.audit.gates import reconstruction_r2
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.datasets import dataset_of
-from fairdiff_lib.disk.files import read_json
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.model.sample import gallery_images, load_generated
 from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.study import Study
-from fairdiff_lib.train.runs import read_history
 
 # -- 04 and 05: what people look at ----------------------------------------------------------
 
@@ -46,61 +43,6 @@ def collect_gallery(
 
 
 # -- 06: what the optimiser did --------------------------------------------------------------
-
-
-def collect_perturbation(
-    named: Sequence[tuple[str, Path]], dataset: str
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """History of every run, and a row per run on its cost.
-
-    Parameters
-    ----------
-    named : sequence of (label, folder)
-        Finished runs; a label stands as their method.
-    dataset : str
-
-    Returns
-    -------
-    history : DataFrame
-        dataset, method, seed, stage, step, quantity, attribute, level, value.
-    runs : DataFrame
-        dataset, method, seed, steps, seconds_per_step, optimiser_share, proposals,
-        final_loss, peak_memory_gib.
-    """
-    parts, rows = [], []
-    for label, folder in named:
-        run = read_json(folder / "run.json")
-        own = read_history([folder]).assign(method=label, dataset=dataset)
-        parts.append(own)
-        whole = own[own["attribute"] == ""].sort_values("step")
-        proposals = whole.loc[whole["quantity"] == "acquisition", "value"]
-        rows.append(
-            {
-                "dataset": dataset,
-                "method": label,
-                "seed": run["seed"],
-                "steps": int(own["step"].max()),
-                "seconds_per_step": run["seconds_per_step"],
-                "optimiser_share": run["optimiser_share"],
-                "proposals": int(np.isfinite(proposals).sum()),
-                "final_loss": float(whole.loc[whole["quantity"] == "loss", "value"].iloc[-1]),
-                "peak_memory_gib": run["peak_memory_gib"],
-            }
-        )
-    return pd.concat(parts, ignore_index=True), pd.DataFrame(rows)
-
-
-def path_rows(history: pd.DataFrame) -> pd.DataFrame:
-    """Rows for F4: the first of several seeds; of an ablation's arms those of a usual study."""
-    usual = history[history["method"].isin(["none", "random", "fairdiffusion"])]
-    own = history if usual.empty else usual
-    first: pd.DataFrame = own[own["seed"] == own["seed"].iloc[0]]
-    return first
-
-
-def method_runs(settings: Settings, layout: Places) -> list[tuple[str, Path]]:
-    """(method, folder) of every run of a study."""
-    return [(method, layout.run(method, seed)) for method, seed in settings.runs]
 
 
 # -- 02: can what was drawn be measured -------------------------------------------------------

@@ -1,17 +1,18 @@
-"""Pictures of the mechanism: surrogate, batch gap, weights, gradients; dose and response."""
+"""Pictures of the mechanism: weights, one window of the optimiser, three questions, doses."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy import stats
 
 from fairdiff_lib.show.figures.main import level_rows
+from fairdiff_lib.show.front import figure
 from fairdiff_lib.show.style import (
     LEVEL_COLOURS,
     METHODS,
@@ -32,7 +33,6 @@ EXPLAINED = {  # quantity: words
     "explained_both": "both",
     "explained_absent": "absent levels",
 }
-PLAIN = Look("plain batch", "#4d4d4d", "s")
 OUTCOMES = {
     "own_loss": Look("the level's own loss", "#0072b2", "o"),
     "overall_loss": Look("mean loss", "#56b4e9", "v"),
@@ -47,86 +47,116 @@ def looks_of(labels: Sequence[str]) -> dict[str, Look]:
     return {label: METHODS.get(label) or own[label] for label in dict.fromkeys(labels)}
 
 
-def fig_mechanism(
-    table: pd.DataFrame,
-    slices: pd.DataFrame,
-    cosines: pd.DataFrame,
-    notes: Sequence[str] = (),
-) -> Figure:
-    """The mechanism on one page.
-
-    Top: the surrogate along each level's sigma. Middle: its R^2 beside shuffled scores, what
-    explains the batch gap, mean weights. Bottom: cosines of the levels' gradients, and what the
-    perturbation leaves of a batch's.
+@figure("fig_weights")
+def fig_weights(weights: pd.DataFrame, scales: Sequence[float] = (0.25, 0.5, 1.0)) -> Figure:
+    """Twelve samples' weights, and the law of a weight at three noise scales.
 
     Parameters
     ----------
-    table, slices, cosines : DataFrame
-        As of ``mechanism_study.Mechanism``; of ``slices``, the first run is drawn.
+    weights : DataFrame
+        A row per sample: ``sample`` (who, in words) and ``weight``.
+    scales : sequence of float
+        Of the noise, the same for every level; three attributes.
+    """
+    foot = (
+        "Left: loss weights of one batch's first samples, all noise scales 1, as at the start of "
+        "the released method. A negative weight teaches the model to be worse at that image. "
+        "Right: the law of a weight; its mean is 1 whatever the noise scale is."
+    )
+    fig = page(3.4, "Weights are noise around 1", foot)
+    with matplotlib.rc_context(STYLE):
+        left, right = fig.subplots(1, 2, width_ratios=[1.25, 1.0])
+        at = np.arange(len(weights))
+        negative = (weights["weight"] < 0).to_numpy()
+        left.hlines(at, 1.0, weights["weight"], color="#c8c8c8", lw=1.2)
+        for chosen, colour, name in ((~negative, "#0072b2", "positive"), (negative, "#d55e00", "negative")):
+            left.plot(weights["weight"][chosen], at[chosen], "o", color=colour, ms=5, label=name)
+        left.axvline(1.0, color=MUTED, lw=0.8)
+        left.axvline(0.0, color="#bbbbbb", lw=0.8, ls=":")
+        left.set_yticks(at, weights["sample"], fontsize=6.5)
+        left.set(xlabel="weight of the sample's loss", ylim=(len(weights) - 0.4, -0.6))
+        left.legend(fontsize=6.5, frameon=False, loc="lower right")
+        grid = np.linspace(-6.0, 8.0, 400)
+        for scale, colour in zip(scales, LEVEL_COLOURS, strict=False):
+            spread = scale * np.sqrt(3.0)
+            below = stats.norm.cdf(-1.0 / spread)
+            label = f"noise scale {scale:g}: {below:.0%} negative"
+            right.plot(grid, stats.norm.pdf(grid, 1.0, spread), color=colour, label=label)
+        right.axvline(1.0, color=MUTED, lw=0.8)
+        right.axvline(0.0, color="#bbbbbb", lw=0.8, ls=":")
+        right.set(xlabel="weight of a sample's loss", ylabel="density", ylim=(0, None))
+        right.legend(fontsize=6.5, frameon=False)
+    return fig
+
+
+@figure("fig_surrogate")
+def fig_surrogate(slices: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
+    """The score that the optimiser expects along one level's sigma, a panel per attribute.
+
+    Parameters
+    ----------
+    slices : DataFrame
+        ``surrogate.SLICE_COLUMNS`` of one run.
+    notes : sequence of str
+        Warnings to print on the page.
+    """
+    foot = (
+        "Mean score that the Gaussian process expects along one level's noise scale, the others at "
+        "their mean, with its band; dotted: the mean that was tried. Score: minus the loss gap, "
+        "higher is fairer. A line that stays inside its band shows no preference."
+    )
+    attributes = list(dict.fromkeys(slices["attribute"]))
+    fig = page(2.7, "What one window told the optimiser", foot, notes)
+    with matplotlib.rc_context(STYLE):
+        axes = fig.subplots(1, len(attributes), sharey=True, squeeze=False)[0]
+        for ax, attribute in zip(axes, attributes, strict=True):
+            part = slices[slices["attribute"] == attribute]
+            levels = list(dict.fromkeys(part["level"]))
+            looks = [Look(level, LEVEL_COLOURS[i % 7], "") for i, level in enumerate(levels)]
+            for look in looks:
+                line = part[part["level"] == look.label]
+                ax.fill_between(line["sigma"], line["low"], line["high"], color=look.colour,
+                                alpha=0.13, lw=0)  # fmt: skip
+                ax.plot(line["sigma"], line["mean"], color=look.colour)
+                ax.axvline(float(line["path_mean"].iloc[0]), color=look.colour, ls=":", lw=0.8)
+            ax.set_xlabel("noise scale of the level")
+            ax.set_title(name_of(attribute), loc="left")
+            panel_legend(ax, looks)
+        axes[0].set_ylabel("expected score")
+    return fig
+
+
+@figure("fig_mechanism")
+def fig_mechanism(table: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
+    """Does sigma predict the score, what is the score made of, how long are the updates?
+
+    Parameters
+    ----------
+    table : DataFrame
+        tab_mechanism.
     notes : sequence of str
         Warnings to print on the page.
     """
     dataset = require(table, ("dataset", "method", "quantity", "value", "low"), "fig_mechanism")
-    title = f"What the perturbation does: {dataset_name(dataset)}"
     foot = (
-        "Surrogate: mean score that the optimiser's process expects along one level's sigma, the "
-        "others at their mean, with 95% band; dotted: the path's mean. R^2: grey spans the "
-        "shuffles. Explained: squared correlation of the batch gap with that of a part's fitted "
-        "values, 95% interval over batches. Cosines: each over other rows, the diagonal shows "
-        "what the rows' noise leaves of 1."
+        "Left: share of the score's variance that the Gaussian process predicts in windows that it "
+        "has not seen; grey: the same for shuffled scores. Middle: squared correlation of a batch's "
+        "gap with that of a part's fitted values, with its interval over batches. Right: expected "
+        "length of an optimiser's update beside Stable Diffusion's; 1 is the same."
     )
-    told = [m for m in dict.fromkeys(table["method"]) if m in set(_perturbed(table))]
-    looks = looks_of(told)
-    fig = page(8.2 if len(slices) else 6.0, title, foot, notes, list(looks.values()))
+    methods = list(dict.fromkeys(table.loc[table["quantity"].isin(PANELS), "method"]))
+    looks = looks_of([method for method in methods if method != "base"])
+    title = f"What the perturbation does: {dataset_name(dataset)}"
+    fig = page(3.0, title, foot, notes, list(looks.values()))
     with matplotlib.rc_context(STYLE):
-        rows = list(np.asarray(fig.subfigures(3 if len(slices) else 2, 1)).flat)
-        if len(slices):
-            _slice_row(rows[0], slices)
-        left, middle, right = rows[-2].subplots(1, 3, width_ratios=[1.0, 1.1, 1.3])
+        left, middle, right = fig.subplots(1, 3, width_ratios=[1.0, 1.15, 1.0])
         _fit_panel(left, table, looks)
         _explained_panel(middle, table)
-        _level_panel(right, table, {"weight": looks}, "Mean weight by level", 1.0)
-        left, right = rows[-1].subplots(1, 2, width_ratios=[1.25, 1.0])
-        _cosine_panel(left, cosines)
-        quantities = {
-            "plain_level_cosine": {next(iter(looks), ""): PLAIN},
-            "perturbed_level_cosine": looks,
-        }
-        _level_panel(right, table, quantities, "Batch gradient's cosine with each level's", 0.0)
-        if looks:
-            panel_legend(right, [PLAIN])
+        _length_panel(right, table, looks)
     return fig
 
 
-def _perturbed(table: pd.DataFrame) -> list[str]:
-    """Methods whose weights are not all 1, or that have a surrogate."""
-    weights = table[(table["quantity"] == "weight") & (table["value"] != 1.0)]
-    others = table[table["quantity"].isin(["surrogate_r2", "perturbed_cosine"])]
-    return [*weights["method"], *others["method"]]
-
-
-def _slice_row(sub: Any, slices: pd.DataFrame) -> None:
-    """A panel per attribute, a line and band per level."""
-    first = slices.iloc[0]
-    own = slices[(slices["method"] == first["method"]) & (slices["seed"] == first["seed"])]
-    attributes = list(dict.fromkeys(own["attribute"]))
-    axes = sub.subplots(1, len(attributes), sharey=True, squeeze=False)[0]
-    for ax, attribute in zip(axes, attributes, strict=True):
-        part = own[own["attribute"] == attribute]
-        levels = list(dict.fromkeys(part["level"]))
-        looks = [Look(level, LEVEL_COLOURS[i % 7], "") for i, level in enumerate(levels)]
-        for look in looks:
-            line = part[part["level"] == look.label]
-            ax.fill_between(line["sigma"], line["low"], line["high"], color=look.colour,
-                            alpha=0.13, lw=0)  # fmt: skip
-            ax.plot(line["sigma"], line["mean"], color=look.colour)
-            ax.axvline(float(line["path_mean"].iloc[0]), color=look.colour, ls=":", lw=0.8)
-        ax.set_xlabel("sigma of the level")
-        ax.set_title(name_of(attribute), loc="left")
-        panel_legend(ax, looks)
-    label = looks_of([str(first["method"])])[str(first["method"])].label
-    windows = "all windows" if first["window"] == "all" else f"window {first['window']}"
-    axes[0].set_ylabel(f"surrogate's mean score\n({label}, seed {first['seed']}, {windows})")
+PANELS = ("surrogate_r2", "drift_ratio")
 
 
 def _fit_panel(ax: Axes, table: pd.DataFrame, looks: dict[str, Look]) -> None:
@@ -142,7 +172,7 @@ def _fit_panel(ax: Axes, table: pd.DataFrame, looks: dict[str, Look]) -> None:
     ax.axvline(0, color="#bbbbbb", lw=0.6, zorder=0)
     ax.set_yticks(range(len(own)), [f"seed {seed}" for seed in own["seed"]])
     ax.set_ylim(max(len(own), 1) - 0.3, -0.7)
-    ax.set_xlabel("R^2 of left-out windows")
+    ax.set_xlabel("share predicted (R\u00b2) in left-out windows")
     ax.set_title("Does sigma predict the score?", loc="left")
     _say_if_empty(ax, own)
 
@@ -161,48 +191,17 @@ def _explained_panel(ax: Axes, table: pd.DataFrame) -> None:
     _say_if_empty(ax, own)
 
 
-def _level_panel(
-    ax: Axes,
-    table: pd.DataFrame,
-    quantities: dict[str, dict[str, Look]],
-    title: str,
-    middle: float,
-) -> None:
-    """Levels below each other, a dot with interval for each quantity, label and seed."""
-    own = table[table["quantity"].isin(quantities)]
-    rows = level_rows(own)
-    series = [(q, label, look) for q, looks in quantities.items() for label, look in looks.items()]
-    for i, (quantity, label, look) in enumerate(series):
-        shift = 0.7 * ((i + 0.5) / len(series) - 0.5)
-        part = own[(own["quantity"] == quantity) & (own["method"] == label)]
-        for _, row in part.iterrows():
-            at = rows.index((row["attribute"], row["level"]))
-            whisker(ax, row, at + shift, look, across=True)
-    ax.axvline(middle, color="#bbbbbb", lw=0.6, zorder=0)
-    ax.set_yticks(range(len(rows)), ["All" if a == "overall" else b for a, b in rows])
-    ax.set_ylim(max(len(rows), 1) - 0.5, -0.5)
-    ax.set_title(title, loc="left")
+def _length_panel(ax: Axes, table: pd.DataFrame, looks: dict[str, Look]) -> None:
+    """Expected update of each run beside the baseline's of its seed."""
+    own = table[table["quantity"] == "drift_ratio"].reset_index(drop=True)
+    for at, (_, row) in enumerate(own.iterrows()):
+        whisker(ax, row, at, looks[row["method"]], across=True)
+    ax.axvline(1.0, color="#bbbbbb", lw=0.6, zorder=0)
+    ax.set_yticks(range(len(own)), [f"seed {seed}" for seed in own["seed"]])
+    ax.set_ylim(max(len(own), 1) - 0.3, -0.7)
+    ax.set_xlabel("length beside Stable Diffusion's")
+    ax.set_title("How long are the updates?", loc="left")
     _say_if_empty(ax, own)
-
-
-def _cosine_panel(ax: Axes, cosines: pd.DataFrame) -> None:
-    """Cosines of gradients as a square, the number in each field."""
-    ax.set_title("Cosines of the levels' gradients", loc="left")
-    if cosines.empty:
-        _say_if_empty(ax, cosines)
-        return
-    rows = level_rows(cosines)
-    keys = ["attribute", "level", "other_attribute", "other_level"]
-    value = cosines.set_index(keys)["value"]
-    square = np.array([[value[(*a, *b)] for b in rows] for a in rows])
-    ax.imshow(square, cmap="PuOr", vmin=-1, vmax=1, aspect="auto")  # 0 is white
-    for (i, j), number in np.ndenumerate(square):
-        ax.text(j, i, f"{number:.2f}", ha="center", va="center", fontsize=6,
-                color="white" if abs(number) > 0.7 else "black")  # fmt: skip
-    names = ["All" if a == "overall" else b for a, b in rows]
-    ax.set_yticks(range(len(rows)), names)
-    ax.set_xticks(range(len(rows)), names, rotation=40, ha="right", rotation_mode="anchor")
-    ax.tick_params(length=0, labelsize=6.5)
 
 
 def _say_if_empty(ax: Axes, table: pd.DataFrame) -> None:
@@ -210,13 +209,14 @@ def _say_if_empty(ax: Axes, table: pd.DataFrame) -> None:
         ax.text(0.5, 0.5, "none measured", transform=ax.transAxes, ha="center", color=MUTED)
 
 
+@figure("fig_dose")
 def fig_dose(effects: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
     """Effect of each level's sigma, from low to high, on its own loss, the mean loss and the gap.
 
     Parameters
     ----------
     effects : DataFrame
-        As of ``dose.effects``.
+        As of ``mechanism.dose.effects``.
     notes : sequence of str
         Warnings to print on the page.
     """

@@ -22,15 +22,13 @@ from scipy.linalg import hadamard
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk.files import read_table, write_table
-from fairdiff_lib.disk.places import Places
 from fairdiff_lib.methods.controls import FixedSigma
 from fairdiff_lib.methods.groups import Attributes, group_means, summed_gap
 from fairdiff_lib.methods.perturbation import HeldOut
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
 from fairdiff_lib.settings.methods import CORRECTED
-from fairdiff_lib.settings.options import MitigationConfig, Settings, as_dict
+from fairdiff_lib.settings.options import MitigationConfig, as_dict
 from fairdiff_lib.study import Study
 from fairdiff_lib.train.loop import fit
 from fairdiff_lib.train.runs import load_base, method_objective
@@ -163,17 +161,13 @@ def cells(dose: Dose, attributes: Attributes) -> list[Cell]:
 # -- cells -----------------------------------------------------------------------------------
 
 
-def run_cells(settings: Settings, layout: Places, cohort: Cohort, dose: Dose) -> pd.DataFrame:
-    """Run every cell that isn't there yet.
+def run_cells(study: Study, dose: Dose) -> pd.DataFrame:
+    """Run every cell that isn't there yet; no test row is used.
 
     Parameters
     ----------
-    settings : Settings
-        ``training`` is the loop; a cell is the first ``dose.steps`` steps of such a run.
-    layout : Places
-        With a finished base.
-    cohort : Cohort
-        With all splits; no test row is used.
+    study : Study
+        With a finished base. A cell is the first ``dose.steps`` steps of a run.
     dose : Dose
 
     Returns
@@ -188,21 +182,21 @@ def run_cells(settings: Settings, layout: Places, cohort: Cohort, dose: Dose) ->
     InputError
         No base, or one of other data.
     """
-    kept = cohort.included()
-    attributes = {a.name: a.levels for a in kept.spec.attributes}
-    folder = layout.dose(_digest(dose, cohort.data_hash))
+    kept = study.cohort.included()
+    attributes = kept.attribute_levels
+    folder = study.places.dose(_digest(dose, study.cohort.data_hash))
     found = []
     todo = cells(dose, attributes)
     for cell in tqdm(todo, desc="dose-response cells", disable=None):
         path = folder / cell.file
         if not path.is_file():
-            write_table(_run_cell(settings, layout, kept, attributes, dose, cell), path)
+            write_table(_run_cell(study, dose, cell), path)
         found.append(read_table(path, CELL_COLUMNS, dtype={"attribute": str, "level": str}))
     return pd.concat(found, ignore_index=True)
 
 
 def _digest(dose: Dose, data_hash: str) -> str:
-    """Of what a cell depends on besides the layout's own settings."""
+    """Of what a cell depends on besides the study's own settings."""
     own = as_dict(dose)
     for name in ("seeds", "reweightings"):  # these name the cells
         del own[name]
@@ -210,17 +204,10 @@ def _digest(dose: Dose, data_hash: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
-def _run_cell(
-    settings: Settings,
-    layout: Places,
-    kept: Cohort,
-    attributes: Attributes,
-    dose: Dose,
-    cell: Cell,
-) -> pd.DataFrame:
+def _run_cell(study: Study, dose: Dose, cell: Cell) -> pd.DataFrame:
     """Fine-tune the base at one sigma and measure the raw weights on validation rows."""
-    train = kept.split("train")
-    study = Study(settings, layout)
+    kept, settings = study.cohort.included(), study.settings
+    train, attributes = kept.split("train"), kept.attribute_levels
     pipeline = load_base(study)
     config = MitigationConfig(
         reweighting=cell.reweighting,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,12 @@ from fairdiff_lib.disk.files import read_json
 from fairdiff_lib.methods.controls import drift_ratio, sigma_path
 from fairdiff_lib.methods.groups import Attributes
 from fairdiff_lib.methods.perturbation import sample_scales
+from fairdiff_lib.model.loss import generator_for
+from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.methods import CORRECTED, config_of
 from fairdiff_lib.settings.options import MitigationConfig
 from fairdiff_lib.studies.mechanism.surrogate import SHUFFLES, Told, fit_quality, told
+from fairdiff_lib.study import Study
 from fairdiff_lib.train.runs import read_history
 
 COLUMNS = (
@@ -60,7 +63,9 @@ class MeasuredRun:
     training : mapping
         The loop's settings, as its stamp holds them.
     history : DataFrame
-        As ``training.read_history`` gives it.
+        As ``train.runs.read_history`` gives it.
+    facts : mapping
+        The run's run.json: seconds, memory, the optimiser's share.
     """
 
     label: str
@@ -70,6 +75,7 @@ class MeasuredRun:
     config: MitigationConfig
     training: Mapping[str, Any]
     history: pd.DataFrame
+    facts: Mapping[str, Any]
 
     def whole(self, quantity: str) -> pd.Series[float]:
         """A quantity of the whole batch, by step."""
@@ -104,11 +110,9 @@ def read_runs(named: Sequence[tuple[str, Path]]) -> list[MeasuredRun]:
 def _read_run(label: str, folder: Path) -> MeasuredRun:
     run = read_json(folder / "run.json")
     settings = run["stamp"]["settings"]
-    known = {f.name for f in fields(MitigationConfig)}  # an older run may have named others
     given: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in settings["mitigation"].items()
-        if name in known
     }
     return MeasuredRun(
         label,
@@ -118,7 +122,58 @@ def _read_run(label: str, folder: Path) -> MeasuredRun:
         config_of(run["method"], MitigationConfig(**given)),
         settings["training"],
         read_history([folder]),
+        run,
     )
+
+
+@dataclass(frozen=True)
+class Window:
+    """One call of the optimiser, as it happened in a run.
+
+    Attributes
+    ----------
+    tried : float64 [n, G]
+        Sigmas; the attributes' levels one after another, as ``names`` says.
+    scores : float64 [n]
+        What the optimiser was told of them; larger is better.
+    names : list of (attribute, level)
+        [G]
+    config : MitigationConfig
+    seed : int
+        Of the acquisition optimiser's start points.
+    acquisition : float
+        Of the sigma that it chose.
+    """
+
+    tried: Tensor
+    scores: Tensor
+    names: list[tuple[str, str]]
+    config: MitigationConfig
+    seed: int
+    acquisition: float
+
+
+def optimiser_window(study: Study, method: str, seed: int, number: int = 0) -> Window:
+    """The pairs that the optimiser was given at the end of a window of a finished run.
+
+    Raises
+    ------
+    InputError
+        The run isn't finished, its optimiser was never called, or not so often.
+    """
+    run = _read_run(method, study.places.run(method, seed))
+    attributes = study.cohort.attribute_levels
+    pairs, calls = run.told(attributes), run.whole("acquisition").dropna()
+    if pairs is None or number >= len(calls):
+        raise InputError(
+            f"{run.folder}: its optimiser was called {len(calls)} times; expected window {number}"
+        )
+    own, step = pairs.only(number), int(calls.index[number])
+    generator = generator_for(run.seed, "botorch", step - 1)
+    start = int(torch.randint(2**31, (1,), generator=generator))
+    names = [(name, level) for name, levels in attributes.items() for level in levels]
+    chosen = float(calls.iloc[number])
+    return Window(own.sigma, own.scores, names, run.config, start, chosen)
 
 
 def baseline_of(run: MeasuredRun, runs: Sequence[MeasuredRun]) -> MeasuredRun | None:

@@ -12,7 +12,7 @@ from fairdiff_lib.show.figures import mechanism as drawn
 from fairdiff_lib.show import words_mechanism as words
 from fairdiff_lib.studies.mechanism.dose import EFFECT_COLUMNS
 from fairdiff_lib.studies.mechanism.history import COLUMNS
-from fairdiff_lib.studies.mechanism.measure import about_score, about_weights, mechanism_scalars
+from fairdiff_lib.studies.mechanism import Mechanism
 from fairdiff_lib.studies.mechanism.surrogate import SLICE_COLUMNS
 
 SIMULATED = "fairgenmed_simulated"
@@ -74,16 +74,29 @@ def texts(fig: object) -> str:
 
 @pytest.mark.parametrize("arm", ["fairdiffusion", "beta 1"])
 def test_the_page_names_what_is_simulated_and_takes_arms(arm: str) -> None:
-    said = texts(drawn.fig_mechanism(table(arm=arm), slices(), cosines()))
+    said = texts(drawn.fig_mechanism(table(arm=arm)))
     assert "simulated" in said
     assert {"fairdiffusion": "FairDiffusion", "beta 1": "beta 1"}[arm] in said
-    assert "0.60" in said, "the cosine of a level with itself"
 
 
-def test_the_page_without_surrogate_or_gradients_says_so() -> None:
+def test_the_page_without_surrogate_says_so() -> None:
     bare = table()[lambda t: t["method"] == "base"]
-    fig = drawn.fig_mechanism(bare, slices()[:0], cosines()[:0])
-    assert "none measured" in texts(fig)
+    assert "none measured" in texts(drawn.fig_mechanism(bare))
+
+
+def test_a_window_has_a_panel_per_attribute_and_a_line_per_level() -> None:
+    page = drawn.fig_surrogate(slices())
+    assert [len(ax.collections) for ax in page.axes] == [2]
+    assert {"Asian", "Black"} <= set(texts(page).split())
+
+
+def test_negative_weights_are_marked_and_the_mean_stays_one() -> None:
+    weights = pd.DataFrame({"sample": ["a", "b", "c"], "weight": [1.5, -0.5, 0.2]})
+    page = drawn.fig_weights(weights, scales=(1.0,))
+    drawn_points = {line.get_label(): len(line.get_xdata()) for line in page.axes[0].lines}
+    assert drawn_points["negative"] == 1 and drawn_points["positive"] == 2
+    # 1 / sqrt(3) standard deviations above 0: Phi(-0.577)
+    assert "noise scale 1: 28% negative" in texts(page)
 
 
 def test_effects_on_a_page() -> None:
@@ -125,10 +138,10 @@ def test_the_doses_sentence_counts_intervals() -> None:
     assert "too few cells" in words.about_dose(none)
 
 
-def test_short_tables_for_the_notebook() -> None:
-    assert len(about_score(table())) == 7
-    wide = about_weights(table())
-    assert wide["drift_ratio"].tolist() == [0.7]
-    scalars = mechanism_scalars(table())
-    assert scalars["fairdiffusion_seed0_surrogate_p"] == 0.5
-    assert scalars["explained_timesteps"] == 0.8
+def test_scalars_name_the_run() -> None:
+    runs = pd.DataFrame([{"method": "fairdiffusion", "seed": 0, "proposals": 2,
+                          "optimiser_share": 0.1, "final_loss": 0.3}])  # fmt: skip
+    found = Mechanism(runs, table(), table(), slices(), cosines()).scalars()
+    assert found["fairdiffusion_seed0_surrogate_p"] == 0.5
+    assert found["fairdiffusion_seed0_proposals"] == 2
+    assert found["explained_timesteps"] == 0.8

@@ -12,13 +12,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fairdiff_lib.datasets import dataset_of, load_settings
 from fairdiff_lib.disk.files import write_json
-from fairdiff_lib.disk.places import Places
 from fairdiff_lib.model.pipeline import build_pipeline, save_pipeline
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.sim.fundus import simulate_fairgenmed
 from fairdiff_lib.studies.mechanism import dose
+from fairdiff_lib.study import Study
 
 ATTRIBUTES = {"race": ("Asian", "Black", "White"), "sex": ("Female", "Male")}
 
@@ -95,10 +93,8 @@ def test_a_wrong_dose_is_refused(wrong: dict[str, object], message: str) -> None
 
 
 def test_cells_are_kept_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = load_settings("smoke")
-    layout = Places(settings, runs_root=str(tmp_path / "runs"))
-    simulate_fairgenmed(settings.simulator, layout.data)
-    cohort = dataset_of(settings.dataset).read(layout.data)
+    study = Study.open("smoke", runs_root=str(tmp_path / "runs"))
+    settings, layout, cohort = study.settings, study.places, study.cohort
     train = cohort.included().split("train")
     pipeline = build_pipeline(settings.model, train.table["prompt"].tolist(), seed=0)
     save_pipeline(pipeline, layout.base / "pipeline")
@@ -108,14 +104,14 @@ def test_cells_are_kept_and_found_again(tmp_path: Path, monkeypatch: pytest.Monk
     write_json(layout.base / "run.json", {"stamp": {"data_hash": cohort.data_hash}})
     small = dose.Dose(steps=2, seeds=(0,), reweightings=("mean",), held_out_rows=6,
                       held_out_timesteps=(500,))  # fmt: skip
-    table = dose.run_cells(settings, layout, cohort, small)
+    table = dose.run_cells(study, small)
     assert len(table) == 8 * (7 + 1)
     overall = table[table["attribute"] == "overall"]
     assert overall["loss"].nunique() == 8, "each design point trains to other weights"
     assert (overall["gap"] > 0).all()
     monkeypatch.setattr(dose, "fit", None)  # calling it would raise
-    again = dose.run_cells(settings, layout, cohort, small)
+    again = dose.run_cells(study, small)
     pd.testing.assert_frame_equal(again, table)
     # another amount of training is other cells
     with pytest.raises(TypeError):
-        dose.run_cells(settings, layout, cohort, dataclasses.replace(small, steps=3))
+        dose.run_cells(study, dataclasses.replace(small, steps=3))
