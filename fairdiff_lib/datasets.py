@@ -16,14 +16,10 @@ from typing import Any
 from fairdiff_lib.data import chexpert, fairgenmed, ham10000
 from fairdiff_lib.data.cohort import Cohort, CohortSpec, Reader, Ruler, read_cohort
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
+from fairdiff_lib.settings.methods import check_methods
 from fairdiff_lib.settings.notebooks import JOBS
-from fairdiff_lib.settings.options import (
-    PRESETS,
-    Settings,
-    check_settings,
-    replace_field,
-)
-from fairdiff_lib.settings.populations import Population
+from fairdiff_lib.settings.options import Population, Settings
+from fairdiff_lib.settings.presets import PRESETS
 from fairdiff_lib.sim import chest, fundus, skin
 
 DEFAULT = "fairgenmed_simulated"
@@ -291,12 +287,12 @@ def load_settings(
     """
     refuse_unknown("preset", preset, PRESETS)
     entry = dataset_of(dataset)
-    settings = dataclasses.replace(PRESETS[preset](dataset), simulator=entry.population(preset))
-    for name, value in {**entry.settings.get(preset, {}), **(overrides or {})}.items():
+    for name in overrides or {}:
         if name.startswith("simulator.") and not entry.simulated:
             raise InputError(f"setting {name}: {dataset} is not simulated; expected none")
-        settings = replace_field(settings, name, value)
-    check_settings(settings)
+    plain = Settings(preset, dataset, simulator=entry.population(preset))
+    settings = plain.changed(PRESETS[preset], entry.settings.get(preset, {}), overrides or {})
+    check_methods(settings)
     _check_reading(entry, settings)
     return settings
 

@@ -51,7 +51,7 @@ from fairdiff_lib.classify.predictions import (
 )
 from fairdiff_lib.disk.files import atomic_folder, read_json, write_json
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
-from fairdiff_lib.settings.options import ClassifierConfig, LoopConfig, check_classifier
+from fairdiff_lib.settings.options import ClassifierConfig, LoopConfig
 from fairdiff_lib.train.loop import fit
 
 PREDICTION_BATCH = 256  # images per pass; does not change a prediction
@@ -306,7 +306,6 @@ def fit_classifier(
         validation loss that is never finite.
     """
     levels = as_levels(heads)
-    check_classifier("classifier", config)
     config = with_steps(config, len(images))
     check_labels("training", images, labels, levels)
     check_every_level(labels, levels)

@@ -37,7 +37,8 @@ from fairdiff_lib.run.profiles import Profile
 from fairdiff_lib.run.timings import note_timing, read_timings, write_expected
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.notebooks import STUDIES
-from fairdiff_lib.settings.options import PRESETS, as_dict
+from fairdiff_lib.settings.options import as_dict
+from fairdiff_lib.settings.presets import PRESETS
 
 if TYPE_CHECKING:
     from fairdiff_lib.data.cohort import Cohort

@@ -26,7 +26,7 @@ from scipy import ndimage
 
 from fairdiff_lib.data.chexpert import FINDINGS, WITH, WITHOUT, WORKBOOK
 from fairdiff_lib.data.cohort import Ruler
-from fairdiff_lib.settings.populations import Population
+from fairdiff_lib.settings.options import Population, options
 from fairdiff_lib.sim.drawing import (
     SIDE,
     Bytes,
@@ -42,7 +42,6 @@ from fairdiff_lib.sim.drawing import (
 )
 from fairdiff_lib.sim.planting import (
     between,
-    check_population,
     choose,
     clipped,
     factors,
@@ -68,7 +67,7 @@ _RACE_WORDS = {
 }
 
 
-@dataclass(frozen=True)
+@options
 class ChestPopulation(Population):
     """CheXpert: frontal chest films in the public release's layout. Its reader splits."""
 
@@ -136,7 +135,6 @@ def simulate_chexpert(config: ChestPopulation, root: Path) -> None:
     InputError
         A setting that can't be simulated, or a full disk.
     """
-    check_population(config)
     patients = [draw_patient(config, index) for index in range(config.patients)]
     truth = [row for patient in patients for row in _truth_rows(patient)]
     with simulated_folder(root, config, truth) as folder:

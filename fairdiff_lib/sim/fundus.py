@@ -28,8 +28,7 @@ from scipy import ndimage
 
 from fairdiff_lib.data.cohort import Ruler
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import Settings
-from fairdiff_lib.settings.populations import Population
+from fairdiff_lib.settings.options import Population, Settings, options
 from fairdiff_lib.sim.drawing import (
     SIDE,
     Bytes,
@@ -48,7 +47,6 @@ from fairdiff_lib.sim.drawing import (
 )
 from fairdiff_lib.sim.planting import (
     between,
-    check_population,
     choose,
     factors,
     flat,
@@ -88,7 +86,7 @@ _LANGUAGES = ("english", "spanish", "other")
 _MARITAL = ("married", "single", "divorced", "widowed", "separated")
 
 
-@dataclass(frozen=True)
+@options
 class FundusPopulation(Population):
     """FairGenMed: fundus photographs. The prefixes train, val and test say who is where."""
 
@@ -164,7 +162,6 @@ def simulate_fairgenmed(config: FundusPopulation, root: Path) -> None:
     InputError
         A setting that can't be simulated, or a full disk.
     """
-    check_population(config)
     places = [(split, index) for split in _SPLITS for index in range(config.counts[split])]
     subjects = [draw_subject(config, *place) for place in places]
     with simulated_folder(root, config, [_truth_row(s) for s in subjects]) as folder:

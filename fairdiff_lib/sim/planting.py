@@ -16,9 +16,7 @@ from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
 from fairdiff_lib.disk.files import atomic_folder, write_json
-from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import as_dict
-from fairdiff_lib.settings.populations import Population
+from fairdiff_lib.settings.options import Population, as_dict
 
 T = TypeVar("T")
 
@@ -54,28 +52,6 @@ def between(uniform: float, bounds: tuple[float, float]) -> float:
 def clipped(value: float, low: float, high: float) -> float:
     """``value`` within its bounds."""
     return min(max(value, low), high)
-
-
-def check_population(config: Population) -> None:
-    """Refuse counts, shares, factors and sizes that can't be simulated, naming the field."""
-    for name, count in config.counts.items():
-        if not 1 <= count <= config.most[name]:
-            raise InputError(f"simulator.{name}: expected 1 to {config.most[name]}")
-    values = as_dict(config)
-    for name, value in values.items():
-        if name.startswith("share_") and not 0 <= value <= 1:
-            raise InputError(f"simulator.{name}={value}: expected a fraction from 0 to 1")
-        if name.startswith(("difficulty_", "heterogeneity_")) and not value > 0:
-            raise InputError(f"simulator.{name}={value}: expected a positive factor")
-        if name.endswith(("_height", "_width")) and value < 32:
-            raise InputError(f"simulator.{name}={value}: expected at least 32 pixels")
-        height = values.get(name.replace("_width", "_height"), 0)
-        if name.endswith("_width") and config.landscape and value < height:
-            raise InputError(f"simulator.{name}={value}: expected at least the height, {height}")
-    races = [f"share_{w}" for w, (attribute, _) in config.levels.items() if attribute == "race"]
-    if sum(values[name] for name in races) > 1:
-        total = f"{sum(values[name] for name in races):g}"
-        raise InputError(f"simulator.{' + '.join(races)} = {total}: expected at most 1")
 
 
 def factors(config: Population, levels: dict[str, str]) -> tuple[float, float]:

@@ -26,7 +26,7 @@ from PIL import Image
 from scipy import ndimage
 
 from fairdiff_lib.data.cohort import Ruler
-from fairdiff_lib.settings.populations import Population
+from fairdiff_lib.settings.options import Population, options
 from fairdiff_lib.sim.drawing import (
     SIDE,
     Bytes,
@@ -46,7 +46,6 @@ from fairdiff_lib.sim.drawing import (
 )
 from fairdiff_lib.sim.planting import (
     between,
-    check_population,
     choose,
     clipped,
     factors,
@@ -97,7 +96,7 @@ _SITES = (
 _DX_TYPE = ("histo", "follow_up", "consensus", "confocal")
 
 
-@dataclass(frozen=True)
+@options
 class SkinPopulation(Population):
     """HAM10000: dermatoscopic photographs, one to three of each lesion. Its reader splits."""
 
@@ -159,7 +158,6 @@ def simulate_ham10000(config: SkinPopulation, root: Path) -> None:
     InputError
         A setting that can't be simulated, or a full disk.
     """
-    check_population(config)
     cases = [draw_case(config, index) for index in range(config.lesions)]
     truth = [row for case in cases for row in _truth_rows(case)]
     with simulated_folder(root, config, truth) as folder:

@@ -10,7 +10,8 @@ import pytest
 
 from fairdiff_lib.datasets import DATASETS, load_settings
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import PRESETS, parse_overrides
+from fairdiff_lib.settings.options import parse_overrides
+from fairdiff_lib.settings.presets import PRESETS
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
@@ -58,13 +59,14 @@ def test_a_digest_is_the_same_in_another_process() -> None:
 BAD = [
     ({"preset": "fast"}, "known: paper, quick, reference, smoke"),
     ({"dataset": "mnist"}, "unknown dataset 'mnist'; known: chexpert, "),
-    ({"overrides": {"training.stepz": 1}}, "unknown setting 'stepz'; known:.*steps"),
+    ({"overrides": {"training.stepz": 1}}, "unknown setting 'training.stepz'; known:.*steps"),
     ({"overrides": {"trainin.steps": 1}}, "unknown setting 'trainin'"),
     ({"overrides": {"training": 1}}, "'training' is a group"),
     ({"overrides": {"preset.steps": 1}}, "'preset' is a single value"),
-    ({"overrides": {"training.steps": "many"}}, "training.steps='many': expected int"),
-    ({"overrides": {"training.steps": "1.5"}}, "expected int"),
+    ({"overrides": {"training.steps": "many"}}, "training.steps=many: expected a whole number"),
+    ({"overrides": {"training.steps": "1.5"}}, "expected a whole number"),
     ({"overrides": {"training.steps": "0"}}, "training.steps=0: expected at least 1"),
+    ({"overrides": {"ablation.rates": "1.5"}}, "ablation.rates=1.5: expected at most 1"),
     ({"overrides": {"training.micro_batch": "3"}}, "divisor of batch"),
     ({"overrides": {"training.schedule": "step"}}, "known: constant, cosine"),
     ({"overrides": {"training.mixed_precision": "fp8"}}, "known: bf16, fp16, no"),
@@ -73,9 +75,12 @@ BAD = [
     ({"overrides": {"mitigation.drift": "off"}}, "known: as_released, corrected"),
     ({"overrides": {"seeds": ""}}, "seeds"),
     ({"overrides": {"simulator.test": "0"}}, "at least 1"),
-    ({"overrides": {"model.vae_chroma_weight": "0"}}, "vae_chroma_weight=0.0: expected a value"),
+    (
+        {"overrides": {"model.vae_chroma_weight": "0"}},
+        "vae_chroma_weight=0: expected a value above 0",
+    ),
     ({"overrides": {"model.unet_attention": "true"}}, "same length"),
-    ({"overrides": {"model.unet_attention": "perhaps"}}, "expected bool"),
+    ({"overrides": {"model.unet_attention": "perhaps"}}, "expected true or false"),
 ]
 
 

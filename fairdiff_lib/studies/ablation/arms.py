@@ -16,13 +16,19 @@ from typing import Any
 from fairdiff_lib.disk.files import read_json
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
-from fairdiff_lib.settings.methods import CORRECTED, source_runs
-from fairdiff_lib.settings.options import Settings, check_method, check_settings, replace_field
+from fairdiff_lib.settings.methods import (
+    BASELINE,
+    CORRECTED,
+    FAIR,
+    METHODS,
+    check_methods,
+    source_runs,
+)
+from fairdiff_lib.settings.options import Settings
 
 CORE, CONTROL, RIVAL = "core", "control", "rival"
 WINDOW, OPTION = "window", "option"  # T12's cells; one correction at a time
 ROLES = (CORE, CONTROL, RIVAL, WINDOW, OPTION)
-BASELINE = "none"
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class Arm:
 
 def all_arms(settings: Settings) -> tuple[Arm, ...]:
     """Every arm that there is, under these settings."""
-    own, fair = settings.ablation, "fairdiffusion"
+    own = settings.ablation
     # one score per window: the corrected optimiser needs more windows than the released one
     scored = MappingProxyType(
         {
@@ -62,38 +68,29 @@ def all_arms(settings: Settings) -> tuple[Arm, ...]:
             "mitigation.held_out_timesteps": own.held_out_timesteps,
         }
     )
-    corrected, shuffled = "fairdiffusion_corrected", "shuffled_y_corrected"
-    core = (
-        Arm(BASELINE, "none", CORE, ()),
-        Arm(fair, fair, CORE, (BASELINE, "random_sigma", "shuffled_y")),
-        Arm("random_sigma", "random_sigma", CORE),
-        Arm("shuffled_y", "shuffled_y", CORE),
-        Arm(corrected, corrected, CORE, (BASELINE, shuffled, fair), scored),
-        Arm(shuffled, shuffled, CORE, (BASELINE,), scored),
-    )
-    controls = ("none_matched_lr", "group_blind_noise", "random", "replay")
-    rivals = ("inverse_frequency", "group_balanced", "group_dro", "fis", "febs",
-              "adaptive_sampling", "demographic_tokens", "fair_lora")  # fmt: skip
-    return (
-        *core,
-        *(Arm(name, name, CONTROL, (BASELINE, fair)) for name in controls),
-        *(Arm(name, name, RIVAL) for name in rivals),
-        *_cells(settings),
-        *_options(settings, scored),
-    )
+    plain = MappingProxyType[str, Any]({})
+    methods = [
+        Arm(name, name, entry.role, entry.against, scored if entry.scored_windows else plain)
+        for role in (CORE, CONTROL, RIVAL, OPTION)
+        for name, entry in METHODS.items()
+        if entry.role == role
+    ]
+    single = [arm for arm in methods if arm.role == OPTION]
+    tested = [arm for arm in methods if arm.role != OPTION]
+    return (*tested, *_cells(settings), *single, *_options(settings))
 
 
 def _cells(settings: Settings) -> list[Arm]:
     """T12: the window and the drift's rate, each changed by itself; the middle is the method."""
-    fair, own = "fairdiffusion", settings.mitigation
+    own = settings.mitigation
     cells = [(window, own.exploitation_rate) for window in settings.ablation.windows]
     cells += [(own.time_window, rate) for rate in settings.ablation.rates]
     return [
         Arm(
-            f"{fair} window={window} rate={rate:g}",
-            fair,
+            f"{FAIR} window={window} rate={rate:g}",
+            FAIR,
             WINDOW,
-            (BASELINE, fair),
+            (BASELINE, FAIR),
             MappingProxyType(
                 {"mitigation.time_window": window, "mitigation.exploitation_rate": rate}
             ),
@@ -102,9 +99,8 @@ def _cells(settings: Settings) -> list[Arm]:
     ]
 
 
-def _options(settings: Settings, scored: Mapping[str, Any]) -> list[Arm]:
-    """One departure from the release at a time, and all of them but the reweighting."""
-    fair = "fairdiffusion"
+def _options(settings: Settings) -> list[Arm]:
+    """One departure from the release at a time."""
     single: dict[str, dict[str, Any]] = {
         name: {f"mitigation.{name}": CORRECTED} for name in ("missing_group", "clamp", "drift")
     }
@@ -115,12 +111,8 @@ def _options(settings: Settings, scored: Mapping[str, Any]) -> list[Arm]:
     }
     single["weights"] = {"generation.weights": "raw"}
     return [
-        Arm("fairdiffusion_as_released", "fairdiffusion_as_released", OPTION, (BASELINE, fair)),
-        Arm("fairdiffusion_noise", "fairdiffusion_noise", OPTION, (BASELINE, fair), scored),
-        *(
-            Arm(f"{fair} {name}", fair, OPTION, (BASELINE, fair), MappingProxyType(options))
-            for name, options in single.items()
-        ),
+        Arm(f"{FAIR} {name}", FAIR, OPTION, (BASELINE, FAIR), MappingProxyType(options))
+        for name, options in single.items()
     ]
 
 
@@ -148,10 +140,7 @@ def seeds_of(settings: Settings, arm: Arm) -> tuple[int, ...]:
 
 def settings_of(settings: Settings, arm: Arm) -> Settings:
     """The study's settings with the arm's options."""
-    own = replace_field(settings, "seeds", seeds_of(settings, arm))
-    for name, value in arm.options.items():
-        own = replace_field(own, name, value)
-    return own
+    return settings.changed({"seeds": seeds_of(settings, arm)}, arm.options)
 
 
 def runs_of(settings: Settings) -> list[tuple[Arm, int]]:
@@ -174,10 +163,7 @@ def check_arms(settings: Settings) -> None:
         )
     for arm in arms_of(settings):
         try:
-            chosen = settings_of(settings, arm)
-            chosen = replace_field(chosen, "methods", _with_sources(arm))
-            check_settings(chosen)
-            check_method(arm.method, chosen)
+            check_methods(settings_of(settings, arm).changed({"methods": _with_sources(arm)}))
         except InputError as error:
             raise InputError(f"arm {arm.name!r}: {error}") from error
 

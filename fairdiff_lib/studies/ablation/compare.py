@@ -25,10 +25,10 @@ from fairdiff_lib.audit.seeds import (
     summarise_seeds,
     t_interval,
 )
-from fairdiff_lib.settings.methods import config_of
+from fairdiff_lib.settings.methods import BASELINE, config_of
 from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.studies.ablation import arms
-from fairdiff_lib.studies.ablation.arms import BASELINE, CORE, Arm
+from fairdiff_lib.studies.ablation.arms import CORE, Arm
 from fairdiff_lib.studies.ablation.recorded import RecordedRun
 
 COLUMNS = (

@@ -27,7 +27,6 @@ from fairdiff_lib.methods.controls import FixedSigma
 from fairdiff_lib.methods.groups import Attributes, group_means, summed_gap
 from fairdiff_lib.methods.perturbation import HeldOut
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
-from fairdiff_lib.settings.methods import CORRECTED
 from fairdiff_lib.settings.options import MitigationConfig, as_dict
 from fairdiff_lib.study import Study
 from fairdiff_lib.train.loop import fit
@@ -209,10 +208,12 @@ def _run_cell(study: Study, dose: Dose, cell: Cell) -> pd.DataFrame:
     kept, settings = study.cohort.included(), study.settings
     train, attributes = kept.split("train"), kept.attribute_levels
     pipeline = load_base(study)
+    change: Any = {"reweighting": cell.reweighting}
+    own = dataclasses.replace(settings.mitigation, **change)
     config = MitigationConfig(
-        reweighting=cell.reweighting,
-        mean_range=settings.mitigation.mean_range,
-        drift=CORRECTED,
+        reweighting=own.reweighting,
+        mean_range=own.mean_range,
+        drift="corrected",
         held_out_rows=dose.held_out_rows,
         held_out_timesteps=dose.held_out_timesteps,
     )

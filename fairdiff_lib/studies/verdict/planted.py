@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fairdiff_lib.audit.contrasts import SPREAD
-from fairdiff_lib.settings.populations import Population
+from fairdiff_lib.settings.options import Population
 from fairdiff_lib.show.style import look_of, name_of
 from fairdiff_lib.studies.verdict.protocol import Protocol
 
