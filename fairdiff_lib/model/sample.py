@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from PIL import Image
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from fairdiff_lib.disk.files import atomic_file, read_table, write_table
@@ -79,6 +80,17 @@ def sample(
         output_type="pt",
     )
     return to_images(output.images * 2.0 - 1.0)
+
+
+def text_of(pipeline: Any, prompts: Sequence[str], guidance: float) -> Tensor:
+    """What the U-Net's cross-attention sees: with guidance the empty prompt's N rows come first.
+
+    Float32 [2 N, L, D] with guidance, [N, L, D] without; an adapter is told of the groups.
+    """
+    told = _asked(pipeline, prompts, guidance)
+    device, guided = pipeline.unet.device, guidance > 1.0
+    asked, nothing = pipeline.encode_prompt(told.pop("prompt", None), device, 1, guided, **told)
+    return torch.cat([nothing, asked]) if guided else asked
 
 
 def _asked(pipeline: Any, prompts: Sequence[str], guidance: float) -> dict[str, Any]:

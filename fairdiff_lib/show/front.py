@@ -93,7 +93,9 @@ def _entry(kind: str, name: str, known: Mapping[str, Any]) -> Any:
     return known[name]
 
 
-def fig(study: Study, name: str, *content: Any, **options: Any) -> Image | Markdown:
+def fig(
+    study: Study, name: str, *content: Any, kept: bool | None = None, **options: Any
+) -> Image | Markdown:
     """Draw a figure, write it into the study's figures with its stamp, and show it.
 
     Parameters
@@ -103,6 +105,8 @@ def fig(study: Study, name: str, *content: Any, **options: Any) -> Image | Markd
         As ``fig03``.
     *content, **options
         Of the function that draws it (``show_source`` prints it).
+    kept : bool, optional
+        False: only shown, not written. As the figure is registered without.
 
     Returns
     -------
@@ -122,7 +126,7 @@ def fig(study: Study, name: str, *content: Any, **options: Any) -> Image | Markd
         return Markdown(f"Not drawn: {nothing}")  # type: ignore[no-untyped-call]
     title = " ".join(page.get_suptitle().split())
     with matplotlib.rc_context(STYLE):
-        if entry.kept:
+        if entry.kept if kept is None else kept:
             path = study.publish(name, page)
             return Image(filename=str(path), width=WIDE, alt=title)  # type: ignore[no-untyped-call]
         stream = io.BytesIO()

@@ -38,6 +38,13 @@ from fairdiff_lib.train import loop as loops
 from fairdiff_lib.train.loop import HISTORY_COLUMNS, FitResult, fit
 
 BASE = "base"  # no method: what all of them start from
+COSTS = {
+    "seconds": "seconds in all",
+    "seconds_per_step": "seconds a step",
+    "optimiser_share": "share of it in the method's optimiser",
+    "images_seen": "images seen",
+    "peak_memory_gib": "most memory, GiB",
+}
 
 
 class Run(NamedTuple):
@@ -45,6 +52,26 @@ class Run(NamedTuple):
 
     history: pd.DataFrame  # dataset, method, seed, stage, step, quantity, attribute, level, value
     facts: dict[str, Any]  # run.json: what it was, what it cost, the losses of its first steps
+
+    def last_losses(self) -> pd.DataFrame:
+        """Mean loss over the last tenth of each stage's steps, overall and by level."""
+        own = self.history[self.history["quantity"] == "loss"]
+        late = own["step"] > 0.9 * own.groupby("stage")["step"].transform("max")
+        keys = ["stage", "attribute", "level"]
+        means = own[late].groupby(keys, sort=False)["value"].mean().reset_index()
+        return means.replace({"attribute": {"": "overall"}, "level": {"": "all"}})
+
+    def costs(self) -> pd.DataFrame:
+        """Time and memory: what, value."""
+        values = [self.facts[name] for name in COSTS]
+        return pd.DataFrame({"what": COSTS.values(), "value": values})
+
+    def scalars(self) -> dict[str, Any]:
+        """The first and last loss of the last stage, and the costs."""
+        whole = self.history[(self.history["quantity"] == "loss") & (self.history["level"] == "")]
+        values = whole.loc[whole["stage"] == whole["stage"].iloc[-1], "value"]
+        losses = {"first_loss": float(values.iloc[0]), "last_loss": float(values.iloc[-1])}
+        return losses | {name: self.facts[name] for name in COSTS}
 
 
 def train(study: Study, method: str, seed: int) -> Run:
@@ -321,15 +348,33 @@ class Start:
     method: Mitigation
     objective: DenoisingObjective
 
+    @property
+    def module(self) -> nn.Module:
+        """What is trained, where there is a GPU on it."""
+        return self.objective.module.train().to("cuda" if loops.has_gpu() else "cpu")
+
+    def loss(self, inputs: Inputs) -> Tensor:
+        """:func:`denoising_loss` of a batch, float32 [N], with gradient."""
+        return denoising_loss(self.objective.module, self.objective.scheduler, *inputs)
+
+    def update(self, optimiser: torch.optim.Optimizer, step: int) -> None:
+        """Move the module at this step's learning rate; then gradients of zero."""
+        rate = loops.learning_rate(self.study.settings.training, step)
+        for group in optimiser.param_groups:
+            group["lr"] = rate * self.method.learning_rate_factor(step)
+        optimiser.step()
+        optimiser.zero_grad()
+
     def batches(self, steps: int) -> Iterator[Batch]:
-        """The whole batches of the first steps, each drawn when its step begins."""
-        train, size = _train_rows(self.study), self.study.settings.training.batch
-        codes, module = torch.as_tensor(train.codes()), self.objective.module
+        """What the first steps see, each drawn when it begins; their first micro-batch alone."""
+        train, loop = _train_rows(self.study), self.study.settings.training
+        part, codes = slice(0, loop.micro_batch or loop.batch), torch.as_tensor(train.codes())
         for step in range(steps):
             sampling = self.method.sampling_weights(train)
-            rows = loops.batch_rows(len(train), size, self.seed, step, sampling)
+            rows = loops.batch_rows(len(train), loop.batch, self.seed, step, sampling)
             draws = generator_for(self.seed, "draws", step)
-            yield Batch(rows, codes[rows], self.objective.draw(module, rows, slice(None), draws))
+            inputs = self.objective.draw(self.module, rows, part, draws)
+            yield Batch(rows[part], codes[rows[part]], inputs)
 
 
 def start(study: Study, method: str, seed: int) -> Start:

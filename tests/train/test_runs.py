@@ -196,3 +196,23 @@ def test_training_loads_no_figures() -> None:
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("method", ["none", "fairdiffusion", "fair_lora"])
+def test_steps_in_the_open_are_the_librarys(study: Study, method: str) -> None:
+    """What notebook 03 shows: the same losses to the last bit."""
+    begun, loop, losses = training.start(study, method, 0), study.settings.training, []
+    options = {"betas": loop.betas, "weight_decay": loop.weight_decay, "fused": True}
+    optimiser = torch.optim.AdamW(begun.module.parameters(), **options)  # type: ignore[arg-type]
+    for step, batch in enumerate(begun.batches(5)):
+        z, noise, t, prompt = batch.inputs
+        abar = begun.objective.scheduler.alphas_cumprod[t].reshape(-1, 1, 1, 1)
+        noisy, v = (abar**0.5 * a + b * (1 - abar) ** 0.5 for a, b in ((z, noise), (noise, -z)))
+        own = (begun.module(noisy, t, prompt).sample - v).square().flatten(1).mean(dim=1)
+        weights = begun.method.weights(own.detach(), batch.levels, step)
+        (weights.float() * own).mean().backward()
+        torch.nn.utils.clip_grad_norm_(begun.module.parameters(), loop.clip_norm)
+        begun.update(optimiser, step)
+        begun.method.observe(own.detach(), batch.levels, step, t)
+        losses.append(own.mean().item())
+    assert losses == training.train(study, method, 0).facts["first_losses"]
