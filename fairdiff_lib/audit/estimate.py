@@ -129,6 +129,8 @@ class Estimate:
         that of a difference of two rates. Combinations don't inherit it.
     bounds : (low, high)
         What the value can't leave, and its interval doesn't; a mean over models keeps them.
+    from_limits : bool
+        Differences of separate groups are made from the limits of both, as those of rates.
     """
 
     value: float
@@ -139,6 +141,7 @@ class Estimate:
     bounded: bool = False
     limits: Callable[[float], tuple[float, float]] | None = None
     bounds: tuple[float, float] = (-np.inf, np.inf)
+    from_limits: bool = False
 
     @property
     def standard_error(self) -> float:
@@ -178,7 +181,7 @@ class Estimate:
         interval = self.limits
 
         def room(power: float) -> float:  # of p = 10 ** power, between target and interval
-            return away * (interval(1 - 2 * 10**power)[side] - target)
+            return away * float(np.clip(interval(1 - 2 * 10**power)[side] - target, -1e9, 1e9))
 
         most = float(np.log10(0.499))
         if room(most) <= 0:
@@ -257,7 +260,8 @@ def difference(first: Estimate, second: Estimate) -> Estimate:
     """
     gap = combine([first, second], [1.0, -1.0])
     shared = np.any((first.influence != 0) & (second.influence != 0))
-    if not (first.bounded and second.bounded) or shared or not gap.standard_error > 0:
+    own = all(e.bounded or e.from_limits for e in (first, second))
+    if not own or shared or not gap.standard_error > 0:
         return gap
     return replace(gap, limits=partial(rate_difference, first, second))
 

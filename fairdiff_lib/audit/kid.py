@@ -192,7 +192,7 @@ def _share(unit: Ints) -> Floats:  # [R] => [R]
     return np.asarray(1 / np.bincount(unit)[unit])
 
 
-def _by_unit(values: Floats, unit: Ints, units: int) -> Floats:  # [R, C] => [U, C]
+def unit_means(values: Floats, unit: Ints, units: int) -> Floats:  # [R, C] => [U, C]
     """Mean over the images of each unit; zero for a unit without one."""
     means = np.zeros((units, values.shape[1]))
     np.add.at(means, unit, values * _share(unit)[:, None])
@@ -292,7 +292,7 @@ def kid(
     if source is None:
         unit = np.arange(units)
         sums = PairSums(
-            _by_unit(sums.real, groups.unit, units), _by_unit(sums.generated, own, units)
+            unit_means(sums.real, groups.unit, units), unit_means(sums.generated, own, units)
         )
     return [
         u_statistic(sums.real[:, m], sums.generated[:, m], unit, member, source)
@@ -328,7 +328,7 @@ def kid_unpaired(
     sums = partner_sums(
         kernel.bandwidth, np.concatenate([x, y]), unit, _share(unit), basis, exact, chunk
     )
-    to_real, to_made = np.split(_by_unit(sums, unit, len(basis)), 2, axis=1)
+    to_real, to_made = np.split(unit_means(sums, unit, len(basis)), 2, axis=1)
     in_real, in_made = np.split(basis, 2, axis=1)
     return [
         _two_sample(to_real[:, m], to_made[:, m], in_real[:, m], in_made[:, m])
@@ -397,7 +397,7 @@ def standardised_kid(
     units = len(cells)
     cross = Groups(groups.unit, (), cells.reshape(units, -1))
     sums = pair_sums(kernel, x, y, cross, own, exact, chunk)
-    total = _by_unit(sums.real, groups.unit, units) + _by_unit(sums.generated, own, units)
+    total = unit_means(sums.real, groups.unit, units) + unit_means(sums.generated, own, units)
     found = []
     for m, partners in enumerate(np.moveaxis(total.reshape(cells.shape), 1, 0)):
         cell = cells[:, m]
@@ -462,7 +462,7 @@ def real_floor(
     rng = np.random.default_rng(seed)
     half = (np.argsort(rng.random((splits, n)), axis=1) < n // 2).T.astype(np.float64)  # [n, S]
     basis = np.column_stack([half, np.ones(n)])
-    sums = _by_unit(
+    sums = unit_means(
         partner_sums(kernel.bandwidth, real[chosen], owner, _share(owner), basis), owner, n
     )
     to_first, to_second = sums[:, :-1], sums[:, -1:] - sums[:, :-1]

@@ -1,0 +1,255 @@
+"""Equivalent blur: how far must a group's own real images be blurred to be as far off as generated?
+
+KID by group rests on how varied the group's *real* images are: one and the same degradation of
+everybody's images gives another KID in every group. The equivalent blur has the same unit in all of
+them: the standard deviation, in pixels, of the Gaussian blur of the group's own reals whose KID
+against these reals is the generator's. Both KIDs are means over pairs of different subjects, so a
+blurred image is never compared with its own original, and what the two share (the reals) cancels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage, special
+from scipy.interpolate import PchipInterpolator
+
+from fairdiff_lib.audit.audit import Estimator, audit, kid_metric
+from fairdiff_lib.audit.contrasts import CONTRAST_COLUMNS, DESCRIPTION, GROUP_COLUMNS
+from fairdiff_lib.audit.estimate import Estimate, Floats, Groups, Levels, not_estimable
+from fairdiff_lib.audit.estimators import u_statistic
+from fairdiff_lib.audit.kid import Kernel, as_features, kid, partner_sums, unit_means
+from fairdiff_lib.settings.errors import InputError
+
+SIGMAS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)  # pixels, at the study's size
+STEPS = 2000  # between 0 and the widest blur, at which a curve is read
+KERNEL_MEANS = ("kernel_real_real", "kernel_made_made", "kernel_real_made")
+
+
+def blur_images(images: NDArray[np.uint8], sigma: float) -> NDArray[np.uint8]:
+    """Images [N, 3, H, W] after a Gaussian blur of ``sigma`` pixels."""
+    done = ndimage.gaussian_filter(images.astype(np.float32), (0, 0, sigma, sigma), mode="nearest")
+    return np.asarray(np.rint(done), dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Curves:
+    """KID of blurred reals against the reals of other subjects.
+
+    Attributes
+    ----------
+    sigmas : float64 [S]
+        Pixels, rising from 0.
+    known : list of list of Estimate
+        By sigma, then by group, in the order of ``groups.keys``.
+    groups : Groups
+    """
+
+    sigmas: Floats
+    known: list[list[Estimate]]
+    groups: Groups
+
+
+def blur_curves(
+    kernel: Kernel,
+    real: ArrayLike,
+    at: Callable[[float], ArrayLike],
+    groups: Groups,
+    sigmas: Sequence[float] = SIGMAS,
+) -> Curves:
+    """KID of every group's reals after blurs of rising width; made once for all generators.
+
+    Parameters
+    ----------
+    real : [N, D]
+        Features of the sharp reals.
+    at : callable
+        Width in pixels to the features [N, D] of the same images, blurred.
+
+    Raises
+    ------
+    InputError
+        Widths that don't rise from 0.
+    """
+    widths = np.asarray(sigmas, dtype=np.float64)
+    if len(widths) < 3 or widths[0] != 0 or not (np.diff(widths) > 0).all():
+        raise InputError(f"widths of blur {list(sigmas)}: expected three or more, rising from 0")
+    known = [kid(kernel, real, real if s == 0 else at(float(s)), groups) for s in widths]
+    return Curves(widths, known, groups)
+
+
+def blur_metric(kernel: Kernel, real: ArrayLike, generated: ArrayLike, curves: Curves) -> Estimator:
+    """Equivalent blur of features [N, D], for :func:`audit.audit`; curves of the same groups."""
+
+    def metric(groups: Groups) -> list[Estimate]:
+        if groups.keys != curves.groups.keys:
+            raise InputError("equivalent blur: the curves are of other groups")
+        return equivalent_blur(kid(kernel, real, generated, groups), curves)
+
+    return metric
+
+
+def equivalent_blur(generator: Sequence[Estimate], curves: Curves) -> list[Estimate]:
+    """Equivalent blur of every group, from the generator's KIDs on the same units.
+
+    The estimate solves KID_blur(sigma) = KID_generator. Its interval holds the sigmas at which the
+    paired difference of the two is not told from 0; influence values are that difference's over
+    the curve's slope. Differences of groups are made from their intervals.
+    """
+    return [
+        _one(own, [row[m] for row in curves.known], curves.sigmas)
+        for m, own in enumerate(generator)
+    ]
+
+
+@dataclass(frozen=True)
+class _Gap:
+    """Generator's KID minus that of blurred reals, and its variance, along the widths."""
+
+    sigma: Floats  # [STEPS + 1]
+    value: Floats
+    error: Floats
+    df: float
+
+    def crossing(self, above: Floats) -> float:
+        """Width at which a falling line reaches 0: 0 where it starts below, inf without an end."""
+        if above[0] <= 0:
+            return 0.0
+        if above[-1] > 0:
+            return float("inf")
+        k = int(np.argmax(above <= 0))
+        share = above[k - 1] / (above[k - 1] - above[k])
+        return float(self.sigma[k - 1] + share * (self.sigma[k] - self.sigma[k - 1]))
+
+    def limits(self, confidence: float) -> tuple[float, float]:
+        """Widths not told from the generator."""
+        reach = -float(special.stdtrit(self.df, (1 - confidence) / 2)) * self.error
+        return self.crossing(self.value - reach), self.crossing(self.value + reach)
+
+
+def _one(own: Estimate, curve: Sequence[Estimate], sigmas: Floats) -> Estimate:
+    units = len(own.influence)
+    if not np.isfinite(own.value) or not all(np.isfinite(e.value) for e in curve):
+        note = own.note.removeprefix("not estimable: ") or "no KID of blurred reals"
+        return not_estimable(units, own.n, note)
+    heights = np.maximum.accumulate([e.value for e in curve])
+    read = PchipInterpolator(sigmas, heights)
+    fine = np.linspace(0, sigmas[-1], STEPS + 1)
+    place, share = _between(sigmas, heights, fine, read(fine))
+    rows = own.influence - np.stack([e.influence for e in curve])  # [S, U] of the difference
+    products = rows @ rows.T
+    square = (
+        (1 - share) ** 2 * products[place, place]
+        + 2 * share * (1 - share) * products[place, place + 1]
+        + share**2 * products[place + 1, place + 1]
+    )
+    gap = _Gap(fine, own.value - read(fine), np.sqrt(np.maximum(square, 0)), own.df)
+    value = gap.crossing(gap.value)
+    if not np.isfinite(value):
+        return not_estimable(units, own.n, f"further off than a blur of {sigmas[-1]:g} pixels")
+    if value > 0:
+        slope = float(read.derivative()(value))
+    else:  # the curve is flat there: its rise over half of what isn't excluded
+        near = max(min(gap.limits(0.95)[1], sigmas[-1]) / 2, sigmas[1] / 2)
+        slope = float(read(near)) / near
+    k, w = _between(sigmas, heights, np.array([value]), np.array([own.value]))
+    influence = ((1 - w[0]) * rows[k[0]] + w[0] * rows[k[0] + 1]) / max(slope, 1e-12)
+    note = "no further off than sharp reals" if value == 0 else ""
+    return Estimate(value, influence, own.n, own.df, note, limits=gap.limits, from_limits=True)
+
+
+def _between(
+    sigmas: Floats, heights: Floats, fine: Floats, read: Floats
+) -> tuple[NDArray[np.int64], Floats]:
+    """Segment of each width, and how far up its two heights the curve has got."""
+    place = np.clip(np.searchsorted(sigmas, fine, side="right") - 1, 0, len(sigmas) - 2)
+    rise = heights[place + 1] - heights[place]
+    share = np.divide(read - heights[place], rise, out=np.zeros(len(fine)), where=rise > 0)
+    return place.astype(np.int64), np.clip(share, 0, 1)
+
+
+# -- what the reals do by themselves ---------------------------------------------------------
+
+
+def same_corruption(
+    kernel: Kernel,
+    real: ArrayLike,
+    corrupted: Mapping[str, ArrayLike],
+    groups: Groups,
+    attributes: Levels,
+    **design: Any,
+) -> pd.DataFrame:
+    """The KID contrasts that one and the same corruption of everybody's reals gives.
+
+    To stand beside a generator's contrasts: as far as these go, a contrast of KID says nothing of
+    the generator.
+
+    Parameters
+    ----------
+    corrupted : mapping
+        Name, as "noise of sd 5", to the features [N, D] of the corrupted reals.
+    design
+        As for :func:`audit.audit`: confidence, secondary_below, ...
+
+    Returns
+    -------
+    DataFrame
+        corruption, kid (over all units), then ``contrasts.CONTRAST_COLUMNS``.
+    """
+    parts = []
+    for name, features in corrupted.items():
+        one = audit(kid_metric(kernel, real, features), groups, attributes, metric="kid",
+                    role=DESCRIPTION, **design)  # fmt: skip
+        parts.append(one.contrasts.assign(corruption=name, kid=one.overall.value))
+    return pd.concat(parts, ignore_index=True)[["corruption", "kid", *CONTRAST_COLUMNS]]
+
+
+def kernel_means(
+    kernel: Kernel, real: ArrayLike, generated: ArrayLike, groups: Groups
+) -> dict[str, list[Estimate]]:
+    """Means of k(x, x'), k(y, y') and k(x, y') over pairs of different units, by group.
+
+    KID is the first plus the second less twice the third: which of them makes a contrast? A large
+    first one means reals that are much alike. Row by row, as in :func:`kid.kid`.
+    """
+    x = as_features(real, "real features", len(groups.unit))
+    y = as_features(generated, "generated features", len(groups.unit))
+    rows, unit = np.concatenate([x, y]), np.concatenate([groups.unit, groups.unit])
+    units, n = len(groups.members), len(x)
+    weight, none = 1 / np.bincount(groups.unit)[groups.unit], np.zeros(n)
+    to_real, to_made = (
+        partner_sums(kernel.bandwidth, rows, unit, share, groups.members)
+        for share in (np.concatenate([weight, none]), np.concatenate([none, weight]))
+    )
+    parts = [unit_means(own, groups.unit, units) for own in
+             (to_real[:n], to_made[n:], to_made[:n] / 2, to_real[n:] / 2)]  # fmt: skip
+    zero, each = np.zeros(units), np.arange(units)
+
+    def means(first: Floats, second: Floats | None = None) -> list[Estimate]:
+        return [
+            u_statistic(first[:, m], zero if second is None else second[:, m], each, member)
+            for m, member in enumerate(groups.members.T)
+        ]
+
+    return dict(
+        zip(
+            KERNEL_MEANS, (means(parts[0]), means(parts[1]), means(parts[2], parts[3])), strict=True
+        )
+    )
+
+
+def kernel_mean_rows(
+    means: Mapping[str, Sequence[Estimate]], groups: Groups, confidence: float = 0.95
+) -> pd.DataFrame:
+    """:func:`kernel_means` as rows of ``contrasts.GROUP_COLUMNS``."""
+    rows = [
+        (*key, name, one.n, one.value, *one.interval(confidence), one.note)
+        for name, estimates in means.items()
+        for key, one in zip(groups.keys, estimates, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=list(GROUP_COLUMNS))
