@@ -74,6 +74,12 @@ LOW_IS_BEST = ("kid", "fid", "mifid", "dpd", "eod", "brier", "ece", "fnr")
 SOURCES = {  # of images, besides the methods
     "real": "real images",
     "base": "base model, before fine-tuning",
+    # arms of the downstream matrix, beside "real": what a classifier is trained on
+    "synthetic": "generated images",
+    "balanced_synthetic": "generated, balanced",
+    "real_and_synthetic": "real and generated",
+    "real_and_balanced": "real and balanced",
+    "pretrain_then_real": "generated first, then real",
     "none": "Stable Diffusion",
     "fairdiffusion": "FairDiffusion",
 }

@@ -1,123 +1,174 @@
-"""One sentence per figure, written from its table: right whatever the run showed."""
+"""Sentences written from tables, right whichever way the numbers fell; ``say(name, ...)`` shows one.
+
+The plain statement comes first, then its number with the interval; the subject is a group or an
+image, and nothing has a raw name.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 
+from fairdiff_lib.audit.memory import AUC, FOUND, NEARER, NO_SIGNAL
 from fairdiff_lib.audit.seeds import means_and_seeds
-from fairdiff_lib.show.style import dataset_name, look_of, name_of, ordered_methods
-from fairdiff_lib.studies.verdict.protocol import Protocol
+from fairdiff_lib.settings.names import (
+    classifier_name,
+    level_name,
+    method_name,
+    name_of,
+    number,
+    p_text,
+    rounded,
+)
+from fairdiff_lib.show.front import sentence
+from fairdiff_lib.show.style import dataset_name, ordered_methods
+
+Rows = pd.DataFrame
+Row = pd.Series
+LEAST = 0.05  # adjusted p below which a difference is named
 
 
-def number(row: pd.Series) -> str:
-    """Value with its interval, where it has one."""
-    value, low, high = (float(row[key]) for key in ("value", "low", "high"))
-    if not np.isfinite(value):
-        return "not estimable"
-    if np.isfinite(low) and np.isfinite(high):
-        return f"{value:.3g} ({low:.3g} to {high:.3g})"
-    return f"{value:.3g}"
+def bullets(lines: Iterable[str], none: str = "") -> str:
+    """A Markdown list; ``none`` where it would be empty."""
+    return "\n".join(f"- {line}" for line in lines) or none
 
 
-def extremes(table: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+def listed(names: Sequence[str]) -> str:
+    """As "A, B and C"."""
+    return " and ".join(x for x in (", ".join(names[:-1]), *names[-1:]) if x)
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """As "1 run" or "3 runs"."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def extremes(table: Rows) -> tuple[Row, Row]:
     """Rows with the smallest and the largest value."""
     values = table["value"].to_numpy()
     return table.iloc[int(values.argmin())], table.iloc[int(values.argmax())]
 
 
-def about_cohort(table: pd.DataFrame) -> str:
+def told_from(row: Any, chance: float, words: Sequence[str], ends: str = "") -> str:
+    """Where an interval lies beside a value: words for above, below and neither."""
+    low, high = float(row[f"low{ends}"]), float(row[f"high{ends}"])
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return "without an interval"
+    return words[0] if low > chance else words[1] if high < chance else words[2]
+
+
+# -- 01, 05, 07, 12 --------------------------------------------------------------------------
+
+
+@sentence("cohort")
+def about_cohort(table: Rows) -> str:
     """Largest and smallest level of each attribute in the training split."""
     counts = table[(table["metric"] == "count") & (table["split"] == "train")]
-    parts = []
+    total = counts.loc[counts["attribute"] == "overall", "value"].iloc[0]
+    lines = []
     for attribute, own in counts[counts["attribute"] != "overall"].groupby("attribute", sort=False):
         small, large = extremes(own)
-        parts.append(
-            f"{attribute} from {small['level']} ({small['value']:.0f}) "
-            f"to {large['level']} ({large['value']:.0f})"
+        lines.append(
+            f"{name_of(str(attribute))}: the smallest group is {small['level']} "
+            f"({small['value']:,.0f}), the largest {large['level']} ({large['value']:,.0f})."
         )
-    total = counts.loc[counts["attribute"] == "overall", "value"].iloc[0]
-    return f"Of {total:.0f} training subjects, the levels' sizes range: {'; '.join(parts)}."
+    return f"The generator learns from {total:,.0f} subjects.\n\n{bullets(lines)}"
 
 
-def about_gates(gates: pd.DataFrame) -> str:
-    """How many gates passed, and which did not."""
+@sentence("gates")
+def about_gates(gates: Rows) -> str:
+    """How many checks passed, and which did not."""
     failed = gates[~gates["passed"].astype(bool)]
     if failed.empty:
-        return f"All {len(gates)} gates passed."
-    parts = [
-        f"{gate} ({', '.join(dict.fromkeys(own['method']))})"
+        return f"All {len(gates)} checks passed."
+    lines = [
+        f"{name_of(str(gate))}: failed for "
+        f"{listed([method_name(m) for m in dict.fromkeys(own['method'])])}."
         for gate, own in failed.groupby("gate", sort=False)
     ]
-    names = "; ".join(parts)
     return (
-        f"**{len(failed)} of {len(gates)} gates failed: {names}.** "
-        "Every table and figure below says so."
+        f"**{len(failed)} of {len(gates)} checks failed.** Every table and figure below says so."
+        f"\n\n{bullets(lines)}"
     )
 
 
-def about_quality(table: pd.DataFrame, attributes: Sequence[str], metric: str = "kid") -> str:
+@sentence("quality")
+def about_quality(table: Rows, attributes: Sequence[str], metric: str = "kid") -> str:
     """Per method, the levels with the lowest and the highest value (one feature space's rows)."""
     rows, _ = means_and_seeds(table[table["metric"] == metric], ["method"])
     rows = rows[np.isfinite(rows["value"])]
-    parts = []
+    lines = []
     for method in ordered_methods(rows["method"]):
         own = rows[(rows["method"] == method) & rows["attribute"].isin(list(attributes))]
-        if own.empty:
-            continue
-        low, high = extremes(own)
-        parts.append(
-            f"{look_of(method).label}: lowest for {low['level']}, {number(low)}, "
-            f"highest for {high['level']}, {number(high)}"
-        )
-    warning = "" if table["seeds"].astype(str).str.contains(",").any() else one_seed()
-    return f"{name_of(metric)} by level. {'; '.join(parts)}.{warning}"
+        if len(own):
+            low, high = extremes(own)
+            lines.append(
+                f"{method_name(method)}: lowest for {low['level']}, {number(low)}; "
+                f"highest for {high['level']}, {number(high)}."
+            )
+    return f"{name_of(metric)} by group:\n\n{bullets(lines)}\n\n{_one_seed(table)}".strip()
 
 
-def about_contrast(row: pd.Series, share: float = 0.2, confidence: float = 0.95) -> str:
+def _one_seed(table: Rows) -> str:
+    """What a single training run can't say; empty where there are several."""
+    if table["seeds"].astype(str).str.contains(",").any():
+        return ""
+    return (
+        "With one training seed, a difference between methods can't be told from chance in "
+        "training: the intervals cover other subjects, not other training runs."
+    )
+
+
+def about_contrast(row: Row, share: float = 0.2, confidence: float = 0.95) -> str:
     """What a contrast says: a difference, an equivalence, or how much could have been missed.
 
     Parameters
     ----------
     row : Series
-        A row of ``contrasts.CONTRAST_COLUMNS``.
+        A row of ``CONTRAST_COLUMNS``.
     share : float
         Smallest effect of interest, x the baseline's value.
     confidence : float
     """
-    name = f"{row['attribute']} {row['level']} against {row['reference']}"
+    level, other, where = row["level"], row["reference"], name_of(str(row["attribute"]))
+    metric = name_of(str(row.get("metric", "kid")))
     if not np.isfinite(row["p_adjusted"]):
-        return f"{name}: {row['note'] or 'no test'}."
-    level, size = 1 - confidence, number(row)
-    same = row["p_equivalence"] < level
-    if row["p_adjusted"] < level:
-        small = f", though by less than {share:.0%} of the baseline" if same else ""
-        return f"{name}: differs by {size}, adjusted p {row['p_adjusted']:.2g}{small}."
+        return f"**{where}: {level} and {other} could not be compared**: {row['note'] or 'no test'}."
+    limit, size = 1 - confidence, f"The difference in {metric} is {number(row)}"
+    same = row["p_equivalence"] < limit
+    if row["p_adjusted"] < limit:
+        small = f", which is less than {share:.0%} of the overall value" * bool(same)
+        p = p_text(float(row["p_adjusted"]))
+        return f"**{where}: {level} differs from {other}.** {size}{small} (adjusted p {p})."
     if same:
-        return f"{name}: equivalent within {share:.0%} of the baseline, {size}."
-    ratio = f" (ratio {row['mde_ratio']:.3g})" if np.isfinite(row["mde_ratio"]) else ""
+        return (
+            f"**{where}: {level} and {other} are equivalent**, to within {share:.0%} of the "
+            f"overall value. {size}."
+        )
+    ratio = f", {row['mde_ratio']:.3g} times the value of {other}" * bool(np.isfinite(row["mde_ratio"]))
     return (
-        f"{name}: no difference seen, {size}; could have missed up to {row['mde']:.3g}{ratio}, "
-        f"where {row['smallest_effect']:.3g} is of interest."
+        f"**{where}: no difference between {level} and {other} was seen.** {size}. One of up to "
+        f"{row['mde']:.3g} could have been missed{ratio}; from {row['smallest_effect']:.3g} on it "
+        "would be of interest."
     )
 
 
-def about_contrasts(table: pd.DataFrame, share: float = 0.2, confidence: float = 0.95) -> str:
-    """A Markdown list: a sentence for every declared contrast."""
+@sentence("contrasts")
+def about_contrasts(table: Rows, share: float = 0.2, confidence: float = 0.95) -> str:
+    """A sentence for every declared contrast."""
     own = table[table["role"] == "primary"]
-    if own.empty:
-        return "No contrast was declared: no level has enough subjects."
-    lines = [f"- {about_contrast(row, share, confidence)}" for _, row in own.iterrows()]
-    return "\n".join(lines)
+    lines = (about_contrast(row, share, confidence) for _, row in own.iterrows())
+    return bullets(lines, "No comparison was declared: no level has enough subjects.")
 
 
-def about_small_levels(by_group: pd.DataFrame, attributes: Sequence[str], below: int) -> str:
+def about_small_levels(by_group: Rows, attributes: Sequence[str], below: int) -> str:
     """Names the levels with fewer than ``below`` units; empty where there is none."""
     own = by_group[by_group["attribute"].isin(list(attributes)) & (by_group["n"] < below)]
     names = ", ".join(f"{row.level} (n={row.n})" for row in own.itertuples())
-    return f"Small levels, shown but not primary: {names}." if names else ""
+    return f"Small groups, shown but not tested first: {names}." if names else ""
 
 
 def one_at_a_time(file: str) -> str:
@@ -128,52 +179,61 @@ def one_at_a_time(file: str) -> str:
     )
 
 
-def about_protocol(rule: Protocol, before: bool) -> str:
-    """The protocol's hash, when it was written, and what it declares."""
+class Declared(Protocol):
+    """What a sentence needs of the protocol."""
+
+    @property
+    def digest(self) -> str: ...
+    @property
+    def metric(self) -> str: ...
+    @property
+    def contrasts(self) -> Sequence[Any]: ...
+
+
+@sentence("protocol")
+def about_protocol(rule: Declared, before: bool) -> str:
+    """When the protocol was written, and what it declares."""
     when = "before" if before else "**after**"
+    main = [f"{c.level} against {c.reference}" for c in rule.contrasts if c.role != "secondary"]
     small = [c.level for c in rule.contrasts if c.role == "secondary"]
-    primary = len(rule.contrasts) - len(small)
-    left_out = f"; too small to be primary: {', '.join(small)}" if small else ""
-    return (
-        f"Protocol {rule.digest}, written {when} any test image existed: {primary} declared "
-        f"contrast(s) of {name_of(rule.metric)}{left_out}."
+    text = (
+        f"The protocol was written {when} any test image existed. It declares "
+        f"{counted(len(main), 'comparison')} of {name_of(rule.metric)}"
+        f"{': ' * bool(main)}{listed(main)}."
     )
+    if small:
+        text += f" Too few to be among them: {listed(small)}."
+    return f"{text} (Protocol {rule.digest}.)"
 
 
-def one_seed() -> str:
-    """What a single training run can't say."""
-    return (
-        " With one training seed, differences between methods can't be told from chance in "
-        "training; the intervals cover subjects only."
-    )
-
-
-def about_optimiser(runs: pd.DataFrame) -> str:
-    """Optimiser's calls and its share of the training time, per method."""
-    parts = [
-        f"{look_of(str(method)).label}: {own['proposals'].sum():.0f} proposals "
-        f"in {len(own)} run(s), {own['optimiser_share'].mean():.1%} of the training time"
-        for method, own in runs.groupby("method", sort=False)
-    ]
-    return "; ".join(parts) + "."
-
-
-def about_downstream(table: pd.DataFrame, condition: str, metric: str = "es_auc") -> str:
+@sentence("downstream")
+def about_downstream(table: Rows, condition: str, metric: str = "es_auc") -> str:
     """Equity-scaled AUC of the primary condition for every source of images and classifier."""
     chosen = table[(table["metric"] == metric) & (table["condition"] == condition)]
     rows, _ = means_and_seeds(chosen, ["source", "classifier"])
-    parts = []
+    lines = []
     for classifier, part in rows.groupby("classifier", sort=False):
         for source in ordered_methods(part["source"]):
-            own = part[part["source"] == source]
-            values = ", ".join(f"{row['attribute']} {number(row)}" for _, row in own.iterrows())
-            parts.append(f"{look_of(source).label}, {classifier}: {values}")
-    warning = "" if table["seeds"].astype(str).str.contains(",").any() else one_seed()
-    return f"{name_of(metric)} for {condition}. {'; '.join(parts)}.{warning}"
+            values = "; ".join(
+                f"{name_of(str(row['attribute'])).lower()} {number(row)}"
+                for _, row in part[part["source"] == source].iterrows()
+            )
+            lines.append(
+                f"{classifier_name(str(classifier))} trained on {_images(source)}: {values}."
+            )
+    head = f"{name_of(metric)} for {name_of(condition).lower()}; 1 is best."
+    return f"{head}\n\n{bullets(lines)}\n\n{_one_seed(table)}".strip()
 
 
-def about_methods(table: pd.DataFrame, column: str) -> str:
-    """A Markdown list: for every name in a column, each method's value.
+def _images(source: str) -> str:
+    """As "images of FairDiffusion" or "real images"."""
+    name = method_name(source)
+    return name if "images" in name else f"images of {name}"
+
+
+@sentence("methods")
+def about_methods(table: Rows, column: str) -> str:
+    """For every name in a column, each method's value.
 
     Parameters
     ----------
@@ -186,15 +246,18 @@ def about_methods(table: pd.DataFrame, column: str) -> str:
     lines = []
     for name, own in rows.groupby(column, sort=False):
         values = [
-            f"{look_of(method).label} {number(own[own['method'] == method].iloc[0])}"
+            f"{method_name(method)} {number(own[own['method'] == method].iloc[0])}"
             for method in ordered_methods(own["method"])
         ]
-        lines.append(f"- {name_of(str(name))}: {'; '.join(values)}")
-    return "\n".join(lines)
+        lines.append(f"{name_of(str(name))}: {'; '.join(values)}")
+    return bullets(lines)
 
 
-def verdict_matrix(table: pd.DataFrame) -> pd.DataFrame:
-    """T14's cited verdicts: a row per claim, a column per dataset."""
+# -- 09 --------------------------------------------------------------------------------------
+
+
+def verdict_matrix(table: Rows) -> Rows:
+    """T14's cited verdicts: a row per claim, a column per data set."""
     cited = table[table["cited"].astype(bool)]
     wide = cited.pivot(index="claim", columns="dataset", values="verdict")
     named = wide.rename(columns={name: dataset_name(name) for name in wide.columns})
@@ -203,20 +266,370 @@ def verdict_matrix(table: pd.DataFrame) -> pd.DataFrame:
     return named.rename_axis(columns=None).reset_index()
 
 
-def about_quotes(table: pd.DataFrame) -> str:
-    """Of each dataset its limits, and a list of the sentences to quote of its cited verdicts."""
+@sentence("quotes")
+def about_quotes(table: Rows) -> str:
+    """Of each data set its limits, and a list of the sentences to quote of its cited verdicts."""
     parts = []
     for dataset, own in table[table["cited"].astype(bool)].groupby("dataset", sort=False):
-        lines = [f"- **{row.claim}: {row.verdict}.** {row.quote}" for row in own.itertuples()]
-        head = f"**{dataset_name(str(dataset))}.** {own['limits'].iloc[0]}"
-        parts.append("\n".join([head, "", *lines]))
+        lines = bullets(f"**{row.claim}: {row.verdict}.** {row.quote}" for row in own.itertuples())
+        parts.append(f"**{dataset_name(str(dataset))}.** {own['limits'].iloc[0]}\n\n{lines}")
     return "\n\n".join(parts)
 
 
-def about_reasons(table: pd.DataFrame) -> str:
-    """A Markdown list: why each verdict is as it is, of all studies."""
-    lines = [
-        f"- {dataset_name(str(row.dataset))}, {row.claim}, {row.study} study: {row.reason}."
+@sentence("reasons")
+def about_reasons(table: Rows) -> str:
+    """Why each verdict is as it is, of all studies."""
+    return bullets(
+        f"{dataset_name(str(row.dataset))}, {row.claim}, {row.study} study: {row.reason}."
         for row in table.itertuples()
+    )
+
+
+# -- 06: the mechanism -----------------------------------------------------------------------
+
+
+@sentence("optimiser")
+def about_optimiser(runs: Rows) -> str:
+    """How often the optimiser was asked, and its share of the training time, per method."""
+    return bullets(
+        f"{method_name(str(method))}: the optimiser chose sigma {own['proposals'].sum():.0f} times "
+        f"in {counted(len(own), 'run')}, in {own['optimiser_share'].mean():.1%} of the time."
+        for method, own in runs.groupby("method", sort=False)
+    )
+
+
+def _values(table: Rows, quantity: str, method: str) -> Rows:
+    return table[(table["quantity"] == quantity) & (table["method"] == method)]
+
+
+def _mean(table: Rows, quantity: str, method: str) -> float:
+    """Over seeds."""
+    return float(_values(table, quantity, method)["value"].mean())
+
+
+def _methods_of(table: Rows, quantity: str) -> list[str]:
+    return list(dict.fromkeys(table.loc[table["quantity"] == quantity, "method"]))
+
+
+@sentence("surrogate")
+def about_surrogate(table: Rows) -> str:
+    """Whether sigma predicts the scores of windows that the surrogate hasn't seen."""
+    lines = []
+    for method in _methods_of(table, "surrogate_p"):
+        p = _values(table, "surrogate_p", method)["value"]
+        r2, chance = (_mean(table, f"surrogate_r2{end}", method) for end in ("", "_shuffled"))
+        beats = int((p <= LEAST).sum())
+        head = "knowing sigma does not help to predict the score"
+        if beats:
+            head = f"knowing sigma helps to predict the score in {beats} of {counted(len(p), 'run')}"
+        lines.append(
+            f"{method_name(method)}: {head}. The fit explains {r2:.3f} of the variance of left-out "
+            f"windows (R\u00b2); with shuffled scores it explains {chance:.3f}. The smallest p is "
+            f"{p.min():.2f}."
+        )
+    return bullets(lines, "No run has a surrogate to judge: it takes scores in two windows or more.")
+
+
+@sentence("weights")
+def about_weights(table: Rows) -> str:
+    """Negative weights, and the levels whose mean weight is not 1."""
+    lines = []
+    for method in _methods_of(table, "weight"):
+        own = _values(table, "weight", method)
+        off = int(((own["low"] > 1.0) | (own["high"] < 1.0)).sum())
+        far = own.iloc[int((own["value"] - 1.0).abs().argmax())]
+        text = (
+            f"{method_name(method)}: the mean weight of {off} of {counted(len(own), 'group')} is "
+            f"told from 1. The furthest is {far['level']}'s, {number(far)}."
+        )
+        if len(_values(table, "negative_weights", method)):
+            text += f" {_mean(table, 'negative_weights', method):.1%} of weights are negative"
+            if len(_values(table, "negative_weights_theory", method)):
+                theory = _mean(table, "negative_weights_theory", method)
+                text += f"; the Gaussian formula gives {theory:.1%}"
+            text += "."
+        lines.append(text)
+    return bullets(lines, "Every weight of every run is 1.")
+
+
+@sentence("steps")
+def about_steps(table: Rows) -> str:
+    """Clipping, and how far an update reaches beside the baseline's."""
+    lines = []
+    for method in _methods_of(table, "clip_factor"):
+        spans, factor = (_mean(table, name, method) for name in ("clipped_spans", "clip_factor"))
+        text = (
+            f"{method_name(method)}: gradients were clipped in {spans:.0%} of the logged spans. "
+            f"Clipping leaves {factor:.3f} of a gradient's length on average."
+        )
+        ratios = _values(table, "drift_ratio", method)["value"]
+        if len(ratios):
+            side = "shorter" if ratios.mean() < 1 else "longer"
+            text += (
+                f" The expected part of an update is {abs(ratios.mean() - 1):.1%} {side} than the "
+                "baseline's."
+            )
+        lines.append(text)
+    return bullets(lines, "No run has logged gradient norms.")
+
+
+@sentence("gap")
+def about_gap(table: Rows) -> str:
+    """What the gap of a batch is made of, at the checkpoint."""
+    own = table.drop_duplicates("quantity").set_index("quantity")
+    if "explained_timesteps" not in own.index:
+        return "The gap of a batch was not measured."
+    numbers = own[["value", "low", "high"]].astype(np.float64)
+
+    def share(name: str) -> str:
+        value, low, high = numbers.loc[f"explained_{name}"]
+        known = np.isfinite(value)
+        return f"{value:.0%} ({low:.0%} to {high:.0%})" if known else "a share not estimable"
+
+    gap, pooled, alone = (
+        numbers.loc[key, "value"] for key in ("gap_mean", "gap_pooled", "gap_from_timesteps")
+    )
+    first, second = (numbers.loc[f"explained_{x}", "value"] for x in ("timesteps", "groups"))
+    ahead = "draw of timesteps" if first > second else "groups"
+    return (
+        f"**What a batch's gap shows is the {ahead} more than the other.**\n\n"
+        + bullets(
+            (
+                f"A batch's gap in loss is {gap:.3f} on average.",
+                f"The same samples pooled have a gap of {pooled:.3f}.",
+                f"Timesteps alone, which know no group, make one of {alone:.3f}.",
+                f"The draw of timesteps explains {share('timesteps')} of the gap's variance.",
+                f"Groups explain {share('groups')}; both together {share('both')}.",
+                f"Levels absent from a batch explain {share('absent')}.",
+            )
+        )
+    )
+
+
+@sentence("gradients")
+def about_gradients(table: Rows, cosines: Rows) -> str:
+    """Whether levels pull apart, and what the perturbation leaves of a batch's gradient."""
+    lines = []
+    if len(cosines):
+        apart, pairs = pulling_apart(cosines)
+        same = (cosines["attribute"] == cosines["other_attribute"]) & (
+            cosines["level"] == cosines["other_level"]
+        )
+        own = cosines.loc[same, "value"]
+        lines.append(
+            f"{apart} of {counted(pairs, 'pair')} of groups pull apart: their gradients agree less "
+            "with each other than each does with itself on other images. With itself a group's "
+            f"gradient has a cosine of {own.min():.2f} to {own.max():.2f}; near 0, the noise of so "
+            "few images hides whatever there is."
+        )
+    for method in _methods_of(table, "perturbed_cosine"):
+        angle, length = (_mean(table, f"perturbed_{n}", method) for n in ("cosine", "norm"))
+        lines.append(
+            f"{method_name(method)}, at its mean sigma: the weighted gradient of a batch has cosine "
+            f"{angle:.2f} with the plain one. It is {length:.2f} times as long."
+        )
+    return bullets(lines, "No gradient was measured: the model is too large for this probe.")
+
+
+def pulling_apart(cosines: Rows) -> tuple[int, int]:
+    """Pairs of one attribute's levels whose cosine is below both own ones, and number of pairs."""
+    keys = ("attribute", "level", "other_attribute", "other_level")
+    columns = [cosines[name].astype(str) for name in keys]
+    value = dict(zip(zip(*columns, strict=True), cosines["value"], strict=True))
+    places = list(dict.fromkeys((a, b) for a, b, _, _ in value))
+    pairs = [(p, q) for i, p in enumerate(places) for q in places[i + 1 :] if p[0] == q[0]]
+    apart = [value[(*p, *q)] < min(value[(*p, *p)], value[(*q, *q)]) for p, q in pairs]
+    return sum(apart), len(pairs)
+
+
+@sentence("dose")
+def about_dose(effects: Rows) -> str:
+    """What more sigma for a level does to its own held-out loss, and to the gap."""
+    lines = []
+    for reweighting, part in effects.groupby("reweighting", sort=False):
+        own, gap = (part[part["outcome"] == name] for name in ("own_loss", "gap"))
+        if not bool(np.isfinite(own["low"]).any()):
+            lines.append(f"Reweighting by {reweighting}: too few cells for intervals.")
+            continue
+        helped, hurt = int((own["high"] < 0).sum()), int((own["low"] > 0).sum())
+        moved = gap[(gap["low"] > 0) | (gap["high"] < 0)]
+        names = listed([f"{row.level} ({row.value:+.4f})" for row in moved.itertuples()])
+        lines.append(
+            f"Reweighting by {reweighting}: with more sigma, a group's own loss falls for {helped} "
+            f"and rises for {hurt} of {counted(len(own), 'group')}, beyond the interval. It "
+            f"changes by {own['value'].mean():+.4f} on average. The gap moves with the sigma of "
+            f"{len(moved)} of {counted(len(gap), 'group')}{': ' * bool(names)}{names}."
+        )
+    return bullets(lines)
+
+
+# -- 13: the matrix --------------------------------------------------------------------------
+
+
+@sentence("learning")
+def about_learning(table: Rows, condition: str) -> str:
+    """AUC of real images alone, share by share."""
+    rows = _auc_of_all(table, condition)
+    own, _ = means_and_seeds(rows[rows["method"] == "real"], ["method", "share"])
+    return f"Real images alone, AUC for {name_of(condition).lower()}:\n\n" + bullets(
+        f"with {100 * row['share']:g}% of the subjects {number(row)}"
+        for _, row in own.sort_values("share").iterrows()
+    )
+
+
+@sentence("arms")
+def about_arms(changes: Rows, condition: str) -> str:
+    """Every arm against real images, overall."""
+    rows = _auc_of_all(changes, condition)
+    lines = [
+        f"{method_name(arm)}: {'; '.join(_change(row) for _, row in own.iterrows())}."
+        for arm in ordered_methods(rows["method"])
+        for own in [rows[rows["method"] == arm].sort_values("share")]
     ]
-    return "\n".join(lines)
+    return f"AUC minus that of real images alone:\n\n{bullets(lines)}\n\n{_basis(rows)}"
+
+
+@sentence("balance")
+def about_balance(changes: Rows, condition: str, attribute: str) -> str:
+    """What balanced images change for each level of the attribute."""
+    rows = changes[(changes["condition"] == condition) & (changes["metric"] == "auc")]
+    rows = rows[(rows["attribute"] == attribute) & rows["method"].str.contains("balanced")]
+    return bullets(
+        f"{level} (n = {own['n'].min()}): "
+        + "; ".join(f"{method_name(row['method'])} {_change(row)}" for _, row in own.iterrows())
+        for level, own in rows.groupby("level", sort=False)
+    )
+
+
+@sentence("transfer")
+def about_transfer(table: Rows, condition: str) -> str:
+    """Per classifier, both directions between real and each method's images."""
+    rows, _ = means_and_seeds(_auc_of_all(table, condition), ["method", "tested_on", "classifier"])
+    lines = []
+    for name, own in rows.groupby("classifier", sort=False):
+        said = {(row["method"], row["tested_on"]): number(row) for _, row in own.iterrows()}
+        parts = [f"trained and tested on real images {said['real', 'real']}"]
+        for method in ordered_methods(own["method"]):
+            if method != "real":
+                images = _images(method)
+                parts.append(f"trained on {images}, tested on real ones {said[method, 'real']}")
+                parts.append(f"trained on real images, tested on {images} {said['real', method]}")
+        lines.append(f"{classifier_name(str(name))}: {'; '.join(parts)}.")
+    return bullets(lines)
+
+
+def _auc_of_all(table: Rows, condition: str) -> Rows:
+    """Overall AUC rows of a condition."""
+    chosen = (table["condition"] == condition) & (table["metric"] == "auc")
+    return table[chosen & (table["attribute"] == "overall")]
+
+
+def _change(row: Row) -> str:
+    """A difference, and whether its interval for new patients leaves zero out."""
+    where = "against all real images"
+    if row["share"]:
+        where = f"with {100 * row['baseline_share']:g}% of the real images"
+    value, low, high = (float(row[name]) for name in ("value", "low_new", "high_new"))
+    if not np.isfinite(value):
+        return f"{where} not estimable"
+    if not np.isfinite(low):
+        return f"{where} {value:+.3f}"
+    told = told_from(row, 0, ("higher", "lower", "no difference seen"), "_new")
+    return f"{where} {value:+.3f} ({low:+.3f} to {high:+.3f}; {told})"
+
+
+def _basis(rows: Rows) -> str:
+    """What the intervals rest on, or why there is none."""
+    count = int(rows["n_seeds"].max()) if len(rows) else 0
+    if count < 2:
+        return "With one seed, a difference between arms can't be told from chance in training."
+    without = " Too few for a p-value." * bool(rows["p"].isna().all())
+    return f"Paired over {count} seeds; intervals hold for new patients and new seeds.{without}"
+
+
+# -- 14 and 15: privacy, guidance and steps --------------------------------------------------
+
+
+@sentence("nearest")
+def about_nearest(table: Rows) -> str:
+    """The overall share of images nearer to training images, read against a half."""
+    own, _ = means_and_seeds(table[table["metric"] == NEARER], ["method"])
+    own = own[own["attribute"] == "overall"]
+    words = ("more than a half", "less than a half", "not told from a half")
+    return bullets(
+        f"{method_name(method)}, {row['features']} features: a share of {number(row)} lies nearer "
+        f"to a training image, {told_from(row, NO_SIGNAL, words)}."
+        for method in ordered_methods(own["method"])
+        for _, row in own[own["method"] == method].iterrows()
+    )
+
+
+@sentence("members")
+def about_members(table: Rows, false_positives: float) -> str:
+    """AUC and members found per method, and the level that is found best."""
+    shown, _ = means_and_seeds(table[table["metric"].isin([AUC, FOUND])], ["method"])
+    lines = []
+    for method in ordered_methods(shown["method"]):
+        own = shown[shown["method"] == method]
+        whole = own[own["attribute"] == "overall"]
+        auc, found = (whole[whole["metric"] == name].iloc[0] for name in (AUC, FOUND))
+        levels = own[(own["attribute"] != "overall") & (own["metric"] == AUC)]
+        levels = levels[np.isfinite(levels["value"])]
+        text = (
+            f"{method_name(method)}: training subjects are told from others with AUC {number(auc)}, "
+            f"{told_from(auc, 0.5, ('better than guessing', 'worse than guessing', 'no better than guessing'))}. "
+            f"At {100 * false_positives:g}% false alarms, a share of {number(found)} is found, "
+            f"{told_from(found, false_positives, ('more than by chance', 'fewer than by chance', 'as by chance'))}."
+        )
+        if len(levels):
+            most = extremes(levels)[1]
+            text += f" The highest AUC is that of {most['level']}, {number(most)}."
+        lines.append(text)
+    return bullets(lines)
+
+
+@sentence("level_gaps")
+def about_level_gaps(contrasts: Rows) -> str:
+    """The differences between levels that stand up, or that none does."""
+    rows = contrasts[contrasts["role"] == "exploratory"]
+    tested = rows[np.isfinite(rows["p_adjusted"])]
+    found = tested[tested["p_adjusted"] < LEAST]
+    none = len(rows) - len(tested)
+    head = (
+        f"{len(found)} of {len(tested)} tested differences between groups stand up after "
+        f"correction; all are exploratory."
+    ) + f" {none} could not be tested." * bool(none)
+    lines = [
+        f"{method_name(row['method'])}, {name_of(str(row['metric']))}{_where(row)}: {row['level']} "
+        f"against {row['reference']} {number(row)}, adjusted p {p_text(float(row['p_adjusted']))}."
+        for _, row in found.iterrows()
+    ]
+    return f"{head}\n\n{bullets(lines)}".strip()
+
+
+@sentence("cells")
+def about_cells(changes: Rows, features: str) -> str:
+    """Overall change in KID of every cell against the study's own."""
+    own = changes[(changes["attribute"] == "overall") & (changes["features"] == features)]
+    words = ("worse", "better", "no change seen")
+    return bullets(
+        (
+            f"Guidance {row['guidance']:g}, {row['steps']} steps: {told_from(row, 0, words)}. KID "
+            f"changes by {number(row)}."
+            for _, row in own.iterrows()
+        ),
+        "The study's own cell is the only one.",
+    )
+
+
+def _where(row: Row) -> str:
+    """The feature space, where the row rests on one, and the cell, where it is of the sweep."""
+    space = f" ({row['features']} features)" if row["features"] else ""
+    if "guidance" not in row:
+        return space
+    return f"{space}, guidance {rounded(float(row['guidance']))}, {row['steps']} steps"
+
+
+def of_group(row: Row) -> str:
+    """A row's group and its value, as "Race: Black, 0.031 (0.024 to 0.037)"."""
+    return f"{level_name(str(row['attribute']), str(row['level']))}, {number(row)}"

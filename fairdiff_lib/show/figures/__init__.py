@@ -1,1 +1,1 @@
-"""Figures: a module per notebook."""
+"""Figures: a module per notebook; a function that draws registers itself by ``figure``."""

@@ -11,17 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.show.style import (
-    METHODS,
-    MUTED,
-    STYLE,
-    Look,
-    dataset_name,
-    handles,
-    page,
-    require,
-    whisker,
-)
+from fairdiff_lib.show.panels import require, whisker
+from fairdiff_lib.show.style import METHODS, MUTED, STYLE, Look, dataset_name, handles, page
 
 ROW = 0.17  # inches that an arm takes
 ROLES = {  # heading of the arms of a role

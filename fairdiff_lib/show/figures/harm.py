@@ -16,21 +16,10 @@ from matplotlib.figure import Figure
 
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.audit.seeds import means_and_seeds
-from fairdiff_lib.show.figures.main import interval_text
-from fairdiff_lib.show.style import (
-    LEVEL_COLOURS,
-    MUTED,
-    STYLE,
-    Look,
-    dataset_name,
-    look_of,
-    name_of,
-    ordered_methods,
-    page,
-    panel_legend,
-    require,
-    whisker,
-)
+from fairdiff_lib.show.panels import interval_text
+from fairdiff_lib.settings.names import name_of
+from fairdiff_lib.show.panels import panel_legend, require, whisker
+from fairdiff_lib.show.style import LEVEL_COLOURS, MUTED, STYLE, Look, dataset_name, look_of, ordered_methods, page
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 HEAT = "#0072b2"  # of confusions; its strength is the share

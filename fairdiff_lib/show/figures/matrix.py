@@ -13,19 +13,10 @@ from matplotlib.figure import Figure
 
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.audit.seeds import means_and_seeds
-from fairdiff_lib.show.figures.main import interval_text
-from fairdiff_lib.show.style import (
-    MUTED,
-    STYLE,
-    classifier_name,
-    dataset_name,
-    look_of,
-    name_of,
-    ordered_methods,
-    page,
-    require,
-    whisker,
-)
+from fairdiff_lib.show.panels import interval_text
+from fairdiff_lib.settings.names import classifier_name, name_of
+from fairdiff_lib.show.panels import require, whisker
+from fairdiff_lib.show.style import MUTED, STYLE, dataset_name, look_of, ordered_methods, page
 
 Rows = pd.DataFrame
 HEAT = "#0072b2"  # of AUCs; its strength goes from none at 0.5 to full at 1

@@ -11,21 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from fairdiff_lib.show.figures.main import level_rows
+from fairdiff_lib.settings.names import name_of
 from fairdiff_lib.show.front import figure
-from fairdiff_lib.show.style import (
-    LEVEL_COLOURS,
-    METHODS,
-    MUTED,
-    STYLE,
-    Look,
-    dataset_name,
-    name_of,
-    page,
-    panel_legend,
-    require,
-    whisker,
-)
+from fairdiff_lib.show.panels import level_rows, panel_legend, require, whisker
+from fairdiff_lib.show.style import LEVEL_COLOURS, METHODS, MUTED, STYLE, Look, dataset_name, page
 
 EXPLAINED = {  # quantity: words
     "explained_timesteps": "draw of timesteps",

@@ -12,18 +12,10 @@ from matplotlib.figure import Figure
 
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.audit.seeds import means_and_seeds
-from fairdiff_lib.show.figures.main import interval_text, level_rows
-from fairdiff_lib.show.style import (
-    MUTED,
-    STYLE,
-    dataset_name,
-    look_of,
-    name_of,
-    ordered_methods,
-    page,
-    require,
-    whisker,
-)
+from fairdiff_lib.show.panels import interval_text, level_rows
+from fairdiff_lib.settings.names import name_of
+from fairdiff_lib.show.panels import require, whisker
+from fairdiff_lib.show.style import MUTED, STYLE, dataset_name, look_of, ordered_methods, page
 from fairdiff_lib.audit.memory import ALARMED, AUC, FOUND
 from fairdiff_lib.audit.memory import NEARER, NO_SIGNAL
 

@@ -12,9 +12,10 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from statsmodels.stats.proportion import proportion_confint
 
-from fairdiff_lib.show.figures.panels import fid_against_n_figure
+from fairdiff_lib.show.figures.quality import fid_against_n_figure
 from fairdiff_lib.show.front import figure
-from fairdiff_lib.show.style import LEVEL_COLOURS, MUTED, STYLE, Look, page, panel_legend, whisker
+from fairdiff_lib.show.panels import panel_legend, whisker
+from fairdiff_lib.show.style import LEVEL_COLOURS, MUTED, STYLE, Look, page
 
 PROMISED = 0.05  # of false alarms: the level of every test
 NULLS = {

@@ -13,16 +13,9 @@ from matplotlib.figure import Figure
 
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.show.figures.harm import level_looks
-from fairdiff_lib.show.style import (
-    STYLE,
-    dataset_name,
-    look_of,
-    name_of,
-    page,
-    panel_legend,
-    require,
-    whisker,
-)
+from fairdiff_lib.settings.names import name_of
+from fairdiff_lib.show.panels import panel_legend, require, whisker
+from fairdiff_lib.show.style import STYLE, dataset_name, look_of, page
 from fairdiff_lib.studies.plans import Cell
 
 Rows = pd.DataFrame

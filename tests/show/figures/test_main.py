@@ -10,8 +10,13 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from fairdiff_lib.show import style as looks
-from fairdiff_lib.show.figures import images as galleries, main as figures
+from fairdiff_lib.settings.methods import METHODS
+from fairdiff_lib.show.figures import images as galleries
+from fairdiff_lib.show.figures.cohort import fig01
+from fairdiff_lib.show.figures.downstream import fig05
+from fairdiff_lib.show.figures.optimiser import fig04
+from fairdiff_lib.show.figures.quality import fig03
+from fairdiff_lib.show.style import STYLE, look_of
 from fairdiff_lib.settings.errors import InputError
 
 SIMULATED = "fairgenmed_simulated"
@@ -86,8 +91,8 @@ def test_a_cohort_with_one_condition_has_no_empty_panel() -> None:
     table = cohort_table()
     one = table[table["condition"].isin(["", table["condition"].max()])]
     assert one["condition"].nunique() < table["condition"].nunique()
-    assert all(ax.lines or ax.patches or ax.collections for ax in figures.fig01(one).axes)
-    assert len(figures.fig01(one).axes) == 2
+    assert all(ax.lines or ax.patches or ax.collections for ax in fig01(one).axes)
+    assert len(fig01(one).axes) == 2
 
 
 def test_f1_breaks_many_conditions_into_rows() -> None:
@@ -95,7 +100,7 @@ def test_f1_breaks_many_conditions_into_rows() -> None:
     one = table[table["condition"] == table["condition"].max()]
     many = pd.concat([table[table["condition"] == ""],
                       *(one.assign(condition=f"finding_{k:02d}") for k in range(14))])  # fmt: skip
-    fig = figures.fig01(many)
+    fig = fig01(many)
     assert len(fig.subfigs) == 5  # sizes and the primary condition, then 4, 4, 4 and 1
     assert [len(sub.axes) for sub in fig.subfigs] == [2, 4, 4, 4, 1]
 
@@ -104,18 +109,18 @@ def test_f5_of_many_conditions_shows_those_that_a_generator_was_asked_for() -> N
     table = downstream()
     real = table[(table["source"] == "real") & (table["condition"] == "glaucoma")]
     further = [real.assign(condition=f"finding_{k:02d}") for k in range(13)]
-    fig = figures.fig05(pd.concat([table, *further]))
+    fig = fig05(pd.concat([table, *further]))
     assert {ax.get_title("left") for ax in fig.axes} == {"Glaucoma", "Vision loss", ""}
 
 
 EVERY = {
-    "fig01": lambda notes: figures.fig01(cohort_table(), notes),
+    "fig01": lambda notes: fig01(cohort_table(), notes),
     "fig02": lambda notes: galleries.fig02(
         {"none": images(2)}, ["Asian", "Black"], dataset=SIMULATED, notes=notes
     ),
-    "fig03": lambda notes: figures.fig03(quality(), notes=notes),
-    "fig04": lambda notes: figures.fig04(history(), notes),
-    "fig05": lambda notes: figures.fig05(downstream(), notes=notes),
+    "fig03": lambda notes: fig03(quality(), notes=notes),
+    "fig04": lambda notes: fig04(history(), notes),
+    "fig05": lambda notes: fig05(downstream(), notes=notes),
     "fig06": lambda notes: galleries.fig06(
         {"none": images(1, 5)}, [("glaucoma", "yes")], dataset=SIMULATED, notes=notes
     ),
@@ -130,12 +135,12 @@ def test_every_figure_says_simulated_and_carries_the_notes(name: str) -> None:
 
 
 def test_real_data_are_not_called_simulated() -> None:
-    words = " ".join(texts(figures.fig03(quality("ham10000"))))
+    words = " ".join(texts(fig03(quality("ham10000"))))
     assert "HAM10000" in words and "simulated" not in words
 
 
 def test_every_level_stands_on_the_page_with_its_n() -> None:
-    words = texts(figures.fig03(quality()))
+    words = texts(fig03(quality()))
     for level, n in {"Asian": 40, "Black": 47, "White": 54}.items():
         assert f"{level}\nn={n}" in words
 
@@ -143,13 +148,13 @@ def test_every_level_stands_on_the_page_with_its_n() -> None:
 def test_a_level_without_a_value_is_visible() -> None:
     table = quality()
     table.loc[table["level"] == "Asian", ["value", "low", "high"]] = np.nan
-    words = texts(figures.fig03(table))
+    words = texts(fig03(table))
     assert words.count("not estimable") == 1 and "Asian\nn=40" in words
 
 
 def test_whiskers_end_at_the_interval() -> None:
     table = quality().query("method == 'none'").assign(low=0.003, high=0.021)
-    fig = figures.fig03(table)
+    fig = fig03(table)
     ends = [tuple(line.get_ydata()) for ax in fig.axes for line in ax.lines]
     assert ends.count((0.003, 0.021)) == len(table)
 
@@ -157,7 +162,7 @@ def test_whiskers_end_at_the_interval() -> None:
 def test_the_floor_is_shaded_once_per_level() -> None:
     floor = quality().assign(metric="kid_floor", low=-0.01, high=0.02)
     mean = floor.assign(seeds="0,1", low=0.0, high=0.0)  # of equal bands: no width
-    fig = figures.fig03(pd.concat([mean, quality(), floor]))
+    fig = fig03(pd.concat([mean, quality(), floor]))
     bands = [c for ax in fig.axes for c in ax.collections]
     assert len(bands) == sum(map(len, LEVELS.values()))
     assert bands[0].get_paths()[0].get_extents().ymax == pytest.approx(0.02)
@@ -166,18 +171,18 @@ def test_the_floor_is_shaded_once_per_level() -> None:
 def test_a_mean_over_seeds_is_named_and_single_seeds_are_small_dots() -> None:
     single = quality(seeds=("0", "1"))
     mean = quality(seeds=("0,1",))
-    fig = figures.fig03(pd.concat([single, mean]))
+    fig = fig03(pd.concat([single, mean]))
     assert "mean over seeds" in " ".join(texts(fig))
     small = [line for ax in fig.axes for line in ax.lines if line.get_marker() == "."]
     assert sum(len(line.get_xdata()) for line in small) == len(single)
-    assert "one training seed" in " ".join(texts(figures.fig03(quality())))
+    assert "one training seed" in " ".join(texts(fig03(quality())))
 
 
 def test_a_method_has_one_colour_everywhere() -> None:
     colour = looks.METHODS["fairdiffusion"].colour
     colours = [look.colour for look in looks.METHODS.values()]
     assert len(set(colours)) == len(colours)
-    for fig in (figures.fig03(quality()), figures.fig04(history(sigma=False))):
+    for fig in (fig03(quality()), fig04(history(sigma=False))):
         used = {line.get_color() for ax in fig.axes for line in ax.lines}
         assert colour in used
 
@@ -198,13 +203,13 @@ def test_only_a_real_row_of_real_patients_is_refused() -> None:
 
 
 def test_notes_lengthen_the_page_instead_of_shrinking_it() -> None:
-    plain, noted = figures.fig03(quality()), figures.fig03(quality(), notes=["a", "b", "c"])
+    plain, noted = fig03(quality()), fig03(quality(), notes=["a", "b", "c"])
     assert noted.get_figheight() > plain.get_figheight() + 0.3
 
 
 def test_saved_twice_the_files_are_identical(tmp_path: Path) -> None:
     for copy in ("a", "b"):
-        looks.save(figures.fig03(quality()), tmp_path / copy / "fig03", {})
+        looks.save(fig03(quality()), tmp_path / copy / "fig03", {})
     for suffix in (".png", ".pdf"):
         first, second = ((tmp_path / copy / f"fig03{suffix}").read_bytes() for copy in "ab")
         assert first == second
@@ -215,15 +220,15 @@ def test_saved_twice_the_files_are_identical(tmp_path: Path) -> None:
 
 def test_bad_tables_are_refused_in_one_line() -> None:
     with pytest.raises(InputError, match="fig03: the table has no column value"):
-        figures.fig03(quality().drop(columns="value"))
+        fig03(quality().drop(columns="value"))
     with pytest.raises(InputError, match="fig03: the table has no row"):
-        figures.fig03(quality().head(0))
+        fig03(quality().head(0))
     with pytest.raises(InputError, match="no metric 'fid'"):
-        figures.fig03(quality(), metric="fid")
+        fig03(quality(), metric="fid")
     with pytest.raises(InputError, match="expected one dataset, found"):
-        figures.fig03(pd.concat([quality(), quality("ham10000")]))
+        fig03(pd.concat([quality(), quality("ham10000")]))
     with pytest.raises(InputError, match="unknown method for a figure 'fair'"):
-        figures.fig03(quality().replace("none", "fair"))
+        fig03(quality().replace("none", "fair"))
     with pytest.raises(InputError, match=r"fig06: images of 'none' are uint8 \(2, 5"):
         galleries.fig06({"none": images(2, 5)}, [("glaucoma", "yes")], dataset=SIMULATED)
 

@@ -1,0 +1,260 @@
+"""Notebooks 05 and 11: quality by group (F3), one generator's levels, FID against n."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fairdiff_lib.audit.seeds import means_and_seeds
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.names import axis_name, name_of
+from fairdiff_lib.show.front import figure
+from fairdiff_lib.show.panels import (
+    ROW,
+    Rows,
+    at_zero,
+    beside,
+    dot_rows,
+    dots_foot,
+    draw_dots,
+    in_order,
+    interval_text,
+    lines,
+    of_level,
+    require,
+    seeds,
+    shade,
+    stacked,
+    whiskers,
+)
+from fairdiff_lib.show.style import (
+    MUTED,
+    STYLE,
+    Look,
+    dataset_name,
+    level_looks,
+    look_of,
+    ordered_methods,
+    page,
+)
+
+
+@figure("fig03")
+def fig03(
+    table: Rows,
+    *,
+    metric: str = "kid",
+    floor: str = "kid_floor",
+    rows: Sequence[Sequence[str]] = (),
+    notes: Sequence[str] = (),
+    confidence: float = 0.95,
+) -> Figure:
+    """Quality by group: a panel per attribute, methods side by side, n under each level.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns dataset, method, seeds ("0", or "0,1,2" for a mean over seeds),
+        attribute, level, metric, features, n, value, low, high. Where a method has a
+        mean, it gets the dot and the single seeds are small dots beside it.
+    metric : str
+        Which metric of the table.
+    floor : str
+        Metric whose interval is shaded behind the dots, where the table has it.
+    rows : sequence of sequences of str
+        Attributes of each row of panels; empty = all in one row.
+    notes : sequence of str
+        Warnings to print on the page.
+    confidence : float
+        Of the intervals.
+    """
+    columns = ("dataset", "method", "seeds", "attribute", "level", "metric", "n", "value")
+    dataset = require(table, (*columns, "low", "high"), "fig03")
+    chosen = table[table["metric"] == metric]
+    if chosen.empty:
+        raise InputError(f"fig03: the table has no metric {metric!r}")
+    part, single = means_and_seeds(chosen, ["method"])
+    panels = [list(row) for row in rows] or [in_order(part, "attribute")]
+    panels = [[a for a in row if a in set(part["attribute"])] for row in panels]
+    panels = [row for row in panels if row]
+    one_seed = ~table["seeds"].astype(str).str.contains(",")  # a mean has no width of its own
+    noise = table[(table["metric"] == floor) & one_seed]
+    low, high = _span(part, single)
+    band = " Grey: what chance alone gives between two halves of the real images" * bool(len(noise))
+    if len(noise) and (noise["low"].min() < low or noise["high"].max() > high):
+        band += ", cut at the page where a level has few"
+    features = f" Features: {part['features'].iloc[0]}." if "features" in part else ""
+    foot = interval_text(part, seeds_drawn=True, confidence=confidence)
+    foot += f"{band}{'.' * bool(band)} n: subjects behind each value.{features}"
+    looks = {method: look_of(method) for method in ordered_methods(part["method"])}
+    title = f"Image quality by group: {dataset_name(dataset)}"
+    fig = page(0.9 + 2.25 * len(panels), title, foot, notes, list(looks.values()))
+    with matplotlib.rc_context(STYLE):
+        for sub, attributes in zip(stacked(fig, len(panels)), panels, strict=True):
+            axes = _row(sub, part, single, noise, attributes, looks)
+            axes[0].set_ylabel(axis_name(metric))
+        for ax in fig.axes:  # one scale for the page, set by what is compared
+            ax.set_ylim(low, high)
+    return fig
+
+
+def _span(*tables: Rows) -> tuple[float, float]:
+    """From the lowest to the highest whisker or dot, zero within, with a margin."""
+    ends = [part[key].to_numpy(float) for part in tables for key in ("value", "low", "high")]
+    known = np.concatenate([*ends, [0.0]])
+    known = known[np.isfinite(known)]
+    margin = 0.06 * (np.ptp(known) or 1.0)
+    return float(known.min() - margin), float(known.max() + margin)
+
+
+def _row(
+    sub: Any,
+    table: Rows,
+    single: Rows,
+    noise: Rows,
+    attributes: Sequence[str],
+    looks: Mapping[str, Look],
+) -> Sequence[Axes]:
+    """A row of panels that share the scale; a panel's width follows its number of levels."""
+    levels = {a: in_order(table[table["attribute"] == a], "level") for a in attributes}
+    widths = [max(10, sum(max(len(level), 7) for level in levels[a])) for a in attributes]
+    axes = sub.subplots(1, len(attributes), sharey=True, squeeze=False, width_ratios=widths)[0]
+    for ax, attribute in zip(axes, attributes, strict=True):
+        part = table[table["attribute"] == attribute]
+        for at, level in enumerate(levels[attribute]):
+            for _, row in of_level(noise, attribute, level).head(1).iterrows():
+                shade(ax, at, float(row["low"]), float(row["high"]))
+            whiskers(ax, part[part["level"] == level], at, looks)
+            dots = of_level(single, attribute, level)
+            for i, (method, look) in enumerate(looks.items()):
+                seeds(ax, dots[dots["method"] == method], at + beside(len(looks), i) + 0.07, look)
+        ticks = [_tick(part, level) for level in levels[attribute]]
+        ax.set_xticks(range(len(ticks)), ticks)
+        ax.set_xlim(-0.5, len(ticks) - 0.5)
+        ax.tick_params(axis="x", length=0, labelsize=6.7)
+        at_zero(ax)
+        ax.set_title(name_of(attribute), loc="left")
+    return list(axes)
+
+
+def _tick(table: Rows, level: str) -> str:
+    """A level's name, broken at a space or hyphen when long, with its n below."""
+    counts = sorted({int(n) for n in table.loc[table["level"] == level, "n"]})
+    number = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]}-{counts[-1]}"
+    name = level.replace(" ", "\n", 1).replace("-", "-\n", 1) if len(level) > 11 else level
+    return f"{name}\nn={number}"
+
+
+@figure("dots", kept=False)
+def by_group_dots(
+    table: Rows,
+    *,
+    title: str = "Image quality by group",
+    unit: str = "subject",
+    confidence: float = 0.95,
+    notes: Sequence[str] = (),
+) -> Figure:
+    """One generator's metric by level, each with interval, n and the real-real floor.
+
+    Parameters
+    ----------
+    table : DataFrame
+        ``Audit.by_group``; with floor_low and floor_high the floor is shaded.
+    title : str
+        Says "simulated" where the images are.
+    unit : str
+        What n counts.
+    confidence : float
+        Of the intervals.
+    notes : sequence of str
+        Warnings to print on the page.
+
+    Raises
+    ------
+    InputError
+        The table lacks a column or has no row, or more than one metric.
+    """
+    columns = ("attribute", "level", "metric", "n", "value", "low", "high")
+    require(table.assign(dataset="own"), columns, "by-group dots")
+    if table["metric"].nunique() != 1:
+        names = ", ".join(sorted(set(table["metric"])))
+        raise InputError(f"by-group dots: expected one metric, found {names}")
+    height = 1.0 + ROW * len(dot_rows(table))
+    fig = page(height, title, dots_foot(table, unit, confidence), notes)
+    with matplotlib.rc_context(STYLE):
+        draw_dots(fig.subplots(), table)
+    return fig
+
+
+@figure("fid_against_n", kept=False)
+def fid_against_n_figure(
+    rows: Rows,
+    *,
+    limits: Mapping[str, float] | None = None,
+    title: str = "FID of the same images, by how many of them are used",
+    limit: str = "FID at n without end, from a line through FID against 1/n",
+    notes: Sequence[str] = (),
+) -> Figure:
+    """Plain FID depends on n: two levels of unequal n differ in it without any disparity.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        n, draw, value, as ``fid_against_n`` makes; a column ``level`` where there are several.
+    limits : mapping of str to float, optional
+        Level to its FID at n without end: a dashed line. The empty name without levels, or where
+        all levels have the same.
+    title : str
+        Says "simulated" where the images are.
+    limit : str
+        What the dashed lines are.
+    notes : sequence of str
+        Warnings to print on the page.
+    """
+    require(rows.assign(dataset="own"), ("n", "draw", "value"), "FID against n")
+    table = rows if "level" in rows else rows.assign(level="")
+    table = table.astype({"level": str})
+    looks = {look.label: look for look in level_looks(in_order(table, "level"))}
+    draws = table["draw"].nunique()
+    foot = f"Lines: mean of {draws} random subset{'s' * (draws > 1)} of n images a side. Dots: each."
+    foot += f" Dashed: {limit}." if limits else ""
+    fig = page(3.0, title, foot, notes, [look for look in looks.values() if look.label])
+    with matplotlib.rc_context(STYLE):
+        ax = fig.subplots()
+        mean = table.groupby(["level", "n"], as_index=False)["value"].mean()
+        lines(ax, mean, "n", looks, marker="o", markersize=4.2)
+        for level, look in looks.items():
+            own = table[table["level"] == level]
+            ax.plot(own["n"], own["value"], ".", color=look.colour, ms=3, alpha=0.4)
+        for level, value in (limits or {}).items():
+            if np.isfinite(value):
+                colour = looks[level].colour if level in looks else MUTED
+                ax.axhline(value, color=colour, lw=0.9, ls=(0, (4, 3)))
+        _size_axis(ax, sorted(set(table["n"])))
+    return fig
+
+
+def _size_axis(ax: Axes, sizes: Sequence[int]) -> None:
+    """A logarithmic axis that names the sizes that were used."""
+    ax.set_xscale("log")
+    ax.set_xticks(sizes, [f"{n:,}" for n in sizes])
+    ax.minorticks_off()
+    ax.set_ylim(bottom=0)
+    ax.set_xlabel("n, images on each side (logarithmic)")
+    ax.set_ylabel(axis_name("fid"))
+    ax.grid(axis="y")
+
+
+def with_floor(by_group: pd.DataFrame, floor: pd.DataFrame | None) -> pd.DataFrame:
+    """``by_group`` with the floor of each level beside it, as floor_low and floor_high."""
+    if floor is None:
+        return by_group
+    bands = floor.rename(columns={"low": "floor_low", "high": "floor_high"})
+    keys = ["attribute", "level"]
+    return by_group.merge(bands[[*keys, "floor_low", "floor_high"]], on=keys, how="left")
