@@ -355,8 +355,7 @@ def _prepare_arm(study: Study, threads: int) -> Cohort:
 
 
 def _audit(chosen: argparse.Namespace) -> int:
-    from fairdiff_lib.show.cards import finding
-    from fairdiff_lib.show.words_own import own_card
+    from fairdiff_lib.show.cards import finding, own_card
     from fairdiff_lib.studies.own import audit_own, read_own, refuse_taken, write_audit
 
     refuse_taken(chosen.output, chosen.force)

@@ -20,8 +20,9 @@ from fairdiff_lib.run.shelf import Item, Part, questions, verdicts
 from fairdiff_lib.settings.notebooks import NOTEBOOKS
 from fairdiff_lib.show import style as looks
 from fairdiff_lib.show import tables
+from fairdiff_lib.show.front import table as show_table
 
-ROWS = 200  # of a table's page; the CSV has all
+ROWS = 30  # of a table on its page; the CSV has all
 PLAIN = "Simulated data: nothing here is about patients."
 SHOWN_FIRST = (
     *("dataset", "claim", "method", "statement", "verdict", "reason", "quote", "limits"),
@@ -82,7 +83,7 @@ def _shown(item: Item) -> str:
     table, alike = tables.without_alike(as_shown(table))
     if alike:
         words += "; in all of them " + ", ".join(f"{name} {escape(v)}" for name, v in alike.items())
-    page = looks.style_table(table.head(ROWS)).data
+    page = show_table(table).data
     box = f'<div class="book-scroll">{page}</div>'
     return f"{words}.\n\n```{{raw}} html\n{box}\n```"
 

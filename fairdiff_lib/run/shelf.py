@@ -17,6 +17,7 @@ from fairdiff_lib.run.executed import Executed, read_executed
 from fairdiff_lib.run.links import parts_of, stamp_path, stamped_files
 from fairdiff_lib.run.notebook import all_notebooks
 from fairdiff_lib.run.trace import executed_copies
+from fairdiff_lib.settings.names import short_name
 from fairdiff_lib.show import style as looks
 
 
@@ -53,7 +54,7 @@ class Item:
     @property
     def short(self) -> str:
         """As T2 or F3; other names without what they begin with."""
-        return looks.short_name(self.name)
+        return short_name(self.name)
 
     @property
     def content(self) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from fairdiff_lib.settings.methods import METHODS
@@ -176,7 +175,7 @@ def with_interval(value: float, low: float, high: float) -> str:
     return "{:.{d}f} ({:.{d}f} to {:.{d}f})".format(value, low, high, d=decimals)
 
 
-def number(row: Mapping[str, Any]) -> str:
+def number(row: Any) -> str:
     """:func:`with_interval` of a table's row: value, low, high."""
     return with_interval(*(float(row[key]) for key in ("value", "low", "high")))
 

@@ -1,42 +1,85 @@
-"""The audit card: one page that says what was compared, what was found, and what limits it.
+"""Cards: of an audit (one page of HTML), of a model and of a simulated data set (Markdown).
 
-The same words and numbers as HTML (self-contained, for a phone and for one printed page) and as
-PNG (drawn by matplotlib). A card names files, never the folders of a machine.
+An audit's card says what was compared, what was found, and what limits it; it needs no other file
+and names files, never the folders of a machine. The other two say first what a thing is for and
+what it cannot tell; ``huggingface_hub`` reads them, and no network is needed.
 """
 
 from __future__ import annotations
 
 import base64
+import html
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, StrictUndefined
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData
+from IPython.display import HTML, Markdown
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import fairdiff_lib
 from fairdiff_lib.audit.audit import Audit
-from fairdiff_lib.disk.files import atomic_file
-from fairdiff_lib.show.figures.panels import ROW, dot_rows, dots_foot, draw_dots, narrow_dots
-from fairdiff_lib.show.style import MUTED, STYLE, WIDTH, name_of, wrap
+from fairdiff_lib.audit.estimate import OVERALL
+from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.disk.files import atomic_file, read_json
+from fairdiff_lib.disk.places import CARD, PROJECT_ROOT
+from fairdiff_lib.disk.stamps import write_stamp
+from fairdiff_lib.disk.tables import failed_gates
+from fairdiff_lib.settings.methods import config_of, fields_of
+from fairdiff_lib.settings.names import method_name, name_of, number, p_text
+from fairdiff_lib.settings.options import Settings, as_dict
+from fairdiff_lib.show.front import sentence
+from fairdiff_lib.show.panels import dots_foot, narrow_dots
+from fairdiff_lib.show.style import STYLE, dataset_name, is_simulated, limits
+from fairdiff_lib.show.words import about_small_levels, extremes, one_at_a_time
+
+if TYPE_CHECKING:
+    from fairdiff_lib.study import Study
 
 SHOWN = 8  # contrasts on the card; all of them are in its table on disk
-PHONE = 4.3  # inches: width of the HTML's figure, so that its words can be read on a phone
-MARGIN = 0.35  # inches around the PNG's page
-LEADING = 1.35  # line height, x the size of the letters
-LETTER = 0.56  # mean width of a letter, x its size
-BAR = "#0072b2"  # beside the finding
+PHONE = 4.3  # inches: width of the figure, so that its words can be read on a phone
 ENDPOINT = (
     "the differences in KID between each level and the attribute's largest level, p adjusted over "
     "all levels of at least {below} {unit}s by the largest |t|"
 )
+HERE = Path(__file__).parent
+TEMPLATES = Environment(
+    loader=PackageLoader("fairdiff_lib.show", "."), autoescape=True, undefined=StrictUndefined
+)
+
+
+def card(study: Study, kind: str, *content: Any) -> HTML | Markdown:
+    """Write a card of the study, and show it or say where it lies.
+
+    Parameters
+    ----------
+    study : Study
+    kind : str
+        ``audit`` (then a quality result and the registered protocol), ``model`` (then a method and
+        a seed) or ``data``.
+    """
+    if kind == "audit":
+        return framed(publish_study_card(study, *content))
+    said = publish_model_card(study, *content) if kind == "model" else publish_data_card(study)
+    return Markdown(said)  # type: ignore[no-untyped-call]
+
+
+def framed(page: str) -> HTML:
+    """A page of HTML within a notebook, whose own style it leaves alone."""
+    grow = "this.style.height=this.contentDocument.body.scrollHeight+32+'px'"
+    frame = (
+        f'<iframe title="Audit card" srcdoc="{html.escape(page)}" onload="{grow}" '
+        'style="width: 100%; height: 1150px; border: 0"></iframe>'
+    )
+    return HTML(frame)  # type: ignore[no-untyped-call]
+
+
+# -- the card of an audit --------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -78,54 +121,7 @@ class Facts:
     standing: str = ""
 
 
-@dataclass(frozen=True)
-class _Content:
-    """All words of a card, the same for HTML and PNG."""
-
-    title: str
-    finding: str
-    compared: Sequence[tuple[str, str]]
-    dots: pd.DataFrame
-    foot: str
-    header: list[str]
-    rows: list[list[str]]
-    more: str
-    caveats: Sequence[str]
-    stamp: str
-
-
-def write_card(
-    audit: Audit, facts: Facts, folder: Path | str, stamp: Mapping[str, Any], name: str = "card"
-) -> tuple[Path, Path]:
-    """Write ``card.html`` and ``card.png`` into a folder.
-
-    Parameters
-    ----------
-    audit : Audit
-    facts : Facts
-    folder : path
-    stamp : mapping
-        From ``store.make_stamp``, or with its keys data_hash, versions, commit and dirty.
-    name : str
-        Of both files, without suffix.
-
-    Returns
-    -------
-    tuple of Path
-        The HTML and the PNG.
-    """
-    folder = Path(folder)
-    page, picture = folder / f"{name}.html", folder / f"{name}.png"
-    with atomic_file(page) as temporary:
-        temporary.write_text(render_html(audit, facts, stamp), encoding="utf-8")
-    with atomic_file(picture) as temporary, matplotlib.rc_context(STYLE):
-        render_page(audit, facts, stamp).savefig(temporary, format="png", dpi=150)
-    return page, picture
-
-
-# -- the words -------------------------------------------------------------------------------
-
-
+@sentence("finding")
 def finding(audit: Audit) -> str:
     """The result in words: what differs, or how large a difference could have been missed."""
     table = audit.contrasts
@@ -141,10 +137,6 @@ def finding(audit: Audit) -> str:
     return " ".join(said)
 
 
-def _metric(audit: Audit) -> str:
-    return audit.metric.split("_")[0].upper() if audit.metric.startswith("kid") else audit.metric
-
-
 def _difference(audit: Audit, row: pd.Series[Any]) -> str:
     """One difference that was found, from the side of the worse level."""
     worse = (row["value"] > 0) == (audit.design.better == "low")
@@ -158,13 +150,13 @@ def _difference(audit: Audit, row: pd.Series[Any]) -> str:
     side = "higher" if audit.design.better == "low" else "lower"
     return (
         f"{name_of(str(row['attribute']))}: worse for {first} than for {second}{thin}, {side} "
-        f"{_metric(audit)} by {interval(size)}, adjusted p {p_text(float(row['p_adjusted']))}."
+        f"{name_of(audit.metric)} by {number(size)}, adjusted p {p_text(float(row['p_adjusted']))}."
     )
 
 
 def _missed(audit: Audit, rest: pd.DataFrame, other: str) -> str:
     """What "no difference seen" leaves possible; equivalence only where a test says so."""
-    metric = _metric(audit)
+    metric = name_of(audit.metric)
     count = f"{len(rest)} {other}comparison{'s' if len(rest) > 1 else ''}"
     if (rest["p_equivalence"] < 1 - audit.design.confidence).all():
         margin = rest["smallest_effect"].max()
@@ -197,23 +189,6 @@ def stamp_line(stamp: Mapping[str, Any]) -> str:
     return f"{own}; {versions}; data {stamp['data_hash'][:16]}"
 
 
-def interval(row: pd.Series[Any]) -> str:
-    """Value with its interval, as a reader says it."""
-    value, low, high = (float(row[key]) for key in ("value", "low", "high"))
-    if not np.isfinite(value):
-        return "not estimable"
-    if not np.isfinite(low):
-        return f"{value:.3g} (no interval)"
-    return f"{value:.3g} ({low:.3g} to {high:.3g})"
-
-
-def p_text(p: float) -> str:
-    """A p-value in few digits."""
-    if not np.isfinite(p):
-        return "none"
-    return "< 0.001" if p < 0.001 else f"{p:.2g}"
-
-
 def shown_contrasts(
     contrasts: pd.DataFrame, standardised: pd.DataFrame | None = None
 ) -> list[list[str]]:
@@ -224,193 +199,426 @@ def shown_contrasts(
     rows = []
     for _, row in order.head(SHOWN).iterrows():
         name = f"{name_of(row['attribute'])}: {row['level']} minus {row['reference']}"
-        shown = [name, interval(row), p_text(float(row["p_adjusted"]))]
+        shown = [name, number(row), p_text(float(row["p_adjusted"]))]
         if at_mix is not None:
             key = tuple(row[k] for k in keys)
-            shown.append(interval(at_mix.loc[key]) if key in at_mix.index else "not estimable")
+            shown.append(number(at_mix.loc[key]) if key in at_mix.index else "not estimable")
         rows.append(shown)
     return rows
 
 
-def _content(audit: Audit, facts: Facts, stamp: Mapping[str, Any]) -> _Content:
+def render_html(audit: Audit, facts: Facts, stamp: Mapping[str, Any]) -> str:
+    """The card as one page of HTML that needs no other file."""
     dots = with_floor(audit.by_group, facts.floor)
-    percent = f"{audit.design.confidence:.0%} interval"
-    header = ["Difference between levels", f"{_metric(audit)} ({percent})", "adjusted p"]
+    stream = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        narrow_dots(dots, PHONE).savefig(stream, format="png", dpi=220)
+    confidence = audit.design.confidence
+    header = ["Difference", f"{name_of(audit.metric)} ({confidence:.0%} interval)", "adjusted p"]
     if facts.standardised is not None:
         header.append(f"at equal {facts.mix} mix")
     hidden = len(audit.contrasts) - SHOWN
-    return _Content(
-        facts.title,
-        f"{facts.standing}{finding(audit)}",
-        [*facts.compared, ("Primary endpoint", facts.endpoint)],
-        dots,
-        dots_foot(dots, facts.unit, audit.design.confidence),
-        header,
-        shown_contrasts(audit.contrasts, facts.standardised),
-        f"{hidden} more in {facts.table}." if hidden > 0 else "",
-        facts.caveats,
-        stamp_line(stamp),
+    return TEMPLATES.get_template("audit_card.html.j2").render(
+        title=facts.title,
+        finding=f"{facts.standing}{finding(audit)}",
+        compared=[*facts.compared, ("Primary endpoint", facts.endpoint)],
+        picture=base64.b64encode(stream.getvalue()).decode("ascii"),
+        foot=dots_foot(dots, facts.unit, confidence),
+        header=header,
+        rows=shown_contrasts(audit.contrasts, facts.standardised),
+        more=f"{hidden} more in {facts.table}." if hidden > 0 else "",
+        caveats=facts.caveats,
+        stamp=stamp_line(stamp),
     )
 
 
-# -- HTML ------------------------------------------------------------------------------------
+# -- the study's own -------------------------------------------------------------------------
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ c.title }}</title>
-<style>
-@page { size: A4; margin: 12mm }
-* { box-sizing: border-box }
-body { font: 15px/1.45 system-ui, sans-serif; color: #1a1a1a; max-width: 46rem;
-  margin: 0 auto; padding: 1rem }
-h1 { font-size: 1.35rem; line-height: 1.25; margin: 0 0 .7rem }
-h2 { font-size: 1rem; margin: 1.1rem 0 .35rem }
-.finding { border-left: 5px solid {{ bar }}; background: #f1f6fa; padding: .6rem .8rem; margin: 0 }
-dl { display: grid; grid-template-columns: 9.5rem 1fr; gap: .15rem .8rem; margin: 0 }
-dt { color: #555 } dd { margin: 0; overflow-wrap: anywhere }
-img { display: block; width: 100%; max-width: 34rem; height: auto }
-table { border-collapse: collapse; width: 100%; font-size: .92em }
-@media (max-width: 30rem) { table { font-size: .8em } }
-th, td { text-align: left; vertical-align: top; padding: .25rem .5rem .25rem 0;
-  border-bottom: 1px solid #ddd }
-th { font-weight: 600 } ul { margin: 0; padding-left: 1.2rem }
-ul + .small { margin-top: .8rem }
-.small { font-size: .82em; color: #444; margin: .3rem 0 0; overflow-wrap: anywhere }
-@media (max-width: 30rem) {
-  dl { grid-template-columns: 1fr } dd { margin-bottom: .35rem }
-  td { overflow-wrap: anywhere }
+
+def shown_method(result: Any, rule: Any) -> str:
+    """The baseline, or the study's first method where it has no baseline."""
+    methods = [method for method, _ in result.audits]
+    return str(rule.baseline if rule.baseline in methods else methods[0])
+
+
+def shown_audit(result: Any, rule: Any, metric: str = "kid") -> Audit:
+    """The shown method's mean over seeds, overall and by attribute level.
+
+    Conditions and intersections, which the same audit estimates, are left to their tables.
+    """
+    own = result.audits[shown_method(result, rule), ",".join(map(str, rule.seeds))]
+    found: Audit = next(one for one in own if one.metric == metric)  # the primary space is first
+    kept = {
+        key: estimate
+        for key, estimate in found.estimates.items()
+        if key == OVERALL or key[0] in found.attributes
+    }
+    return replace(found, estimates=kept)
+
+
+def publish_study_card(study: Study, result: Any, protocol: Any) -> str:
+    """Write ``card.html`` of the study and its stamp; the page.
+
+    Parameters
+    ----------
+    study : Study
+    result
+        Audits by (method, seeds), and the tables ``gates`` and ``encoder``: what notebook 05 made.
+    protocol
+        ``rule`` and ``before``: the protocol, and whether it was written before any test image.
+    """
+    facts = study_facts(result, study.cohort, protocol)
+    page = render_html(shown_audit(result, protocol.rule), facts, study.stamp)
+    path = study.places.figures / "card.html"
+    with atomic_file(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    write_stamp(study.stamp, path)
+    return page
+
+
+def study_facts(result: Any, cohort: Cohort, protocol: Any) -> Facts:
+    """What the card says besides the numbers of :func:`shown_audit`."""
+    rule, found = protocol.rule, shown_audit(result, protocol.rule)
+    label = method_name(shown_method(result, rule))
+    floors = result.encoder[result.encoder["metric"] == "kid_floor"]
+    return Facts(
+        title=f"Is {label} equally good for every group? {dataset_name(rule.dataset)}",
+        compared=list(_compared(found, label, cohort, protocol)),
+        endpoint=_endpoint(found, rule),
+        caveats=list(_caveats(result, found, protocol)),
+        floor=floors[floors["features"] == rule.features],
+        standardised=shown_audit(result, rule, "kid_standardised").contrasts,
+        mix=name_of(rule.condition).lower(),
+        table="tab_contrasts.csv",
+        standing=_standing(result, protocol),
+    )
+
+
+def _failed(result: Any, rule: Any) -> list[str]:
+    return failed_gates(result.gates[result.gates["method"] == shown_method(result, rule)])
+
+
+def _standing(result: Any, protocol: Any) -> str:
+    """What the finding is worth, before it is said; empty where nothing is against it."""
+    failed = bool(_failed(result, protocol.rule))
+    said = ["exploratory"] * (not protocol.before) + ["a check failed"] * failed
+    return f"{' and '.join(said)}: ".capitalize() if said else ""
+
+
+def _compared(found: Audit, label: str, cohort: Cohort, protocol: Any) -> Iterator[tuple[str, str]]:
+    """Name and content of each line on what was compared."""
+    rule, n = protocol.rule, found.overall.n
+    images = len(cohort.included().split("test").table)
+    seeds = ", ".join(map(str, rule.seeds))
+    models = f"{len(rule.seeds)} trained models (seeds {seeds}); KID is their mean"
+    if len(rule.seeds) == 1:
+        models = f"one trained model (seed {seeds})"
+    source = ", a classifier of this study's conditions," if rule.features == "encoder" else ""
+    when = "before any test image was" if protocol.before else "AFTER test images were"
+    who = "simulated subjects" if is_simulated(rule.dataset) else "subjects"
+    yield "Measure", "Kernel Inception Distance (KID): 0 where images can't be told apart"
+    yield "Real images", f"{images:,} test images of {n:,} {who}"
+    yield "Generated images", f"{label}, one for each test image's prompt; {models}"
+    yield "Comparison", "paired by subject; each group's images against its own real ones"
+    yield "Features", f"{rule.features}{source} with scale and kernel from real training images"
+    yield "Protocol", f"{rule.digest}, written {when} generated"
+
+
+def _endpoint(found: Audit, rule: Any) -> str:
+    """The primary endpoint, and what difference is of interest."""
+    said = ENDPOINT.format(below=found.design.secondary_below, unit="subject")
+    size = found.design.smallest_effect
+    if not np.isfinite(size):
+        return said
+    return f"{said}; of interest from {size:.2g}, {rule.smallest_effect:.0%} of the overall KID"
+
+
+def _caveats(result: Any, found: Audit, protocol: Any) -> Iterator[str]:
+    """What limits the audit, the most important first."""
+    rule, method = protocol.rule, shown_method(result, protocol.rule)
+    if is_simulated(rule.dataset):
+        yield "The images are simulated: nothing here is about patients."
+    elif limits(rule.dataset):
+        yield limits(rule.dataset)
+    for line in _failed(result, rule):
+        yield f"{line[0].upper()}{line[1:]}: the numbers above may not mean what they say."
+    if method != rule.baseline:
+        yield "The study has no baseline, so nothing was declared: all is exploratory."
+    if not protocol.before:
+        yield "The protocol was written after test images existed: read as exploratory."
+    models = "this one model" if len(rule.seeds) == 1 else f"these {len(rule.seeds)} models"
+    yield f"Intervals hold for {models} on new subjects, not for training anew."
+    read = _encoder_accuracy(result.encoder, found.attributes, rule)
+    if read:
+        yield (
+            f"The encoder's own accuracy on real images ({name_of(rule.condition).lower()}): "
+            f"{read} (see tab_encoder.csv). Where it reads a group worse, KID is measured less "
+            "well; in which direction that errs is not known."
+        )
+    small = about_small_levels(found.by_group, list(found.attributes), rule.secondary_below)
+    if small:
+        yield small
+    if len(found.attributes) > 1:
+        yield one_at_a_time("tab_intersections.csv")
+    mix = name_of(rule.condition).lower()
+    yield f"Differences at equal {mix} mix, and in {rule.sensitivity} features, are exploratory."
+
+
+def _encoder_accuracy(encoder: pd.DataFrame, attributes: Iterable[str], rule: Any) -> str:
+    """The range of the primary condition's accuracy over each attribute's levels."""
+    own = encoder[(encoder["metric"] == "encoder_accuracy") & np.isfinite(encoder["value"])]
+    own = own[own["condition"] == rule.condition]
+    said = []
+    for name in attributes:
+        levels = own[own["attribute"] == name]
+        if len(levels) > 1:
+            low, high = extremes(levels)
+            said.append(
+                f"{name} {low['value']:.2f} ({low['level']}) to "
+                f"{high['value']:.2f} ({high['level']})"
+            )
+    return "; ".join(said)
+
+
+# -- of anybody's own images -----------------------------------------------------------------
+
+
+def own_card(result: Any) -> str:
+    """The card of an audit of one's own images (``studies.own.OwnAudit``), as a page of HTML."""
+    return render_html(result.audit, own_facts(result), result.stamp)
+
+
+def own_facts(result: Any) -> Facts:
+    """What that card says besides the audit's own numbers."""
+    images, measured = result.images, result.measured
+    simulated = " (simulated images)" if images.simulated else ""
+    shared = images.real.table[images.unit].nunique()
+    how = f"paired, the same {shared:,} {images.unit}s in both" if images.paired else "unpaired"
+    compared = [("Real images", _own_counts(images.real, images.unit))]
+    compared += [("Generated images", _own_counts(images.generated, images.unit))]
+    if images.train is not None:
+        compared.append(("Training images", _own_counts(images.train, images.unit)))
+    compared.append(("Comparison", how))
+    compared.append(("Features", f"{measured.name}, from images reduced to {measured.size} pixels"))
+    condition = next(iter(images.conditions), "")
+    return Facts(
+        title=f"Is this generator equally good for every group?{simulated}",
+        compared=compared,
+        endpoint=ENDPOINT.format(below=result.audit.design.secondary_below, unit=images.unit),
+        caveats=list(_own_caveats(result, condition)),
+        unit=images.unit,
+        floor=result.floor,
+        standardised=None if result.standardised is None else result.standardised.contrasts,
+        mix=condition,
+    )
+
+
+def _own_counts(own: Any, unit: str) -> str:
+    return f"{own.csv.name}: {len(own):,} images of {own.table[unit].nunique():,} {unit}s"
+
+
+def _own_caveats(result: Any, condition: str) -> Iterator[str]:
+    """What limits this audit, the most important first."""
+    images, measured, unit = result.images, result.measured, result.images.unit
+    yield "Exploratory: no protocol was registered before these images were compared."
+    if not condition:
+        yield "Case mix: not standardised; a group with harder cases looks worse."
+    elif result.standardised is None:
+        yield (
+            f"Case mix: not standardised for {condition}; that takes the same {unit}s in both sets."
+        )
+    if len(images.attributes) > 1:
+        yield one_at_a_time("intersections.csv")
+    if not images.paired:
+        yield f"Unpaired: the sets share no {unit}, which makes intervals wider."
+    if measured.sees:
+        yield (
+            f"Features: {measured.name} sees {measured.sees}. Repeat with features of your field "
+            "(--features)."
+        )
+    if images.train is None:
+        yield (
+            "Feature scale and kernel bandwidth were fixed on the real images compared here, as no "
+            "training images were given."
+        )
+    below = result.audit.design.secondary_below
+    small = about_small_levels(result.audit.by_group, list(images.attributes), below)
+    if small:
+        yield small
+    if images.left_out:
+        yield f"{images.left_out}."
+
+
+# -- models and simulated data sets ----------------------------------------------------------
+
+LICENCE = "apache-2.0"  # the project's
+FIRST = ("What it stands in for", "What it cannot tell")  # of a datasheet
+TAGS = ("fairness", "medical-imaging", "research-only")
+FINE = "The base's U-Net, fine-tuned on the training split; VAE and text encoder are frozen."
+BAYESIAN = {  # by what sigma sets
+    "noise": "Fair Bayesian Perturbation scales each sample's loss by a random weight whose "
+    "spread, per demographic level, a Bayesian optimiser chooses so that the levels' losses come "
+    "closer.",
+    "mean": "Fair Bayesian Perturbation, corrected: each sample's loss is scaled by a weight whose "
+    "mean, per demographic level, a Bayesian optimiser chooses so that the levels' losses come "
+    "closer.",
 }
-@media print {
-  body { font-size: 9.5pt; line-height: 1.3; padding: 0; max-width: none }
-  h1 { font-size: 14pt } h2 { margin-top: .6rem } img { max-height: 95mm; width: auto }
-  .finding { -webkit-print-color-adjust: exact; print-color-adjust: exact }
-}
-</style>
-</head>
-<body>
-<h1>{{ c.title }}</h1>
-<p class="finding">{{ c.finding }}</p>
-<h2>What was compared</h2>
-<dl>{% for name, text in c.compared %}<dt>{{ name }}</dt><dd>{{ text }}</dd>{% endfor %}</dl>
-<h2>By group</h2>
-<img src="data:image/png;base64,{{ picture }}" alt="Dot plot. {{ c.finding }}">
-<p class="small">{{ c.foot }}</p>
-<h2>Differences</h2>
-<table><thead><tr>{% for cell in c.header %}<th>{{ cell }}</th>{% endfor %}</tr></thead>
-<tbody>{% for row in c.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}</tbody></table>
-{% if c.more %}<p class="small">{{ c.more }}</p>{% endif %}
-<h2>Read with care</h2>
-<ul>{% for caveat in c.caveats %}<li>{{ caveat }}</li>{% endfor %}</ul>
-<p class="small">{{ c.stamp }}</p>
-</body>
-</html>
-"""
+DEPARTURES = (
+    "In the table, `as_released` keeps what the released code does and `corrected` departs from "
+    "it: unless a method says otherwise, the optimiser's windows are counted over the whole run "
+    "(the release starts anew each epoch, and with epochs this short it would never run) and all "
+    "processes share one sigma."
+)
 
 
-def render_html(audit: Audit, facts: Facts, stamp: Mapping[str, Any]) -> str:
-    """The card as one HTML file that needs no other."""
-    content = _content(audit, facts, stamp)
-    stream = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        narrow_dots(content.dots, PHONE).savefig(stream, format="png", dpi=220)
-    picture = base64.b64encode(stream.getvalue()).decode("ascii")
-    frame = Environment(autoescape=True, undefined=StrictUndefined).from_string(_PAGE)
-    return frame.render(c=content, picture=picture, bar=BAR)
+def publish_model_card(study: Study, method: str, seed: int) -> str:
+    """Write a finished run's card beside it and to the study's figures; says where it lies."""
+    base = method == "base"
+    folder = study.places.base if base else study.places.run(method, seed)
+    path = write_model_card(folder, study.settings, study.cohort, method)
+    return _published(study, path, "model_base.md" if base else f"model_{method}_seed{seed}.md")
 
 
-# -- PNG -------------------------------------------------------------------------------------
+def publish_data_card(study: Study) -> str:
+    """Write a simulated data set's card into its folder and to the figures; says where it lies."""
+    if not study.settings.simulated:
+        return "Real data come with their authors' own card: none is written."
+    return _published(study, write_data_card(study), "dataset.md")
 
 
-def render_page(audit: Audit, facts: Facts, stamp: Mapping[str, Any]) -> Figure:
-    """The card as one page, as tall as its content."""
-    content = _content(audit, facts, stamp)
-    height = _draw(Figure(figsize=(WIDTH, 1)), content)  # once to measure, once to keep
-    figure = Figure(figsize=(WIDTH, height))
-    with matplotlib.rc_context(STYLE):
-        _draw(figure, content)
-    return figure
+def _published(study: Study, path: Path, name: str) -> str:
+    with atomic_file(study.places.figures / "cards" / name) as temporary:
+        temporary.write_bytes(path.read_bytes())
+    return f"Intended use, limits and how it was made: [{name}](../cards/{name})."
 
 
-def _draw(figure: Figure, content: _Content) -> float:
-    """Write the blocks from the top down; the height in inches that they take."""
-    y = _write(figure, MARGIN, content.title, 13, weight="bold")
-    y = _write(figure, y + 0.08, content.finding, 9.5, box="#f1f6fa")
-    y = _heading(figure, y, "What was compared")
-    for name, text in content.compared:
-        _write(figure, y, name, 7.5, color=MUTED)
-        y = _write(figure, y, text, 7.5, left=1.35)
-    y = _heading(figure, y, "By group")
-    y = _panel(figure, y, content.dots)
-    y = _write(figure, y, content.foot, 6.5, color="#444444")
-    y = _heading(figure, y, "Differences")
-    y = _grid(figure, y, content)
-    y = _heading(figure, y, "Read with care")
-    for caveat in content.caveats:
-        _write(figure, y, "\N{BULLET}", 7.5)
-        y = _write(figure, y, caveat, 7.5, left=0.12)
-    y = _write(figure, y + 0.1, content.stamp, 6, color=MUTED)
-    return y + MARGIN / 2
+def write_model_card(folder: Path, settings: Settings, cohort: Cohort, method: str) -> Path:
+    """Write the card of a trained pipeline into its run's folder, from its run.json; its path.
+
+    Parameters
+    ----------
+    folder : Path
+        As ``places.base`` or ``places.run(method, seed)``, finished.
+    settings : Settings
+    cohort : Cohort
+        That it was trained on.
+    method : str
+        ``base`` or a method.
+    """
+    run, simulated = read_json(folder / "run.json"), settings.simulated
+    started = settings.model.pretrained or None
+    data = ModelCardData(
+        license=LICENCE if simulated else "other",
+        license_name=None if simulated else "terms-of-the-training-data",
+        library_name="diffusers",
+        pipeline_tag="text-to-image",
+        tags=[*TAGS, *(["simulated"] if simulated else []), method.replace("_", "-")],
+        datasets=[settings.dataset],
+        base_model=f"{settings.dataset}-base" if method != "base" else started,
+    )
+    seed = f", seed {run['seed']}" if method != "base" else ""
+    made = ModelCard.from_template(
+        data,
+        template_path=str(HERE / "model_card.md.j2"),
+        title=f"{dataset_name(settings.dataset)}: {method_name(method)}{seed}",
+        simulated=simulated,
+        dataset=settings.dataset,
+        limits=limits(settings.dataset),
+        kind="Fine-tuned" if started else "A small model, trained from scratch",
+        size=settings.model.image_size,
+        counts=_counts(cohort, ("train",)),
+        method_line=_method_line(settings, method),
+        settings=_grid(_training_rows(run, settings, cohort, method)),
+        prompt=repr(str(cohort.included().split("train").table["prompt"].iloc[0])),
+        place=f"figures/{settings.preset}/{settings.dataset}",
+        preset=settings.preset,
+    )
+    return _write(made, folder / CARD)
 
 
-def _write(
-    figure: Figure,
-    y: float,
-    text: str,
-    size: float,
-    *,
-    left: float = 0.0,
-    right: float = WIDTH - 2 * MARGIN,
-    weight: str = "normal",
-    color: str = "#1a1a1a",
-    box: str = "",
-) -> float:
-    """Text ``y`` inches below the top, from ``left`` to ``right`` inches; where the next starts."""
-    room = 0.08 if box else 0.0
-    letter = LETTER * size / 72 * (1.1 if weight == "bold" else 1.0)
-    lines = wrap(text, int((right - left - 2 * room) / letter))
-    height = (lines.count("\n") + 1) * size * LEADING / 72 + 2 * room
-    total = figure.get_figheight()
-    if box:
-        for edge, width, shade in ((0.0, right, box), (-0.06, 0.05, BAR)):
-            place = ((MARGIN + edge) / WIDTH, 1 - (y + height) / total)
-            figure.add_artist(
-                Rectangle(place, width / WIDTH, height / total, transform=figure.transFigure,
-                          color=shade, lw=0, zorder=-1)
-            )  # fmt: skip
-    figure.text(
-        (MARGIN + left + room) / WIDTH, 1 - (y + room) / total, lines,
-        fontsize=size, fontweight=weight, color=color, va="top", linespacing=1.15,
-    )  # fmt: skip
-    return y + height
+def write_data_card(study: Study) -> Path:
+    """Write the card of a simulated data set: its datasheet, its settings, its counts; its path.
+
+    It lies in the data set's folder but is no part of the data: neither the hash of the labels and
+    images nor ``folder_mark`` sees it.
+    """
+    settings, cohort, stamp = study.settings, study.cohort, study.stamp
+    origin = {"data hash": cohort.data_hash, "commit": _commit(stamp), **stamp["versions"]}
+    sheet = (PROJECT_ROOT / "data" / "cards" / f"{settings.dataset}.md").read_text("utf-8")
+    head, *sections = sheet.split("\n## ")
+    titled = {section.partition("\n")[0]: section.strip() for section in sections}
+    data = DatasetCardData(
+        license=LICENCE,
+        task_categories=["text-to-image"],
+        tags=[*TAGS, "simulated"],
+        pretty_name=dataset_name(settings.dataset),
+        annotations_creators=["machine-generated"],
+        source_datasets=["original"],
+    )
+    made = DatasetCard.from_template(
+        data,
+        template_path=str(HERE / "data_card.md.j2"),
+        head=head.replace("Datasheet: ", "").strip(),
+        sections=[titled[title] for title in (*FIRST, *(t for t in titled if t not in FIRST))],
+        settings=_grid(as_dict(settings.simulator)),
+        counts=_counts(cohort, ("train", "val", "test")),
+        origin=_grid(origin),
+    )
+    return _write(made, study.places.data / CARD)
 
 
-def _heading(figure: Figure, y: float, text: str) -> float:
-    return _write(figure, y + 0.1, text, 9, weight="bold") + 0.02
+def _write(made: ModelCard | DatasetCard, path: Path) -> Path:
+    with atomic_file(path) as temporary:
+        temporary.write_text(made.content.rstrip() + "\n", encoding="utf-8")
+    return path
 
 
-def _panel(figure: Figure, y: float, dots: pd.DataFrame) -> float:
-    """The dot plot between the page's margins."""
-    rows = dot_rows(dots)
-    longest = max(len(text) for text, _ in rows)
-    left, height = MARGIN + min(0.3 + 0.065 * longest, 2.5), ROW * len(rows)
-    total = figure.get_figheight()
-    place = (left / WIDTH, 1 - (y + height) / total, (WIDTH - left - 0.85) / WIDTH, height / total)
-    draw_dots(figure.add_axes(place), dots)
-    return y + height + 0.42
+def _counts(cohort: Cohort, splits: Sequence[str]) -> str:
+    """Subjects by attribute, level and split, as a Markdown table."""
+    subjects = cohort.included().table.drop_duplicates("subject")
+    levels = {a.name: a.levels for a in cohort.spec.attributes}
+    lines = [f"| attribute | level | {' | '.join(f'subjects, {split}' for split in splits)} |"]
+    lines.append(f"|---|---|{'---|' * len(splits)}")
+    for attribute, names in {"overall": ("all",), **levels}.items():
+        for level in names:
+            own = subjects if attribute == "overall" else subjects[subjects[attribute] == level]
+            counts = [str(int((own["split"] == split).sum())) for split in splits]
+            lines.append(f"| {attribute} | {level} | {' | '.join(counts)} |")
+    return "\n".join(lines)
 
 
-def _grid(figure: Figure, y: float, content: _Content) -> float:
-    """The contrasts as columns of text."""
-    end = WIDTH - 2 * MARGIN
-    edges = (0.0, 2.2, 3.85, 4.55, end) if len(content.header) > 3 else (0.0, 3.2, 5.2, end)
-    for row, weight in [(content.header, "bold"), *((row, "normal") for row in content.rows)]:
-        ends = [
-            _write(figure, y, cell, 7, left=left, right=right - 0.05, weight=weight)
-            for cell, (left, right) in zip(row, pairwise(edges), strict=True)
-        ]
-        y = max(ends)
-    return _write(figure, y, content.more, 6.5, color=MUTED) if content.more else y
+def _training_rows(
+    run: Mapping[str, Any], settings: Settings, cohort: Cohort, method: str
+) -> dict[str, Any]:
+    """What the run was made with."""
+    stamp = run["stamp"]
+    rows: dict[str, Any] = {"method": method, "seed": run["seed"], "preset": settings.preset}
+    for loop in ("vae", "base") if method == "base" else ("training",):
+        rows |= {f"{loop}.{key}": value for key, value in as_dict(getattr(settings, loop)).items()}
+    if method != "base" and fields_of(method):
+        own = as_dict(config_of(method, settings.mitigation))
+        rows |= {f"mitigation.{key}": own[key] for key in fields_of(method)}
+    rows |= {"seconds": run["seconds"], "images seen": run["images_seen"]}
+    rows |= {key: value for key, value in stamp["hardware"].items() if value is not None}
+    return {**rows, **stamp["versions"], "data hash": cohort.data_hash, "commit": _commit(stamp)}
+
+
+def _method_line(settings: Settings, method: str) -> str:
+    if method == "base":
+        start = settings.model.pretrained or "nothing: VAE, text encoder and U-Net from scratch"
+        return f"The pipeline that every method of the study starts from; it started from {start}."
+    if method.startswith("fairdiffusion"):
+        kind = config_of(method, settings.mitigation).reweighting
+        return f"{FINE} {BAYESIAN[kind]} {DEPARTURES}"
+    if method == "none":
+        return f"{FINE} Every sample has weight 1: the baseline."
+    return f"{FINE} Method `{method}` ({method_name(method)}) of `fairdiff_lib.settings.methods`."
+
+
+def _commit(stamp: Mapping[str, Any]) -> str:
+    return f"{stamp['commit'] or 'none'}{' (the code differed from it)' if stamp['dirty'] else ''}"
+
+
+def _grid(rows: Mapping[str, Any]) -> str:
+    lines = [f"| {name} | {str(value).replace('|', '/')} |" for name, value in rows.items()]
+    return "\n".join(["| what | value |", "|---|---|", *lines])

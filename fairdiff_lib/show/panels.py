@@ -72,9 +72,7 @@ def interval_text(table: Rows, *, seeds_drawn: bool = False, confidence: float =
 # -- marks -----------------------------------------------------------------------------------
 
 
-def whisker(
-    ax: Axes, row: Mapping[str, Any] | pd.Series[Any], at: float, look: Look, *, across: bool = False
-) -> None:
+def whisker(ax: Axes, row: Any, at: float, look: Look, *, across: bool = False) -> None:
     """One dot with its interval: upright, or lying when ``across``; NaN draws nothing."""
     value, low, high = (float(row[key]) for key in ("value", "low", "high"))
     if not np.isfinite(value):
@@ -251,10 +249,11 @@ def lines(
     if table.empty or not np.isfinite(table["value"].astype(float)).any():
         none_here(ax)
         return
+    one_each: dict[str, Any] = {"units": "seed", "estimator": None} if "seed" in table else {}
     sns.lineplot(
         table, x=x, y="value", hue=column, hue_order=list(known), ax=ax, errorbar=None,
         palette={name: look.colour for name, look in known.items()}, legend=False,
-        **{"units": "seed", "estimator": None} if "seed" in table else {}, **own,
+        **one_each, **own,
     )  # fmt: skip
     ax.set_ylabel("")
 

@@ -111,6 +111,7 @@ def is_simulated(dataset: str) -> bool:
 
 # -- pages -----------------------------------------------------------------------------------
 
+
 def page(
     height: float,
     title: str,

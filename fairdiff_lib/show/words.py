@@ -1,4 +1,4 @@
-"""Sentences written from tables, right whichever way the numbers fell; ``say(name, ...)`` shows one.
+"""Sentences written from tables, whichever way the numbers fell; ``say(name, ...)`` shows one.
 
 The plain statement comes first, then its number with the interval; the subject is a group or an
 image, and nothing has a raw name.
@@ -136,7 +136,8 @@ def about_contrast(row: Row, share: float = 0.2, confidence: float = 0.95) -> st
     level, other, where = row["level"], row["reference"], name_of(str(row["attribute"]))
     metric = name_of(str(row.get("metric", "kid")))
     if not np.isfinite(row["p_adjusted"]):
-        return f"**{where}: {level} and {other} could not be compared**: {row['note'] or 'no test'}."
+        why = row["note"] or "no test"
+        return f"**{where}: {level} and {other} could not be compared**: {why}."
     limit, size = 1 - confidence, f"The difference in {metric} is {number(row)}"
     same = row["p_equivalence"] < limit
     if row["p_adjusted"] < limit:
@@ -148,7 +149,9 @@ def about_contrast(row: Row, share: float = 0.2, confidence: float = 0.95) -> st
             f"**{where}: {level} and {other} are equivalent**, to within {share:.0%} of the "
             f"overall value. {size}."
         )
-    ratio = f", {row['mde_ratio']:.3g} times the value of {other}" * bool(np.isfinite(row["mde_ratio"]))
+    ratio = ""
+    if np.isfinite(row["mde_ratio"]):
+        ratio = f", {row['mde_ratio']:.3g} times the value of {other}"
     return (
         f"**{where}: no difference between {level} and {other} was seen.** {size}. One of up to "
         f"{row['mde']:.3g} could have been missed{ratio}; from {row['smallest_effect']:.3g} on it "
@@ -321,13 +324,14 @@ def about_surrogate(table: Rows) -> str:
         beats = int((p <= LEAST).sum())
         head = "knowing sigma does not help to predict the score"
         if beats:
-            head = f"knowing sigma helps to predict the score in {beats} of {counted(len(p), 'run')}"
+            runs = counted(len(p), "run")
+            head = f"knowing sigma helps to predict the score in {beats} of {runs}"
         lines.append(
             f"{method_name(method)}: {head}. The fit explains {r2:.3f} of the variance of left-out "
             f"windows (R\u00b2); with shuffled scores it explains {chance:.3f}. The smallest p is "
             f"{p.min():.2f}."
         )
-    return bullets(lines, "No run has a surrogate to judge: it takes scores in two windows or more.")
+    return bullets(lines, "No run has a surrogate to judge: it takes scores in two windows.")
 
 
 @sentence("weights")
@@ -379,29 +383,25 @@ def about_gap(table: Rows) -> str:
     own = table.drop_duplicates("quantity").set_index("quantity")
     if "explained_timesteps" not in own.index:
         return "The gap of a batch was not measured."
-    numbers = own[["value", "low", "high"]].astype(np.float64)
+    value, low, high = (own[side].astype(float).to_dict() for side in ("value", "low", "high"))
 
     def share(name: str) -> str:
-        value, low, high = numbers.loc[f"explained_{name}"]
-        known = np.isfinite(value)
-        return f"{value:.0%} ({low:.0%} to {high:.0%})" if known else "a share not estimable"
+        key = f"explained_{name}"
+        known = np.isfinite(value[key])
+        shown = f"{value[key]:.0%} ({low[key]:.0%} to {high[key]:.0%})"
+        return shown if known else "a share not estimable"
 
-    gap, pooled, alone = (
-        numbers.loc[key, "value"] for key in ("gap_mean", "gap_pooled", "gap_from_timesteps")
-    )
-    first, second = (numbers.loc[f"explained_{x}", "value"] for x in ("timesteps", "groups"))
+    gap, pooled, alone = (value[key] for key in ("gap_mean", "gap_pooled", "gap_from_timesteps"))
+    first, second = (value[f"explained_{name}"] for name in ("timesteps", "groups"))
     ahead = "draw of timesteps" if first > second else "groups"
-    return (
-        f"**What a batch's gap shows is the {ahead} more than the other.**\n\n"
-        + bullets(
-            (
-                f"A batch's gap in loss is {gap:.3f} on average.",
-                f"The same samples pooled have a gap of {pooled:.3f}.",
-                f"Timesteps alone, which know no group, make one of {alone:.3f}.",
-                f"The draw of timesteps explains {share('timesteps')} of the gap's variance.",
-                f"Groups explain {share('groups')}; both together {share('both')}.",
-                f"Levels absent from a batch explain {share('absent')}.",
-            )
+    return f"**The gap of a batch follows the {ahead} more.**\n\n" + bullets(
+        (
+            f"A batch's gap in loss is {gap:.3f} on average.",
+            f"The same samples pooled have a gap of {pooled:.3f}.",
+            f"Timesteps alone, which know no group, make one of {alone:.3f}.",
+            f"The draw of timesteps explains {share('timesteps')} of the gap's variance.",
+            f"Groups explain {share('groups')}; both together {share('both')}.",
+            f"Levels absent from a batch explain {share('absent')}.",
         )
     )
 
@@ -425,8 +425,8 @@ def about_gradients(table: Rows, cosines: Rows) -> str:
     for method in _methods_of(table, "perturbed_cosine"):
         angle, length = (_mean(table, f"perturbed_{n}", method) for n in ("cosine", "norm"))
         lines.append(
-            f"{method_name(method)}, at its mean sigma: the weighted gradient of a batch has cosine "
-            f"{angle:.2f} with the plain one. It is {length:.2f} times as long."
+            f"{method_name(method)}, at its mean sigma: the weighted gradient of a batch has a "
+            f"cosine of {angle:.2f} with the plain one. It is {length:.2f} times as long."
         )
     return bullets(lines, "No gradient was measured: the model is too large for this probe.")
 
@@ -575,11 +575,14 @@ def about_members(table: Rows, false_positives: float) -> str:
         auc, found = (whole[whole["metric"] == name].iloc[0] for name in (AUC, FOUND))
         levels = own[(own["attribute"] != "overall") & (own["metric"] == AUC)]
         levels = levels[np.isfinite(levels["value"])]
+        known = told_from(
+            auc, 0.5, [f"{x} than guessing" for x in ("better", "worse", "no better")]
+        )
+        more = told_from(found, false_positives, ("more than", "fewer than", "no more than"))
         text = (
-            f"{method_name(method)}: training subjects are told from others with AUC {number(auc)}, "
-            f"{told_from(auc, 0.5, ('better than guessing', 'worse than guessing', 'no better than guessing'))}. "
-            f"At {100 * false_positives:g}% false alarms, a share of {number(found)} is found, "
-            f"{told_from(found, false_positives, ('more than by chance', 'fewer than by chance', 'as by chance'))}."
+            f"{method_name(method)}: training subjects are told from others {known} by guessing, "
+            f"AUC {number(auc)}. At {100 * false_positives:g}% false alarms, a share of "
+            f"{number(found)} is found, {more} by chance."
         )
         if len(levels):
             most = extremes(levels)[1]
@@ -633,3 +636,18 @@ def _where(row: Row) -> str:
 def of_group(row: Row) -> str:
     """A row's group and its value, as "Race: Black, 0.031 (0.024 to 0.037)"."""
     return f"{level_name(str(row['attribute']), str(row['level']))}, {number(row)}"
+
+
+# -- 11 --------------------------------------------------------------------------------------
+
+
+@sentence("fid_of_halves")
+def about_halves(table: Rows) -> str:
+    """What plain FID says of two halves of the same images, by how many there are."""
+    means = table.groupby("n")["value"].mean()
+    lines = [
+        f"With {n:,} images in each half FID is {rounded(value)}." for n, value in means.items()
+    ]
+    falls = bool((means.diff().dropna() < 0).all())
+    said = "It falls as n grows" if falls else "It does not fall at every step here"
+    return f"{' '.join(lines)} {said}; the true FID is 0, so all of it is bias."

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.show.panels import require, whisker
-from fairdiff_lib.show.style import METHODS, MUTED, STYLE, Look, dataset_name, handles, page
+from fairdiff_lib.settings.methods import METHODS
+from fairdiff_lib.show.style import MUTED, STYLE, Look, dataset_name, handles, look_of, page
 
 ROW = 0.17  # inches that an arm takes
 ROLES = {  # heading of the arms of a role
@@ -33,7 +34,7 @@ GREY = "#eeeeee"
 def arm_look(name: str) -> Look:
     """Label, colour and marker of an arm; one with options looks like its method."""
     method, _, rest = name.partition(" ")
-    known = METHODS.get(method)
+    known = look_of(method) if method in METHODS else None
     if known is None:
         raise InputError(f"arm {name!r}: unknown method {method!r}")
     return Look(f"{known.label}: {rest}" if rest else known.label, known.colour, known.marker)

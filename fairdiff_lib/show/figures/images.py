@@ -39,7 +39,7 @@ def may_show_real(dataset: str, show_real: bool = False) -> bool:
 
 def side_of(images: np.ndarray, room: float) -> float:
     """Inches of a picture's side: as large as there is room, not enlarged to a blur."""
-    return min(room, max(SMALLEST, LARGEST * images.shape[-1] / 150))
+    return min(room, max(SMALLEST, LARGEST * int(images.shape[-1]) / 150))
 
 
 @figure("fig02")
@@ -94,7 +94,7 @@ def fig02(
         foot, notes,
     )  # fmt: skip
     with matplotlib.rc_context(STYLE):
-        parts = fig.subfigures(2, 1, height_ratios=[side * len(sources) + 0.2, max(under, 0.01)])
+        parts: Any = fig.subfigures(2, 1, height_ratios=[side * len(sources) + 0.2, max(under, 0.01)])
         grid = _grid(parts[0], len(sources), len(columns), side, 0.95)
         for i, source in enumerate(sources):
             for j, name in enumerate(columns):

@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from fairdiff_lib.settings.names import name_of
+from fairdiff_lib.settings.methods import METHODS
 from fairdiff_lib.show.front import figure
 from fairdiff_lib.show.panels import level_rows, panel_legend, require, whisker
-from fairdiff_lib.show.style import LEVEL_COLOURS, METHODS, MUTED, STYLE, Look, dataset_name, page
+from fairdiff_lib.show.style import LEVEL_COLOURS, MUTED, STYLE, Look, dataset_name, look_of, page
 
 EXPLAINED = {  # quantity: words
     "explained_timesteps": "draw of timesteps",
@@ -33,7 +34,7 @@ def looks_of(labels: Sequence[str]) -> dict[str, Look]:
     """A look for each label: a method's own, or for an ablation's arm one of the level colours."""
     arms = [label for label in dict.fromkeys(labels) if label not in METHODS]
     own = {arm: Look(arm, LEVEL_COLOURS[i % 7], "o") for i, arm in enumerate(arms)}
-    return {label: METHODS.get(label) or own[label] for label in dict.fromkeys(labels)}
+    return {label: own.get(label) or look_of(label) for label in dict.fromkeys(labels)}
 
 
 @figure("fig_weights")

@@ -7,7 +7,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -227,7 +226,7 @@ def fid_against_n_figure(
     fig = page(3.0, title, foot, notes, [look for look in looks.values() if look.label])
     with matplotlib.rc_context(STYLE):
         ax = fig.subplots()
-        mean = table.groupby(["level", "n"], as_index=False)["value"].mean()
+        mean = table.groupby(["level", "n"])[["value"]].mean().reset_index()
         lines(ax, mean, "n", looks, marker="o", markersize=4.2)
         for level, look in looks.items():
             own = table[table["level"] == level]
@@ -249,12 +248,3 @@ def _size_axis(ax: Axes, sizes: Sequence[int]) -> None:
     ax.set_xlabel("n, images on each side (logarithmic)")
     ax.set_ylabel(axis_name("fid"))
     ax.grid(axis="y")
-
-
-def with_floor(by_group: pd.DataFrame, floor: pd.DataFrame | None) -> pd.DataFrame:
-    """``by_group`` with the floor of each level beside it, as floor_low and floor_high."""
-    if floor is None:
-        return by_group
-    bands = floor.rename(columns={"low": "floor_low", "high": "floor_high"})
-    keys = ["attribute", "level"]
-    return by_group.merge(bands[[*keys, "floor_low", "floor_high"]], on=keys, how="left")

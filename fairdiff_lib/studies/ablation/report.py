@@ -14,8 +14,8 @@ from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk import tables
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.settings.methods import BASELINE
+from fairdiff_lib.settings.names import name_of
 from fairdiff_lib.settings.options import Settings
-from fairdiff_lib.show.style import name_of
 from fairdiff_lib.studies.ablation import arms
 from fairdiff_lib.studies.ablation.compare import (
     DISPARITY,

@@ -14,7 +14,7 @@ import pandas as pd
 from fairdiff_lib.audit.contrasts import PRIMARY
 from fairdiff_lib.audit.seeds import single_seeds
 from fairdiff_lib.datasets import dataset_of
-from fairdiff_lib.show.style import look_of, name_of
+from fairdiff_lib.settings.names import method_name, name_of
 from fairdiff_lib.studies.verdict.findings import (
     CONTRADICTED,
     INCONCLUSIVE,
@@ -120,7 +120,7 @@ def _disparity_effect(own: pd.DataFrame, rule: Protocol) -> Effect:
     """The clearest contrast."""
     row = _clearest(own)
     name = (
-        f"{rule.metric.upper()} of {look_of(rule.baseline).label}'s images for "
+        f"{rule.metric.upper()} of {method_name(rule.baseline)}'s images for "
         f"{row['attribute']} {row['level']} minus that for {row['reference']}"
     )
     return Effect(
@@ -176,7 +176,7 @@ def judge_quality(evidence: Evidence, rule: Protocol) -> Finding:
     size = (rule.smallest_effect * overall[rule.baseline].mean()) ** 2
     name = (
         f"change in the squared {rule.metric.upper()} difference between groups from "
-        f"{look_of(rule.baseline).label} to {look_of(rule.method).label}"
+        f"{method_name(rule.baseline)} to {method_name(rule.method)}"
     )
     n = int(table.loc[table["attribute"] == "overall", "n"].max())
     effect = equity.effect(name, f"squared {rule.metric.upper()}", n, len(seeds), size)
@@ -262,7 +262,7 @@ def _gain(table: pd.DataFrame, metric: str, rule: Protocol) -> Change:
 def _gain_effect(name: str, gain: Change, n: int, seeds: int, rule: Protocol) -> Effect:
     what = (
         f"change in the {name} for {name_of(rule.condition).lower()} of classifiers trained on "
-        f"{look_of(rule.method).label}'s in place of {look_of(rule.baseline).label}'s images"
+        f"{method_name(rule.method)}'s in place of {method_name(rule.baseline)}'s images"
     )
     return gain.effect(what, name, n, seeds, float("nan"))
 

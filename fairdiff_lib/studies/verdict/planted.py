@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from fairdiff_lib.audit.contrasts import SPREAD
+from fairdiff_lib.settings.names import method_name, name_of
 from fairdiff_lib.settings.options import Population
-from fairdiff_lib.show.style import look_of, name_of
 from fairdiff_lib.studies.verdict.protocol import Protocol
 
 LOSS = "denoising_loss"
@@ -150,7 +150,7 @@ def _in_words(row: Mapping[Any, Any]) -> str:
     text = (
         f"{row['planted']} planted for {row['attribute']} {row['level']} ({row['role']}, "
         f"n={row['n']} against {row['n_reference']}): {what} of "
-        f"{look_of(row['method']).label}'s images"
+        f"{method_name(row['method'])}'s images"
     )
     if row["excludes_zero"] is None:
         return f"{text} has no interval"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fairdiff_lib.show.style import limits
+from fairdiff_lib.datasets import DATASETS
 from fairdiff_lib.studies.verdict.claims import (
     Evidence,
     judge_disparity,
@@ -97,7 +97,7 @@ def _row(
         **finding.effect.row,
         "p": finding.p,
         "p_holm": p_adjusted,
-        "limits": limits(evidence.dataset),
+        "limits": DATASETS[evidence.dataset].limits if evidence.dataset in DATASETS else "",
         "statement": CLAIMS[claim],
         "reason": reason,
         "protocol": rule.sha256,
