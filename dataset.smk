@@ -295,7 +295,7 @@ rule quality:
         record=record("05_quality"),
         read=tables(*AUDIT, *ENTRY.quality)
         + figures("fig02", "fig03", "fig06")
-        + expand("{folder}/card.{kind}", folder=LAYOUT.figures, kind=["html", "png", "json"]),
+        + expand("{folder}/card.{kind}", folder=LAYOUT.figures, kind=["html", "json"]),
     log:
         notebook=executed("05_quality"),
     params:

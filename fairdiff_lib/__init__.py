@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from fairdiff_lib.audit.audit import mean_metric as mean_metric
     from fairdiff_lib.audit.kid import fit_kernel as fit_kernel
     from fairdiff_lib.audit.kid import kid as kid
+    from fairdiff_lib.datasets import DATASETS as DATASETS
     from fairdiff_lib.methods.groups import group_means as group_means
     from fairdiff_lib.methods.groups import loss_gap as loss_gap
     from fairdiff_lib.methods.optimiser import next_sigma as next_sigma
     from fairdiff_lib.methods.perturbation import perturbation_weights as perturbation_weights
     from fairdiff_lib.settings.methods import METHODS as METHODS
+    from fairdiff_lib.show.cards import card as card
     from fairdiff_lib.show.front import fig as fig
     from fairdiff_lib.show.front import say as say
     from fairdiff_lib.show.front import show_source as show_source
@@ -35,10 +37,12 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "audit.audit": ("Audit", "auc_metric", "kid_metric", "mean_metric"),
     "audit.kid": ("fit_kernel", "kid"),
+    "datasets": ("DATASETS",),
     "methods.groups": ("group_means", "loss_gap"),
     "methods.optimiser": ("next_sigma",),
     "methods.perturbation": ("perturbation_weights",),
     "settings.methods": ("METHODS",),
+    "show.cards": ("card",),
     "show.front": ("fig", "say", "show_source", "table"),
     "study": ("Study",),
 }

@@ -73,8 +73,8 @@ def framed(page: str) -> HTML:
     """A page of HTML within a notebook, whose own style it leaves alone."""
     grow = "this.style.height=this.contentDocument.body.scrollHeight+32+'px'"
     frame = (
-        f'<iframe title="Audit card" srcdoc="{html.escape(page)}" onload="{grow}" '
-        'style="width: 100%; height: 1150px; border: 0"></iframe>'
+        f'<div><iframe title="Audit card" srcdoc="{html.escape(page)}" onload="{grow}" '
+        'style="width: 100%; height: 1150px; border: 0"></iframe></div>'
     )
     return HTML(frame)  # type: ignore[no-untyped-call]
 

@@ -41,6 +41,7 @@ STYLE: Any = {
     "text.parse_math": False,  # a level may be called "$0-$24,999"
 }
 MUTED = "#777777"
+NEUTRAL = "#999999"  # of a method without a colour of its own
 LEVEL_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#000000")
 
 
@@ -75,7 +76,7 @@ def look_of(method: str) -> Look:
         return Look(method_name(method), *_SOURCES[method])
     entry = METHODS.get(method)
     colour, marker = getattr(entry, "colour", ""), getattr(entry, "marker", "")
-    return Look(method_name(method), colour or "#999999", marker or "o")
+    return Look(method_name(method), colour or NEUTRAL, marker or "o")
 
 
 def ordered_methods(methods: Iterable[str]) -> list[str]:

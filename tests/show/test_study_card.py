@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from fairdiff_lib.audit.estimate import OVERALL, Estimate
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.disk.files import hash_file, read_json
-from fairdiff_lib.show import study_card
+from fairdiff_lib.show import cards
 from fairdiff_lib.show.cards import finding
 from fairdiff_lib.studies.quality import QualityResult
 from fairdiff_lib.studies.verdict.protocol import Protocol, Registered
@@ -84,11 +85,11 @@ def cohort() -> Cohort:
 
 
 def facts(cohort: Cohort, result: QualityResult, before: bool = True, **rule: Any) -> Any:
-    return study_card.study_facts(result, cohort, Registered(replace(RULE, **rule), before, ""))
+    return cards.study_facts(result, cohort, Registered(replace(RULE, **rule), before, ""))
 
 
 def test_the_mean_over_seeds_is_shown_by_attribute_only() -> None:
-    shown = study_card.shown_audit(make_result(), RULE)
+    shown = cards.shown_audit(make_result(), RULE)
     assert list(shown.estimates) == [OVERALL, *SIZES]
     assert shown.estimates["age", OLD].value == 0.05
     assert finding(shown).startswith(f"Age: worse for {OLD} than for {YOUNG}")
@@ -119,7 +120,7 @@ def test_failed_gates_are_those_of_the_method_shown(cohort: Cohort) -> None:
 def test_caveats_name_what_the_encoder_reads_and_who_is_few(cohort: Cohort) -> None:
     said = " ".join(facts(cohort, make_result()).caveats)
     assert f"age 0.60 ({OLD}) to 0.90 ({YOUNG}); sex 0.80 (Female) to 0.82 (Male)" in said
-    assert f"not primary: {OLD} (n=60)." in said
+    assert f"not tested first: {OLD} (n=60)." in said
     assert "these 2 models" in said
 
 
@@ -132,13 +133,14 @@ def test_standardised_contrasts_and_the_primary_space_s_floor_stand_beside(cohor
 
 
 def test_card_and_stamp_are_written(cohort: Cohort, tmp_path: Path) -> None:
-    protocol = Registered(RULE, True, "")
-    page, picture = study_card.write_study_card(make_result(), cohort, protocol, tmp_path, STAMP)
-    assert {path.name for path in tmp_path.iterdir()} == {"card.html", "card.png", "card.json"}
-    assert picture.read_bytes()[1:4] == b"PNG"
+    study: Any = SimpleNamespace(
+        cohort=cohort, stamp=STAMP, places=SimpleNamespace(figures=tmp_path)
+    )
+    page = cards.publish_study_card(study, make_result(), Registered(RULE, True, ""))
+    assert {path.name for path in tmp_path.iterdir()} == {"card.html", "card.json"}
+    assert (tmp_path / "card.html").read_text() == page
     kept = read_json(tmp_path / "card.json")
-    assert kept.pop("files") == {path.name: hash_file(path) for path in (page, picture)}
+    assert kept.pop("files") == {"card.html": hash_file(tmp_path / "card.html")}
     assert kept == STAMP
-    words = unescape(page.read_text())
-    assert finding(study_card.shown_audit(make_result(), RULE)) in words
-    assert "at equal malignant mix" in words and str(tmp_path) not in words
+    assert finding(cards.shown_audit(make_result(), RULE)) in unescape(page)
+    assert "at equal malignant mix" in page and str(tmp_path) not in page

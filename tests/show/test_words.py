@@ -21,8 +21,8 @@ def quality(seeds: str) -> pd.DataFrame:
 
 def test_quality_names_the_lowest_and_the_highest_level() -> None:
     text = sentences.about_quality(quality("0"), ["race"])
-    assert "lowest for White, 0.1 (0.05 to 0.15)" in text
-    assert "highest for Black, 0.5 (0.45 to 0.55)" in text
+    assert "lowest for White, 0.100 (0.050 to 0.150)" in text
+    assert "highest for Black, 0.500 (0.450 to 0.550)" in text
     assert "nan" not in text and "With one training seed" in text
     assert "With one training seed" not in sentences.about_quality(quality("0,1,2"), ["race"])
 
@@ -35,15 +35,18 @@ def test_methods_stand_side_by_side_for_every_name() -> None:
         for method, value in (("none", 0.7), ("real", 0.8))
     ]  # fmt: skip
     lines = sentences.about_methods(pd.DataFrame(rows), "condition").splitlines()
-    assert lines[0] == "- Glaucoma: real images 0.8 (0.7 to 0.9); Stable Diffusion 0.7 (0.6 to 0.8)"
+    assert lines[0] == (
+        "- Glaucoma: real images 0.800 (0.700 to 0.900); Stable Diffusion 0.700 (0.600 to 0.800)"
+    )
     assert lines[1].startswith("- Vision loss: ")
 
 
 def test_gates_say_which_failed() -> None:
-    gates = pd.DataFrame({"gate": ["vae", "prompt"], "method": ["none"] * 2, "passed": [True] * 2})
-    assert sentences.about_gates(gates) == "All 2 gates passed."
+    gates = pd.DataFrame({"gate": ["vae", "below_blurred_reals"], "method": "none", "passed": True})
+    assert sentences.about_gates(gates) == "All 2 checks passed."
     failed = sentences.about_gates(gates.assign(passed=[True, False]))
-    assert "1 of 2 gates failed: prompt (none)" in failed
+    assert "1 of 2 checks failed" in failed and "failed for Stable Diffusion" in failed
+    assert "none" not in failed and "_" not in failed
 
 
 def contrast(**values: object) -> pd.Series:
@@ -56,29 +59,31 @@ def contrast(**values: object) -> pd.Series:
 
 def test_no_difference_seen_is_not_no_difference() -> None:
     text = sentences.about_contrast(contrast())
-    assert "no difference seen" in text and "could have missed up to 0.043 (ratio 1.43)" in text
+    assert "no difference between Black and White was seen" in text
+    assert "up to 0.043 could have been missed, 1.43 times the value of White" in text
     assert "equivalent" not in text
     same = sentences.about_contrast(contrast(p_equivalence=0.01))
-    assert "equivalent within 20%" in same and "no difference seen" not in same
+    assert "are equivalent**, to within 20%" in same and "no difference" not in same
     clear = sentences.about_contrast(contrast(p_adjusted=0.001))
-    assert "differs by 0.01 (-0.02 to 0.04), adjusted p 0.001" in clear
+    assert "Black differs from White" in clear and "0.0100 (-0.0200 to 0.0400)" in clear
+    assert "adjusted p 0.001" in clear
     small = sentences.about_contrast(contrast(p_adjusted=0.001, p_equivalence=0.01))
     assert "differs" in small and "less than 20%" in small
     missing = contrast(p_adjusted=np.nan, note="not estimable: fewer than 10 subjects")
     assert sentences.about_contrast(missing).endswith("not estimable: fewer than 10 subjects.")
     near_zero = sentences.about_contrast(contrast(mde_ratio=np.nan))
-    assert "up to 0.043, where" in near_zero
+    assert "could have been missed;" in near_zero
 
 
 def test_only_declared_contrasts_get_a_line() -> None:
     table = pd.DataFrame([contrast(), contrast(role="exploratory", level="Asian")])
     assert "Asian" not in sentences.about_contrasts(table)
     none = sentences.about_contrasts(table[table["role"] == "exploratory"])
-    assert none.startswith("No contrast was declared")
+    assert none.startswith("No comparison was declared")
 
 
 def test_the_protocol_says_when_it_was_written() -> None:
     rule = Protocol(contrasts=(Declared("race", "Asian", "White", 30, 300, "secondary"),))
     text = sentences.about_protocol(rule, before=True)
-    assert rule.digest in text and "written before" in text and "primary: Asian" in text
+    assert rule.digest in text and "written before" in text and "to be among them: Asian" in text
     assert "**after**" in sentences.about_protocol(rule, before=False)

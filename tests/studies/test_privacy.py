@@ -20,7 +20,7 @@ from fairdiff_lib.classify.features import RandomConvExtractor, Scale, Space, ex
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.datasets import dataset_of, load_settings
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.show import words_privacy as sentences_privacy
+from fairdiff_lib.show import words as sentences_privacy
 from fairdiff_lib.show.figures import privacy as figures_privacy
 from fairdiff_lib.studies import privacy as privacy_study
 
@@ -158,8 +158,8 @@ def test_the_picture_and_the_sentences_come_from_the_tables(
     assert any("HAM10000, simulated" in word for word in words)
     assert any("Members found" in word for word in words)
     # each image is a copy of another prompt's held-out subject
-    assert "below 0.5" in sentences_privacy.about_nearest(table)
-    assert f"highest AUC by level: {OLD}" in sentences_privacy.about_members(table, 0.01)
+    assert "less than a half" in sentences_privacy.about_nearest(table)
+    assert f"highest AUC is that of {OLD}" in sentences_privacy.about_members(table, 0.01)
     named = [({**labels, "seeds": "0"}, one) for one in audits if one.metric == AUC]
     said = sentences_privacy.about_level_gaps(contrast_table(named))
     assert said.startswith("1 of 2") and OLD in said

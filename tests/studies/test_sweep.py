@@ -24,7 +24,7 @@ from fairdiff_lib.model.sample import load_generated
 from fairdiff_lib.run.graph import Study as Graph
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import SweepConfig
-from fairdiff_lib.show import words_privacy as sentences_privacy
+from fairdiff_lib.show import words as sentences_privacy
 from fairdiff_lib.show.figures import sweep as figures_sweep
 from fairdiff_lib.studies import sweep
 from fairdiff_lib.studies.plans import Cell, cells_of, check_cells, own_cell
@@ -173,7 +173,7 @@ def test_a_level_that_a_setting_hurts_is_found_and_only_that_one() -> None:
     found = gaps[gaps["p_adjusted"] < 0.01]
     assert set(found[found["role"] == "exploratory"]["level"]) == {old}
     said = sentences_privacy.about_cells(result.changes, "encoder")
-    assert "guidance 1, 3 steps" in said and "worse" in said
+    assert "Guidance 1, 3 steps: worse" in said and "worse" in said
     assert old in sentences_privacy.about_level_gaps(result.contrasts)
     fig = figures_sweep.fig_sweep(result.table, own=own_cell(SETTINGS), features="encoder")
     words = [text.get_text() for text in fig.findobj() if hasattr(text, "get_text")]

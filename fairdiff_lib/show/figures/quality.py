@@ -150,7 +150,7 @@ def _tick(table: Rows, level: str) -> str:
     return f"{name}\nn={number}"
 
 
-@figure("dots", kept=False)
+@figure("by_group", kept=False)
 def by_group_dots(
     table: Rows,
     *,

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.text import Text
 
 from fairdiff_lib.show.figures import mechanism as drawn
-from fairdiff_lib.show import words_mechanism as words
+from fairdiff_lib.show import words
 from fairdiff_lib.studies.mechanism.dose import EFFECT_COLUMNS
 from fairdiff_lib.studies.mechanism.history import COLUMNS
 from fairdiff_lib.studies.mechanism import Mechanism
@@ -105,35 +105,35 @@ def test_effects_on_a_page() -> None:
 
 
 def test_the_surrogates_sentence_follows_p() -> None:
-    assert "no more than" in words.about_surrogate(table(p=0.5))
-    assert "more than shuffled scores allow in 1 of 1" in words.about_surrogate(table(p=0.04))
+    assert "does not help to predict" in words.about_surrogate(table(p=0.5))
+    assert "helps to predict the score in 1 of 1 run" in words.about_surrogate(table(p=0.04))
     assert "No run has a surrogate" in words.about_surrogate(table()[:0])
 
 
 def test_the_gaps_sentence_names_the_larger_share() -> None:
-    assert "follows the timesteps more" in words.about_gap(table(timesteps=0.8))
+    assert "follows the draw of timesteps more" in words.about_gap(table(timesteps=0.8))
     assert "follows the groups more" in words.about_gap(table(timesteps=0.2))
     assert "not estimable" in words.about_gap(table())
 
 
 def test_weights_and_steps_in_words() -> None:
     said = words.about_weights(table())
-    assert "0.70 (Asian" in said and "1 of 2 intervals leave 1 out" in said
-    assert "11.0% of weights are negative, 12.0% by" in said
+    assert "Asian's, 0.7" in said and "1 of 2 groups is told from 1" in said
+    assert "11.0% of weights are negative; the Gaussian formula gives 12.0%" in said
     assert "30.0% shorter than the baseline's" in words.about_steps(table())
-    assert "25% of the logged spans" in words.about_steps(table())
+    assert "clipped in 25% of the logged spans" in words.about_steps(table())
 
 
 def test_levels_pull_apart_only_below_their_own_agreement() -> None:
     assert words.pulling_apart(cosines(0.2)) == (1, 1)
     assert words.pulling_apart(cosines(0.6)) == (0, 1)
-    assert "cosine 0.80" in words.about_gradients(table(), cosines())
+    assert "cosine of 0.80" in words.about_gradients(table(), cosines())
 
 
 def test_the_doses_sentence_counts_intervals() -> None:
     assert "falls for 2 and rises for 0 of 2" in words.about_dose(effects(-0.1))
     still = words.about_dose(effects(0.0))
-    assert "falls for 0 and rises for 0" in still and "0 of 2 levels' sigma." in still
+    assert "falls for 0 and rises for 0" in still and "the sigma of 0 of 2 groups." in still
     none = effects(0.1).assign(low=nan, high=nan)
     assert "too few cells" in words.about_dose(none)
 

@@ -16,7 +16,9 @@ from fairdiff_lib.show.figures.cohort import fig01
 from fairdiff_lib.show.figures.downstream import fig05
 from fairdiff_lib.show.figures.optimiser import fig04
 from fairdiff_lib.show.figures.quality import fig03
-from fairdiff_lib.show.style import STYLE, look_of
+from fairdiff_lib.show.front import Nothing
+from fairdiff_lib.show.style import NEUTRAL, STYLE, look_of
+from fairdiff_lib.disk.stamps import publish_figure
 from fairdiff_lib.settings.errors import InputError
 
 SIMULATED = "fairgenmed_simulated"
@@ -110,7 +112,7 @@ def test_f5_of_many_conditions_shows_those_that_a_generator_was_asked_for() -> N
     real = table[(table["source"] == "real") & (table["condition"] == "glaucoma")]
     further = [real.assign(condition=f"finding_{k:02d}") for k in range(13)]
     fig = fig05(pd.concat([table, *further]))
-    assert {ax.get_title("left") for ax in fig.axes} == {"Glaucoma", "Vision loss", ""}
+    assert {ax.get_title("left") for ax in fig.axes} == {"Glaucoma", "Vision loss"}
 
 
 EVERY = {
@@ -172,15 +174,15 @@ def test_a_mean_over_seeds_is_named_and_single_seeds_are_small_dots() -> None:
     single = quality(seeds=("0", "1"))
     mean = quality(seeds=("0,1",))
     fig = fig03(pd.concat([single, mean]))
-    assert "mean over seeds" in " ".join(texts(fig))
+    assert "mean over training seeds" in " ".join(texts(fig))
     small = [line for ax in fig.axes for line in ax.lines if line.get_marker() == "."]
     assert sum(len(line.get_xdata()) for line in small) == len(single)
     assert "one training seed" in " ".join(texts(fig03(quality())))
 
 
 def test_a_method_has_one_colour_everywhere() -> None:
-    colour = looks.METHODS["fairdiffusion"].colour
-    colours = [look.colour for look in looks.METHODS.values()]
+    colour = look_of("fairdiffusion").colour
+    colours = [look.colour for look in map(look_of, METHODS) if look.colour != NEUTRAL]
     assert len(set(colours)) == len(colours)
     for fig in (fig03(quality()), fig04(history(sigma=False))):
         used = {line.get_color() for ax in fig.axes for line in ax.lines}
@@ -209,13 +211,31 @@ def test_notes_lengthen_the_page_instead_of_shrinking_it() -> None:
 
 def test_saved_twice_the_files_are_identical(tmp_path: Path) -> None:
     for copy in ("a", "b"):
-        looks.save(fig03(quality()), tmp_path / copy / "fig03", {})
+        with matplotlib.rc_context(STYLE):
+            publish_figure(fig03(quality()), tmp_path / copy / "fig03", {})
     for suffix in (".png", ".pdf"):
         first, second = ((tmp_path / copy / f"fig03{suffix}").read_bytes() for copy in "ab")
         assert first == second
     pdf = (tmp_path / "a" / "fig03.pdf").read_bytes()
     assert b"/FontFile2" in pdf  # TrueType, embedded
     assert b"CreationDate" not in pdf
+
+
+def test_a_method_without_a_look_is_drawn_by_its_own_name() -> None:
+    assert "of mine" in " ".join(texts(fig03(quality().replace("none", "of_mine"))))
+
+
+def test_the_floor_of_a_small_level_does_not_set_the_scale() -> None:
+    floor = quality().assign(metric="kid_floor", low=-2.0, high=3.0)
+    fig = fig03(pd.concat([quality(), floor]))
+    assert all(-0.1 < low and high < 0.2 for low, high in (ax.get_ylim() for ax in fig.axes))
+    assert "cut at the page" in " ".join(texts(fig)).replace("\n", " ")
+
+
+def test_dollars_are_dollars() -> None:
+    fig = fig03(quality().replace("Asian", "$0-$24,999"))
+    said = [t for t in fig.findobj(matplotlib.text.Text) if "$0-" in t.get_text()]
+    assert said and not any(t.get_parse_math() for t in said)
 
 
 def test_bad_tables_are_refused_in_one_line() -> None:
@@ -227,15 +247,19 @@ def test_bad_tables_are_refused_in_one_line() -> None:
         fig03(quality(), metric="fid")
     with pytest.raises(InputError, match="expected one dataset, found"):
         fig03(pd.concat([quality(), quality("ham10000")]))
-    with pytest.raises(InputError, match="unknown method for a figure 'fair'"):
-        fig03(quality().replace("none", "fair"))
     with pytest.raises(InputError, match=r"fig06: images of 'none' are uint8 \(2, 5"):
         galleries.fig06({"none": images(2, 5)}, [("glaucoma", "yes")], dataset=SIMULATED)
 
 
-def test_styled_table_rounds_and_shows_what_is_missing() -> None:
-    frame = pd.DataFrame({"n": [1234], "value": [0.123456], "low": [np.nan], "note": ["few"]})
-    html = looks.style_table(frame, caption="simulated").data
-    assert html == looks.style_table(frame, caption="simulated").data
-    assert "0.123" in html and "0.1234" not in html
-    assert "not estimable" in html and "few" in html and "simulated" in html
+def test_prompts_and_sizes_stand_beside_the_images() -> None:
+    fig = galleries.fig02(
+        {"none": images(1)}, ["Black"], dataset=SIMULATED, prompts=["a photograph of an eye"],
+        model="a small model",
+    )  # fmt: skip
+    words = " ".join(texts(fig)).replace("\n", " ")
+    assert "Black: a photograph of an eye" in words and "8 x 8 pixels by a small model" in words
+
+
+def test_real_patients_are_no_page() -> None:
+    with pytest.raises(Nothing):
+        galleries.sample_page(images(1), ["Female"], dataset="ham10000")

@@ -10,7 +10,7 @@ from matplotlib.text import Text
 
 from fairdiff_lib.audit.fid import fid_against_n, fid_infinity
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.show.figures.panels import by_group_dots, fid_against_n_figure
+from fairdiff_lib.show.figures.quality import by_group_dots, fid_against_n_figure
 
 LEVELS = (("overall", "all"), ("sex", "F"), ("sex", "M"), ("age", "old"), ("age", "young"))
 
