@@ -75,7 +75,9 @@ def item_page(item: Item, part: Part) -> str:
 
 def _shown(item: Item) -> str:
     if not item.is_table:
-        picture = next(file for file in item.files if file.suffix == ".png")
+        picture = next((file for file in item.files if file.suffix == ".png"), item.files[0])
+        if picture.suffix == ".html":
+            return f"[{escape(item.content or item.short)}]({picture.name})"
         return f"![{escape(item.content or item.short)}]({picture.name})"
     table = read_table(item.files[0], dtype={"seeds": str})
     few = len(table) <= ROWS

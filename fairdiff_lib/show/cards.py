@@ -436,6 +436,8 @@ def _own_caveats(result: Any, condition: str) -> Iterator[str]:
             f"Features: {measured.name} sees {measured.sees}. Repeat with features of your field "
             "(--features)."
         )
+    if measured.hardly_vary:
+        yield str(measured.hardly_vary)
     if images.train is None:
         yield (
             "Feature scale and kernel bandwidth were fixed on the real images compared here, as no "
