@@ -16,6 +16,7 @@ import pandas as pd
 
 from fairdiff_lib.data.cohort import Attribute, CohortSpec, Condition
 from fairdiff_lib.data.reading import (
+    OUTSIDE,
     UNKNOWN,
     Source,
     decode,
@@ -154,24 +155,34 @@ def _findings(
 
 
 def _read_release(root: Path, coding: str, seed: int) -> Source:
-    """Rows of both label files with the workbook's race, sampled by patient."""
+    """Rows of both label files with the workbook's race, sampled by patient.
+
+    Patients who are in no split stay in the table, an image each, with the reason.
+    """
     races, workbook_hash = read_races(root / WORKBOOK)
     both = [root / name for name in ("train.csv", "valid.csv")]
     table = pd.concat([_release_rows(path, coding) for path in both], ignore_index=True)
     table["race"] = table["subject"].map(races).fillna(UNKNOWN)
-    usable = (table[["sex", "race", *NAMES.values()]] != UNKNOWN).all(axis=1)
+    frontal = table["excluded"] == ""
+    usable = frontal & (table[["sex", "race", *NAMES.values()]] != UNKNOWN).all(axis=1)
     if not usable.any():
         raise InputError(
             f"{root}: no frontal image of a patient with a known race, sex and labels; expected "
             f"patients of {both[0].name} in {WORKBOOK} as Asian, Black or White"
         )
-    chosen = sample_patients(_one_image(table[usable], seed), seed)
+    patients = _one_image(table[usable], seed)
+    chosen = sample_patients(patients, seed)
+    others = _one_image(table[frontal & ~table["subject"].isin(patients["subject"])], seed)
+    lateral = _one_image(table[~table["subject"].isin(table.loc[frontal, "subject"])], seed)
+    spare = patients[~patients["subject"].isin(chosen["subject"])].assign(excluded="not sampled")
+    left = [part.assign(split=OUTSIDE) for part in (others, lateral, spare)]
     hashes = [*map(hash_file, both), workbook_hash]
-    return Source(chosen, hashlib.sha256("\n".join(hashes).encode()).hexdigest())
+    whole = pd.concat([chosen, *left], ignore_index=True)
+    return Source(whole, hashlib.sha256("\n".join(hashes).encode()).hexdigest())
 
 
 def _release_rows(path: Path, coding: str) -> pd.DataFrame:
-    """Frontal images of a label file: subject, image, path, sex and the findings."""
+    """Images of a label file: subject, image, path, sex, findings, and why one can't be used."""
     frame = read_text_csv(path, ("Path", "Sex", "Frontal/Lateral", *FINDINGS))
     refuse_duplicates(frame["Path"].tolist(), path, "Path")
     parts = _matches(frame["Path"].tolist(), _RELEASED, path, "Path", "patientN/studyN/viewN")
@@ -185,7 +196,7 @@ def _release_rows(path: Path, coding: str) -> pd.DataFrame:
             **_findings(frame, {f: f for f in FINDINGS}, coding, path),
         }
     )
-    return table[[view == "frontal" for view in views]]
+    return table.assign(excluded=["" if v == "frontal" else "no frontal image" for v in views])
 
 
 def _matches(
@@ -231,7 +242,7 @@ def read_races(path: Path) -> tuple[dict[str, str], str]:
         if column not in frame.columns:
             found = ", ".join(map(str, frame.columns)) or "none"
             raise InputError(f"{path}: no column {column!r}; found {found}")
-    pairs = list(zip(frame["PATIENT"], frame["PRIMARY_RACE"], strict=True))
+    pairs = list(zip(frame["PATIENT"].str.strip(), frame["PRIMARY_RACE"].str.strip(), strict=True))
     races: dict[str, str] = {}
     for patient, cell in pairs:
         race = _race(cell)

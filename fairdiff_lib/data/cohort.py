@@ -18,7 +18,15 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
-from fairdiff_lib.data.reading import SPLITS, UNKNOWN, Source, hash_images, read_truth
+from fairdiff_lib.data.reading import (
+    OUTSIDE,
+    SPLITS,
+    UNKNOWN,
+    Source,
+    hash_images,
+    open_picture,
+    read_truth,
+)
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
 
 Rows = Sequence[int] | npt.NDArray[np.int64] | npt.NDArray[np.bool_]
@@ -290,13 +298,7 @@ class Cohort:
 
 def load_image(path: Path, size: int, squash: bool = False) -> npt.NDArray[np.uint8]:
     """Centre square (or all) of a picture, reduced to ``size``.  # -> uint8 [3, size, size]"""
-    try:
-        with Image.open(path) as file:
-            picture = file.convert("RGB")
-    except FileNotFoundError:
-        raise InputError(f"{path}: image not found") from None
-    except (OSError, SyntaxError) as error:
-        raise InputError(f"{path}: truncated or not an image ({error})") from None
+    picture = open_picture(path)
     if squash:
         whole = picture.resize((size, size), Image.Resampling.BICUBIC)
         return np.asarray(whole).transpose(2, 0, 1)
@@ -342,7 +344,7 @@ def read_cohort(
     Returns
     -------
     Cohort
-        All rows; those that the rule excludes say why.
+        All rows; those that are left out say why.
 
     Raises
     ------
@@ -354,10 +356,11 @@ def read_cohort(
     source = reader(root, coding, split_seed)
     table = source.table.copy()
     table["excluded"] = _reasons(spec, table)
+    asked = table.loc[table["split"] != OUTSIDE, "path"].tolist()
     table["prompt"] = ["" if row["excluded"] else spec.prompt(row) for row in _records(table)]
     refuse_crossing(table, root)
     refuse_empty(spec, table, root)
-    images_hash = hash_images(root, table["path"].tolist(), check=check_images)
+    images_hash = hash_images(root, asked, check=check_images)
     total = hashlib.sha256(f"{source.labels_hash}\n{images_hash}".encode()).hexdigest()
     columns = [
         "subject",
@@ -375,12 +378,21 @@ def _records(table: pd.DataFrame) -> list[dict[str, str]]:
 
 
 def _reasons(spec: CohortSpec, table: pd.DataFrame) -> list[str]:
-    """Why a row is left out: the fields that are unknown, or nothing."""
+    """Why a row is left out: the reader's reason, or the fields that are unknown, or nothing.
+
+    A subject whose images name two levels of an attribute has none that is known.
+    """
+    given = table["excluded"].tolist() if "excluded" in table else [""] * len(table)
+    known = {a.name: table[a.name].where(table[a.name] != UNKNOWN) for a in spec.attributes}
+    apart = {name: cells.groupby(table["subject"]).transform("nunique") > 1
+             for name, cells in known.items()}  # fmt: skip
     names = [field.name for field in spec.fields]
-    return [
-        "; ".join(f"{name} unknown" for name in names if row[name] == UNKNOWN)
-        for row in _records(table)
-    ]
+    found = []
+    for row, (reason, cells) in enumerate(zip(given, _records(table), strict=True)):
+        own = [f"{name} unknown" for name in names if cells[name] == UNKNOWN]
+        own += [f"{name} differs within the subject" for name in apart if apart[name].iloc[row]]
+        found.append(reason or "; ".join(own))
+    return found
 
 
 def refuse_crossing(table: pd.DataFrame, root: Path) -> None:

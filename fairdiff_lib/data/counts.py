@@ -9,8 +9,7 @@ import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
 from fairdiff_lib.data.cohort import Cohort
-
-SPLITS = ("train", "val", "test")
+from fairdiff_lib.data.reading import SPLITS, UNKNOWN
 
 
 def cohort_table(cohort: Cohort, dataset: str, confidence: float = 0.95) -> pd.DataFrame:
@@ -94,4 +93,37 @@ def split_table(cohort: Cohort) -> pd.DataFrame:
                 "subjects_in_another_split": int((homes[own["subject"].unique()] > 1).sum()),
             }
         )
+    return pd.DataFrame(rows)
+
+
+def flow_table(cohort: Cohort) -> pd.DataFrame:
+    """Who is in the data, who left and why, and who is in the study (a flow diagram's numbers).
+
+    A subject is counted as in the study if any of its images is, else as having left for the
+    reason of its first image.
+
+    Returns
+    -------
+    DataFrame
+        step ("in the data", "left: " with the reason, "in the study"), attribute, level (those
+        not known too), subjects, images.
+    """
+    table = cohort.table
+    kept = table[table["excluded"] == ""]
+    gone = table[~table["subject"].isin(kept["subject"])]
+    first = gone.drop_duplicates("subject").set_index("subject")["excluded"]
+    steps = [("in the data", table)]
+    for reason in first.unique():
+        own = gone[gone["subject"].isin(first.index[first == reason])]
+        steps.append((f"left: {reason}", own))
+    steps.append(("in the study", kept))
+    levels = {"overall": ("all",)} | {a.name: (*a.levels, UNKNOWN) for a in cohort.spec.attributes}
+    rows = []
+    for step, part in steps:
+        for attribute, names in levels.items():
+            for level in names:
+                own = part if attribute == "overall" else part[part[attribute] == level]
+                if len(own) or level != UNKNOWN:
+                    row = {"step": step, "attribute": attribute, "level": level}
+                    rows.append({**row, "subjects": own["subject"].nunique(), "images": len(own)})
     return pd.DataFrame(rows)

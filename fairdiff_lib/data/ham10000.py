@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import filecmp
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,14 +10,14 @@ import pandas as pd
 
 from fairdiff_lib.data.cohort import Attribute, CohortSpec, Condition
 from fairdiff_lib.data.reading import (
-    NOT_KNOWN,
     UNKNOWN,
     Source,
+    ages,
     decode,
     line_of,
     read_text_csv,
     refuse_duplicates,
-    token,
+    split_subjects,
 )
 from fairdiff_lib.disk.files import hash_file
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
@@ -61,7 +61,8 @@ def read_ham10000(root: Path, coding: str, split_seed: int) -> Source:
     Parameters
     ----------
     root : Path
-        Folder with the metadata file; images beside it, in ``images`` or in the two parts.
+        Folder with the metadata file (``.csv``, or as Dataverse names it); images beside it, in
+        ``images`` or in the two parts.
     coding : str
         ``"default"``: malignant is akiec, bcc, mel, and the age level turns at 60.
         ``"medfair"``: bcc is benign and the upper age level starts above 60.
@@ -69,18 +70,20 @@ def read_ham10000(root: Path, coding: str, split_seed: int) -> Source:
         Another seed, another 70/10/20 split of the lesions.
     """
     refuse_unknown("coding", coding, tuple(_MALIGNANT))
-    path = root / "HAM10000_metadata.csv"
-    if not path.is_file() and (root / "HAM10000_metadata").is_file():
-        path = root / "HAM10000_metadata"  # its name on Dataverse
+    # the second and the third are its names on Dataverse, whose table has tabs
+    named = [root / f"HAM10000_metadata{end}" for end in (".csv", ".tab", "")]
+    path = next((path for path in named if path.is_file()), named[0])
     frame = read_text_csv(path, ("lesion_id", "image_id", "dx", "age", "sex"))
     refuse_duplicates(frame["image_id"].tolist(), path, "image_id")
     dx = decode(frame["dx"].tolist(), {name: name for name in DX}, path, "dx")
     _refuse_two_diagnoses(frame["lesion_id"].tolist(), dx, path)
-    splits = split_lesions(frame["lesion_id"].tolist(), dx, split_seed)
-    found = _images(root)
+    splits = split_subjects(frame["lesion_id"].tolist(), dx, split_seed)
+    found = _images(root, frame["image_id"].tolist())
     levels = {
         "sex": decode(frame["sex"].tolist(), {"female": "Female", "male": "Male"}, path, "sex"),
-        "age": _age_levels(frame["age"].tolist(), coding, path),
+        "age": ages(
+            frame["age"].tolist(), AGE_LEVELS[coding], path, "age", above=coding == "medfair"
+        ),
         "malignant": [
             UNKNOWN if d == UNKNOWN else "malignant" if d in _MALIGNANT[coding] else "benign"
             for d in dx
@@ -99,26 +102,6 @@ def read_ham10000(root: Path, coding: str, split_seed: int) -> Source:
     return Source(table, hash_file(path))
 
 
-def split_lesions(lesions: Sequence[str], dx: Sequence[str], seed: int) -> list[str]:
-    """70/10/20 split by lesion within each diagnosis, in the order of a seeded hash.
-
-    Returns
-    -------
-    list of str
-        ``train``, ``val`` or ``test`` per row; the same for every row of a lesion.
-    """
-    groups: dict[str, set[str]] = {}
-    for lesion, level in zip(lesions, dx, strict=True):
-        groups.setdefault(level, set()).add(lesion)
-    chosen: dict[str, str] = {}
-    for members in groups.values():
-        order = sorted(members, key=lambda m: hashlib.sha256(f"{seed}:{m}".encode()).digest())
-        for position, lesion in enumerate(order):
-            fraction = (position + 0.5) / len(order)
-            chosen[lesion] = "train" if fraction < 0.7 else "val" if fraction < 0.8 else "test"
-    return [chosen[lesion] for lesion in lesions]
-
-
 def _refuse_two_diagnoses(lesions: Sequence[str], dx: Sequence[str], path: Path) -> None:
     """A lesion has one diagnosis; the stratified split relies on it."""
     first: dict[str, str] = {}
@@ -132,33 +115,22 @@ def _refuse_two_diagnoses(lesions: Sequence[str], dx: Sequence[str], path: Path)
             )
 
 
-def _age_levels(cells: Sequence[str], coding: str, path: Path) -> list[str]:
-    """Age in years -> level name; blank is unknown, anything but a number is refused."""
-    younger, older = AGE_LEVELS[coding]
-    levels = []
-    for position, cell in enumerate(cells):
-        if token(cell) in NOT_KNOWN:
-            levels.append(UNKNOWN)
-            continue
-        try:
-            age = float(cell)
-        except ValueError:
-            age = float("nan")
-        if not 0 <= age <= 120:
-            raise InputError(
-                f"{path}, line {line_of(position)}, column 'age': {cell!r}; "
-                "expected years from 0 to 120"
-            )
-        levels.append(older if age > 60 or (age == 60 and coding == "default") else younger)
-    return levels
+def _images(root: Path, names: Sequence[str]) -> dict[str, str]:
+    """Image name -> relative path, over the root and the image folders it may have.
 
-
-def _images(root: Path) -> dict[str, str]:
-    """Image name -> relative path, over the root and the image folders it may have."""
+    A name may be in two folders, as in Kaggle's archive, but not with two contents.
+    """
     folders = [f for f in sorted(root.iterdir()) if f.is_dir() and f.name.lower() in _FOLDERS]
-    return {
-        file.stem: file.relative_to(root).as_posix()
-        for folder in [root, *folders]
-        for file in folder.iterdir()
-        if file.suffix.lower() == ".jpg"
-    }
+    files = [file for folder in [root, *folders] for file in sorted(folder.iterdir())]
+    found: dict[str, Path] = {}
+    asked = set(names)
+    for file in files:
+        if file.suffix.lower() != ".jpg" or file.stem not in asked:
+            continue
+        other = found.setdefault(file.stem, file)
+        if other != file and not filecmp.cmp(other, file, shallow=False):
+            raise InputError(
+                f"{root}: {other.relative_to(root)} and {file.relative_to(root)} are different "
+                "pictures of one name; expected each image once"
+            )
+    return {name: file.relative_to(root).as_posix() for name, file in found.items()}

@@ -35,7 +35,13 @@ from fairdiff_lib.classify.features import (
 )
 from fairdiff_lib.classify.fit import Classifier, fit_classifier
 from fairdiff_lib.data.cohort import load_image
-from fairdiff_lib.data.reading import line_of, read_text_csv, refuse_duplicates
+from fairdiff_lib.data.reading import (
+    is_deep,
+    line_of,
+    read_text_csv,
+    refuse_duplicates,
+    refuse_respelt,
+)
 from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.disk.files import atomic_folder, hash_file, write_json, write_table
 from fairdiff_lib.disk.places import PROJECT_ROOT
@@ -47,7 +53,6 @@ PATH = "path"  # the column that names the image, from the CSV's own folder
 NOT_GIVEN = ("", "unknown", "nan", "na", "n/a")  # lower case; "none" may be a level of its own
 LEAST_SIDE = 32  # pixels; smaller pictures hold too little to compare
 MOST_LEVELS = 20  # of an attribute; more is a number that was not put into groups
-DEEP = ("I", "F")  # PIL modes of pictures with more than 8 bits; they would turn white
 DEFAULT_FEATURES = "texture"
 SEEN = {  # of features that need no label and no download
     "texture": "colour, blur and noise at four scales, not anatomy",
@@ -198,6 +203,9 @@ def read_own(
     for own in kept:
         if not len(own):
             raise InputError(f"{own.csv}: no {unit} has a known {' and '.join(fields)}")
+    for name in fields:
+        said = [level for own in kept for level in own.table[name]]
+        refuse_respelt(said, f"{kept[0].csv}, {kept[1].csv.name}: {name}")
     _refuse_two_levels(kept, unit, fields)
     levels = {name: _levels(kept[0], kept[1], name) for name in fields}
     own_train = _read_train(train, unit, condition, kept[0]) if str(train) else None
@@ -274,7 +282,7 @@ def _look_at(path: Path, table: pd.DataFrame, files: Sequence[Path]) -> tuple[li
         try:
             with Image.open(file) as picture:
                 sides.append(min(picture.size))
-                if picture.mode.startswith(DEEP):
+                if is_deep(picture):
                     deep.append(position)
             hashes.append(hash_file(file))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):

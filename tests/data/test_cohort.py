@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from fairdiff_lib.data.cohort import refuse_crossing
-from fairdiff_lib.data.ham10000 import AGE_LEVELS, DX, split_lesions
-from fairdiff_lib.data.reading import SPLITS
+from fairdiff_lib.data.ham10000 import AGE_LEVELS, DX
+from fairdiff_lib.data.reading import SPLITS, split_subjects
 from fairdiff_lib.datasets import dataset_of, load_settings
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.settings.errors import InputError
@@ -188,7 +188,7 @@ def test_ham_split_depends_on_lesions_and_seed_alone(ham: Path) -> None:
 def test_split_is_stratified_by_diagnosis() -> None:
     lesions = [str(n) for n in range(1100)]
     dx = ["nv"] * 1000 + ["df"] * 100
-    table = pd.DataFrame({"dx": dx, "split": split_lesions(lesions, dx, 3)})
+    table = pd.DataFrame({"dx": dx, "split": split_subjects(lesions, dx, 3)})
     counts = table.groupby(["dx", "split"]).size()
     assert [counts["df", split] for split in SPLITS] == [70, 10, 20]
     assert [counts["nv", split] for split in SPLITS] == [700, 100, 200]
