@@ -48,15 +48,8 @@ class Mitigation:
         Attribute name to level names.
     seed : int
         Of the method's own draws.
-    steps_per_epoch : int
-        Optimiser steps in one pass over the training split.
-    rank : int
-        Of this process.
-
-    Attributes
-    ----------
-    agree : callable
-        Floats of the first process, on every process; set by the training loop.
+    steps_per_epoch, rank : int
+        Optimiser steps in one pass over the training split; number of this process.
     """
 
     name = "none"
@@ -81,7 +74,7 @@ class Mitigation:
         self.sizes = [len(names) for names in attributes.values()]
         self.seed, self.rank = seed, rank
         self.steps_per_epoch = max(1, steps_per_epoch)
-        self.agree: Callable[[list[float]], list[float]] = list
+        self.agree: Callable[[list[float]], list[float]] = list  # the first process' values
 
     def prepare(self, pipeline: Any, cohort: Any) -> None:
         """Change the pipeline, or look at training and validation rows, before training.
@@ -104,39 +97,20 @@ class Mitigation:
         return 1.0
 
     def weights(self, losses: Tensor, levels: Tensor, step: int) -> Tensor:
-        """Loss weights of a gathered (micro-)batch.
+        """Loss weights of a gathered (micro-)batch, float64 [N].
 
-        Parameters
-        ----------
-        losses : float [N]
-            Detached, over all processes.
-        levels : int64 [N, A]
-        step : int
-            Optimiser step, from 0 over the whole run.
-
-        Returns
-        -------
-        float64 [N]
+        From its losses, float [N], detached and of all processes, and levels, int64 [N, A]; steps
+        count from 0 over the whole run.
         """
         return torch.ones(len(losses), dtype=torch.float64)
 
     def observe(
         self, losses: Tensor, levels: Tensor, step: int, timesteps: Tensor | None = None
     ) -> dict[str, float]:
-        """See the unweighted losses of the whole batch after its update.
+        """See the unweighted losses of the whole batch after its update; scalars for the history.
 
-        Parameters
-        ----------
-        losses, levels, step
-            As for :meth:`weights`.
-        timesteps : int64 [N], optional
-            Of the diffusion, where the objective has them.
-
-        Returns
-        -------
-        dict
-            Scalars for the history: ``objective``, ``score``, ``acquisition``, and the seconds
-            that the method's own optimiser and measurements took.
+        Those are ``objective``, ``score``, ``acquisition``, and the seconds that the method's own
+        optimiser and measurements took. ``timesteps``, int64 [N], where the objective has them.
         """
         return {"objective": loss_gap(losses, levels, self.attributes)}
 

@@ -51,19 +51,8 @@ def drift_ratio(
     """``[(c_t / s_t) of a run] / [(c_t / s_t) of its baseline]``, by step that both have logged.
 
     c_t is the factor that clipping leaves of the gradient, s_t the mean over the parameters of
-    Adam's ``sqrt(v / (1 - beta2^t))``.
-
-    Parameters
-    ----------
-    history, baseline : DataFrame
-        Of two runs of the same seed; ``loop.HISTORY_COLUMNS``.
-    names : (str, str)
-        Of the two, for messages.
-
-    Raises
-    ------
-    InputError
-        A history without second moments, or no step in common.
+    Adam's ``sqrt(v / (1 - beta2^t))``. The histories are of two runs of the same seed; ``names``
+    are for messages.
     """
     ratios = (_reach(history, names[0]) / _reach(baseline, names[1])).dropna()
     if ratios.empty:
@@ -141,13 +130,7 @@ class PathFollower(RandomPerturbation):
 
 
 def sigma_path(history: pd.DataFrame, attributes: Mapping[str, tuple[str, ...]]) -> Tensor:
-    """Sigma of every step of a run, float64 [steps, G], from its history.
-
-    Raises
-    ------
-    InputError
-        A level or a step is missing.
-    """
+    """Sigma of every step of a run, float64 [steps, G], from its history."""
     own = history[history["quantity"] == "sigma"]
     table = own.pivot_table(index="step", columns=["attribute", "level"], values="value")
     wanted = [(name, level) for name, levels in attributes.items() for level in levels]

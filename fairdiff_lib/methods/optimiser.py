@@ -29,9 +29,7 @@ FIT_ITERATIONS = 75  # of L-BFGS on the hyperparameters; most windows need fewer
 def next_sigma(
     tried: Tensor, scores: Tensor, config: MitigationConfig, seed: int
 ) -> tuple[Tensor | None, float]:
-    """One step of Bayesian optimisation with botorch, as released.
-
-    SingleTaskGP, upper confidence bound, one candidate.
+    """One step of Bayesian optimisation with botorch: SingleTaskGP, upper confidence bound.
 
     Parameters
     ----------
@@ -225,10 +223,7 @@ class SigmaPath:
         )
 
     def recommend(self) -> Tensor:
-        """The best sigma as far as is known, float64 [G]: the posterior mean's maximiser.
-
-        :attr:`sigma` may explore; where nothing can be fitted, it is all there is.
-        """
+        """The posterior mean's maximiser, float64 [G]; ``sigma`` where nothing can be fitted."""
         best, _ = next_sigma(
             torch.tensor(self.tried, dtype=torch.float64).reshape(-1, len(self.sigma)),
             torch.tensor(self.scores, dtype=torch.float64),

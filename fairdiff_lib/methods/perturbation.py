@@ -60,16 +60,8 @@ def sample_scales(sigma: Tensor, levels: Tensor, sizes: list[int]) -> Tensor:
 def clamp_with_unit_mean(weights: Tensor, scales: Tensor) -> Tensor:
     """``max(w, 0)`` divided by its expectation, so that E[w] = 1 for every sigma (P3 corrected).
 
-    With s_i^2 = sum_a sigma_a^2, ``E max(0, 1 + s z) = Phi(1/s) + s phi(1/s)``.
-
-    Parameters
-    ----------
-    weights : float64 [N]
-    scales : float64 [N, A]
-
-    Returns
-    -------
-    float64 [N]
+    With s_i^2 = sum_a sigma_a^2, ``E max(0, 1 + s z) = Phi(1/s) + s phi(1/s)``. Weights are float64
+    [N], scales [N, A].
     """
     spread = scales.square().sum(dim=1).sqrt().clamp_min(1e-12)
     level = 1.0 / spread

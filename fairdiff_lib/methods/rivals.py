@@ -259,13 +259,9 @@ class AdaptiveSampling(Mitigation):
 
 
 def all_prompts(spec: Any, neutral: bool) -> Prompts:
-    """Every prompt that a dataset can have, with what is encoded in its stead and its levels.
+    """Every prompt that a data set can have, with what is encoded in its stead and its levels.
 
-    Parameters
-    ----------
-    spec : CohortSpec
-    neutral : bool
-        Encode the prompt without the attributes' words instead of the prompt.
+    Neutral: the prompt without the attributes' words is encoded instead.
     """
     fields = (*spec.attributes, *spec.prompted)
     found: dict[str, tuple[str, list[int]]] = {}

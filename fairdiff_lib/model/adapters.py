@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from fairdiff_lib.disk.files import read_json, write_json
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
 
-Prompts = Mapping[
-    str, tuple[str, list[int]]
-]  # prompt -> prompt as encoded, level of each attribute
+# prompt -> prompt as encoded, level of each attribute
+Prompts = Mapping[str, tuple[str, list[int]]]
 PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")  # of an attention block
 
 
@@ -43,13 +42,7 @@ class Adapter(nn.Module):
         self.prompts, self.sizes, self.options = dict(prompts), list(sizes), dict(options)
 
     def look_up(self, prompts: Sequence[str]) -> tuple[list[str], Tensor]:
-        """Prompts as encoded, and level codes int64 [N, A]; -1 throughout for the empty prompt.
-
-        Raises
-        ------
-        InputError
-            A prompt that the dataset can't have.
-        """
+        """Prompts as encoded, and level codes int64 [N, A]; -1 throughout for the empty prompt."""
         known: Prompts = {"": ("", [-1] * len(self.sizes)), **self.prompts}
         for prompt in prompts:
             if prompt not in known:
@@ -91,10 +84,7 @@ class TokenAdapter(Adapter):
     of its two attributes' tokens. A linear head on each token must tell the levels it stands for
     (cross-entropy), so that tokens keep apart. The unconditional pass sees tokens of their own.
 
-    Parameters
-    ----------
-    prompts, sizes, options
-        As :class:`Adapter`; options width (D of the cross-attention), auxiliary_weight.
+    Options: width (D of the cross-attention), auxiliary_weight.
     """
 
     def __init__(self, prompts: Prompts, sizes: list[int], options: Mapping[str, Any]) -> None:
@@ -120,7 +110,6 @@ class TokenAdapter(Adapter):
         return torch.cat([single, *(token[:, None] for token in both)], dim=1)
 
     def text(self, features: Tensor, codes: Tensor) -> Tensor:
-        """See :meth:`Adapter.text`; the tokens follow the prompt's."""
         return torch.cat([features, self.tokens(codes).to(features.dtype)], dim=1)
 
     def auxiliary(self, codes: Tensor) -> Tensor:
@@ -143,10 +132,7 @@ class LoraAdapter(Adapter):
     ``own s_level + (1 - own) / (K - 1) sum of the other levels' s``; the plain mean over levels
     for the unconditional pass. B starts at 0, so the start is the U-Net itself.
 
-    Parameters
-    ----------
-    prompts, sizes, options
-        As :class:`Adapter`; options rank, alpha, own, and layers: name -> [out, in].
+    Options: rank, alpha, own, and layers: name -> [out, in].
     """
 
     def __init__(self, prompts: Prompts, sizes: list[int], options: Mapping[str, Any]) -> None:
@@ -177,7 +163,7 @@ class LoraAdapter(Adapter):
         return add
 
     def select(self, codes: Tensor) -> None:
-        """See :meth:`Adapter.select`: the share of each level's scales, float [B, G]."""
+        """Keep the share of each level's scales, float [B, G]."""
         parts = []
         for column, size in enumerate(self.sizes):
             share = float(self.options["own"])
@@ -206,23 +192,12 @@ def save_adapter(adapter: Adapter, folder: Path) -> None:
     folder.mkdir(parents=True)
     tensors = {k: v.contiguous().cpu() for k, v in adapter.state_dict().items()}
     save_file(tensors, folder / "adapter.safetensors")
-    about = {
-        "kind": kinds[type(adapter)],
-        "prompts": adapter.prompts,
-        "sizes": adapter.sizes,
-        "options": adapter.options,
-    }
-    write_json(folder / "adapter.json", about)
+    about = {"prompts": adapter.prompts, "sizes": adapter.sizes, "options": adapter.options}
+    write_json(folder / "adapter.json", {"kind": kinds[type(adapter)], **about})
 
 
 def load_adapter(folder: Path, unet: nn.Module) -> Adapter:
-    """Adapter of :func:`save_adapter`, attached to a U-Net.
-
-    Raises
-    ------
-    InputError
-        A file is missing, or of a kind that doesn't exist.
-    """
+    """Adapter of :func:`save_adapter`, attached to a U-Net."""
     about = read_json(folder / "adapter.json")
     refuse_unknown(f"{folder}: kind of adapter", about["kind"], KINDS)
     adapter = KINDS[about["kind"]](about["prompts"], about["sizes"], about["options"])
@@ -243,15 +218,9 @@ class Adapted(NamedTuple):
 
 
 class AdaptedUNet(nn.Module):
-    """A U-Net with its adapter as one module, for training both and for measuring.
+    """A U-Net and the adapter attached to it as one module, for training both and for measuring.
 
-    Parameters
-    ----------
-    unet : UNet2DConditionModel
-    adapter : Adapter
-        Attached to it.
-    features : float32 [P, L, D]
-        Text features of the prompts as encoded.
+    ``features``, float32 [P, L, D], are those of the prompts as encoded.
     """
 
     def __init__(self, unet: nn.Module, adapter: Adapter, features: Tensor) -> None:

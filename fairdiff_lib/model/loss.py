@@ -23,22 +23,10 @@ from fairdiff_lib.settings.errors import InputError
 def denoising_loss(
     unet: Any, scheduler: Any, latents: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor
 ) -> Tensor:  # [N]
-    """Squared denoising error of each sample, unreduced over the batch.
+    """Squared denoising error of each sample, float32 [N], unreduced over the batch.
 
-    Parameters
-    ----------
-    unet : callable
-        ``unet(noisy, timesteps, text)`` with ``.sample``.
-    scheduler : DDPMScheduler
-    latents, noise : float32 [N, C, h, w]
-        Scaled latents, standard normal noise.
-    timesteps : int64 [N]
-    text : float32 [N, L, D]
-
-    Returns
-    -------
-    float32 [N]
-        An adapter's auxiliary loss adds to the gradient, not to the value.
+    Latents (scaled) and noise (standard normal) are float32 [N, C, h, w], timesteps int64 [N]; text
+    is what the network takes for prompts. An adapter's own loss adds to the gradient alone.
     """
     noisy = scheduler.add_noise(latents, noise, timesteps)
     target = denoising_target(scheduler, latents, noise, timesteps)
@@ -118,9 +106,7 @@ def denoising_losses_at(
 ) -> Tensor:
     """Denoising loss of each row at fixed timesteps, with noise that belongs to the row.
 
-    A row's noise at a timestep depends on seed, name and timestep alone, so that rows can be
-    compared between checkpoints, and a value depends neither on the batch size (but for
-    rounding) nor on the other rows.
+    The noise depends on seed, name and timestep alone, so rows can be compared between checkpoints.
 
     Parameters
     ----------
@@ -131,15 +117,12 @@ def denoising_losses_at(
         What a row is conditioned on, and what its noise is drawn from.
     timesteps : sequence of int, length T
         Within the noise schedule, [0, 1000).
-    seed : int
-        Of the noise.
-    batch : int
-        Rows per pass.
+    seed, batch : int
+        Of the noise; rows per pass.
 
     Returns
     -------
     float64 [N, T]
-        Unweighted.
 
     Raises
     ------

@@ -40,18 +40,10 @@ WORD_END = "</w>"  # CLIP's mark of a word's last piece
 
 
 def build_tokenizer(prompts: Sequence[str]) -> CLIPTokenizer:
-    """CLIP tokenizer whose byte-pair vocabulary is learnt from the prompts.
+    """CLIP tokenizer whose byte-pair vocabulary is learnt from the training split's prompts.
 
-    Parameters
-    ----------
-    prompts : sequence of str
-        All prompts of the training split.
-
-    Returns
-    -------
-    CLIPTokenizer
-        Every word of the prompts is one token; other words fall into pieces. Its length is
-        that of the longest prompt, rounded up to a multiple of 8.
+    Every word of them is one token; other words fall into pieces. Its length is that of the
+    longest prompt, rounded up to a multiple of 8.
     """
     backend = Tokenizer(models.BPE(unk_token="<|endoftext|>", end_of_word_suffix=WORD_END))
     backend.normalizer = normalizers.Lowercase()
@@ -82,20 +74,9 @@ def build_tokenizer(prompts: Sequence[str]) -> CLIPTokenizer:
 
 
 def build_pipeline(config: ModelConfig, prompts: Sequence[str], seed: int) -> Any:
-    """Untrained StableDiffusionPipeline at the configured size.
+    """Untrained StableDiffusionPipeline at the configured size: float32, CPU, evaluation mode.
 
-    Parameters
-    ----------
-    config : ModelConfig
-    prompts : sequence of str
-        Of the training split; they fix the vocabulary.
-    seed : int
-        Of the initial weights.
-
-    Returns
-    -------
-    StableDiffusionPipeline
-        float32, on the CPU; VAE, U-Net and text encoder in evaluation mode.
+    The training split's prompts fix the vocabulary, the seed the initial weights.
     """
     tokenizer = build_tokenizer(prompts)
     with torch.random.fork_rng(devices=[]):
@@ -236,13 +217,7 @@ def adapter_of(pipeline: Any) -> Adapter | None:
 
 
 def set_image_size(pipeline: Any, size: int) -> None:
-    """Make ``size`` the pipeline's own image size (SD 2.1 is fine-tuned at 512, not its 768 px).
-
-    Raises
-    ------
-    InputError
-        The VAE and U-Net can't work at that size.
-    """
+    """Make ``size`` the pipeline's own image size (SD 2.1 is fine-tuned at 512, not its 768 px)."""
     step = pipeline.vae_scale_factor * 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
     if size % step:
         raise InputError(f"model.image_size={size}: this model needs a multiple of {step} pixels")
@@ -277,17 +252,7 @@ def to_images(pixels: Tensor) -> np.ndarray:
 def encode_images(vae: Any, images: np.ndarray, batch: int = 64) -> tuple[Tensor, Tensor]:
     """Posterior of the latents, so that training can draw from it without the encoder.
 
-    Parameters
-    ----------
-    vae : AutoencoderKL
-    images : uint8 [N, 3, H, W]
-    batch : int
-        Images per pass.
-
-    Returns
-    -------
-    mean, std : float32 [N, C, h, w]
-        Before scaling.
+    uint8 [N, 3, H, W] => mean and standard deviation, float32 [N, C, h, w], before scaling.
     """
     means, stds = [], []
     for start in range(0, len(images), batch):
@@ -328,14 +293,9 @@ def tokenize(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
 
 @torch.no_grad()
 def embed_prompts(pipeline: Any, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Text features of the distinct prompts.
+    """Text features float32 [P, L, D] of the distinct prompts, and each one's row in them [N].
 
-    Returns
-    -------
-    features : float32 [P, L, D]
-        Row 0 is the empty prompt's.
-    index : int64 [N]
-        Row of ``features`` for each prompt given.
+    Row 0 is the empty prompt's.
     """
     distinct = ["", *sorted(set(prompts) - {""})]
     position = {prompt: row for row, prompt in enumerate(distinct)}

@@ -48,24 +48,18 @@ def sample(
     guidance: float,
     scheduler: str = "dpmsolver++",
 ) -> np.ndarray:
-    """One image per prompt.
+    """One image per prompt, uint8 [N, 3, H, W], each from a generator of its own seed.
 
     Parameters
     ----------
     pipeline : StableDiffusionPipeline
-    prompts : sequence of str, length N
-    seeds : sequence of int, length N
-        Of each sample's own generator.
+    prompts, seeds : sequences of str and of int, length N
     steps : int
         Denoising steps.
     guidance : float
         Classifier-free guidance scale; 1 = none.
     scheduler : str
         Key of :data:`SCHEDULERS`.
-
-    Returns
-    -------
-    uint8 [N, 3, H, W]
     """
     set_scheduler(pipeline, scheduler)
     generators = [torch.Generator("cpu").manual_seed(s) for s in seeds]
@@ -116,14 +110,8 @@ def sample_as_set(
 ) -> np.ndarray:
     """:func:`sample` with the study's own steps, guidance and scheduler."""
     own = study.settings.generation
-    return sample(
-        pipeline,
-        prompts,
-        seeds,
-        steps=own.steps,
-        guidance=own.guidance,
-        scheduler=own.scheduler,
-    )
+    chosen: dict[str, Any] = {"guidance": own.guidance, "scheduler": own.scheduler}
+    return sample(pipeline, prompts, seeds, steps=own.steps, **chosen)
 
 
 # -- the images of a run ---------------------------------------------------------------------
@@ -133,11 +121,6 @@ def load_run(study: Study, method: str, seed: int) -> Any:
     """The pipeline of a finished run, on the accelerator where there is one.
 
     Its U-Net holds the weights that ``generation.weights`` names (P7).
-
-    Raises
-    ------
-    InputError
-        The run isn't finished, or has not kept the weights that are asked for.
     """
     folder, weights = study.places.run(method, seed), study.settings.generation.weights
     if not (folder / "run.json").is_file():
@@ -162,28 +145,20 @@ def generate(
     split: str,
     root: Path | None = None,
 ) -> int:
-    """Write one PNG per name under ``places.generated(method, seed)/<split>``; resumable.
-
-    Images that are there already are kept.
+    """Write one PNG per name under ``places.generated(method, seed)/<split>``; how many were new.
 
     Parameters
     ----------
     study : Study
     names, prompts : sequences of str, length N
         Row names (unique within the split) and what to ask for.
-    method : str
-    seed : int
+    method, seed
         Of the training run.
     split : str
         Folder name; "test" images are for quality, "train" images for classifiers.
     root : Path, optional
         Instead of ``places.generated(method, seed)``: for some of a split's rows alone, whose
         manifest must not replace the whole one. The noise is the same there.
-
-    Returns
-    -------
-    int
-        Images made in this call.
     """
     folder = (root or study.places.generated(method, seed)) / split
     seeds = [image_seed(study, seed, split, name) for name in names]
@@ -207,12 +182,9 @@ def generate(
 
 
 def generate_run(study: Study, method: str, seed: int) -> pd.DataFrame:
-    """Images for the test and the training prompts, and the prompt gallery; resumable.
+    """Images for the test and the training prompts, and the gallery: split, images, new, seconds.
 
-    Returns
-    -------
-    DataFrame
-        split, images, new (made in this call), seconds.
+    Images that are there are kept; ``new`` are those made in this call.
     """
     rows = []
     for split in ("test", "train"):
@@ -226,18 +198,9 @@ def generate_run(study: Study, method: str, seed: int) -> pd.DataFrame:
 
 
 def load_generated(folder: Path, split: str, wanted: Sequence[str] = ()) -> np.ndarray:
-    """Images of :func:`generate`, in the order in which they were asked for.
+    """Images of :func:`generate`, uint8 [N, 3, H, W], in the order in which they were asked for.
 
-    Parameters
-    ----------
-    folder : Path
-    split : str
-    wanted : sequence of str, optional
-        Names that must be there, in this order; those of the manifest without them.
-
-    Returns
-    -------
-    uint8 [N, 3, H, W]
+    ``wanted`` are names that must be there, in this order; without them those of the manifest.
 
     Raises
     ------
@@ -268,10 +231,7 @@ def load_generated(folder: Path, split: str, wanted: Sequence[str] = ()) -> np.n
 def gallery_images(study: Study, method: str, seed: int) -> np.ndarray:
     """Prompt gallery of a run: one condition changes at a time, a column keeps its noise.
 
-    Returns
-    -------
-    uint8 [R, SAMPLES, 3, H, W]
-        In the order of ``Cohort.gallery_rows``.
+    uint8 [R, SAMPLES, 3, H, W], in the order of ``Cohort.gallery_rows``.
     """
     path = study.places.generated(method, seed) / "gallery.npy"
     if path.is_file():

@@ -27,8 +27,6 @@ class Method:
 
     Attributes
     ----------
-    implementation : str
-        ``module.Class`` within room ``methods``.
     uses : tuple of str
         Fields of :class:`MitigationConfig` that it reads; it sees the others at their defaults.
     options : mapping
@@ -48,7 +46,6 @@ class Method:
         A window is one score, so the ablation gives it more and shorter ones.
     """
 
-    implementation: str = ""
     uses: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
@@ -94,96 +91,93 @@ P_CORRECTED: Mapping[str, Any] = MappingProxyType(
         "ucb_beta": 1.0,  # the released 0.1 hardly explores: it repeats its first good guess
     }
 )
-_PERTURBATION = "perturbation.FairBayesianPerturbation"
-_SHUFFLED = "controls.ShuffledScores"
 _BOTH = (BASELINE, FAIR)
 
 # relatives share a hue and differ by marker; colour-blind safe, after Okabe and Ito
 METHODS: dict[str, Method] = {
     # core: what the ablation tests
     "none": Method(
-        "base.Mitigation",
         label="Stable Diffusion", colour="#0072b2", marker="o", role="core", against=(),
     ),
     "fairdiffusion": Method(
-        _PERTURBATION, uses=PERTURBATION,
+        uses=PERTURBATION,
         label="FairDiffusion", colour="#d55e00", marker="D",
         role="core", against=(BASELINE, "random_sigma", "shuffled_y"),
     ),
     "random_sigma": Method(
-        "controls.RandomSigma", uses=("time_window", "clamp"), sources=(FAIR,),
+        uses=("time_window", "clamp"), sources=(FAIR,),
         label="random sigma, dose-matched", colour="#00664a", marker="<", role="core",
     ),
     "shuffled_y": Method(
-        _SHUFFLED, uses=PERTURBATION,
+        uses=PERTURBATION,
         label="shuffled scores", colour="#8c8c8c", marker="X", role="core",
     ),
     "fairdiffusion_corrected": Method(
-        _PERTURBATION, uses=PERTURBATION, options=P_CORRECTED,
+        uses=PERTURBATION, options=P_CORRECTED,
         label="FairDiffusion, corrected", colour="#cc79a7", marker="P",
         role="core", against=(BASELINE, "shuffled_y_corrected", FAIR), scored_windows=True,
     ),
     "shuffled_y_corrected": Method(
-        _SHUFFLED, uses=PERTURBATION, options=P_CORRECTED,
+        uses=PERTURBATION, options=P_CORRECTED,
         label="corrected, shuffled scores", colour="#5f5f5f", marker="X",
         role="core", scored_windows=True,
     ),
     # controls: what is left when the Bayesian part is taken away
     "none_matched_lr": Method(
-        "controls.MatchedLearningRate", sources=_BOTH,
+        sources=_BOTH,
         label="matched learning rate", colour="#5b9bc8", marker="o", role="control", against=_BOTH,
     ),
     "group_blind_noise": Method(
-        "controls.GroupBlindNoise", sources=(FAIR,),
+        sources=(FAIR,),
         label="group-blind noise", colour="#7cc9ae", marker="^", role="control", against=_BOTH,
     ),
     "random": Method(
-        "perturbation.RandomPerturbation", uses=("clamp",),
+        uses=("clamp",),
         label="random perturbation", colour="#009e73", marker="^", role="control", against=_BOTH,
     ),
     "replay": Method(
-        "controls.ReplayedSigma", uses=("clamp",), sources=(FAIR,), other_seed=True,
+        uses=("clamp",), sources=(FAIR,), other_seed=True,
         label="replayed sigmas", colour="#b3b3b3", marker=">", role="control", against=_BOTH,
     ),
     # rivals: other ways to the same end
     "inverse_frequency": Method(
-        "rivals.InverseFrequency", label="inverse frequency", colour="#e69f00", marker="s"
+        label="inverse frequency", colour="#e69f00", marker="s"
     ),
     "group_balanced": Method(
-        "rivals.GroupBalanced", label="group-balanced sampling", colour="#b37b00", marker="s"
+        label="group-balanced sampling", colour="#b37b00", marker="s"
     ),
     "group_dro": Method(
-        "rivals.GroupDRO", uses=("dro_rate",), label="GroupDRO", colour="#f0c75e", marker="v"
+        uses=("dro_rate",), label="GroupDRO", colour="#f0c75e", marker="v"
     ),
     "fis": Method(
-        "rivals.FairIdentityScaling", uses=("fis_weight", "fis_temperature"),
+        uses=("fis_weight", "fis_temperature"),
         label="FIS", colour="#c9b800", marker="h",
     ),
     "febs": Method(
-        "rivals.FairErrorBoundScaling", uses=("febs_gamma", "time_window"),
+        uses=("febs_gamma", "time_window"),
         label="FEBS", colour="#8f8300", marker="h",
     ),
     "adaptive_sampling": Method(
-        "rivals.AdaptiveSampling", uses=("time_window", "timestep_bins", "sampling_floor"),
+        uses=("time_window", "timestep_bins", "sampling_floor"),
         label="adaptive sampling", colour="#805800", marker="d",
     ),
     "demographic_tokens": Method(
-        "rivals.DemographicTokens", uses=("auxiliary_weight",),
+        uses=("auxiliary_weight",),
         label="demographic tokens", colour="#6a51a3", marker="*",
     ),
     "fair_lora": Method(
-        "rivals.FairLora", uses=("adapter_rate", "lora_rank", "lora_alpha", "lora_own"),
+        uses=("adapter_rate", "lora_rank", "lora_alpha", "lora_own"),
         label="FairLoRA", colour="#9e8cc9", marker="*",
     ),
     # departures
     "fairdiffusion_as_released": Method(
-        _PERTURBATION, uses=PERTURBATION, options=P_AS_RELEASED,
+        uses=PERTURBATION, options=P_AS_RELEASED,
         label="FairDiffusion, all as released", colour="#a04600", marker="D",
         role="option", against=_BOTH,
     ),
     # every correction but P2: E[w] = 1 still
     "fairdiffusion_noise": Method(
-        _PERTURBATION, uses=PERTURBATION, options={**P_CORRECTED, "reweighting": "noise"},
+        uses=PERTURBATION, options={**P_CORRECTED, "reweighting": "noise"},
         label="corrected, but noise only", colour="#a35f87", marker="p",
         role="option", against=_BOTH, scored_windows=True,
     ),

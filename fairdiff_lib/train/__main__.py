@@ -33,16 +33,8 @@ OPENED = ("preset", "dataset", "data_root", "runs_root")  # all else is a settin
 def train(arguments: Sequence[str]) -> str:
     """Train a method and seed, and the base where it is missing; what was done, in one line.
 
-    Parameters
-    ----------
-    arguments : sequence of str
-        Method (or ``base``), seed, then ``name=value``: preset, dataset, data_root, runs_root, or
-        a setting as ``training.steps=20``.
-
-    Raises
-    ------
-    InputError
-        Something unknown, or of another type.
+    Arguments are the method (or ``base``), the seed, then ``name=value``: preset, dataset,
+    data_root, runs_root, or a setting as ``training.steps=20``.
     """
     if len(arguments) < 2 or not arguments[1].isdecimal():
         raise InputError("expected METHOD SEED [NAME=VALUE ...], as fairdiffusion 0 preset=paper")

@@ -50,13 +50,11 @@ class Objective(Protocol):
     ) -> Tensor:
         """Loss of each row in ``rows[part]``, float [n], with gradient.
 
-        Random draws are made for all ``rows`` and then cut to ``part``, so they depend neither on
-        the number of processes nor on gradient accumulation. ``module`` is the objective's own,
-        wrapped for distributed training. An objective may keep the ``timesteps`` that it drew for
-        all ``rows``, and offer ``parameter_groups()``: the optimiser's groups, each with its
-        ``rate_share`` of the learning rate (1 without).
+        Draws are made for all ``rows`` and then cut, so they depend neither on the number of
+        processes nor on accumulation. ``module`` is the objective's own, wrapped for several
+        processes. An objective may keep the ``timesteps`` that it drew for all rows, and offer
+        ``parameter_groups()``, each with a ``rate_share`` of the learning rate (1 without).
         """
-        ...
 
 
 @dataclass
@@ -123,10 +121,8 @@ def fit(
     ----------
     objective : Objective
     loop : LoopConfig
-    count : int
-        Training rows.
-    seed : int
-        Of order, noise and timesteps.
+    count, seed : int
+        Training rows; seed of order, noise and timesteps.
     folder : path, optional
         Of resumable checkpoints; without it a killed run starts again. The last step leaves none:
         whoever asked for the weights keeps them.
@@ -138,14 +134,9 @@ def fit(
     after_step : callable, optional
         Called with the number of finished steps and the module.
     identity : mapping, optional
-        What else a checkpoint must agree on to be continued, as the data's hash.
+        What else a checkpoint must agree on; InputError if it does not.
     label : str
         Of the progress bar.
-
-    Raises
-    ------
-    InputError
-        A checkpoint in ``folder`` is of another configuration.
     """
     agreed = {
         "loop": as_dict(loop),
@@ -235,7 +226,7 @@ class _Run:
         if micro % world:
             raise InputError(f"a micro batch of {micro} can't be shared by {world} processes")
         share = micro // world
-        seen, used = [], []
+        done = []
         for first in range(0, self.loop.batch, micro):
             part = slice(first + rank * share, first + (rank + 1) * share)
             last = first + micro >= self.loop.batch
@@ -251,9 +242,9 @@ class _Run:
                     loss = loss * own.to(loss.device, loss.dtype)
                 # distributed training averages gradients over processes; this makes it a batch mean
                 self.accelerator.backward(loss.sum() * world / self.loop.batch)
-            seen.append(gathered)
-            used.append(weights)
-        return torch.cat(seen), torch.cat(used)
+            done.append((gathered, weights))
+        losses, used = zip(*done, strict=True)
+        return torch.cat(losses), torch.cat(used)
 
     def update(self, step: int) -> None:
         """Clip the gradient, move the weights, and their average."""
@@ -343,18 +334,16 @@ class _Run:
         """Every process takes part: each may have a method of its own (P5)."""
         if self.folder is None:
             return
-        own = self.method.state_dict() if self.method else None
-        states = gather_object([own]) if self.processes > 1 else [own]
+        states = [self.method.state_dict() if self.method else None]
+        states = gather_object(states) if self.processes > 1 else states
         if not self.accelerator.is_main_process:
             return
         self.tick()
         scaler = self.accelerator.scaler
         with atomic_folder(self.folder / f"checkpoint-{step:06d}") as temporary:
-            weights = self.objective.module.state_dict()
-            save_file(
-                {k: v.contiguous().cpu() for k, v in weights.items()},
-                temporary / "module.safetensors",
-            )
+            tensors = self.objective.module.state_dict().items()
+            own = {name: tensor.contiguous().cpu() for name, tensor in tensors}
+            save_file(own, temporary / "module.safetensors")
             state = {
                 "optimiser": self.optimiser.state_dict(),
                 "average": self.average.state_dict() if self.average else None,
@@ -396,17 +385,13 @@ class _Run:
         history = read_table(newest / "history.csv", HISTORY_COLUMNS, keep_default_na=False)
         history["value"] = pd.to_numeric(history["value"], errors="coerce")
         self.rows = list(history.itertuples(index=False, name=None))
-        self.pending, self.first_losses, self.cost = (
-            run[name] for name in ("pending", "first_losses", "cost")
-        )
+        self.pending, self.first_losses = run["pending"], run["first_losses"]
+        self.cost = run["cost"]
         return int(run["step"])
 
 
 def adam_scale(optimiser: Any) -> float:
-    """Mean over the parameters of ``sqrt(v / (1 - beta2^t))``, what Adam divides a step by.
-
-    NaN before the first step.
-    """
+    """Mean of ``sqrt(v / (1 - beta2^t))``, what Adam divides a step by; NaN before the first."""
     total, count = 0.0, 0
     for group in optimiser.param_groups:
         beta = group["betas"][1]

@@ -380,10 +380,7 @@ class Start:
 def start(study: Study, method: str, seed: int) -> Start:
     """Load the base and prepare the method, as :func:`train` does before the first step.
 
-    Raises
-    ------
-    InputError
-        No finished base, an unknown method, or a source of it that isn't finished.
+    InputError if the base, or a run that the method reads, isn't finished.
     """
     kept, pipeline = study.cohort.included(), load_base(study)
     attributes = {a.name: a.levels for a in kept.spec.attributes}
@@ -452,13 +449,7 @@ def method_objective(study: Study, pipeline: Any, dropout: float = 0.0) -> Denoi
 
 
 def source_histories(study: Study, method: str, seed: int) -> dict[str, pd.DataFrame]:
-    """Histories of the finished runs that a method reads, by method.
-
-    Raises
-    ------
-    InputError
-        One of them isn't finished, or the method needs another seed and there is none.
-    """
+    """Histories of the runs that a method reads, by method; InputError if one isn't finished."""
     runs = source_runs(method, seed, study.settings.seeds)
     if METHODS[method].sources and not runs:
         raise InputError(
@@ -522,12 +513,9 @@ def _finish(
 
 
 def read_history(folders: Sequence[Path]) -> pd.DataFrame:
-    """Histories of finished runs, as ``places.run(method, seed)``, in one tidy table.
+    """Histories of finished runs, as ``places.run(method, seed)``, as one tidy table.
 
-    Returns
-    -------
-    DataFrame
-        method, seed, stage, step, quantity, attribute, level, value.
+    method, seed, stage, step, quantity, attribute, level, value.
     """
     parts = []
     for folder in folders:

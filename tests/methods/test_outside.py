@@ -20,7 +20,7 @@ from fairdiff_lib.train import train
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
     """An entry, for as long as a test runs."""
     monkeypatch.setattr(base, "CLASSES", dict(base.CLASSES))
-    monkeypatch.setitem(METHODS, "toy", Method(""))
+    monkeypatch.setitem(METHODS, "toy", Method())
 
 
 @pytest.fixture
