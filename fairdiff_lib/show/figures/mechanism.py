@@ -39,7 +39,7 @@ def looks_of(labels: Sequence[str]) -> dict[str, Look]:
 
 @figure("fig_weights")
 def fig_weights(weights: pd.DataFrame, scales: Sequence[float] = (0.25, 0.5, 1.0)) -> Figure:
-    """Twelve samples' weights, and the law of a weight at three noise scales.
+    """Twelve samples' weights, and how a weight is distributed at three noise scales.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def fig_weights(weights: pd.DataFrame, scales: Sequence[float] = (0.25, 0.5, 1.0
     foot = (
         "Left: loss weights of one batch's first samples, all noise scales 1, as at the start of "
         "the released method. A negative weight teaches the model to be worse at that image. "
-        "Right: the law of a weight; its mean is 1 whatever the noise scale is."
+        "Right: how a weight is distributed; its mean is 1 whatever the noise scale is."
     )
     fig = page(3.4, "Weights are noise around 1", foot)
     with matplotlib.rc_context(STYLE):
@@ -65,7 +65,7 @@ def fig_weights(weights: pd.DataFrame, scales: Sequence[float] = (0.25, 0.5, 1.0
         left.axvline(0.0, color="#bbbbbb", lw=0.8, ls=":")
         left.set_yticks(at, weights["sample"], fontsize=6.5)
         left.set(xlabel="weight of the sample's loss", ylim=(len(weights) - 0.4, -0.6))
-        left.legend(fontsize=6.5, frameon=False, loc="lower right")
+        left.legend(fontsize=6.5, loc="upper left", framealpha=0.9, edgecolor="none")
         grid = np.linspace(-6.0, 8.0, 400)
         for scale, colour in zip(scales, LEVEL_COLOURS, strict=False):
             spread = scale * np.sqrt(3.0)
@@ -75,7 +75,8 @@ def fig_weights(weights: pd.DataFrame, scales: Sequence[float] = (0.25, 0.5, 1.0
         right.axvline(1.0, color=MUTED, lw=0.8)
         right.axvline(0.0, color="#bbbbbb", lw=0.8, ls=":")
         right.set(xlabel="weight of a sample's loss", ylabel="density", ylim=(0, None))
-        right.legend(fontsize=6.5, frameon=False)
+        right.legend(fontsize=6.5, frameon=False, loc="upper right")
+        right.set_ylim(0, 1.45 * right.get_ylim()[1])  # room for the legend
     return fig
 
 
