@@ -7,7 +7,8 @@ writes for a study takes it as its first argument.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,14 +20,23 @@ from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.datasets import contents, dataset_of, load_settings
 from fairdiff_lib.disk.files import read_json, read_table, write_json, write_table
 from fairdiff_lib.disk.places import CARD, Places
-from fairdiff_lib.disk.stamps import make_stamp, publish_figure, publish_table
+from fairdiff_lib.disk.stamps import hashes_of, make_stamp, publish_figure, publish_table
 from fairdiff_lib.disk.tables import as_written
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.notebooks import place_of
+from fairdiff_lib.settings.notebooks import BASE, JOBS, Notebook, maker_of
 from fairdiff_lib.settings.options import Settings, parse_overrides
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+Runs = Sequence[tuple[str, int]]  # method, seed
+NEEDS = {  # what a notebook may require -> in words, and the job that makes it
+    "base": ("the model that every method starts from", "03_train_base"),
+    "runs": ("a trained model", "03_train"),
+    "images": ("generated images", "04_generate"),
+    "protocol": ("the declared protocol", ""),
+}
 
 
 @dataclass(frozen=True)
@@ -100,8 +110,36 @@ class Study:
         """The same study by other settings, in the same roots."""
         return Study(settings, replace(self.places, settings=settings), self.parameters)
 
-    def publish(self, name: str, made: pd.DataFrame | Figure, folder: Path | None = None) -> Path:
+    def require(self, *what: str) -> None:
+        """Fail at once where something is missing that a notebook starts from.
+
+        Parameters
+        ----------
+        *what : str
+            ``base``, ``runs``, ``images``, ``protocol``, or a notebook whose results are read, as
+            ``05_quality``.
+
+        Raises
+        ------
+        InputError
+            What is missing, and the command that makes it.
+        """
+        for need in what:
+            missing = [path for path in self._needed(need) if not path.is_file()]
+            if missing:
+                words, first = NEEDS.get(need, (need, ""))[0], self.places.name_of(missing[0])
+                raise InputError(f"{words}: {first} is missing; `{self._command(need)}` makes it")
+
+    def publish(
+        self,
+        name: str,
+        made: pd.DataFrame | Figure,
+        folder: Path | None = None,
+        rests_on: Sequence[Path] = (),
+    ) -> Path:
         """Write a table (CSV; T1 to T14 as LaTeX too) or a figure (PNG, PDF) with its stamp.
+
+        The stamp names, by their hashes, the files of the jobs that the notebook waits for.
 
         Parameters
         ----------
@@ -110,13 +148,69 @@ class Study:
         made : DataFrame or Figure
         folder : Path, optional
             Instead of the place that the notebook's entry names.
+        rests_on : sequence of Path
+            Files that it rests on besides.
         """
-        usual: Path = getattr(self.places, place_of(name, self.parameters))
-        path = (folder or usual) / name
+        maker = self._maker(name)
+        path = (folder or getattr(self.places, maker.place if maker else "figures")) / name
+        below = [*rests_on, *(self._below(maker) if maker else ())]
+        stamp = {**self.stamp, "rests_on": hashes_of(self.places, below)}
         if isinstance(made, pd.DataFrame):
             title = contents().get(name, (name, ""))[0]
-            return publish_table(as_written(made), path.with_suffix(".csv"), self.stamp, title)
-        return publish_figure(made, path, self.stamp)
+            return publish_table(as_written(made), path.with_suffix(".csv"), stamp, title)
+        return publish_figure(made, path, stamp)
+
+    def _maker(self, name: str) -> Notebook | None:
+        own = dataset_of(self.settings.dataset)
+        kinds = [kind for kind in ("quality", "downstream") if name in getattr(own, kind)]
+        return maker_of(name, self.parameters, *kinds)
+
+    def _below(self, entry: Notebook) -> Iterator[Path]:
+        """What the results of a job rest on: what it made itself, and what it waited for."""
+        given = self.parameters
+        one = entry.per_run and given.get("method") != BASE
+        runs = [(given["method"], int(given["seed"]))] if one else None
+        if entry.made in ("cohort", "base", "run", "generated"):
+            yield from self._made(entry, runs)
+        for job in entry.after:
+            yield from self._made(JOBS[job.split("_none_seed")[0]], runs)
+
+    def _made(self, entry: Notebook, runs: Runs | None = None) -> Iterator[Path]:
+        """Files by which one knows what a job made."""
+        places, kept = self.places, self.settings.runs if runs is None else runs
+        one = {"data": places.data / "simulated.json", "cohort": places.cohort / "cohort.csv"}
+        one["base"] = places.base / "run.json"
+        if entry.made in one:
+            yield one[entry.made]
+        elif entry.made in ("run", "generated"):
+            yield from (places.run(*run) / "run.json" for run in kept)
+            if entry.made == "generated":
+                yield from (places.generated(*run) / "test" / "manifest.csv" for run in kept)
+        elif runs is None:
+            own = getattr(dataset_of(self.settings.dataset), entry.of_dataset or "none", ())
+            names = [*entry.titles, *own]
+            yield from (getattr(places, entry.place) / f"{name}.json" for name in names)
+        if entry.arms == "ablation":
+            yield from sorted((places.ablation / "runs").glob("*.json"))
+
+    def _needed(self, need: str) -> list[Path]:
+        if need == "protocol":
+            return [self.places.figures / "protocol.json"]
+        if need in NEEDS:
+            return list(self._made(JOBS[NEEDS[need][1]]))
+        return [self.places.records / f"{need}.json"]
+
+    def _command(self, need: str) -> str:
+        """What a user types to make what is missing."""
+        own, places = self.settings, self.places
+        given = {"preset": own.preset, "dataset": own.dataset}
+        given["study"] = JOBS[need].study if need in JOBS else "main"
+        given |= {f"{x}-root": getattr(places, f"{x}_root") for x in ("data", "runs", "figures")}
+        usual = {"study": "main", "data-root": "", "runs-root": Places.runs_root}
+        usual["figures-root"] = Places.figures_root
+        parts = [f"--{k} {shlex.quote(v)}" for k, v in given.items() if v != usual.get(k)]
+        changes = str(self.parameters.get("overrides", "")).split()
+        return " ".join(["fairdiff run", *parts, *(f"--set {shlex.quote(x)}" for x in changes)])
 
     def record(self, name: str, **scalars: Any) -> dict[str, Any]:
         """Write a notebook's scalars as JSON, for tests and other notebooks; numpy's as plain ones.

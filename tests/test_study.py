@@ -5,19 +5,24 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.datasets import Dataset, dataset_of, load_settings
+from fairdiff_lib.disk.files import read_json, write_json
 from fairdiff_lib.disk.places import Places
+from fairdiff_lib.disk.stamps import check
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.sim.fundus import FundusPopulation
 from fairdiff_lib.sim.planting import planted_table
 from fairdiff_lib.studies.pipeline import ruler_table
-from fairdiff_lib.study import load_cohort
+from fairdiff_lib.study import Study, load_cohort
 
 SIMULATED = "fairgenmed_simulated"
 
@@ -98,3 +103,67 @@ def test_the_ruler_is_tried_on_simulated_data_only(
     real = load_settings("smoke", "fairgenmed")
     assert np.isnan(ruler_table(cohort, real)["value"].iloc[0])
     assert planted_table(real.simulator).empty and len(planted_table(settings.simulator)) > 5
+
+
+# -- what a notebook needs, and what its results rest on -------------------------------------
+
+
+def opened(tmp_path: Path, **own: Any) -> Study:
+    return Study.open(
+        "smoke",
+        SIMULATED,
+        "audit.bootstrap=7",
+        runs_root=str(tmp_path / "runs"),
+        figures_root=str(tmp_path / "figures"),
+        **own,
+    )
+
+
+@pytest.mark.parametrize(
+    ("need", "words"),
+    [
+        ("base", r"the model that every method starts from: runs/.*/run.json is missing"),
+        ("runs", "a trained model: .*none-seed0"),
+        ("images", "generated images"),
+        ("protocol", "protocol.json is missing"),
+        ("08_ablations", "08_ablations.json is missing; .*--study ablation"),
+    ],
+)
+def test_what_is_missing_is_said_at_once_with_the_command_that_makes_it(
+    need: str, words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=words) as caught:
+        opened(tmp_path).require(need)
+    said = str(caught.value)
+    assert f"`fairdiff run --preset smoke --dataset {SIMULATED}" in said and "\n" not in said
+    assert f"--runs-root {tmp_path / 'runs'}" in said and "--set audit.bootstrap=7`" in said
+
+
+def test_what_is_there_is_not_asked_for(tmp_path: Path) -> None:
+    study = opened(tmp_path)
+    for method, seed in study.settings.runs:
+        write_json(study.places.run(method, seed) / "run.json", {})
+    study.require("runs")
+    study.record("05_quality", n=1)
+    study.require("runs", "05_quality")
+
+
+def test_a_published_figure_names_the_runs_that_it_rests_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Study, "stamp", {})
+    study = opened(tmp_path)
+    for method, seed in study.settings.runs:
+        write_json(study.places.run(method, seed) / "run.json", {"method": method})
+        (study.places.generated(method, seed) / "test").mkdir(parents=True)
+        (study.places.generated(method, seed) / "test" / "manifest.csv").touch()
+    table = study.publish("tab_gates", pd.DataFrame({"value": [1.0]}))
+    named = read_json(table.with_suffix(".json"))["rests_on"]
+    assert sorted(name.rsplit("/", 1)[-1] for name in named) == [
+        *["manifest.csv"] * 2,
+        *["run.json"] * 2,
+    ]
+    figure = study.publish("fig_cards", Figure(), rests_on=[table.with_suffix(".json")])
+    assert {link.state for link in check(figure, study.places.roots)} == {"ok"}
+    write_json(study.places.run("none", 0) / "run.json", {"method": "another"})
+    assert "BROKEN" in {link.state for link in check(figure, study.places.roots)}

@@ -9,16 +9,45 @@ from pathlib import Path
 from typing import Any
 
 from fairdiff_lib.disk.files import write_json
+from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.methods import METHODS, config_of, fields_of
 from fairdiff_lib.settings.options import Settings
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 CARD = "README.md"  # of a model or a dataset, where the Hugging Face Hub looks for it
 
+# sections of the settings that a folder depends on, besides the data and how they are read
+_BASE = ("model", "vae", "base")
+_TRAINED = (*_BASE, "training")
+_IMAGES = (*_TRAINED, "generation", "encoder")
+_STUDY = (*_IMAGES, "seeds", "methods", "mitigation", "classifiers", "residual", "efficientnet",
+          "vit", "audit")  # fmt: skip
+
+
+class _Run:
+    """A folder below the runs of the data set, named with a digest of some sections."""
+
+    def __init__(self, name: str, *sections: str) -> None:
+        self.name, self.sections = name, sections
+
+    def __get__(self, places: Places, kind: type[Places]) -> Path:
+        name = self.name.format(settings=places.settings)
+        return places.runs / f"{name}-{places.digest(*self.sections)}"
+
+
+class _Figure:
+    """A folder below the figures, named after what it is about."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, places: Places, kind: type[Places]) -> Path:
+        return places.roots["figures"] / self.name.format(settings=places.settings)
+
 
 @dataclass(frozen=True)
 class Places:
-    """Where everything lies. A run folder's name holds a digest of the settings it depends on.
+    """Where everything lies.
 
     Parameters
     ----------
@@ -34,41 +63,63 @@ class Places:
     runs_root: str = "data/runs"
     figures_root: str = "figures"
 
-    def _runs(self) -> Path:
-        return PROJECT_ROOT / self.runs_root / self.settings.dataset
+    cohort = _Run("cohort")  # cohort.csv and the data's hash
+    base = _Run("base", *_BASE)  # the pipeline that every method starts from, and its training
+    features = _Run("features", "model", "encoder")  # the encoder and what it made of images
+    records = _Run("records-{settings.preset}", *_STUDY)  # what notebooks recorded, a JSON each
+    matrix = _Run("matrix", *_STUDY, "matrix")  # records of the downstream matrix's jobs
+    # images whose KID is the proof's truth; a larger pool begins with the same
+    pools = _Run("pools-seed{settings.proof.seed}", *_IMAGES)
+    proof = _Run("proof", *_IMAGES, "proof")  # simulated audits
 
-    def _digest(self, *sections: str) -> str:
+    figures = _Figure("{settings.preset}/{settings.dataset}")  # tables, figures and cards
+    figures_all = _Figure("{settings.preset}/all")  # those that span data sets
+    executed = _Figure("{settings.preset}/{settings.dataset}/executed")  # notebooks
+    # what the audit keeps of every run of the ablation, its tables and executed notebooks
+    ablation = _Figure("{settings.preset}/{settings.dataset}/ablation")
+
+    @property
+    def roots(self) -> dict[str, Path]:
+        """What a stamp's names of other files begin with, and the folder that it stands for."""
+        named = {"runs": self.runs_root, "figures": self.figures_root}
+        named |= {} if self.settings.simulated else {"data": str(self.data)}
+        return {name: PROJECT_ROOT / root for name, root in named.items()}
+
+    @property
+    def runs(self) -> Path:
+        """All that was made of the data set and isn't for reading."""
+        return self.roots["runs"] / self.settings.dataset
+
+    @property
+    def data(self) -> Path:
+        """The dataset, in its original layout."""
+        if self.settings.simulated:
+            runs = PROJECT_ROOT / self.runs_root / self.settings.dataset
+            return runs / f"data-{self.settings.digest('dataset', 'simulator')}"
+        return PROJECT_ROOT / (self.data_root or f"data/real/{self.settings.dataset}")
+
+    @property
+    def calibration(self) -> Path:
+        """The proof's tables and figures: those of the quick preset stand for all."""
+        preset, root = self.settings.preset, self.roots["figures"]
+        return (root if preset == "quick" else root / preset) / "calibration"
+
+    def digest(self, *sections: str) -> str:
+        """Of the data, how they are read, and these sections of the settings."""
         data = ("simulator",) if self.settings.simulated else ()
         inner = self.settings.digest("dataset", *data, "reading", *sections)
         usual = self.data == PROJECT_ROOT / f"data/real/{self.settings.dataset}"
         place = "" if self.settings.simulated or usual else str(self.data)
         return hashlib.sha256(f"{inner}{place}".encode()).hexdigest()[:10]
 
-    @property
-    def data(self) -> Path:
-        """The dataset, in its original layout."""
-        if self.settings.simulated:
-            return self._runs() / f"data-{self.settings.digest('dataset', 'simulator')}"
-        return PROJECT_ROOT / (self.data_root or f"data/real/{self.settings.dataset}")
-
-    @property
-    def cohort(self) -> Path:
-        """cohort.csv and the data's hash."""
-        return self._runs() / f"cohort-{self._digest()}"
-
-    @property
-    def base(self) -> Path:
-        """The pipeline that every method starts from, and its training."""
-        return self._runs() / f"base-{self._digest('model', 'vae', 'base')}"
-
     def run(self, method: str, seed: int) -> Path:
         """The fine-tuned pipeline of a method and seed, and its training."""
-        parts = ["model", "vae", "base", "training"]
-        if method not in METHODS or not fields_of(method):
-            return self._runs() / f"{method}-seed{seed}-{self._digest(*parts)}"
-        own = replace(self.settings, mitigation=config_of(method, self.settings.mitigation))
-        digest = replace(self, settings=own)._digest(*parts, "mitigation")
-        return self._runs() / f"{method}-seed{seed}-{digest}"
+        digest = self.digest(*_TRAINED)
+        if method in METHODS and fields_of(method):  # of the mitigation only what it uses
+            config = config_of(method, self.settings.mitigation)
+            own = replace(self, settings=replace(self.settings, mitigation=config))
+            digest = own.digest(*_TRAINED, "mitigation")
+        return self.runs / f"{method}-seed{seed}-{digest}"
 
     def generated(self, method: str, seed: int) -> Path:
         """Images of a method and seed: a folder per split, and a manifest."""
@@ -78,24 +129,13 @@ class Places:
         """Images of some test prompts by these generation settings: a cell of the sweep."""
         return self.run(method, seed) / f"sweep-{self.settings.digest('generation')}"
 
-    @property
-    def features(self) -> Path:
-        """The feature encoder and cached features."""
-        parts = self._digest("model", "encoder")
-        return self._runs() / f"features-{parts}"
+    def dose(self, digest: str) -> Path:
+        """Cells of a dose-response from the base, by a digest of what it depends on besides."""
+        return self.runs / f"dose-{self.digest(*_TRAINED)}-{digest}"
 
     def classifier(self, source: str, seed: int, name: str) -> Path:
-        """A downstream classifier trained on ``real`` or on a method's images.
-
-        ``name`` is one of ``config.CLASSIFIERS``.
-        """
+        """A downstream classifier, one of ``CLASSIFIERS``, of ``real`` or a method's images."""
         return self._images(source, seed) / f"{name}-{self.settings.digest(name)}"
-
-    def _images(self, source: str, seed: int) -> Path:
-        """What hangs on a source's images: beside generated ones, by the size of real ones."""
-        if source == "real":
-            return self._runs() / f"real-seed{seed}-{self._digest('model')}"
-        return self.generated(source, seed)
 
     def matrix_run(self, label: str, seed: int, generator: int | None) -> Path:
         """A classifier of the downstream matrix, by the label of what it is trained on.
@@ -107,77 +147,26 @@ class Places:
         folder = f"matrix-{own.classifier}-{self.settings.digest(own.classifier)}"
         return self._images(*source) / folder / f"{label}-seed{seed}"
 
-    @property
-    def matrix(self) -> Path:
-        """Records of the downstream matrix's jobs."""
-        return self._runs() / f"matrix-{self._digest(*_SECTIONS, 'matrix')}"
+    def _images(self, source: str, seed: int) -> Path:
+        """What hangs on a source's images: beside generated ones, by the size of real ones."""
+        if source == "real":
+            return self.runs / f"real-seed{seed}-{self.digest('model')}"
+        return self.generated(source, seed)
 
-    @property
-    def records(self) -> Path:
-        """Scalars that the notebooks recorded, one JSON each."""
-        return self._runs() / f"records-{self.settings.preset}-{self._digest(*_SECTIONS)}"
+    def name_of(self, path: Path) -> str:
+        """A file's name below one of the roots, as ``runs/<dataset>/base-.../run.json``.
 
-    @property
-    def figures(self) -> Path:
-        """Tables and figures of this preset and dataset."""
-        return PROJECT_ROOT / self.figures_root / self.settings.preset / self.settings.dataset
-
-    @property
-    def figures_all(self) -> Path:
-        """Tables and figures of this preset that span datasets."""
-        return PROJECT_ROOT / self.figures_root / self.settings.preset / "all"
-
-    def dose(self, digest: str) -> Path:
-        """Cells of a dose-response from the base, by a digest of what it depends on besides."""
-        parts = ("model", "vae", "base", "training")
-        return self._runs() / f"dose-{self._digest(*parts)}-{digest}"
-
-    @property
-    def ablation(self) -> Path:
-        """What the audit keeps of every run of the ablation study, and its executed notebooks."""
-        return self.figures / "ablation"
-
-    @property
-    def pools(self) -> Path:
-        """Pools of images whose KID is the proof's truth; a larger one begins with the same."""
-        parts = ("model", "vae", "base", "training", "generation", "encoder")
-        return self._runs() / f"pools-seed{self.settings.proof.seed}-{self._digest(*parts)}"
-
-    @property
-    def proof(self) -> Path:
-        """Simulated audits of the proof."""
-        parts = ("model", "vae", "base", "training", "generation", "encoder", "proof")
-        return self._runs() / f"proof-{self._digest(*parts)}"
-
-    @property
-    def calibration(self) -> Path:
-        """The proof's tables and figures: those of the quick preset stand for all."""
-        folder = PROJECT_ROOT / self.figures_root
-        own = folder if self.settings.preset == "quick" else folder / self.settings.preset
-        return own / "calibration"
-
-    @property
-    def executed(self) -> Path:
-        """Executed notebooks."""
-        return self.figures / "executed"
-
-
-_SECTIONS = (
-    "seeds",
-    "methods",
-    "model",
-    "vae",
-    "base",
-    "training",
-    "mitigation",
-    "generation",
-    "encoder",
-    "classifiers",
-    "residual",
-    "efficientnet",
-    "vit",
-    "audit",
-)
+        Raises
+        ------
+        InputError
+            The file lies elsewhere.
+        """
+        for name, root in self.roots.items():
+            if path.is_relative_to(root):
+                return f"{name}/{path.relative_to(root).as_posix()}"
+        raise InputError(
+            f"{path}: expected a file below {', '.join(map(str, self.roots.values()))}"
+        )
 
 
 def record(layout: Places, name: str, scalars: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,25 +1,31 @@
-"""Stamps: what a number depends on, written beside it."""
+"""Stamps: what a number depends on, written beside it, and whether all of that still holds.
+
+A stamp names its files and the stamps that it rests on by their hashes, and those name theirs: a
+chain from a table to the data in which nothing can change unseen.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from fairdiff_lib.disk.files import atomic_file, hash_file, write_json, write_table
+from fairdiff_lib.disk.files import atomic_file, hash_file, read_json, write_json, write_table
 from fairdiff_lib.disk.latex import has_latex, write_latex
-from fairdiff_lib.disk.places import PROJECT_ROOT
+from fairdiff_lib.disk.places import PROJECT_ROOT, Places
 from fairdiff_lib.settings.options import Settings, as_dict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+OK, BROKEN, UNVERIFIABLE = "ok", "BROKEN", "unverifiable"  # states of a link
 CODE_PATHS = (
     "fairdiff_lib",
     "notebooks",
@@ -64,6 +70,77 @@ def publish_figure(figure: Figure, path: Path | str, stamp: Mapping[str, Any]) -
             figure.savefig(temporary, format=suffix[1:], bbox_inches="tight", **options)
     write_stamp(stamp, *(path.with_suffix(suffix) for suffix in (".png", ".pdf")))
     return path.with_suffix(".png")
+
+
+def hashes_of(places: Places, paths: Iterable[Path]) -> dict[str, str]:
+    """Names and SHA-256 of those of the files that are there, for a stamp's ``rests_on``."""
+    return {places.name_of(path): hash_file(path) for path in paths if path.is_file()}
+
+
+@dataclass(frozen=True)
+class Link:
+    """A file that a chain names: ``ok``, ``BROKEN``, or ``unverifiable`` since it isn't here."""
+
+    name: str
+    state: str
+    detail: str
+
+
+def check(path: Path, roots: Mapping[str, Path]) -> list[Link]:
+    """Every file that a table or figure rests on, from the data to the file itself.
+
+    Parameters
+    ----------
+    path : Path
+        The file, or its stamp.
+    roots : mapping
+        As ``Places.roots``: the folders that ``runs/`` and ``figures/`` stand for.
+
+    Returns
+    -------
+    list of Link
+        Each file once. A broken one says which stamp names another hash.
+
+    Raises
+    ------
+    InputError
+        There is no stamp beside the file, or a stamp isn't JSON.
+    """
+    found: dict[Path, Link] = {}
+    _follow(path.with_suffix(".json"), roots, found)
+    return list(found.values())
+
+
+def _follow(stamp: Path, roots: Mapping[str, Path], found: dict[Path, Link]) -> None:
+    """Check what a stamp rests on, deepest first, then its own files."""
+    said = read_json(stamp)
+    for name, wanted in _named(said).items():
+        root, _, rest = name.partition("/")
+        target = roots.get(root, stamp.parent / root) / rest
+        new = target not in found
+        link = _compare(target, name, wanted, stamp.name, UNVERIFIABLE)
+        if new and target.suffix == ".json" and target.is_file():
+            _follow(target, roots, found)
+        if new or link.state == BROKEN:
+            found[target] = link
+    for name, wanted in said.get("files", {}).items():
+        target = stamp.parent / name
+        found.setdefault(target, _compare(target, name, wanted, stamp.name, BROKEN))
+
+
+def _named(said: Mapping[str, Any]) -> dict[str, str]:
+    """What a stamp rests on; one that spans data sets, all of theirs."""
+    own = [said, *said.get("datasets", {}).values()]
+    return {name: wanted for part in own for name, wanted in part.get("rests_on", {}).items()}
+
+
+def _compare(path: Path, name: str, wanted: str, stamp: str, missing: str) -> Link:
+    if not path.is_file():
+        return Link(name, missing, f"not here; {stamp} names it")
+    found = hash_file(path)
+    if found != wanted:
+        return Link(name, BROKEN, f"sha-256 {found[:16]}, but {stamp} says {wanted[:16]}: changed")
+    return Link(name, OK, f"sha-256 {found[:16]}")
 
 
 def write_stamp(stamp: Mapping[str, Any], *files: Path) -> Path:

@@ -4,36 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from fairdiff_lib.disk.files import hash_file, read_json
 from fairdiff_lib.disk.latex import origin_of
+from fairdiff_lib.disk.stamps import BROKEN as BROKEN
+from fairdiff_lib.disk.stamps import OK as OK
+from fairdiff_lib.disk.stamps import UNVERIFIABLE as UNVERIFIABLE
+from fairdiff_lib.disk.stamps import Link as Link
 from fairdiff_lib.disk.stamps import git
 
-OK, BROKEN, UNVERIFIABLE = "ok", "BROKEN", "unverifiable"
 STAMPED = (".csv", ".tex", ".png", ".html")  # kinds that a stamp stands beside
-
-
-@dataclass(frozen=True)
-class Link:
-    """One link of a chain.
-
-    Attributes
-    ----------
-    name : str
-        What was looked at.
-    state : str
-        ``ok``, ``BROKEN`` or ``unverifiable`` (what is needed to check it isn't there).
-    detail : str
-        What was found; for a broken link also what was expected.
-    """
-
-    name: str
-    state: str
-    detail: str
 
 
 def judge(name: str, problems: Iterable[str], detail: str) -> Link:

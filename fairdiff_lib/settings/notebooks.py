@@ -343,8 +343,18 @@ def place_of(name: str, parameters: Mapping[str, Any]) -> str:
 
     Two jobs of one notebook may make the same id in two places: ``parameters`` tell them apart.
     """
-    makers = [entry for entry in JOBS.values() if name in entry.titles]
+    maker = maker_of(name, parameters)
+    return maker.place if maker else "figures"
+
+
+def maker_of(name: str, parameters: Mapping[str, Any], kind: str = "") -> Notebook | None:
+    """The job that makes a table or figure; ``kind``: of whose data set's own tables it is."""
+    makers = [
+        entry
+        for entry in JOBS.values()
+        if name in entry.titles or (kind and entry.of_dataset == kind)
+    ]
     for entry in sorted(makers, key=lambda entry: -len(entry.parameters)):
         if all(str(parameters.get(key)) == value for key, value in entry.parameters.items()):
-            return entry.place
-    return "figures"
+            return entry
+    return None

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from fairdiff_lib.disk import files
 from fairdiff_lib.disk.files import read_json, read_table
-from fairdiff_lib.disk.stamps import make_stamp
+from fairdiff_lib.disk.stamps import hashes_of, make_stamp
 from fairdiff_lib.methods.base import Mitigation, make_method
 from fairdiff_lib.model import pipeline as model
 from fairdiff_lib.model.loss import denoising_loss, generator_for, training_scheduler
@@ -471,6 +471,15 @@ def source_histories(study: Study, method: str, seed: int) -> dict[str, pd.DataF
 # -- what a run leaves -----------------------------------------------------------------------
 
 
+def _below(study: Study, method: str, seed: int) -> list[Path]:
+    """What a run starts from: the cohort's table, and other runs' notes."""
+    places = study.places
+    if method == BASE:
+        return [places.cohort / "cohort.csv"]
+    sources = source_runs(method, seed, study.settings.seeds)
+    return [folder / "run.json" for folder in (places.base, *(places.run(*s) for s in sources))]
+
+
 def _finish(
     study: Study,
     folder: Path,
@@ -497,6 +506,7 @@ def _finish(
         "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 2),
         "peak_gpu_memory_gib": gpu,
         "stamp": make_stamp(settings, study.cohort.data_hash, {"method": method, "seed": seed}),
+        "rests_on": hashes_of(study.places, _below(study, method, seed)),
     }
     if result is not None:
         seconds = max(result.seconds, 1e-9)

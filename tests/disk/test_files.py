@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import errno
-import json
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 
-from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.disk.files import (
     atomic_file,
     atomic_folder,
-    hash_file,
     hash_folder,
     read_json,
     read_table,
     refuse_other,
     write_json,
 )
-from fairdiff_lib.disk.places import PROJECT_ROOT, Places, record
-from fairdiff_lib.disk.stamps import make_stamp, publish_table
 from fairdiff_lib.run.cli import main
 from fairdiff_lib.settings.errors import InputError
 
@@ -85,31 +77,6 @@ def test_a_hash_follows_names_and_bytes_not_place_or_order(tmp_path: Path) -> No
     assert same != hash_folder(tmp_path / "a")
 
 
-def test_a_table_and_its_stamp_stand_together(tmp_path: Path) -> None:
-    settings = load_settings("smoke")
-    given = {"preset": "smoke", "data_root": "somewhere", "seed": 3}
-    stamp = make_stamp(settings, "abc", given)
-    frame = pd.DataFrame({"level": ["Asian", "Black"], "value": [0.1, np.nan]})
-    publish_table(frame, tmp_path / "tab_gates.csv", stamp)
-    pd.testing.assert_frame_equal(read_table(tmp_path / "tab_gates.csv", ("value",)), frame)
-    kept = json.loads((tmp_path / "tab_gates.json").read_text())
-    assert set(kept) == {
-        "parameters",
-        "settings",
-        "data_hash",
-        "simulated",
-        "versions",
-        "hardware",
-        "commit",
-        "dirty",
-        "files",
-    }
-    assert kept["files"] == {"tab_gates.csv": hash_file(tmp_path / "tab_gates.csv")}
-    assert kept["parameters"] == {"preset": "smoke", "seed": 3}  # no folder of this machine
-    assert kept["simulated"] is True and kept["data_hash"] == "abc"
-    assert str(PROJECT_ROOT) not in json.dumps(kept)
-
-
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -134,28 +101,6 @@ def test_bad_json_is_one_clear_line(text: str | None, words: str, tmp_path: Path
         path.write_text(text)
     with pytest.raises(InputError, match=words):
         read_json(path)
-
-
-def test_a_run_folder_depends_on_what_the_run_depends_on() -> None:
-    plain = load_settings("smoke")
-    here = Places(plain)
-    audit = Places(replace(plain, audit=replace(plain.audit, bootstrap=7)))
-    assert audit.run("none", 0) == here.run("none", 0)
-    window = Places(replace(plain, mitigation=replace(plain.mitigation, time_window=2)))
-    assert window.run("fairdiffusion", 0) != here.run("fairdiffusion", 0)
-    assert window.run("none", 0) == here.run("none", 0)  # the baseline has no window
-    sampler = Places(replace(plain, generation=replace(plain.generation, steps=2)))
-    assert sampler.run("none", 0) == here.run("none", 0)
-    assert sampler.generated("none", 0) != here.generated("none", 0)
-    other = Places(load_settings("smoke", "ham10000"), data_root="elsewhere")
-    assert other.base != Places(load_settings("smoke", "ham10000")).base
-
-
-def test_recorded_scalars_are_plain(tmp_path: Path) -> None:
-    layout = Places(load_settings("smoke"), runs_root=str(tmp_path))
-    record(layout, "05", {"n": np.int64(3), "kid": np.float64("nan"), "gate": True})
-    kept = read_json(layout.records / "05.json")
-    assert kept == {"n": 3, "kid": None, "gate": True}
 
 
 def test_a_folder_that_holds_something_else_is_not_replaced(tmp_path: Path) -> None:

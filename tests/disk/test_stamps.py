@@ -1,0 +1,116 @@
+"""Stamps: no local paths, every byte named, and a chain in which no change goes unseen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from fairdiff_lib.datasets import load_settings
+from fairdiff_lib.disk.files import hash_file, read_json, read_table, write_json
+from fairdiff_lib.disk.places import PROJECT_ROOT, Places
+from fairdiff_lib.disk.stamps import (
+    BROKEN,
+    OK,
+    UNVERIFIABLE,
+    check,
+    hashes_of,
+    make_stamp,
+    publish_figure,
+    publish_table,
+)
+from fairdiff_lib.settings.errors import InputError
+
+
+def test_a_table_and_its_stamp_stand_together(tmp_path: Path) -> None:
+    settings = load_settings("smoke")
+    given = {"preset": "smoke", "data_root": "somewhere", "seed": 3}
+    stamp = make_stamp(settings, "abc", given)
+    frame = pd.DataFrame({"level": ["Asian", "Black"], "value": [0.1, np.nan]})
+    publish_table(frame, tmp_path / "tab_gates.csv", stamp)
+    pd.testing.assert_frame_equal(read_table(tmp_path / "tab_gates.csv", ("value",)), frame)
+    kept = json.loads((tmp_path / "tab_gates.json").read_text())
+    assert set(kept) == {
+        "parameters",
+        "settings",
+        "data_hash",
+        "simulated",
+        "versions",
+        "hardware",
+        "commit",
+        "dirty",
+        "files",
+    }
+    assert kept["files"] == {"tab_gates.csv": hash_file(tmp_path / "tab_gates.csv")}
+    assert kept["parameters"] == {"preset": "smoke", "seed": 3}  # no folder of this machine
+    assert kept["simulated"] is True and kept["data_hash"] == "abc"
+    assert str(PROJECT_ROOT) not in json.dumps(kept)
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> tuple[Places, Path]:
+    """Cohort <- base <- run <- figure, as a study leaves them."""
+    roots = {"runs_root": str(tmp_path / "runs"), "figures_root": str(tmp_path / "figures")}
+    places = Places(load_settings("smoke"), **roots)
+    cohort, base, run = (
+        places.cohort / "cohort.csv",
+        places.base / "run.json",
+        places.run("none", 0) / "run.json",
+    )
+    cohort.parent.mkdir(parents=True)
+    cohort.write_text("image\none\n")
+    write_json(base, {"rests_on": hashes_of(places, [cohort])})
+    write_json(run, {"rests_on": hashes_of(places, [base, places.data / "never written"])})
+    stamp = {"rests_on": hashes_of(places, [run, cohort])}
+    return places, publish_figure(Figure(), places.figures / "fig03", stamp)
+
+
+def test_a_chain_names_every_file_once_from_the_data_to_the_figure(
+    chain: tuple[Places, Path],
+) -> None:
+    places, figure = chain
+    found = check(figure, places.roots)
+    assert {link.state for link in found} == {OK}
+    names = [link.name.rsplit("/", 1)[-1] for link in found]
+    assert names == ["cohort.csv", "run.json", "run.json", "fig03.pdf", "fig03.png"]
+    assert all(
+        not Path(name).is_absolute() for name in read_json(figure.with_suffix(".json"))["rests_on"]
+    )
+
+
+@pytest.mark.parametrize("which", ["cohort", "base", "run", "figure"])
+def test_a_change_anywhere_is_found_and_named(which: str, chain: tuple[Places, Path]) -> None:
+    places, figure = chain
+    place = {
+        "cohort": places.cohort / "cohort.csv",
+        "base": places.base / "run.json",
+        "run": places.run("none", 0) / "run.json",
+        "figure": figure,
+    }[which]
+    place.write_bytes(place.read_bytes() + b" ")
+    (link,) = [link for link in check(figure, places.roots) if link.state == BROKEN]
+    assert link.name.endswith(place.name) and "says" in link.detail
+
+
+def test_what_is_not_here_cannot_be_told_but_a_missing_figure_is_broken(
+    chain: tuple[Places, Path],
+) -> None:
+    places, figure = chain
+    elsewhere = {**places.roots, "runs": figure.parent / "nowhere"}
+    states = [link.state for link in check(figure, elsewhere)]
+    assert states == [UNVERIFIABLE, UNVERIFIABLE, OK, OK]
+    figure.unlink()
+    assert BROKEN in [link.state for link in check(figure, places.roots)]
+    figure.with_suffix(".json").unlink()
+    with pytest.raises(InputError, match=r"fig03.json: missing"):
+        check(figure, places.roots)
+
+
+def test_a_file_outside_the_roots_is_refused(chain: tuple[Places, Path], tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(InputError, match="expected a file below"):
+        hashes_of(chain[0], [tmp_path / "other.json"])
