@@ -210,13 +210,12 @@ def plan_size(
         parts = np.array([spread[key] / planned[key], spread[reference] / planned[reference]])
         dfs = np.array([planned[key] - 1, planned[reference] - 1])
         df, error = parts.sum() ** 2 / np.sum(parts**2 / dfs), float(np.sqrt(parts.sum()))
-        reach = stats.t.ppf((1 + confidence) / 2, df)
+        reach, away = stats.t.ppf((1 + confidence) / 2, df), effect / error
         detectable = float(reach + stats.t.ppf(LEAST_POWER, df)) * error
-        found = float(
-            stats.t.sf(reach - effect / error, df) + stats.t.cdf(-reach - effect / error, df)
-        )
+        found = float(stats.t.sf(reach - away, df) + stats.t.cdf(-reach - away, df))
+        wanted = int(np.ceil(planned[key] * (detectable / effect) ** 2))
         rows.append((key[0], key[1], reference[1], planned[key], planned[reference], effect, found,
-                     detectable, int(np.ceil(planned[key] * (detectable / effect) ** 2))))  # fmt: skip
+                     detectable, wanted))  # fmt: skip
     columns = ["attribute", "level", "reference", "n", "n_reference", "effect", "power",
                "detectable", "n_needed"]  # fmt: skip
     return _with_next(pd.DataFrame(rows, columns=columns), pairs, spread, planned)
@@ -242,6 +241,7 @@ def _with_next(
         best = max(gains, key=lambda key: gains[key])
         rows += [(name, k[1], gains[k], k == best) for k in levels]
     gained = pd.DataFrame(rows, columns=["attribute", "level", f"next_{NEXT}", "helps_most"])
-    sizes = [planned[row.attribute, row.level] for row in gained.itertuples()]
+    keys = zip(gained["attribute"], gained["level"], strict=True)
+    sizes = [planned[str(name), str(level)] for name, level in keys]
     whole = gained.assign(n=sizes).merge(table, on=["attribute", "level", "n"], how="left")
     return whole[[*table.columns, f"next_{NEXT}", "helps_most"]]
