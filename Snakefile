@@ -1,27 +1,84 @@
 """The whole study in one graph: data sets x methods x seeds.
 
-`fairdiff run` starts it (and `fairdiff run --dry-run` prints it). Each data set's rules are those of
-dataset.smk, under names that begin with the data set's.
+`fairdiff run` starts it (and `fairdiff run --dry-run` prints it). What a notebook waits for and
+makes stands in fairdiff_lib/settings/notebooks.py; here each job becomes a rule, and what people
+read and a record become its outputs (fairdiff_lib/run/jobs.py).
 """
 
-DATASETS = str(config.get("dataset") or "fairgenmed_simulated").split()
+from fairdiff_lib.run.graph import GraphRun
 
-for own in DATASETS:
-    own_ = f"{own}_"
-
-    module:
-        name:
-            own
-        snakefile:
-            "dataset.smk"
-        config:
-            {**config, "dataset": own}
-
-    use rule * from own as own_*
+RUN = GraphRun.of(config)
+GRAPHS = RUN.jobs(int(config.get("cores", 1)), bool(config.get("apart")))
 
 
 rule all:
     localrule: True
     default_target: True
     input:
-        [getattr(rules, f"{name}_all").input for name in DATASETS],
+        [own.targets() for own in GRAPHS],
+
+
+for own in GRAPHS:
+
+    # What will be tested, and by which rule: written before there is a test image. A protocol of
+    # the same words stays as it was (so Snakemake mustn't remove it) and undoes no run (ancient);
+    # other words come with other settings, which do.
+    rule:
+        name:
+            f"{own.dataset}_protocol"
+        localrule: True
+        input:
+            own.protocol.needs,
+        output:
+            update(own.protocol.record),
+        params:
+            settings=own.study.places.records.name,
+        shell:
+            RUN.command
+
+    for job in own.notebooks:
+
+        # On a cluster a run's training goes out with its images as one submission (group): less
+        # time in the queue. The benchmark is what `fairdiff run --dry-run` expects next time.
+        rule:
+            name:
+                f"{own.dataset}_{job.name}"
+            group:
+                "run" if job.entry.per_run else None
+            input:
+                job.needs,
+                protocol=ancient([own.protocol.record] if job.entry.declared else []),
+            output:
+                record=job.record,
+                read=job.makes,
+            log:
+                notebook=job.executed,
+            benchmark:
+                f"{job.record}.tsv"
+            params:
+                settings=own.changes(job),
+            threads: job.threads
+            resources:
+                **({"runtime": job.minutes} if job.minutes else {}),
+            shell:
+                RUN.command
+
+    for job in own.arms:
+
+        # Its files may be committed, so they are kept whatever happens (update), and a run that is
+        # there is not made again.
+        rule:
+            name:
+                f"{own.dataset}_{job.name}"
+            input:
+                job.needs,
+            output:
+                record=update(job.record),
+                beside=[update(name) for name in job.makes],
+            benchmark:
+                f"{own.record(job.name)}.tsv"
+            threads: job.threads
+            resources:
+                runtime=job.minutes,
+            shell:
+                RUN.command

@@ -71,7 +71,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     InputError
         The disk is full or the place can't be written.
     """
-    path = Path(path)
+    path = Path(path).resolve()  # what a link points to; the link stays
     temporary = _temporary(path)
     try:
         with _clear_disk_errors(path):
@@ -86,8 +86,26 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that can't be made or written to, before there is anything to write.
+
+    Raises
+    ------
+    InputError
+        A file stands in its way, or this user may not write there.
+    """
+    place = folder.absolute()
+    while not os.path.exists(place):  # noqa: PTH110  (Path.exists raises where nothing may be read)
+        place = place.parent
+    if not place.is_dir():
+        raise InputError(f"{place}: a file; expected a new or empty folder")
+    effective = os.access in os.supports_effective_ids
+    if not os.access(place, os.R_OK | os.W_OK | os.X_OK, effective_ids=effective):
+        raise InputError(f"{folder}: cannot be written (no right to write in {place})")
+
+
 def refuse_other(folder: Path, *known: str, need: str = "") -> None:
-    """Refuse to replace a folder that holds something else than what goes there.
+    """Refuse a folder that holds something else than what goes there, or can't be replaced.
 
     Parameters
     ----------
@@ -102,8 +120,10 @@ def refuse_other(folder: Path, *known: str, need: str = "") -> None:
     ------
     InputError
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: a file; expected a new or empty folder")
+    check_writable(folder)
+    if folder.resolve() == Path.cwd():
+        raise InputError(f"{folder}: the folder that you are in; expected another one to write to")
+    check_writable(folder.resolve().parent)  # it is replaced as a whole
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     other = [name for name in names if known and name not in known]
     if other or (names and need and need not in names):

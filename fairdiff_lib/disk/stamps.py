@@ -30,7 +30,6 @@ CODE_PATHS = (
     "fairdiff_lib",
     "notebooks",
     "Snakefile",
-    "dataset.smk",
     "pyproject.toml",
     "constraints.txt",
 )

@@ -7,41 +7,32 @@ from __future__ import annotations
 
 import argparse
 import json
+import runpy
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from fairdiff_lib.datasets import DATASETS, dataset_of
-from fairdiff_lib.disk.files import refuse_other, write_json
+from fairdiff_lib.disk.files import check_writable, refuse_other, write_json
 from fairdiff_lib.disk.places import PROJECT_ROOT
-from fairdiff_lib.run.graph import (
-    Study,
-    default_cores,
-    print_plan,
-    run_graph,
-    studies_of,
-)
+from fairdiff_lib.run.graph import GraphRun, default_cores, print_plan, run_graph
 from fairdiff_lib.run.notebook import (
     OURS,
     NotebookFailed,
-    all_notebooks,
     failure_of,
-    folder_bytes,
     plan_job,
     run_job,
     write_record,
 )
 from fairdiff_lib.run.profiles import Profile
-from fairdiff_lib.run.timings import note_timing, read_timings, write_expected
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.notebooks import STUDIES
+from fairdiff_lib.settings.notebooks import NOTEBOOKS, STUDIES
 from fairdiff_lib.settings.options import as_dict
 from fairdiff_lib.settings.presets import PRESETS
-
-if TYPE_CHECKING:
-    from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.study import Study
 
 
 class _Parser(argparse.ArgumentParser):
@@ -86,21 +77,10 @@ def _parser() -> _Parser:
     actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
 
     run = actions.add_parser("run", help="run the graph of notebooks, or what is left of it")
-    _add_choice(run, several=True)
-    run.add_argument(
-        "--study",
-        nargs="+",
-        default=["main"],
-        metavar="S",
-        help=f"of {', '.join(STUDIES)}",
-    )
+    _add_graph(run)
+    _add_set(run)
     run.add_argument("--methods", nargs="+", metavar="M", help="instead of the preset's")
     run.add_argument("--seeds", nargs="+", metavar="N", help="instead of the preset's")
-    run.add_argument(
-        "--data-root", default="", metavar="DIR", help="real data; from the project's folder"
-    )
-    run.add_argument("--runs-root", default="data/runs", metavar="DIR", help="models and images")
-    run.add_argument("--figures-root", default="figures", metavar="DIR", help="what people read")
     run.add_argument("--cores", type=int, default=0, metavar="N", help="all of them without this")
     run.add_argument("--dry-run", action="store_true", help="only print the plan, time and disk")
     run.add_argument("--profile", default="local", metavar="P", help="local or slurm")
@@ -115,22 +95,14 @@ def _parser() -> _Parser:
     notebook.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     notebook.add_argument("--output", metavar="FILE", help="the executed copy")
     notebook.add_argument("--threads", type=int, default=0, metavar="N")
-    notebook.add_argument("--record", metavar="FILE", help="written last; the Snakefile's output")
-    notebook.add_argument("--made", metavar="DIR", help="folder whose size the record notes")
     notebook.set_defaults(action=_notebook)
 
-    arm = actions.add_parser("arm", help="make an arm's runs of one seed, of a study of arms")
-    arm.add_argument("name", metavar="ARM", help="as fairdiffusion, or real_and_synthetic")
-    arm.add_argument("--seed", type=int, required=True, metavar="N")
-    arm.add_argument("--study", default="ablation", choices=tuple(MAKERS))
-    arm.add_argument("--preset", default="quick")
-    arm.add_argument("--dataset", default="fairgenmed_simulated")
-    arm.add_argument("--overrides", default="", metavar="TEXT", help="of the whole study")
-    for name, default in (("data", ""), ("runs", "data/runs"), ("figures", "figures")):
-        arm.add_argument(f"--{name}-root", default=default, metavar="DIR")
-    arm.add_argument("--threads", type=int, default=1, metavar="N")
-    arm.add_argument("--record", metavar="FILE", help="beside it a failure leaves its line")
-    arm.set_defaults(action=_arm)
+    job = actions.add_parser("job", help="do one job of a graph, as its Snakefile asks")
+    job.add_argument("--rule", required=True, metavar="NAME", help="as ham10000_01_cohorts")
+    _add_graph(job)
+    job.add_argument("--overrides", default="", metavar="TEXT")
+    job.add_argument("--threads", type=int, default=1, metavar="N")
+    job.set_defaults(action=_job)
 
     _add_audit(actions.add_parser("audit", help="audit your own generator: two CSV files in"))
 
@@ -165,20 +137,6 @@ def _parser() -> _Parser:
         action=_list
     )
 
-    bench = actions.add_parser("bench", help="print what jobs took, or what the audit takes")
-    bench.add_argument(
-        "what", nargs="?", default="jobs", choices=("jobs", "audit", "optimiser"),
-        help="jobs: as noted in --runs-root; audit, optimiser: measured now, in some minutes",
-    )  # fmt: skip
-    bench.add_argument("--runs-root", default="data/runs", metavar="DIR", help="of jobs")
-    bench.add_argument("--write", action="store_true", help="jobs: into expected_seconds.json")
-    bench.add_argument("--images", type=int, default=10_000, metavar="N", help="audit: of KID")
-    bench.add_argument("--features", type=int, default=2048, metavar="D", help="audit: their width")
-    bench.add_argument("--resamples", type=int, default=1000, metavar="R", help="audit: of FID")
-    bench.add_argument("--output", default="", metavar="CSV", help="the table and its stamp")
-    bench.add_argument("--surfaces", type=int, default=20, metavar="N", help="optimiser: simulated")
-    bench.add_argument("--windows", type=int, default=30, metavar="N", help="optimiser: of each")
-    bench.set_defaults(action=_bench)
     return parser
 
 
@@ -204,15 +162,32 @@ def _add_audit(audit: argparse.ArgumentParser) -> None:
     audit.set_defaults(action=_audit)
 
 
-def _add_choice(parser: argparse.ArgumentParser, several: bool = False) -> None:
+def _add_graph(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="quick", help="smoke, quick, reference or paper")
-    usual = "fairgenmed_simulated"
-    if several:
-        parser.add_argument(
-            "--dataset", nargs="+", default=[usual], metavar="D", help="in one graph; fairdiff list"
-        )
-    else:
-        parser.add_argument("--dataset", default=usual, help="see fairdiff list")
+    parser.add_argument(
+        "--dataset",
+        nargs="+",
+        default=["fairgenmed_simulated"],
+        metavar="D",
+        help="in one graph; fairdiff list",
+    )
+    parser.add_argument(
+        "--study", nargs="+", default=["main"], metavar="S", help=f"of {', '.join(STUDIES)}"
+    )
+    parser.add_argument(
+        "--data-root", default="", metavar="DIR", help="real data; from the project's folder"
+    )
+    parser.add_argument("--runs-root", default="data/runs", metavar="DIR", help="models and images")
+    parser.add_argument("--figures-root", default="figures", metavar="DIR", help="what people read")
+
+
+def _add_choice(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--preset", default="quick", help="smoke, quick, reference or paper")
+    parser.add_argument("--dataset", default="fairgenmed_simulated", help="see fairdiff list")
+    _add_set(parser)
+
+
+def _add_set(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="as training.steps=20"
     )
@@ -224,23 +199,27 @@ def _run(chosen: argparse.Namespace) -> int:
         values = getattr(chosen, name)
         if values:
             parts.append(f"{name}={','.join(values)}")
-    studies = studies_of(
-        chosen.dataset,
-        chosen.study,
-        preset=chosen.preset,
-        overrides=_overrides(parts),
-        data_root=chosen.data_root,
-        runs_root=chosen.runs_root,
-        figures_root=chosen.figures_root,
-    )
+    graph = _graph(chosen, _overrides(parts))
     if chosen.cores < 0:
         raise InputError(f"--cores {chosen.cores}: expected 1 or more")
     profile = Profile(chosen.profile, chosen.partition)
     cores = chosen.cores or profile.cores or default_cores()
     if chosen.dry_run:
-        print_plan(studies, cores, profile)
+        print_plan(graph, cores, profile)
         return 0
-    return run_graph(studies, cores, profile)
+    return run_graph(graph, cores, profile)
+
+
+def _graph(chosen: argparse.Namespace, overrides: str) -> GraphRun:
+    return GraphRun(
+        preset=chosen.preset,
+        datasets=tuple(chosen.dataset),
+        overrides=overrides,
+        data_root=chosen.data_root,
+        runs_root=chosen.runs_root,
+        figures_root=chosen.figures_root,
+        names=tuple(chosen.study),
+    )
 
 
 def _overrides(parts: Sequence[str]) -> str:
@@ -257,101 +236,73 @@ def _notebook(chosen: argparse.Namespace) -> int:
             given[name] = getattr(chosen, name)
     job = plan_job(chosen.name, given)
     output = Path(chosen.output or f"{job.path.stem}.executed.ipynb").resolve()
-    record = Path(chosen.record) if chosen.record else None
-    where = job.parameters.get("dataset", "")
-    _say(where, f"{job.title}: started")
-    try:
-        measured = run_job(job, output, chosen.threads)
-    except (InputError, NotebookFailed) as error:
-        message = str(error)
-        if record:
-            bad = isinstance(error, InputError)
-            note = {"title": job.title, "message": message, "output": str(output), "bad_input": bad}
-            write_json(failure_of(record), note)
-        raise type(error)(f"{job.title}: {message}") from error
-    _say(where, f"{job.title}: done in {measured['seconds']:.0f} s")
-    if record:
-        made = folder_bytes(Path(chosen.made)) if chosen.made else 0
-        measured["made_mb"] = round(made / 1e6, 1)
-        runs = PROJECT_ROOT / job.parameters["runs_root"]
-        note_timing(runs, job, chosen.threads, measured)
-        write_record(record, job, measured)
+    with _told(str(given.get("dataset", "")), job.title):
+        if output.is_dir():
+            raise InputError(f"--output {output}: a folder; expected the executed copy's file")
+        check_writable(output.parent)
+        run_job(job, output, chosen.threads)
     return 0
 
 
-def _arm(chosen: argparse.Namespace) -> int:
-    title = f"arm {chosen.name} seed={chosen.seed}"
-    _say(chosen.dataset, f"{title}: started")
+@contextmanager
+def _told(dataset: str, title: str, failed: Path | None = None, output: str = "") -> Iterator[None]:
+    """Say when a job starts and ends; where it fails, leave its reason."""
+    mark = f"[{dataset}] " if dataset else ""
     started = time.monotonic()
-    record = Path(chosen.record) if chosen.record else None
+    print(f"{OURS}{mark}{title}: started", file=sys.stderr, flush=True)
     try:
-        made = _make_arm(chosen)
-    except InputError as error:
-        if record:
-            note = {"title": title, "message": str(error), "output": "", "bad_input": True}
-            write_json(failure_of(record), note)
-        raise InputError(f"{title}: {error}") from error
-    if record:
-        failure_of(record).unlink(missing_ok=True)
+        yield
+    except Exception as error:
+        known = isinstance(error, InputError | NotebookFailed)
+        message = str(error) if known else f"{type(error).__name__}: {error}"
+        if failed:
+            note = {"title": title, "message": message, "output": output}
+            write_json(failed, {**note, "bad_input": isinstance(error, InputError)})
+        if known:
+            raise type(error)(f"{title}: {message}") from error
+        raise
+    if failed:
+        failed.unlink(missing_ok=True)
     seconds = time.monotonic() - started
-    _say(chosen.dataset, f"{title}: {made} in {seconds:.0f} s")
+    print(f"{OURS}{mark}{title}: done in {seconds:.0f} s", file=sys.stderr, flush=True)
+
+
+def _job(chosen: argparse.Namespace) -> int:
+    graph = _graph(chosen, chosen.overrides)
+    own, job = graph.find(chosen.rule)
+    with _told(own.dataset, job.title, failure_of(Path(own.record(job.name))), job.executed):
+        if job.entry:
+            given = {**graph.given(own.dataset), **job.parameters}
+            planned = plan_job(job.entry.notebook, given)
+            run_job(planned, Path(job.executed), chosen.threads)
+            write_record(Path(job.record), planned)
+        elif job.arm:
+            import torch
+
+            torch.set_num_threads(max(1, chosen.threads))
+            MAKERS[job.arm[0]](own.study, *job.arm[1:], Path(job.record))
+        else:
+            from fairdiff_lib.studies.verdict.protocol import write_protocol
+
+            write_protocol(own.settings, own.study.places, own.study.cohort)
     return 0
 
 
-def _say(dataset: str, text: str) -> None:
-    """Progress: `fairdiff run` shows such lines."""
-    print(f"{OURS}[{dataset}] {text}", file=sys.stderr, flush=True)
-
-
-def _make_arm(chosen: argparse.Namespace) -> str:
-    roots = chosen.data_root, chosen.runs_root, chosen.figures_root
-    study = Study(chosen.preset, chosen.dataset, chosen.overrides, *roots, study=chosen.study)
-    study.check()
-    return MAKERS[chosen.study](study, chosen)
-
-
-def _make_ablation(study: Study, chosen: argparse.Namespace) -> str:
-    from fairdiff_lib.studies.ablation.arms import find_arm, seeds_of
-
-    arm = find_arm(study.settings, chosen.name)
-    _refuse_seed(chosen.seed, seeds_of(study.settings, arm))
+def _make_ablation(study: Study, arm: str, seed: int, record: Path) -> None:
+    from fairdiff_lib.studies.ablation.arms import find_arm
     from fairdiff_lib.studies.ablation.runs import make_run
 
-    cohort = _prepare_arm(study, chosen.threads)
-    return make_run(study.settings, study.layout, cohort, arm, chosen.seed).name
+    make_run(study.settings, study.places, study.cohort, find_arm(study.settings, arm), seed)
 
 
-def _make_matrix(study: Study, chosen: argparse.Namespace) -> str:
-    from fairdiff_lib.studies.plans import shares_of
-
-    shares = shares_of(study.settings.matrix, chosen.name)
-    _refuse_seed(chosen.seed, study.settings.matrix.seeds)
+def _make_matrix(study: Study, arm: str, seed: int, record: Path) -> None:
     from fairdiff_lib.studies.matrix import make_runs
-    from fairdiff_lib.study import Study as Opened
 
-    _prepare_arm(study, chosen.threads)
-    notes = make_runs(Opened(study.settings, study.layout), chosen.name, chosen.seed)
-    if chosen.record:
-        write_json(Path(chosen.record), {"runs": notes})
-    return f"{len(shares)} classifier{'s' * (len(shares) > 1)}"
+    notes = make_runs(study, arm, seed)
+    write_json(record, {"runs": notes})
 
 
 MAKERS = {"ablation": _make_ablation, "matrix": _make_matrix}  # studies that have arms
-
-
-def _refuse_seed(seed: int, known: Sequence[int]) -> None:
-    if seed not in known:
-        raise InputError(f"--seed {seed}: expected one of {', '.join(map(str, known))}")
-
-
-def _prepare_arm(study: Study, threads: int) -> Cohort:
-    """The cohort, and as many threads as were given."""
-    import torch
-
-    from fairdiff_lib.study import load_cohort
-
-    torch.set_num_threads(max(1, threads))
-    return load_cohort(study.settings, study.layout)
 
 
 def _audit(chosen: argparse.Namespace) -> int:
@@ -406,8 +357,7 @@ def _verify(chosen: argparse.Namespace) -> int:
 
 
 def _book(chosen: argparse.Namespace) -> int:
-    from fairdiff_lib.run.book import make_book
-
+    make_book = runpy.run_path(str(PROJECT_ROOT / "docs" / "build.py"))["make_book"]
     figures = PROJECT_ROOT / chosen.figures_root
     page, problems = make_book(figures, (PROJECT_ROOT / chosen.output).resolve())
     for problem in problems:
@@ -419,7 +369,7 @@ def _book(chosen: argparse.Namespace) -> int:
 def _simulate(chosen: argparse.Namespace) -> int:
     from fairdiff_lib.show.style import dataset_name
 
-    settings = Study(chosen.preset, chosen.dataset, _overrides(chosen.set)).settings
+    settings = Study.open(chosen.preset, chosen.dataset, _overrides(chosen.set)).settings
     started, output = time.monotonic(), Path(chosen.output).resolve()
     refuse_other(output, need="simulated.json")
     dataset_of(settings.dataset).draw(settings.simulator, output)
@@ -429,7 +379,7 @@ def _simulate(chosen: argparse.Namespace) -> int:
 
 
 def _settings(chosen: argparse.Namespace) -> int:
-    settings = Study(chosen.preset, chosen.dataset, _overrides(chosen.set)).settings
+    settings = Study.open(chosen.preset, chosen.dataset, _overrides(chosen.set)).settings
     print(json.dumps(as_dict(settings), indent=2))
     return 0
 
@@ -441,61 +391,7 @@ def _list(chosen: argparse.Namespace) -> int:
     print("presets:  ", ", ".join(PRESETS))
     print("studies:  ", ", ".join(STUDIES))
     print("methods:  ", ", ".join(METHODS))
-    print("notebooks:", ", ".join(all_notebooks()))
-    return 0
-
-
-def _bench(chosen: argparse.Namespace) -> int:
-    known = {"jobs": _bench_jobs, "audit": _bench_audit, "optimiser": _bench_optimiser}
-    return known[chosen.what](chosen)
-
-
-def _bench_optimiser(chosen: argparse.Namespace) -> int:
-    from fairdiff_lib.run.benchmarks import bench_optimiser, check_output
-
-    for name in ("surfaces", "windows"):
-        if getattr(chosen, name) < 2:
-            raise InputError(f"--{name} {getattr(chosen, name)}: expected 2 or more")
-    if chosen.output:
-        check_output(chosen.output)
-    table = bench_optimiser(chosen.surfaces, chosen.windows, chosen.output)
-    print("simulated surfaces; regret, 0 is the best sigma")
-    print(table.to_string(index=False, float_format=lambda value: f"{value:.4g}"))
-    return 0
-
-
-def _bench_audit(chosen: argparse.Namespace) -> int:
-    from fairdiff_lib.run.benchmarks import Sizes, check_output, run_benchmarks, write_benchmarks
-
-    sizes = Sizes(chosen.images, chosen.features, resamples=chosen.resamples)
-    if chosen.output:
-        check_output(chosen.output)
-    table = run_benchmarks(sizes)
-    print("simulated features; seconds of this machine; naive: straight from the definition")
-    for row in table.itertuples():
-        print(
-            f"{row.task}: {row.size}\n"
-            f"  {row.seconds:.1f} s, naive {row.naive_seconds:.0f} s ({row.naive}), "
-            f"peak {row.peak_mib:.0f} MiB, largest difference {row.difference:.1e}"
-        )
-    if chosen.output:
-        print(f"written to {write_benchmarks(table, sizes, chosen.output)}")
-    return 0
-
-
-def _bench_jobs(chosen: argparse.Namespace) -> int:
-    runs = PROJECT_ROOT / chosen.runs_root
-    timings = read_timings(runs)
-    titles = ("threads", "seconds", "peak MB", "MB")
-    print(f"{'preset/dataset':34} {'job':26}", *(f"{title:>8}" for title in titles))
-    for place, kinds in timings.items():
-        for kind, row in sorted(kinds.items()):
-            print(
-                f"{place:34} {kind:26} {row['threads']:>8} {row['seconds']:>8.1f} "
-                f"{row['peak_mb']:>8.0f} {row['made_mb']:>8.0f}"
-            )
-    if chosen.write:
-        print(f"written to {write_expected(runs).relative_to(PROJECT_ROOT)}")
+    print("notebooks:", ", ".join(NOTEBOOKS))
     return 0
 
 

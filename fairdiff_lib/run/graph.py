@@ -1,7 +1,6 @@
 """The graph of notebooks: planned, started, resumed.
 
-The graph itself is the Snakefile, with dataset.smk; this module starts Snakemake on it and
-shows what happens.
+The graph itself is the Snakefile; this module starts Snakemake on it and shows what happens.
 """
 
 from __future__ import annotations
@@ -14,273 +13,238 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import IO, NoReturn
+from typing import Any, NoReturn
 
-from fairdiff_lib.datasets import dataset_of, load_settings
-from fairdiff_lib.disk.places import PROJECT_ROOT, Places
-from fairdiff_lib.run.notebook import OURS, Job, check_methods, plan_job, read_failures
+from fairdiff_lib.datasets import dataset_of
+from fairdiff_lib.disk.files import check_writable, read_json
+from fairdiff_lib.disk.places import PROJECT_ROOT
+from fairdiff_lib.run.jobs import Job, Jobs
+from fairdiff_lib.run.notebook import OURS, SHARED, check_methods, read_failures
 from fairdiff_lib.run.profiles import LOCAL, Profile
-from fairdiff_lib.run.timings import expected, start_timings
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
 from fairdiff_lib.settings.notebooks import STUDIES
-from fairdiff_lib.settings.options import Settings, parse_overrides
+from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.studies import plans
 from fairdiff_lib.studies.ablation import arms
+from fairdiff_lib.study import Study
 
 SNAKEFILE = PROJECT_ROOT / "Snakefile"
 LOG = "snakemake.log"  # in the runs folder: all that Snakemake said in the last run
-JOB_COMMAND = "-m fairdiff_lib.run.cli notebook "  # how the graph's rules call us
-ARM_COMMAND = "-m fairdiff_lib.run.cli arm "
+EXPECTED = Path(__file__).with_name("expected_seconds.json")  # `make bench` writes it
 DATASET_MARK = re.compile(r"^\[\w*\] ")  # before a line of progress
 STEPS_DONE = re.compile(r"^(\d+) of (\d+) steps \(\d+%\) done")
 
 
 @dataclass(frozen=True)
-class Study:
-    """What a graph, or a part of it, is for: the scalars that its notebooks share.
+class GraphRun:
+    """What a graph is for: data sets, studies, and the scalars that its notebooks share.
 
     Relative folders are below the project.
     """
 
     preset: str = "quick"
-    dataset: str = "fairgenmed_simulated"
+    datasets: Sequence[str] = ("fairgenmed_simulated",)
     overrides: str = ""  # as "training.steps=20 seeds=0,1"
     data_root: str = ""  # empty = data/real/<dataset>
     runs_root: str = "data/runs"
     figures_root: str = "figures"
-    study: str = "main"  # a key of STUDIES
+    names: Sequence[str] = ("main",)  # of STUDIES
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> GraphRun:
+        """What ``config`` gave to Snakemake (an empty value arrives as None)."""
+        given = {key: str(config.get(key) or "") for key in (*SHARED, "study")}
+        datasets, studies = given.pop("dataset").split(), given.pop("study").split()
+        known = {key: value for key, value in given.items() if value}
+        return cls(datasets=datasets or cls.datasets, names=studies or cls.names, **known)
 
     @property
-    def settings(self) -> Settings:
-        """Checked settings; InputError for anything unknown."""
-        return load_settings(self.preset, self.dataset, parse_overrides(self.overrides))
-
-    @property
-    def layout(self) -> Places:
-        """Where everything lies."""
-        return Places(self.settings, self.data_root, self.runs_root, self.figures_root)
+    def config(self) -> dict[str, str]:
+        """For Snakemake: names of data sets and studies after one another."""
+        own = {key: str(getattr(self, key)) for key in SHARED if key != "dataset"}
+        return {**own, "dataset": " ".join(self.datasets), "study": " ".join(self.names)}
 
     @property
     def runs(self) -> Path:
         """The runs folder; Snakemake keeps its own notes there too."""
         return PROJECT_ROOT / self.runs_root
 
+    def given(self, dataset: str) -> dict[str, str]:
+        """The scalars that the notebooks of a data set share."""
+        return {key: dataset if key == "dataset" else str(getattr(self, key)) for key in SHARED}
+
+    def study(self, dataset: str) -> Study:
+        """Checked settings and places; InputError for anything unknown."""
+        return Study.open(**self.given(dataset))
+
+    def jobs(self, cores: int = 1, apart: bool = False) -> list[Jobs]:
+        """The jobs of each data set."""
+        return [Jobs(self.study(name), self.names, cores, apart) for name in self.datasets]
+
+    def find(self, rule: str) -> tuple[Jobs, Job]:
+        """A job by the name of its rule: data set, underscore, job."""
+        known = {f"{own.dataset}_{job.name}": (own, job) for own in self.jobs() for job in own.all}
+        refuse_unknown("job", rule, known)
+        return known[rule]
+
     @property
-    def shown(self) -> tuple[Path, Path]:
-        """Folders of what people read: tables and figures, executed notebooks."""
-        if self.study == "proof":
-            return self.layout.calibration, self.layout.calibration / "executed"
-        if self.study in ("ablation", "mechanism"):
-            return self.layout.figures, self.layout.ablation / "executed"
-        return self.layout.figures, self.layout.executed
+    def command(self) -> str:
+        """How a rule calls us; ``{rule}`` and ``{threads}`` are Snakemake's to fill in."""
+        words = [sys.executable, "-m", "fairdiff_lib.run.cli", "job"]
+        for key in SHARED:
+            values = self.datasets if key == "dataset" else [getattr(self, key)]
+            words += [f"--{key.replace('_', '-')}", *values]
+        whole = shlex.join([*words, "--study", *self.names])
+        return whole.replace("{", "{{").replace("}", "}}") + " --threads {threads} --rule {rule}"
 
     def check(self) -> None:
         """Refuse what cannot run before anything is started."""
-        refuse_unknown("study", self.study, STUDIES)
-        settings = self.settings
-        if self.study == "proof" and self.dataset != "fairgenmed_simulated":
+        for what, names in (("--dataset", self.datasets), ("--study", self.names)):
+            twice = [name for name in names if list(names).count(name) > 1]
+            if twice:
+                raise InputError(f"{what}: {twice[0]!r} stands there twice")
+        if self.data_root and len(self.datasets) > 1:
             raise InputError(
-                f"study proof: dataset {self.dataset!r}; expected fairgenmed_simulated, "
-                "whose images can be redrawn"
+                f"--data-root: expected one data set with it, not {len(self.datasets)}; without "
+                "it, real data are looked for in data/real/<dataset>"
             )
-        if self.study in ("ablation", "mechanism"):
-            arms.check_arms(settings)
-        if self.study == "matrix":
-            plans.check_arms(settings)
-        if self.study == "sweep":
-            plans.check_cells(settings)
-        if self.study == "privacy" and not settings.audit.loss_timesteps:
-            raise InputError(
-                "audit.loss_timesteps is empty: study privacy compares denoising losses; "
-                "expected at least one"
-            )
-        check_methods(settings.methods)
-        if min(settings.seeds) < 0:
-            raise InputError(f"seeds={settings.seeds}: expected 0 or more each")
-        if not dataset_of(self.dataset).simulated and not self.layout.data.is_dir():
-            raise InputError(
-                f"{self.layout.data}: missing; expected the folder of {self.dataset} "
-                "(data/real/README.md says how to get it; --data-root names another place)"
-            )
+        for dataset in self.datasets:
+            for name in self.names:
+                refuse_unknown("study", name, STUDIES)
+                check_study(name, self.study(dataset).settings)
+            places = self.study(dataset).places
+            if not dataset_of(dataset).simulated and not places.data.is_dir():
+                raise InputError(
+                    f"{places.data}: missing; expected the folder of {dataset} "
+                    "(data/real/README.md says how to get it; --data-root names another place)"
+                )
+            check_writable(places.figures)
+        check_writable(self.runs)
 
 
-def studies_of(datasets: Sequence[str], studies: Sequence[str], **shared: str) -> tuple[Study, ...]:
-    """A Study for each data set and each of the studies; one graph runs them.
-
-    Parameters
-    ----------
-    datasets, studies : sequence of str
-    **shared : str
-        The other fields of `Study`.
-
-    Raises
-    ------
-    InputError
-        A name twice, or one folder of real data for several data sets.
-    """
-    for what, names in (("--dataset", datasets), ("--study", studies)):
-        twice = [name for name in names if names.count(name) > 1]
-        if twice:
-            raise InputError(f"{what}: {twice[0]!r} stands there twice")
-    if shared.get("data_root") and len(datasets) > 1:
+def check_study(name: str, settings: Settings) -> None:
+    """Refuse settings with which a study cannot be made, naming the field."""
+    if name == "proof" and settings.dataset != "fairgenmed_simulated":
         raise InputError(
-            f"--data-root: expected one data set with it, not {len(datasets)}; without it, real "
-            "data are looked for in data/real/<dataset>"
+            f"study proof: dataset {settings.dataset!r}; expected fairgenmed_simulated, "
+            "whose images can be redrawn"
         )
-    return tuple(
-        Study(dataset=dataset, study=study, **shared) for dataset in datasets for study in studies
-    )
+    if name in ("ablation", "mechanism"):
+        arms.check_arms(settings)
+    if name == "matrix":
+        plans.check_arms(settings)
+    if name == "sweep":
+        plans.check_cells(settings)
+    if name == "privacy" and not settings.audit.loss_timesteps:
+        raise InputError(
+            "audit.loss_timesteps is empty: study privacy compares denoising losses; "
+            "expected at least one"
+        )
+    check_methods(settings.methods)
+    if min(settings.seeds) < 0:
+        raise InputError(f"seeds={settings.seeds}: expected 0 or more each")
 
 
-# -- Snakemake -------------------------------------------------------------------------------
+# -- a plan, with what it is expected to take ------------------------------------------------
 
 
-def _command(studies: Sequence[Study], cores: int, profile: Profile, *extra: str) -> list[str]:
-    values = {**_shared(studies), "cores": cores, "apart": profile.queued}
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE)]
-    command += ["--directory", str(studies[0].runs), "--cores", str(cores)]
-    command += [*profile.options(studies[0].runs), *extra]
-    # quoted: Snakemake reads each value as YAML
-    return [*command, "--config", *(f"{key}={_quoted(value)}" for key, value in values.items())]
-
-
-def _quoted(value: object) -> str:
-    return f"'{value}'" if isinstance(value, str) else str(value)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What still has to run.
-
-    Attributes
-    ----------
-    jobs : sequence of (Job, str)
-        Notebooks, each with its executed copy's name; by data set and title.
-    arms : sequence of str
-        Runs of arms (ablation, matrix), as ``fairdiff arm`` is given them.
-    """
-
-    jobs: Sequence[tuple[Job, str]]
-    arms: Sequence[str]
-
-
-def plan(studies: Sequence[Study], cores: int, profile: Profile = LOCAL) -> Plan:
-    """What a graph would run.
+def plan(run: GraphRun, cores: int, profile: Profile = LOCAL) -> list[tuple[Jobs, Job]]:
+    """The jobs that are left to do, by data set.
 
     Raises
     ------
     InputError
         Bad parameters, or a graph that can't be planned.
     """
-    _prepare(studies, profile)
-    command = _command(studies, cores, profile, "--dry-run", "--nolock")
-    done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
+    _prepare(run, profile)
+    done = _ask(_command(run, cores, profile, "--summary", "--nolock"))
     if done.returncode:
         raise InputError(f"the graph can't be planned: {_last_lines(done.stderr + done.stdout)}")
-    lines = (done.stdout + done.stderr).splitlines()
-    jobs = [_parse_call(shlex.split(call)) for call in _calls(lines, JOB_COMMAND)]
-    order = [study.dataset for study in studies]
-    jobs.sort(key=lambda pair: (order.index(_dataset(pair[0])), pair[0].title))
-    return Plan(jobs, sorted(_arm_title(call) for call in _calls(lines, ARM_COMMAND)))
+    rows = [line.split("\t") for line in done.stdout.splitlines() if "\t" in line]
+    left = {row[0] for row in rows if row[-1] == "update pending"}
+    return [(own, job) for own in run.jobs(cores) for job in own.all
+            if job.record in left and job.kind != "protocol"]  # fmt: skip
 
 
-def _calls(lines: Iterable[str], command: str) -> list[str]:
-    """What stands behind a command of ours in what Snakemake says that it would run."""
-    return [line.split(command, 1)[1] for line in lines if command in line]
+def work(settings: Settings, kind: str) -> int:
+    """Amount of work in a kind of job; its time is taken as proportional to this.
+
+    Images through a network (training), images x denoising steps (generation), subjects
+    (simulation), or runs that a table compares (the rest).
+    """
+    if kind == "03_train base":
+        return settings.vae.steps * settings.vae.batch + settings.base.steps * settings.base.batch
+    if kind.startswith("03"):
+        return settings.training.steps * settings.training.batch
+    # a real set has one size
+    size = sum(settings.simulator.counts.values()) if settings.simulator else 1
+    if kind.startswith("04"):
+        return size * settings.generation.steps
+    if kind.startswith(("01", "02")):
+        return size
+    return len(settings.methods) * len(settings.seeds)
 
 
-def _arm_title(call: str) -> str:
-    words = shlex.split(call)
-    return f"{words[0]} seed={words[words.index('--seed') + 1]}"
+def expected(settings: Settings, kind: str) -> tuple[float, float] | None:
+    """Seconds and megabytes, as measured for this preset and data set; None = never."""
+    table = read_json(EXPECTED)["jobs"]
+    found = table.get(f"{settings.preset}/{settings.dataset}", {}).get(kind)
+    if found is None:
+        return None
+    scale = work(settings, kind) / found["work"]
+    return found["seconds"] * scale, found["made_mb"] * scale
 
 
-def _dataset(job: Job) -> str:
-    return str(job.parameters["dataset"])
-
-
-def _prepare(studies: Sequence[Study], profile: Profile) -> None:
-    """Refuse what cannot run, all of it, before the first folder is made."""
-    for study in studies:
-        study.check()
-    profile.check()
-    studies[0].runs.mkdir(parents=True, exist_ok=True)
-
-
-def _parse_call(words: Sequence[str]) -> tuple[Job, str]:
-    """The job in a rule's command line: ``NAME -p key value ... --output FILE``."""
-    given = {words[i + 1]: words[i + 2] for i, word in enumerate(words) if word == "-p"}
-    return plan_job(words[0], given), words[words.index("--output") + 1]
-
-
-def _last_lines(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return " ".join(lines[-3:])
-
-
-def print_plan(studies: Sequence[Study], cores: int, profile: Profile = LOCAL) -> None:
+def print_plan(run: GraphRun, cores: int, profile: Profile = LOCAL) -> None:
     """Print what would run, with the time and disk it took when measured."""
-    planned = plan(studies, cores, profile)
-    several = len({study.dataset for study in studies}) > 1
+    left = plan(run, cores, profile)
     print(f"{'job':44} {'minutes':>8} {'MB':>7}  executed copy")
     seconds, megabytes, unknown, dataset = 0.0, 0.0, 0, ""
-    for job, output in planned.jobs:
-        if several and _dataset(job) != dataset:
-            dataset = _dataset(job)
+    for own, job in left:
+        if len(run.datasets) > 1 and own.dataset != dataset:
+            dataset = own.dataset
             print(f"-- {dataset}")
-        known = expected(job)
-        seconds += known.seconds or 0
-        megabytes += known.made_mb or 0
-        unknown += known.seconds is None
-        minutes = "?" if known.seconds is None else f"{known.seconds / 60:.1f}"
-        size = "?" if known.made_mb is None else f"{known.made_mb:.0f}"
-        print(f"{job.title:44} {minutes:>8} {size:>7}  {_shown(Path(output))}")
-    free = shutil.disk_usage(studies[0].runs).free / 1e6
-    if planned.arms:
-        print(f"and {len(planned.arms)} runs of arms (not timed): {', '.join(planned.arms)}")
-    print(f"\n{len(planned.jobs)} jobs of {_title(studies)}, {cores} cores")
+        known = expected(own.settings, job.kind)
+        seconds, megabytes = (
+            a + b for a, b in zip((seconds, megabytes), known or (0.0, 0.0), strict=True)
+        )
+        unknown += known is None
+        minutes, size = (f"{known[0] / 60:.1f}", f"{known[1]:.0f}") if known else ("?", "?")
+        print(f"{job.name:44} {minutes:>8} {size:>7}  {_shown(job.executed)}")
+    free = shutil.disk_usage(run.runs).free / 1e6
+    print(f"\n{len(left)} jobs of {_title(run)}, {cores} cores")
     print(
         f"one after the other {seconds / 60:.1f} minutes, {megabytes:.0f} MB ({free:.0f} MB free)"
     )
     if unknown:
         print(f"{unknown} of them have not been measured for this preset and dataset (?)")
-    print("parameters: " + ", ".join(f"{k}={v!r}" for k, v in _shared(studies).items()))
+    print("parameters: " + ", ".join(f"{key}={value!r}" for key, value in run.config.items()))
 
 
-def _shared(studies: Sequence[Study]) -> dict[str, str]:
-    """Fields as Snakemake gets them: names of data sets and studies after one another."""
-    return {
-        name: " ".join(dict.fromkeys(str(getattr(study, name)) for study in studies))
-        for name in asdict(studies[0])
-    }
+def _title(run: GraphRun) -> str:
+    return f"study {' '.join(run.names)}, preset {run.preset}, on {' '.join(run.datasets)}"
 
 
-def _title(studies: Sequence[Study]) -> str:
-    given = _shared(studies)
-    return f"study {given['study']}, preset {given['preset']}, on {given['dataset']}"
-
-
-def _shown(path: Path) -> str:
+def _shown(path: Path | str) -> str:
     """Relative to the project where it lies below it."""
-    return str(path.relative_to(PROJECT_ROOT) if path.is_relative_to(PROJECT_ROOT) else path)
+    return str(path).removeprefix(f"{PROJECT_ROOT}/")
 
 
 # -- a run -----------------------------------------------------------------------------------
 
 
-def run_graph(studies: Sequence[Study], cores: int, profile: Profile = LOCAL) -> int:
+def run_graph(run: GraphRun, cores: int, profile: Profile = LOCAL) -> int:
     """Run what is missing; after a kill, go on from there.
 
     Parameters
     ----------
-    studies : sequence of Study
-        They differ in nothing but data set and study (`studies_of`).
+    run : GraphRun
     cores : int
         Jobs side by side, and threads of a job that has the machine to itself; in a queue, of
         each job.
@@ -291,19 +255,40 @@ def run_graph(studies: Sequence[Study], cores: int, profile: Profile = LOCAL) ->
     int
         Exit code: 0 done, 1 failed, 2 bad input, 130 interrupted.
     """
-    _prepare(studies, profile)
-    runs = studies[0].runs
-    with _only_run_in(runs) as lock:
-        start_timings(runs)
-        profile.settle(runs)
-        _remove_stale_lock(studies, cores, profile)
+    _prepare(run, profile)
+    with _only_run_in(run.runs) as lock:
+        profile.settle(run.runs)
+        _remove_stale_lock(run, cores, profile)
         started = time.time()
-        print(f"fairdiff run: {_title(studies)}, {cores} cores", flush=True)
-        command = _command(studies, cores, profile)
-        several = len({study.dataset for study in studies}) > 1
-        brief = not profile.queued
-        code = _follow(command, runs / LOG, started, lock, brief=brief, several=several)
-    return _report(studies, code, started)
+        print(f"fairdiff run: {_title(run)}, {cores} cores", flush=True)
+        code = _follow(run, _command(run, cores, profile), started, lock, brief=not profile.queued)
+    return _report(run, code, started)
+
+
+def _prepare(run: GraphRun, profile: Profile) -> None:
+    """Refuse what cannot run, all of it, before the first folder is made."""
+    run.check()
+    profile.check()
+    run.runs.mkdir(parents=True, exist_ok=True)
+
+
+def _command(run: GraphRun, cores: int, profile: Profile, *extra: str) -> list[str]:
+    values = {**run.config, "cores": cores, "apart": profile.queued}
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE)]
+    command += ["--directory", str(run.runs), "--cores", str(cores)]
+    command += [*profile.options(run.runs), *extra, "--config"]
+    # quoted: Snakemake reads each value as YAML
+    return [*command, *(f"{key}='{x}'" if isinstance(x, str) else f"{key}={x}"
+                        for key, x in values.items())]  # fmt: skip
+
+
+def _ask(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
+
+
+def _last_lines(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " ".join(lines[-3:])
 
 
 @contextmanager
@@ -319,44 +304,43 @@ def _only_run_in(runs: Path) -> Iterator[int]:
         yield stream.fileno()
 
 
-def _remove_stale_lock(studies: Sequence[Study], cores: int, profile: Profile) -> None:
+def _remove_stale_lock(run: GraphRun, cores: int, profile: Profile) -> None:
     """Snakemake's own lock survives a kill; as we hold the folder, nobody else can own it."""
-    locks = studies[0].runs / ".snakemake" / "locks"
+    locks = run.runs / ".snakemake" / "locks"
     if locks.is_dir() and any(locks.iterdir()):
         print("fairdiff run: an earlier run was killed; its lock is removed, its work goes on")
-        command = _command(studies, cores, profile, "--unlock")
-        done = subprocess.run(
-            command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False
-        )
+        done = _ask(_command(run, cores, profile, "--unlock"))
         if done.returncode:
             said = " ".join((done.stderr or done.stdout).split())[-300:]
             raise InputError(f"{locks}: an earlier run's lock can't be removed ({said})")
 
 
 def _follow(
-    command: list[str], log: Path, started: float, lock: int, *, brief: bool, several: bool
+    run: GraphRun, command: Sequence[str], started: float, lock: int, *, brief: bool
 ) -> int:
-    """Run Snakemake, log all it says, and show people what they need."""
-    with log.open("w", encoding="utf-8") as stream:
+    """Run Snakemake, which writes all it says into the log, and show people what they need."""
+    log = run.runs / LOG
+    with log.open("w", encoding="utf-8") as stream, log.open(encoding="utf-8") as lines:
         process = subprocess.Popen(
-            command,
-            cwd=PROJECT_ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            pass_fds=(lock,),
-        )
+            command, cwd=PROJECT_ROOT, stdin=subprocess.DEVNULL, stdout=stream,
+            stderr=subprocess.STDOUT, pass_fds=(lock,),
+        )  # fmt: skip
         before = signal.signal(signal.SIGTERM, _interrupt)
         try:
-            assert process.stdout is not None
-            _show(process.stdout, stream, started, brief, several)
-            return process.wait()
+            while process.poll() is None:
+                time.sleep(0.2)
+                _show(lines, started, brief, several=len(run.datasets) > 1)
+            _show(lines, started, brief, several=len(run.datasets) > 1)
         except KeyboardInterrupt:
-            _wait_or_interrupt(process, stream)
+            try:  # a terminal interrupts Snakemake too; a lone signal to us has to be passed on
+                process.wait(timeout=3)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGINT)
+                process.wait()
             return 130
         finally:
             signal.signal(signal.SIGTERM, before)
+    return process.returncode
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
@@ -364,34 +348,9 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _wait_or_interrupt(process: subprocess.Popen[str], log: IO[str]) -> None:
-    """A terminal interrupts Snakemake too; a lone signal to us has to be passed on.
-
-    What it still says goes into the log: if nobody read it, a full pipe would stop it for ever.
-    """
-    assert process.stdout is not None
-    rest = threading.Thread(target=_drain, args=(process.stdout, log), daemon=True)
-    rest.start()
-    try:
-        process.wait(timeout=3)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)
-        process.wait()
-    rest.join(timeout=3)  # a job that outlives Snakemake holds the pipe open
-
-
-def _drain(lines: Iterable[str], log: IO[str]) -> None:
+def _show(lines: Iterator[str], started: float, brief: bool, several: bool) -> None:
+    """Print what people want to see of new lines; with the data set where there are several."""
     for line in lines:
-        if log.closed:
-            return
-        log.write(line)
-
-
-def _show(lines: Iterable[str], log: IO[str], started: float, brief: bool, several: bool) -> None:
-    """Log each line, print what people want to see; with the data set where there are several."""
-    for line in lines:
-        log.write(line)
-        log.flush()
         steps = STEPS_DONE.match(line)
         clock = f"[{(time.time() - started) / 60:5.1f} min]"
         if line.startswith(OURS):
@@ -403,34 +362,39 @@ def _show(lines: Iterable[str], log: IO[str], started: float, brief: bool, sever
             print(line.rstrip(), flush=True)
 
 
-def _report(studies: Sequence[Study], code: int, started: float) -> int:
-    runs = studies[0].runs
+def _report(run: GraphRun, code: int, started: float) -> int:
     minutes = (time.time() - started) / 60
     if code == 130:
         print(f"interrupted after {minutes:.1f} minutes; the same command goes on from here")
         return code
-    log = (runs / LOG).read_text(encoding="utf-8")
+    log = (run.runs / LOG).read_text(encoding="utf-8")
     if code == 0:
         nothing = "Nothing to be done" in log
         print("nothing to do: all is there" if nothing else f"done in {minutes:.1f} minutes")
-        titles = ("tables and figures", "executed notebooks")
-        shown = dict.fromkeys(
-            (what, _shown(place))
-            for study in studies
-            for what, place in zip(titles, study.shown, strict=True)
-        )
-        for what, folder in shown:
-            print(f"  {what}: {folder}")
+        for own in run.jobs():
+            wanted = [job for job in own.notebooks if job.entry and job.entry.study in run.names]
+            for kind, folder in dict.fromkeys(
+                (what, place) for job in wanted for what, place in _places_of(own, job)
+            ):
+                print(f"  {kind}: {_shown(folder)}")
         return 0
-    failures = read_failures(runs, since=started)
+    folders = [own.study.places.records / "jobs" for own in run.jobs()]
+    failures = [found for folder in folders for found in read_failures(folder, since=started)]
     for failure in failures:
         print(f"{failure['title']}: {failure['message']}", file=sys.stderr)
-        print(f"  executed copy: {_shown(Path(failure['output']))}", file=sys.stderr)
+        if failure["output"]:
+            print(f"  executed copy: {_shown(failure['output'])}", file=sys.stderr)
     if not failures:
-        place = runs / LOG
+        place = run.runs / LOG
         print(f"Snakemake failed: {_last_lines(log)} (all of it: {place})", file=sys.stderr)
     bad_input = bool(failures) and all(failure["bad_input"] for failure in failures)
     return 2 if bad_input else 1
+
+
+def _places_of(own: Jobs, job: Job) -> list[tuple[str, Path]]:
+    assert job.entry is not None
+    shown: Path = getattr(own.study.places, job.entry.place)
+    return [("tables and figures", shown), ("executed notebooks", Path(job.executed).parent)]
 
 
 def default_cores() -> int:

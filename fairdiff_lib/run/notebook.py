@@ -10,9 +10,7 @@ import ast
 import fcntl
 import os
 import re
-import resource
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,10 +22,11 @@ from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.disk.files import atomic_file, read_json, write_json
 from fairdiff_lib.disk.places import PROJECT_ROOT
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
-from fairdiff_lib.settings.notebooks import BASE
+from fairdiff_lib.settings.notebooks import BASE, JOBS, NOTEBOOKS
 from fairdiff_lib.settings.options import Settings, parse_overrides
+from fairdiff_lib.study import Study
 
-SOURCES = PROJECT_ROOT / "notebooks"
+SHARED = ("preset", "dataset", "overrides", "data_root", "runs_root", "figures_root")
 OURS = "fairdiff: "  # begins each line that a job writes for people
 VOLATILE = ("papermill", "execution", "widgets")  # metadata that differ from run to run
 
@@ -66,17 +65,28 @@ class Job:
         return f"{name} {self.parameters.get('method', 'none')}" if trains else name
 
     @property
+    def made(self) -> Path | None:
+        """The folder that it fills; None where it fills none."""
+        given = {name: str(value) for name, value in self.parameters.items()}
+        own = [
+            entry
+            for entry in JOBS.values()
+            if entry.notebook == self.path.stem and entry.parameters.items() <= given.items()
+        ]
+        name = max(own, key=lambda entry: len(entry.parameters)).made
+        shared = {name: given[name] for name in SHARED if name in given}
+        found = getattr(Study.open(**shared).places, name) if name else None
+        if callable(found):
+            found = found(self.parameters["method"], self.parameters["seed"])
+        return found
+
+    @property
     def title(self) -> str:
         """The notebook and what distinguishes this job from the others of its graph."""
         given = {k: v for k, v in self.parameters.items() if k in ("method", "seed")}
         if given.get("method") == BASE:
             given.pop("seed", None)
         return " ".join([self.path.stem, *(f"{k}={v}" for k, v in given.items())])
-
-
-def all_notebooks() -> dict[str, Path]:
-    """Name to path of every source notebook."""
-    return {path.stem: path for path in sorted(SOURCES.glob("[0-9]*.ipynb"))}
 
 
 def find_notebook(name: str) -> Path:
@@ -87,12 +97,10 @@ def find_notebook(name: str) -> Path:
     InputError
         No such notebook.
     """
-    known = all_notebooks()
     stem = name.removesuffix(".ipynb")
-    by_number = {key.split("_")[0]: key for key in known}
-    stem = by_number.get(stem, stem)
-    refuse_unknown("notebook", stem, tuple(known))
-    return known[stem]
+    stem = {key.split("_")[0]: key for key in NOTEBOOKS}.get(stem, stem)
+    refuse_unknown("notebook", stem, tuple(NOTEBOOKS))
+    return PROJECT_ROOT / "notebooks" / f"{stem}.ipynb"
 
 
 def _papermill() -> Any:
@@ -177,7 +185,7 @@ def _convert(name: str, value: Any, kind: type) -> Any:
         raise InputError(f"parameter {name}={value!r}: expected {kind.__name__}") from error
 
 
-def run_job(job: Job, output: Path, threads: int = 0) -> dict[str, float]:
+def run_job(job: Job, output: Path, threads: int = 0) -> None:
     """Run a notebook and write its executed copy, also when it fails.
 
     Parameters
@@ -188,11 +196,6 @@ def run_job(job: Job, output: Path, threads: int = 0) -> dict[str, float]:
     threads : int
         Of the numerical libraries; 0 leaves it to them.
 
-    Returns
-    -------
-    dict
-        seconds (wall), peak_mb (largest memory of the kernel).
-
     Raises
     ------
     InputError
@@ -201,16 +204,12 @@ def run_job(job: Job, output: Path, threads: int = 0) -> dict[str, float]:
         Anything else.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
     try:
         with _environment(threads), _one_at_a_time(output):
             _execute(job, output)
     finally:
         if output.is_file():
             _rewrite_clean(output)
-    scale = 1 if sys.platform == "darwin" else 1024  # bytes there, kibibytes elsewhere
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * scale
-    return {"seconds": round(time.monotonic() - started, 1), "peak_mb": round(peak / 1e6)}
 
 
 def _execute(job: Job, output: Path) -> None:
@@ -338,13 +337,14 @@ def without_paths(text: str) -> str:
     """``text`` with this project's and the environment's folders cut from the paths in it."""
     text = re.sub(r"[\w./~-]*/site-packages/", "site-packages/", text)
     text = text.replace(f"{PROJECT_ROOT}/", "").replace(str(PROJECT_ROOT), ".")
-    return text.replace(f"{Path.home()}/", "~/")
+    home = f"{Path.home()}/"  # of a user without one, as in some containers: //
+    return text if home == "//" else text.replace(home, "~/")
 
 
 # -- records ---------------------------------------------------------------------------------
 
 
-def write_record(path: Path, job: Job, measured: Mapping[str, float]) -> None:
+def write_record(path: Path, job: Job) -> None:
     """Write the file that says that a job is done, last of all.
 
     Parameters
@@ -352,19 +352,17 @@ def write_record(path: Path, job: Job, measured: Mapping[str, float]) -> None:
     path : Path
         Declared as the job's output in the Snakefile.
     job : Job
-    measured : mapping
-        From :func:`run_job`, and made_mb.
     """
+    made = folder_bytes(job.made) if job.made else 0
     record = {
         "notebook": job.path.stem,
         "kind": job.kind,
         "parameters": job.parameters,
         "preset": job.settings.preset,
         "dataset": job.settings.dataset,
-        **measured,
+        "made_mb": round(made / 1e6, 1),
     }
     write_json(path, record)
-    failure_of(path).unlink(missing_ok=True)
 
 
 def failure_of(record: Path) -> Path:
@@ -374,7 +372,7 @@ def failure_of(record: Path) -> Path:
 
 def read_failures(folder: Path, since: float) -> list[dict[str, Any]]:
     """Failures below ``folder`` that are younger than ``since`` (seconds since the epoch)."""
-    found = sorted(folder.rglob("*.failed.json"))
+    found = sorted(folder.glob("*.failed.json"))
     return [read_json(path) for path in found if path.stat().st_mtime >= since]
 
 

@@ -31,10 +31,10 @@ from fairdiff_lib.run.links import (
     parts_of,
     stamp_path,
 )
-from fairdiff_lib.run.notebook import all_notebooks
 from fairdiff_lib.run.runs_folder import folder_links
 from fairdiff_lib.run.stages import is_same, stages_of
 from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.notebooks import NOTEBOOKS
 from fairdiff_lib.settings.options import Settings, as_dict, parse_overrides
 from fairdiff_lib.studies.ablation import arms
 from fairdiff_lib.studies.ablation.recorded import COMPARABLE
@@ -333,7 +333,7 @@ def _differing(found: Executed, wanted: Mapping[str, Any]) -> Iterator[str]:
 def _code_problems(found: Executed) -> Iterator[str]:
     """An executed copy whose cells aren't those of its source at the commit that it printed."""
     commit = str(found.stamp.get("commit") or "")
-    stems = [name for name in all_notebooks() if found.path.stem.startswith(name)]
+    stems = [name for name in NOTEBOOKS if found.path.stem.startswith(name)]
     text = git("show", f"{commit}:notebooks/{max(stems, key=len)}.ipynb") if stems else None
     if commit and text and text_of(cells_of(found.path, json.loads(text))) != found.text:
         yield f"its cells are not those of the source at commit {commit[:10]}"

@@ -21,7 +21,7 @@ import pandas as pd
 
 from fairdiff_lib.disk.files import atomic_file, read_json, read_table, refuse_other, write_json
 from fairdiff_lib.run.executed import cells_of, joined, text_of
-from fairdiff_lib.run.graph import Study, run_graph
+from fairdiff_lib.run.graph import GraphRun, run_graph
 from fairdiff_lib.run.links import broken, count, stamp_links
 from fairdiff_lib.settings.errors import InputError
 
@@ -63,17 +63,18 @@ def check_twice(place: Path, cores: int) -> list[str]:
         raise InputError("nbval isn't installed: pip install -e '.[dev]'")
     refuse_other(place, "first", "second", "compared")
     shutil.rmtree(place, ignore_errors=True)
-    studies = []
+    runs = []
     for name in ("first", "second"):
         roots = {"runs_root": f"{place / name}/runs", "figures_root": f"{place / name}/figures"}
-        studies.append(Study("smoke", **roots))
+        runs.append(GraphRun("smoke", **roots))
         print(f"\n{name} of two runs")
-        if run_graph(studies[-1:], cores):
+        if run_graph(runs[-1], cores):
             return [f"the {name} run failed"]
-    first, second = studies
-    left_out, said = prepare(first.layout.executed, second.layout.executed, place / "compared")
+    first, second = (place / name / "figures" for name in ("first", "second"))
+    one, other = (run.study(run.datasets[0]).places.executed for run in runs)
+    left_out, said = prepare(one, other, place / "compared")
     said += compare_notebooks(place / "compared")
-    differing = differing_tables(Path(first.figures_root), Path(second.figures_root))
+    differing = differing_tables(first, second)
     print(f"{left_out} cells of timings were not compared")
     return [*said, *(f"{name}: differs between the two runs" for name in differing)]
 

@@ -314,7 +314,7 @@ NOTEBOOKS: dict[str, Notebook] = {entry.notebook: entry for entry in _ALL}
 # two notebooks have a second job, by other parameters
 _TRAIN, _OPTIMISER = NOTEBOOKS["03_train"], NOTEBOOKS["06_perturbation"]
 _DOSE = "dose-response: effect of each level's sigma"
-JOBS: dict[str, Notebook] = {
+_JOBS = {
     **{name: entry for name, entry in NOTEBOOKS.items() if entry.study},
     "03_train_base": replace(
         _TRAIN,
@@ -336,6 +336,7 @@ JOBS: dict[str, Notebook] = {
         place="ablation",
     ),
 }
+JOBS: dict[str, Notebook] = dict(sorted(_JOBS.items()))
 
 
 def place_of(name: str, parameters: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from benchmarks.audit import naive_frechet, naive_resample
 from fairdiff_lib.audit.estimate import Floats
 from fairdiff_lib.audit.estimators import block_jackknife, multiplicities
 from fairdiff_lib.audit.fid import (
@@ -18,7 +19,6 @@ from fairdiff_lib.audit.fid import (
     fid_resamples,
     frechet_distance,
 )
-from fairdiff_lib.run.benchmarks import naive_frechet, naive_resample
 from fairdiff_lib.settings.errors import InputError
 
 

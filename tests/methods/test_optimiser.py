@@ -12,9 +12,9 @@ import pytest
 import torch
 from scipy import stats
 
+from benchmarks.optimiser import SimulatedGap, optimiser_benchmark, regret_table
 from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.methods.optimiser import SigmaPath, fit_process, next_sigma, successive_noise
-from fairdiff_lib.run.surfaces import SimulatedGap, optimiser_benchmark, regret_table
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.methods import P_CORRECTED
 from fairdiff_lib.settings.options import MitigationConfig

@@ -1,4 +1,4 @@
-"""What the audit's two costly steps take, and what the optimiser finds where the best is known.
+"""What the audit's two costly steps take.
 
 All features are simulated. Every task runs in a process of its own, so that its peak of memory
 is its own; naive recomputation that would take hours is timed on a few resamples, and said so.
@@ -11,11 +11,10 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,11 +25,8 @@ from fairdiff_lib.audit.estimate import MIN_UNITS, Floats, Groups, Ints, group_u
 from fairdiff_lib.audit.estimators import block_jackknife, multiplicities
 from fairdiff_lib.audit.fid import BLOCKS, UNITS_PER_FEATURE, fid_resamples
 from fairdiff_lib.audit.kid import Kernel, fit_kernel, kid
-from fairdiff_lib.disk.stamps import make_provenance, publish_table
-from fairdiff_lib.run.surfaces import optimiser_benchmark, regret_table
 from fairdiff_lib.settings.errors import InputError
 
-FRESH = 1000  # first seed of the surfaces; the tests' are below
 ROWS_AT_ONCE = 1000  # of the naive kernel matrices
 SHARES = {
     "race": {"asian": 0.1, "black": 0.2, "white": 0.7},
@@ -85,41 +81,6 @@ def _alone(task: Callable[[], Row]) -> Row:
     """Result of a task in a fresh process."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(task).result()
-
-
-def check_output(path: Path | str) -> None:
-    """Refuse, before any work, a name that no table can have."""
-    if Path(path).suffix != ".csv":
-        raise InputError(f"--output {path}: expected a name that ends in .csv")
-
-
-def write_benchmarks(table: pd.DataFrame, sizes: Sizes, path: Path | str) -> Path:
-    """The table as CSV, its stamp as JSON beside it."""
-    stamp = {"parameters": asdict(sizes), "simulated": True, **make_provenance()}
-    return publish_table(table, path, stamp)
-
-
-def bench_optimiser(surfaces: int, windows: int, path: Path | str) -> pd.DataFrame:
-    """Regret of the optimiser's two forms on simulated surfaces that no test uses.
-
-    Parameters
-    ----------
-    surfaces : int
-        How many; seeds from ``FRESH`` on.
-    windows : int
-    path : path
-        Of the CSV (and the stamp beside it); empty writes nothing.
-    """
-    seeds = range(FRESH, FRESH + surfaces)
-    parts = [
-        optimiser_benchmark([seed], windows) for seed in tqdm(seeds, desc="surfaces", disable=None)
-    ]
-    table = regret_table(pd.concat(parts, ignore_index=True))
-    if str(path):
-        given = {"seeds": [seeds.start, seeds.stop - 1], "windows": windows}
-        stamp = {"parameters": given, "simulated": True, **make_provenance()}
-        publish_table(table, path, stamp)
-    return table
 
 
 def _timed(function: Callable[[], Any]) -> tuple[Any, float]:

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fairdiff_lib.run import benchmarks
-from fairdiff_lib.run.benchmarks import Sizes, bench_fid, bench_kid, simulated_groups
-from fairdiff_lib.run.cli import main
+from benchmarks import audit
+from benchmarks.__main__ import main
+from benchmarks.audit import Sizes, bench_fid, bench_kid, simulated_groups
 
 SMALL = Sizes(images=400, features=48, levels=2, subjects=60, fid_features=(6,), resamples=4)
 COLUMNS = ["task", "size", "seconds", "naive_seconds", "naive", "peak_mib", "difference"]
@@ -27,12 +27,12 @@ def test_the_kid_audit_equals_every_group_by_itself() -> None:
 def test_the_kid_audit_of_many_images_equals_it_to_a_millionth(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("fairdiff_lib.audit.partners.SINGLE_ABOVE", 100)
+    monkeypatch.setattr("fairdiff_lib.audit.kid.SINGLE_ABOVE", 100)
     assert 1e-12 < bench_kid(SMALL)["difference"] < 5e-6
 
 
 def test_a_wrong_kid_would_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmarks, "naive_kid", lambda *_: (0.1, np.ones(1)))
+    monkeypatch.setattr(audit, "naive_kid", lambda *_: (0.1, np.ones(1)))
     assert bench_kid(SMALL)["difference"] > 0.1
 
 
@@ -53,16 +53,16 @@ def test_groups_are_three_attributes_and_their_intersections() -> None:
 
 
 def test_a_task_can_be_sent_to_a_process_of_its_own() -> None:
-    assert benchmarks._alone(partial(bench_fid, SMALL, 6, True))["difference"] < 1e-6
+    assert audit._alone(partial(bench_fid, SMALL, 6, True))["difference"] < 1e-6
 
 
 def test_the_command_prints_and_writes_what_it_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(benchmarks, "_alone", lambda task: task())  # here: three times as fast
+    monkeypatch.setattr(audit, "_alone", lambda task: task())  # here: three times as fast
     output = tmp_path / "bench.csv"
     sizes = ["--images", "300", "--features", "520", "--resamples", "2"]
-    assert main(["bench", "audit", *sizes, "--output", str(output)]) == 0
+    assert main(["audit", *sizes, "--output", str(output)]) == 0
     said = capsys.readouterr().out
     assert "KID audit: 300 x 520, 36 groups" in said
     assert "simulated" in said
@@ -88,7 +88,7 @@ def test_the_command_prints_and_writes_what_it_measured(
 def test_bad_sizes_are_refused_in_one_line(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["bench", "audit", *arguments]) == 2
+    assert main(["audit", *arguments]) == 2
     said = capsys.readouterr()
     assert words in said.err
     assert said.err.count("\n") == 1

@@ -1,0 +1,390 @@
+"""The book: what people read of the study as a site that needs no network.
+
+A source tree for Sphinx and myst-nb: the project's own files under their own paths, so that links
+keep their ways, and a few written pages (the front, claims, verdicts, a page per study). Every
+warning of Sphinx is a problem. With ``--external`` Sphinx also looks up links to other sites.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from fairdiff_lib.datasets import contents, dataset_of
+from fairdiff_lib.disk.files import atomic_folder, read_json, read_table, refuse_other
+from fairdiff_lib.disk.places import PROJECT_ROOT
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.notebooks import NOTEBOOKS
+from fairdiff_lib.show.style import dataset_name
+
+SIMULATED = "Simulated data: nothing here is about patients."
+COPIED = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "NOTICE", "CITATION.cff",
+          "data/cards", "data/real/README.md", "notebooks", "fairdiff_lib", "docs", "benchmarks",
+          "pyproject.toml", "Makefile", "Snakefile", "environment.yml")  # fmt: skip
+LINK = re.compile(r"\[([^\[\]]*)\]\(([^()\s]+)\)")
+LOCAL_PATH = re.compile(r"file://|(?<![\w./~-])/(?:home|root|Users|tmp|opt|mnt|var|private)/\w+")
+ERROR = '"output_type": "error"'
+
+
+@dataclass(frozen=True)
+class Part:
+    """A folder below ``figures``: what one study left in one place."""
+
+    folder: Path
+    place: str  # as quick/fairgenmed_simulated/ablation
+
+    @property
+    def files(self) -> list[Path]:
+        """Tables, figures and cards that have a stamp beside them."""
+        found = sorted([*self.folder.glob("*.csv"), *self.folder.glob("*.png"),
+                        *self.folder.glob("*.html")])  # fmt: skip
+        return [path for path in found if path.with_suffix(".json").is_file()]
+
+    @property
+    def notebooks(self) -> list[Path]:
+        """Executed copies."""
+        return sorted(self.folder.glob("executed/*.ipynb"))
+
+    @property
+    def doc(self) -> str:
+        """Name of its page."""
+        return f"studies/{self.place.replace('/', '-')}"
+
+    @property
+    def preset(self) -> str:
+        return self.place.split("/")[0]
+
+    @property
+    def dataset(self) -> str:
+        """The data set's name; empty where several are spanned, or none."""
+        name = [*self.place.split("/"), ""][1]
+        return "" if name == "all" else name
+
+    @property
+    def title(self) -> str:
+        """As "HAM10000, preset reference: ablation"."""
+        more = self.place.split("/")[2:]
+        whose = dataset_name(self.dataset) if self.dataset else "All data sets"
+        if "/" not in self.place:
+            return self.place.replace("_", " ").capitalize()
+        return f"{whose}, preset {self.preset}" + "".join(f": {x.replace('_', ' ')}" for x in more)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether anything here rests on simulated data."""
+        return any(read_json(path.with_suffix(".json")).get("simulated") for path in self.files)
+
+
+def read_parts(figures: Path) -> list[Part]:
+    """Every folder below ``figures`` with something to read, the studies of a data set first."""
+    folders = {path.parent for path in figures.rglob("*.json") if path.with_suffix(".csv").is_file()
+               or path.with_suffix(".png").is_file()}  # fmt: skip
+    folders |= {path.parent.parent for path in figures.rglob("executed/*.ipynb")}
+    parts = [Part(folder, folder.relative_to(figures).as_posix()) for folder in folders
+             if folder.name != "runs"]  # fmt: skip
+    return sorted(
+        parts, key=lambda part: (part.place.count("/") != 1, not part.dataset, part.place)
+    )
+
+
+# -- Markdown ----------------------------------------------------------------------------------
+
+
+def escape(text: object) -> str:
+    """Text in which Markdown sees nothing to act on."""
+    return re.sub(r"([\\`*_{}\[\]<>|$#~])", r"\\\1", " ".join(str(text).split()))
+
+
+def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+
+
+def toctree(docs: Mapping[str, str], caption: str = "") -> str:
+    """A table of contents; page from the root -> its title there, empty for its own."""
+    options = [f":caption: {caption}", ":hidden:"] if caption else []
+    entries = [f"{title} </{doc}>" if title else f"/{doc}" for doc, title in docs.items()]
+    return "\n".join(["```{toctree}", ":maxdepth: 1", *options, "", *entries, "```"])
+
+
+def link(path: Path, figures: Path, text: str = "") -> str:
+    """A link from a page at the root to a file below ``figures``."""
+    return f"[{escape(text or path.stem)}](/figures/{path.relative_to(figures).as_posix()})"
+
+
+# -- pages ---------------------------------------------------------------------------------------
+
+
+def part_page(part: Part, figures: Path) -> str:
+    """Notebooks, figures and tables of one place."""
+    lines = [f"# {escape(part.title)}", ""]
+    if part.simulated:
+        lines += [f"```{{note}}\n{SIMULATED}\n```", ""]
+    if part.notebooks:
+        docs = {f"figures/{path.relative_to(figures).with_suffix('').as_posix()}": _title(path)
+                for path in part.notebooks}  # fmt: skip
+        lines += ["## Notebooks", "", toctree(docs), ""]
+    known, tables = contents(), [path for path in part.files if path.suffix == ".csv"]
+    if tables:
+        rows = [[link(path, figures), escape(known.get(path.stem, ("", ""))[0])] for path in tables]
+        lines += ["## Tables", "", grid(["table (CSV)", "what it holds"], rows), ""]
+    for path in part.files:
+        if path.suffix != ".csv" and path.name != "card.png":
+            title = known.get(path.stem, (path.stem, ""))[0]
+            picture = "!" if path.suffix == ".png" else ""
+            lines += [f"## {escape(path.stem)}: {escape(title)}", ""]
+            lines += [f"{picture}{link(path, figures, title)}", ""]
+    return "\n".join(lines)
+
+
+def _title(path: Path) -> str:
+    """A notebook's question, with what its copy ran for where there is one per run."""
+    name = max((own for own in NOTEBOOKS if path.stem.startswith(own)), key=len, default="")
+    if not name:
+        return ""
+    run = path.stem.removeprefix(name).strip("_").replace("_", " ")
+    return f"{name[:2]} {NOTEBOOKS[name].question}" + (f" ({run})" if run else "")
+
+
+def verdicts(parts: Sequence[Part]) -> pd.DataFrame:
+    """Rows of every T14, with the preset; may be empty."""
+    tables = [
+        read_table(path, ("dataset", "claim", "statement", "verdict"), dtype=str)
+        .fillna("")
+        .assign(preset=part.preset)
+        for part in parts
+        for path in part.files
+        if path.name == "tab14.csv"
+    ]
+    columns = ["dataset", "claim", "statement", "verdict", "preset"]
+    return pd.concat(tables).fillna("") if tables else pd.DataFrame(columns=columns)
+
+
+def _cited(found: pd.DataFrame) -> pd.DataFrame:
+    """One row per claim, data set and preset: of two studies, the one to cite."""
+    claims = found[found["claim"].str.fullmatch(r"C\d+")]
+    return claims[claims["cited"] != "False"] if "cited" in claims else claims
+
+
+def verdict_grid(found: pd.DataFrame) -> str:
+    """Claims by studies, the cited verdict in each cell."""
+    claims = _cited(found)
+    studies = list(dict.fromkeys(zip(claims["dataset"], claims["preset"], strict=True)))
+    rows = []
+    for claim, own in claims.groupby("claim", sort=True):
+        said = {(row.dataset, row.preset): str(row.verdict) for row in own.itertuples()}
+        cells = [f"**{escape(said[study])}**" if study in said else "" for study in studies]
+        rows.append([f"**{claim}** {escape(own['statement'].iloc[0])}", *cells])
+    head = [f"{escape(dataset_name(str(name)))}, {escape(preset)}" for name, preset in studies]
+    return grid(["claim", *head], rows)
+
+
+def verdict_page(found: pd.DataFrame) -> str:
+    """Every verdict of every study, in full."""
+    lines = ["# Verdict", "", "By the rule that was fixed before the runs (the protocol).", ""]
+    lines += [verdict_grid(found), ""]
+    for (dataset, preset), rows in found.groupby(["dataset", "preset"], sort=False):
+        lines += [f"## {escape(dataset_name(str(dataset)))}, preset {escape(preset)}", ""]
+        for row in rows.to_dict("records"):
+            lines += [f"- **{escape(row['claim'])}: {escape(row['verdict'])}.** "
+                      f"{escape(row['statement'])}."]  # fmt: skip
+            said = [row.get("quote", ""), row.get("reason", "")]
+            lines += [f"\n  {escape(text)}" for text in said if text]
+    return "\n".join(lines) + "\n"
+
+
+def claims_page(parts: Sequence[Part], found: pd.DataFrame, figures: Path) -> str:
+    """By claim: its verdicts, then the notebooks, tables and figures that bear on it."""
+    lines = ["# Claims and where to look", ""]
+    for claim, rows in _cited(found).groupby("claim", sort=True):
+        lines += [f"## {claim}: {escape(rows['statement'].iloc[0])}", ""]
+        lines += [f"- {escape(dataset_name(str(row.dataset)))}, preset {escape(row.preset)}: "
+                  f"**{escape(row.verdict)}**" for row in rows.itertuples()]  # fmt: skip
+        shown = [part for part in parts if part.dataset in set(rows["dataset"])]
+        if claim == "C4":  # the first three on other data
+            shown = [part for part in shown if dataset_of(part.dataset).elsewhere]
+        lines += ["", _where(shown, str(claim), figures), ""]
+    lines += ["## What else was asked", "", _where(parts, "", figures), ""]
+    return "\n".join(lines)
+
+
+def _where(parts: Sequence[Part], claim: str, figures: Path) -> str:
+    """A row for each part and notebook that bears on a claim; without one: on none."""
+    known, rows = contents(), []
+    for part in parts:
+        for name, entry in NOTEBOOKS.items():
+            if claim not in (entry.claims or ("",)) and not (claim == "C4" and entry.claims):
+                continue
+            copies = [path for path in part.notebooks if path.stem.startswith(name)]
+            made = [path for path in part.files if known.get(path.stem, ("", ""))[1] == name]
+            if copies or made:
+                rows.append([
+                    escape(part.title),
+                    link(copies[0], figures, entry.question) if copies else escape(entry.question),
+                    ", ".join(link(path, figures) for path in made if path.suffix == ".csv"),
+                    ", ".join(link(path, figures) for path in made if path.suffix == ".png"),
+                ])  # fmt: skip
+    return grid(["study", "notebook", "tables", "figures"], rows)
+
+
+def front_page(parts: Sequence[Part], found: pd.DataFrame, texts: Sequence[str]) -> str:
+    """The README's first words, what was found, and where to go on."""
+    opening = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8").partition("\n## ")[0]
+    lines = [opening.strip(), ""]
+    if len(found):
+        lines += ["## What was found", "", verdict_grid(found), ""]
+        lines += ["Go on to [each verdict in full](verdict.md), to [where to look for each "
+                  "claim](claims.md), or to [the README](README.md).", ""]  # fmt: skip
+    cards = [doc for doc in texts if "/cards/" in doc]
+    for caption, docs in (
+        ("Findings", ["claims", "verdict"]),
+        ("Studies", [part.doc for part in parts]),
+        ("Cards", cards),
+        ("About", [doc for doc in texts if doc not in cards]),
+    ):
+        titles = {doc: "README" if doc == "README" else "" for doc in docs}
+        lines += [toctree(titles, caption), ""]
+    return "\n".join(lines)
+
+
+# -- the site ------------------------------------------------------------------------------------
+
+
+def write_sources(figures: Path, target: Path) -> list[Part]:
+    """Write the tree that Sphinx reads: copies of the project's files, and the written pages.
+
+    Raises
+    ------
+    InputError
+        Nothing to read below ``figures``.
+    """
+    parts = read_parts(figures)
+    if not parts:
+        raise InputError(f"{figures}: no table, figure or executed notebook with a stamp below it")
+    found = verdicts(parts)
+    cards = sorted(PROJECT_ROOT.glob("data/cards/*.md"))
+    texts = ["README", "CONTRIBUTING", "CHANGELOG", "data/real/README"]
+    texts += [f"data/cards/{card.stem}" for card in cards]
+    texts += [f"figures/{card.relative_to(figures).with_suffix('').as_posix()}"
+              for card in sorted(figures.glob("*/*/cards/*.md"))]  # fmt: skip
+    with atomic_folder(target) as root:
+        for name, origin in {"figures": figures, **{x: PROJECT_ROOT / x for x in COPIED}}.items():
+            if origin.is_dir():
+                shutil.copytree(origin, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(origin, root / name)
+        copies = [*root.glob("figures/**/executed/*.ipynb"), *root.glob("figures/*/*/cards/*.md")]
+        if figures != PROJECT_ROOT / "figures":  # the README speaks of the committed ones
+            copies += [root / "README.md", root / "CHANGELOG.md", root / "data/real/README.md"]
+        for path in copies:
+            path.write_text(without_dead_links(path), encoding="utf-8")
+        pages = {
+            "index": front_page(parts, found, texts),
+            "claims": claims_page(parts, found, figures),
+            "verdict": verdict_page(found),
+            **{part.doc: part_page(part, figures) for part in parts},
+        }
+        for doc, text in pages.items():
+            path = root / f"{doc}.md"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    return parts
+
+
+def without_dead_links(page: Path) -> str:
+    """A page's text in which a link to what is not there is plain words."""
+
+    def new(match: re.Match[str]) -> str:
+        target = match[2].partition("#")[0]
+        gone = not re.match(r"[a-z]+:|$", target) and not (page.parent / target).exists()
+        return match[1] if gone else match[0]
+
+    return LINK.sub(new, page.read_text(encoding="utf-8"))
+
+
+def run_sphinx(output: Path, builder: str = "html") -> list[str]:
+    """Run Sphinx on ``output/source``; its warnings, which are problems here."""
+    try:
+        from sphinx.application import Sphinx
+        from sphinx.util.docutils import docutils_namespace
+    except ImportError as error:
+        raise InputError(f"{error.name} isn't installed: pip install -e '.[dev]'") from error
+    said, source = io.StringIO(), output / "source"
+    with docutils_namespace():
+        app = Sphinx(source, PROJECT_ROOT / "docs", output / builder, output / "doctrees", builder,
+                     status=None, warning=said, freshenv=True)  # fmt: skip
+        app.build()
+    plain = re.sub(r"\x1b\[[\d;]*m", "", said.getvalue()).replace(f"{source}/", "")
+    return [line for line in plain.splitlines() if line.strip()]
+
+
+def faults(parts: Sequence[Part]) -> Iterator[str]:
+    """Cells that raised an error, and places of this machine, in what the book shows."""
+    for path in (path for part in parts for path in part.notebooks):
+        text = path.read_text(encoding="utf-8")
+        if ERROR in text:
+            yield f"{path.name}: {text.count(ERROR)} cells raised an error"
+        local = LOCAL_PATH.search(text)
+        if local or str(PROJECT_ROOT) in text:
+            yield f"{path.name}: holds a path of this machine: {local[0] if local else ''}"
+
+
+def make_book(figures: Path, output: Path, external: bool = False) -> tuple[Path, list[str]]:
+    """Build the site from what lies below a figures folder.
+
+    Parameters
+    ----------
+    figures : Path
+        Tables, figures and executed notebooks, as ``fairdiff run`` leaves them.
+    output : Path
+        Gets ``source``, ``doctrees`` and ``html``.
+    external : bool
+        Also look up links to other sites, which needs the network.
+
+    Returns
+    -------
+    tuple
+        The front page; problems, a line each.
+    """
+    figures = figures.resolve()
+    refuse_other(output, "source", "doctrees", "html", "linkcheck", "jupyter_execute")
+    parts = write_sources(figures, output / "source")
+    shutil.rmtree(output / "html", ignore_errors=True)  # or pages that are gone would stay
+    problems = run_sphinx(output)
+    if external:
+        problems += run_sphinx(output, "linkcheck")
+    return output / "html" / "index.html", [*problems, *faults(parts)]
+
+
+def main() -> int:
+    """Exit code: 0 built, 1 with problems, 2 bad input."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--figures-root", default="figures", metavar="DIR")
+    parser.add_argument(
+        "--output", default="build/book", metavar="DIR", help="its html/ is the site"
+    )
+    parser.add_argument("--external", action="store_true", help="look up links to other sites")
+    chosen = parser.parse_args()
+    try:
+        figures, output = PROJECT_ROOT / chosen.figures_root, PROJECT_ROOT / chosen.output
+        page, problems = make_book(figures, output.resolve(), chosen.external)
+    except InputError as error:
+        print(f"book: {error}", file=sys.stderr)
+        return 2
+    for problem in problems:
+        print(f"book: {problem}", file=sys.stderr)
+    print(f"{len(problems)} problems; {page}" if problems else f"book: {page}")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

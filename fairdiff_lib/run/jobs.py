@@ -1,0 +1,274 @@
+"""The jobs of a graph, made from the entries of notebooks and arms: what each waits for and makes.
+
+The Snakefile turns each into a rule. A job's outputs are what people read (tables and figures) and
+its record, ``<runs>/<dataset>/records-<preset>-<digest>/jobs/<job>.json``, written last. Data,
+models, images and classifiers are no outputs: they lie in folders named by a digest of the settings
+they depend on, are written atomically, and are found again by the notebook, so a job that was
+killed goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from fairdiff_lib.datasets import Dataset, dataset_of
+from fairdiff_lib.disk.latex import has_latex
+from fairdiff_lib.disk.places import PROJECT_ROOT
+from fairdiff_lib.settings.methods import source_runs
+from fairdiff_lib.settings.notebooks import JOBS, Notebook
+from fairdiff_lib.settings.options import Settings
+from fairdiff_lib.studies import plans
+from fairdiff_lib.studies.ablation import arms
+from fairdiff_lib.studies.verdict.protocol import protocol_path
+from fairdiff_lib.study import Study
+
+FIGURE, CARD = ("png", "pdf", "json"), ("html", "json")
+ARM_MINUTES = 720
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of the graph.
+
+    Attributes
+    ----------
+    name : str
+        Of its record, as ``03_train_none_seed0``.
+    title : str
+        What people are told of it, as ``03_train method=none seed=0``.
+    kind : str
+        What takes equally long.
+    needs : tuple of str
+        Files that it waits for.
+    record : str
+        Written last.
+    makes : tuple of str
+        Other files that it writes.
+    executed : str
+        The copy of its notebook, kept also when it fails; empty for an arm.
+    threads : int
+    minutes : int
+        After which a queue ends it; 0 = the profile's.
+    entry : Notebook or None
+        None for an arm and the protocol.
+    parameters : dict
+        Of the notebook, besides the shared ones.
+    arm : tuple
+        Study, arm and seed; empty for a notebook.
+    """
+
+    name: str
+    title: str
+    kind: str
+    needs: tuple[str, ...]
+    record: str
+    makes: tuple[str, ...] = ()
+    executed: str = ""
+    threads: int = 1
+    minutes: int = 0
+    entry: Notebook | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    arm: tuple[str, str, int] | tuple[()] = ()
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """Every job that a data set has.
+
+    Parameters
+    ----------
+    study : Study
+    studies : sequence of str
+        Of ``STUDIES``, those that are asked for.
+    cores : int
+    apart : bool
+        Whether each job has ``cores`` of its own, as in a queue.
+    """
+
+    study: Study
+    studies: Sequence[str] = ("main",)
+    cores: int = 1
+    apart: bool = False
+
+    @property
+    def settings(self) -> Settings:
+        return self.study.settings
+
+    @property
+    def dataset(self) -> str:
+        return self.settings.dataset
+
+    @property
+    def own(self) -> Dataset:
+        """The data set's entry."""
+        return dataset_of(self.dataset)
+
+    @property
+    def protocol(self) -> Job:
+        """What will be tested, and by which rule: written before there is a test image."""
+        path = str(protocol_path(self.study.places))
+        return Job("protocol", "protocol", "protocol", (self.record("01_cohorts"),), path)
+
+    def record(self, name: str) -> str:
+        """Where a job's record lies."""
+        return f"{self.study.places.records}/jobs/{name}.json"
+
+    def targets(self) -> list[str]:
+        """Records and runs that the studies which are asked for are done with."""
+        wanted = [own for own in self.notebooks if own.entry and own.entry.study in self.studies]
+        # each arm's run by name, or a lost one would not be missed once the tables are there
+        return [own.record for own in (*wanted, *self.arms)]
+
+    @property
+    def all(self) -> list[Job]:
+        """Every job, whether it is asked for or not."""
+        return [self.protocol, *self.notebooks, *self.arms]
+
+    # -- notebooks ---------------------------------------------------------------------------
+
+    @cached_property
+    def notebooks(self) -> list[Job]:
+        """Jobs that run a notebook."""
+        return [
+            self._job(name, entry, run)
+            for name, entry in JOBS.items()
+            if self.own.simulated or name not in entry.simulated_only
+            for run in (self._runs() if entry.per_run else [None])
+        ]
+
+    def _runs(self) -> list[tuple[str, int] | None]:
+        return [(method, seed) for method in self.settings.methods for seed in self.settings.seeds]
+
+    def _job(self, name: str, entry: Notebook, run: tuple[str, int] | None) -> Job:
+        own = dict(entry.parameters)
+        if run:
+            name, own = _named(name, run), {"method": run[0], "seed": str(run[1])}
+        place = getattr(self.study.places, entry.place)
+        trains = entry.notebook == "03_train"
+        return Job(
+            name,
+            title=" ".join([entry.notebook, *(f"{key}={value}" for key, value in own.items())]),
+            kind=f"{entry.notebook} {own['method']}" if trains else entry.notebook,
+            needs=(str(source_of(entry.notebook)), *self._needs(entry, run)),
+            record=self.record(name),
+            makes=tuple(self._makes(entry, place)),
+            executed=f"{self._executed(entry) / name.removesuffix('_ablation')}.ipynb",
+            threads=self._threads(entry),
+            minutes=entry.minutes,
+            entry=entry,
+            parameters=own,
+        )
+
+    def _executed(self, entry: Notebook) -> Path:
+        place = "ablation" if entry.study in ("ablation", "mechanism") else entry.place
+        folder: Path = getattr(self.study.places, place)
+        return folder / "executed"
+
+    def _needs(self, entry: Notebook, run: tuple[str, int] | None) -> Iterator[str]:
+        for name in entry.after:
+            if name in JOBS and JOBS[name].per_run:
+                runs = [run] if run else self._runs()
+                yield from (self.record(_named(name, own)) for own in runs if own)
+            elif name != "02_simulators" or self.own.simulated:
+                yield self.record(name)
+        if entry.notebook == "03_train" and run:
+            sources = source_runs(*run, self.settings.seeds)  # whose histories its method reads
+            yield from (self.record(_named("03_train", own)) for own in sources)
+        if entry.notebook == "09_verdict" and "ablation" in self.studies:
+            yield self.record("08_ablations")  # C2 may rest on its seeds
+        if entry.arms:
+            yield from (arm.record for arm in self._arms_of(entry.arms))
+
+    def _makes(self, entry: Notebook, place: Path) -> Iterator[str]:
+        own = getattr(self.own, entry.of_dataset) if entry.of_dataset else ()
+        made = {name: ("csv", "json", *["tex"] * has_latex(name)) for name in (*own, *entry.tables)}
+        made |= dict.fromkeys(entry.figures, FIGURE) | dict.fromkeys(entry.cards, CARD)
+        for name, kinds in made.items():
+            if self.own.simulated or name not in entry.simulated_only:
+                yield from (f"{place / name}.{kind}" for kind in kinds)
+
+    def _threads(self, entry: Notebook) -> int:
+        side_by_side = 1 if self.apart else min(self.cores, len(self._runs()))
+        known = {"one": 1, "run": max(1, self.cores // side_by_side), "machine": self.cores}
+        return known[entry.threads]
+
+    def changes(self, job: Job) -> list[str]:
+        """What of the settings, besides what names the records, runs a notebook again."""
+        sections = job.entry.digest if job.entry else ()
+        return [self.study.places.records.name, *(self.settings.digest(own) for own in sections)]
+
+    # -- arms --------------------------------------------------------------------------------
+
+    @cached_property
+    def arms(self) -> list[Job]:
+        """Jobs that make an arm's runs of one seed, of the studies that are asked for."""
+        asked = set(self.studies) | ({"ablation"} if "mechanism" in self.studies else set())
+        return [job for study in ("ablation", "matrix") if study in asked
+                for job in self._arms_of(study)]  # fmt: skip
+
+    def _arms_of(self, study: str) -> list[Job]:
+        return self._ablation if study == "ablation" else self._matrix
+
+    @cached_property
+    def _ablation(self) -> list[Job]:
+        """Trained, drawn and measured; three files that are committed, and are kept."""
+        places = self.study.places
+        known = {own.name: own for own in arms.arms_of(self.settings)}
+        made = []
+        for arm, seed in arms.runs_of(self.settings):
+            path = arms.path_of(places, arm, seed)
+            needs: tuple[str, ...] = ()
+            if not arms.is_recorded(self.settings, places, arm, seed):
+                sources = arms.sources_of(self.settings, arm, seed)
+                read = [arms.path_of(places, known[name], own) for name, own in sources]
+                needs = (self.record("03_train_base"), *map(str, read))
+            beside = tuple(str(path.with_suffix(kind)) for kind in (".csv", ".npz"))
+            made.append(self._arm("ablation", arm.name, seed, path, needs, beside))
+        return made
+
+    @cached_property
+    def _matrix(self) -> list[Job]:
+        """A classifier per share of real data, one after the other."""
+        own, made = self.settings.matrix, []
+        for arm, spec in plans.ARMS.items():
+            for seed in own.seeds:
+                needs = self.record("01_cohorts")
+                if spec.made:
+                    generator = plans.generator_seed(self.settings, seed)
+                    needs = self.record(_named("04_generate", (own.method, generator)))
+                path = self.study.places.matrix / f"{arm}_seed{seed}.json"
+                made.append(self._arm("matrix", arm, seed, path, (needs,), ()))
+        return made
+
+    def _arm(
+        self,
+        study: str,
+        arm: str,
+        seed: int,
+        path: Path,
+        needs: tuple[str, ...],
+        beside: tuple[str, ...],
+    ) -> Job:
+        return Job(
+            f"arm_{study}_{arm.replace(' ', '-')}_seed{seed}",
+            title=f"arm {arm} seed={seed}",
+            kind=f"arm {study}",
+            needs=needs,
+            record=str(path),
+            makes=beside,
+            threads=self.cores if self.apart else 1,  # arms are many: here one core each
+            minutes=ARM_MINUTES,
+            arm=(study, arm, seed),
+        )
+
+
+def source_of(notebook: str) -> Path:
+    """A notebook; editing it runs it again."""
+    return PROJECT_ROOT / "notebooks" / f"{notebook}.ipynb"
+
+
+def _named(name: str, run: tuple[str, int]) -> str:
+    return f"{name}_{run[0]}_seed{run[1]}"
