@@ -236,10 +236,10 @@ def _notebook(chosen: argparse.Namespace) -> int:
             given[name] = getattr(chosen, name)
     job = plan_job(chosen.name, given)
     output = Path(chosen.output or f"{job.path.stem}.executed.ipynb").resolve()
+    if output.is_dir():
+        raise InputError(f"--output {output}: a folder; expected the executed copy's file")
+    check_writable(output.parent)
     with _told(str(given.get("dataset", "")), job.title):
-        if output.is_dir():
-            raise InputError(f"--output {output}: a folder; expected the executed copy's file")
-        check_writable(output.parent)
         run_job(job, output, chosen.threads)
     return 0
 

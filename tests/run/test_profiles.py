@@ -10,7 +10,7 @@ import yaml
 
 from fairdiff_lib.run import graph, profiles
 from fairdiff_lib.run.cli import main
-from fairdiff_lib.run.graph import Study
+from fairdiff_lib.run.graph import GraphRun
 from fairdiff_lib.run.profiles import Profile, job_prefix
 from fairdiff_lib.settings.errors import InputError
 
@@ -79,9 +79,9 @@ def test_a_machine_without_slurm_is_said_before_snakemake_starts(
     site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    study = Study("smoke", runs_root=str(tmp_path / "runs"))
+    run = GraphRun("smoke", runs_root=str(tmp_path / "runs"))
     with pytest.raises(InputError, match="no squeue on this machine"):
-        graph.run_graph([study], 1, Profile("slurm", "debug"))
+        graph.run_graph(run, 1, Profile("slurm", "debug"))
     assert not (tmp_path / "runs" / graph.LOG).exists()
 
 

@@ -21,7 +21,7 @@ from fairdiff_lib.disk.places import Places
 from fairdiff_lib.model import sample as sampling
 from fairdiff_lib.model.pipeline import build_pipeline, save_pipeline
 from fairdiff_lib.model.sample import load_generated
-from fairdiff_lib.run.graph import Study as Graph
+from fairdiff_lib.run.graph import GraphRun as Graph
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import SweepConfig
 from fairdiff_lib.show import words as sentences_privacy
@@ -212,9 +212,9 @@ def test_settings_that_cannot_be_are_refused(field: str, value: str, said: str) 
 
 def test_a_sweep_that_cannot_be_made_stops_before_anything_starts() -> None:
     with pytest.raises(InputError, match=r"own cell \(guidance 3, 3 steps\) is missing"):
-        Graph("smoke", overrides="generation.guidance=3", study="sweep").check()
+        Graph("smoke", overrides="generation.guidance=3", names=("sweep",)).check()
     with pytest.raises(InputError, match=r"sweep\.method=random: expected one of methods="):
-        Graph("smoke", overrides="sweep.method=random", study="sweep").check()
+        Graph("smoke", overrides="sweep.method=random", names=("sweep",)).check()
     Graph("smoke", overrides="generation.guidance=3").check()  # the study itself may
 
 
