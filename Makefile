@@ -13,7 +13,7 @@ READY := $(VENV)/.ready
 UV ?= uv
 
 .DELETE_ON_ERROR:
-.PHONY: study study-all study-ham10000 test verify book lint format lock bench clean
+.PHONY: study study-all study-ham10000 test test-all verify book lint format lock bench clean
 
 study: $(READY)
 	$(BIN)/fairdiff run --preset $(PRESET) --cores $(CORES)
@@ -26,9 +26,14 @@ study-all: $(READY)
 study-ham10000: $(READY)
 	$(BIN)/fairdiff run --preset reference --dataset ham10000 --data-root $(HAM10000) --cores $(CORES)
 
-# pytest last: its closing line is what one looks for
+# What a change breaks, in minutes: lint, types, rooms, the tests of seconds, and the smoke study
+# through a kill. pytest last: its closing line is what one looks for.
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# All tests: coverage by simulation, kills of every method, every study. Hours rather than minutes.
+test-all: lint
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m ''
 
 # Minutes: the smoke study twice, compared cell by cell; the stamps of what is committed.
 verify: $(READY)
@@ -36,7 +41,7 @@ verify: $(READY)
 
 # Committed notebooks, tables and figures as a site, without network: build/book/html/index.html
 book: $(READY)
-	$(BIN)/fairdiff book
+	$(BIN)/python docs/build.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -49,7 +54,7 @@ format: $(READY)
 
 # What jobs take, for `fairdiff run --dry-run`. Run it on a machine that does nothing else.
 bench: study
-	$(BIN)/fairdiff bench --write
+	$(BIN)/python -m benchmarks jobs --write
 
 # The environment, once, and again when the lock or pyproject.toml changes. pip rather than uv:
 # it takes a local torch wheel where the machine's pip is set up with one.
