@@ -24,12 +24,16 @@ from fairdiff_lib.run.executed import cells_of, joined, text_of
 from fairdiff_lib.run.graph import GraphRun, run_graph
 from fairdiff_lib.run.links import broken, count, stamp_links
 from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.names import head_of
 
 TIMED = re.compile("seconds|optimiser_share|measure_share|memory")  # names of what a clock gave
+SHOWN = {head_of(name) for name in ("seconds", "seconds_per_step", "optimiser_share",
+                                    "measure_share", "peak_memory_gib")}  # fmt: skip
 IGNORED = "nbval-ignore-output"  # nbval's tag for a cell that runs without being compared
 SANITISED = (  # pattern, what stands in its place before outputs are compared
     (r"T_[0-9a-f]{8}", "T_table"),  # a table's name holds a hash of all its numbers
-    (r"(<td[^>]*>\w*(?:seconds|_share|memory)\w*</td>\s*<td[^>]*>)[^<]*", r"\1measured"),
+    # a row's value stands before what it is of
+    (r"(<td[^>]*>)[^<]*(</td>\s*<td[^>]*>\w*(?:seconds|_share|memory)\w*</td>)", r"\1measured\2"),
     (r"('\w*(?:seconds|_share|memory)\w*': )[-+.\de]+", r"\1measured"),
     (r"[\d.]+% of the training time", "a part of the training time"),
     (r"('(?:commit|dirty)': )'?\w+'?", r"\1code"),
@@ -148,7 +152,7 @@ def replay(outputs: list[dict[str, Any]]) -> str:
 def _is_timed(output: dict[str, Any]) -> bool:
     page = joined(output.get("data", {}).get("text/html", ""))
     heads = re.findall(r'<th class="col_heading[^>]*>([^<]*)</th>', page)
-    return any(TIMED.search(head) for head in heads)
+    return any(TIMED.search(head) or head in SHOWN for head in heads)
 
 
 def compare_notebooks(folder: Path) -> list[str]:

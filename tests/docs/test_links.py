@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from docs.build import LINK
 from fairdiff_lib.disk.places import PROJECT_ROOT
-from fairdiff_lib.run.book import LINK
 
 TEXTS = (
     *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/real/README.md"),
@@ -17,7 +17,7 @@ TEXTS = (
 
 def dead(text: str, base: str) -> list[str]:
     """Targets of links that aren't files below the project."""
-    targets = [target.partition("#")[0] for _, _, target in LINK.findall(text)
+    targets = [target.partition("#")[0] for _, target in LINK.findall(text)
                if not re.match("[a-z]+:|#", target)]  # fmt: skip
     return [target for target in targets if not (PROJECT_ROOT / base / target).exists()]
 
