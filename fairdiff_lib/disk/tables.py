@@ -59,7 +59,7 @@ def pick(table: pd.DataFrame, attributes: Iterable[str], column: str = "attribut
 
 FIRST = ("level", "value", "low", "high", "n")
 IN_FILE_ONLY = ("note", "sd", "n_seeds", "study", "p_new", "low_new", "high_new", "protocol")
-NAMED = ("attribute", "metric", "condition", "gate", "quantity", "outcome")
+NAMED = ("attribute", "metric", "condition", "gate", "quantity", "outcome", "setting")
 
 
 def means_only(table: pd.DataFrame, keep: Iterable[str] = ()) -> pd.DataFrame:
@@ -97,7 +97,7 @@ def told_apart(
             words = words.drop(columns=key)
             if not pd.isna(value) and value != "":
                 alike.append(f"{head_of(key)} {in_cell(value)}")
-    first = [key for key in FIRST if key in words]
+    first = [key for key in FIRST if key in words] if {"level", "low"} & set(words) else []
     return words[[*first, *(key for key in words if key not in first)]], alike
 
 

@@ -80,11 +80,10 @@ def _entry(kind: str, name: str, known: Mapping[str, Any]) -> Any:
     from fairdiff_lib import show
     from fairdiff_lib.show import figures
 
-    modules = [f"{figures.__name__}.{m.name}" for m in pkgutil.iter_modules(figures.__path__)]
-    modules += [
-        f"{show.__name__}.{m.name}"
-        for m in pkgutil.iter_modules(show.__path__)
-        if m.name.startswith("words")
+    modules = [
+        f"{room.__name__}.{m.name}"
+        for room in (figures, show)
+        for m in pkgutil.iter_modules(room.__path__)
     ]
     for module in modules:
         importlib.import_module(module)

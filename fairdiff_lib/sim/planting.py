@@ -95,4 +95,4 @@ def flat(drawn: Any) -> dict[str, object]:
 def planted_table(config: Population | None) -> pd.DataFrame:
     """The simulator's settings, one per row; no row without one."""
     values = as_dict(config) if config is not None else {}
-    return pd.DataFrame({"setting": list(values), "value": list(values.values())})
+    return pd.DataFrame({"setting": list(values), "value": list(values.values())}, dtype=object)

@@ -65,17 +65,6 @@ def quality_scalars(result: QualityResult, protocol: Registered) -> dict[str, An
     return {**scalars, "protocol": protocol.rule.sha256, "protocol_first": protocol.before}
 
 
-def study_table(settings: Settings, layout: Places) -> pd.DataFrame:
-    """Every run of the study: method, seed, steps, and what it cost."""
-    folders = [
-        layout.base,
-        *(layout.run(method, seed) for method, seed in settings.runs),
-    ]
-    columns = ("method", "seed", "seconds", "seconds_per_step", "peak_memory_gib")
-    runs = [read_json(folder / "run.json") for folder in folders]
-    return pd.DataFrame([{name: run[name] for name in columns} for run in runs])
-
-
 # -- 08 and 09: what spans datasets ----------------------------------------------------------
 
 
@@ -316,43 +305,3 @@ def collect_recovered(settings: Settings, layout: Places, protocol: Registered) 
     if settings.simulator is None:
         raise InputError(f"dataset {settings.dataset!r} is not simulated: nothing was planted")
     return recovered_table(read_contrasts(layout), settings.simulator, protocol.rule)
-
-
-# -- 00: what was made -----------------------------------------------------------------------
-
-
-def collect_index(layout: Places) -> pd.DataFrame:
-    """Every table and figure that exists: id, what it holds, file, notebook, commit, dirty.
-
-    Files and notebooks are named relative to ``layout.executed``, where the index is read.
-    Of a file that spans datasets, the commit is its last run's; dirty if any of its runs was.
-    """
-    rows = []
-    for name, (content, notebook) in contents().items():
-        for folder, way in ((layout.figures, ".."), (layout.figures_all, "../../all")):
-            kind = {"tab": "csv", "fig": "png"}.get(name[:3], "html")
-            if not (folder / f"{name}.{kind}").is_file():
-                continue
-            stamp = read_json(folder / f"{name}.json")
-            rows.append(
-                {
-                    "id": name,
-                    "content": content,
-                    "file": f"{way}/{name}.{kind}",
-                    "notebook": f"{notebook}.ipynb",
-                    "commit": (stamp["commit"] or "none")[:10],
-                    "dirty": stamp["dirty"],
-                }
-            )
-    if not rows:
-        raise InputError(f"{layout.figures}: no table or figure yet; run the study first")
-    return pd.DataFrame(rows)
-
-
-def as_links(index: pd.DataFrame) -> str:
-    """The index as a Markdown list of links."""
-    lines = [
-        f"- [{row.id}]({row.file}): {row.content} ([{row.notebook}]({row.notebook}))"
-        for row in index.itertuples()
-    ]
-    return "\n".join(lines)

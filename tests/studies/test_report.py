@@ -1,4 +1,4 @@
-"""The index lists what exists, and the notebooks' short tables say what the histories hold."""
+"""T14 keeps each data set's rows; the notebooks' short tables say what the histories hold."""
 
 from __future__ import annotations
 
@@ -21,26 +21,6 @@ from fairdiff_lib.studies.verdict.verdict import COLUMNS, as_table
 
 SIMULATED = "fairgenmed_simulated"
 NUMBERS = ("value", "low", "high", "smallest_effect", "mde", "n", "seeds", "p", "p_holm")
-
-
-def test_the_index_links_files_and_notebooks_that_exist(tmp_path: Path) -> None:
-    layout = Places(load_settings("smoke", SIMULATED), figures_root=str(tmp_path))
-    with pytest.raises(InputError, match="no table or figure yet"):
-        report.collect_index(layout)
-    stamp = {"commit": "0123456789abcdef", "dirty": False}
-    frame = pd.DataFrame({"value": [1]})
-    publish_table(frame, layout.figures / "tab02.csv", stamp)
-    publish_table(frame, layout.figures_all / "tab14.csv", stamp)
-    write_json(layout.figures / "fig03.json", stamp)
-    (layout.figures / "fig03.png").write_bytes(b"png")
-    write_json(layout.figures / "card.json", stamp)
-    (layout.figures / "card.html").write_text("page")
-    index = report.collect_index(layout)
-    assert list(index["id"]) == ["tab02", "card", "fig03", "tab14"]
-    for row in index.itertuples():
-        assert (layout.executed / str(row.file)).resolve().is_file()
-    links = report.as_links(index)
-    assert "[tab14](../../all/tab14.csv)" in links and "[09_verdict.ipynb]" in links
 
 
 def own_rows(dataset: str, **changed: Any) -> pd.DataFrame:
@@ -71,9 +51,6 @@ def test_t14_keeps_each_datasets_rows_and_stamp(tmp_path: Path) -> None:
     assert rows == {SIMULATED: "a", "ham10000": "b"}
     assert {name: own["commit"] for name, own in both["datasets"].items()} == rows
     assert (both["commit"], both["dirty"], both["simulated"]) == ("b", True, True)
-    layout = Places(load_settings("smoke", "ham10000"), figures_root=str(tmp_path))
-    index = report.collect_index(layout).set_index("id")
-    assert index.loc["tab14", "commit"] == "b" and index.loc["tab14", "dirty"]
     write(SIMULATED, str(tmp_path), "c")  # judged again: its rows are replaced
     rows, again = found()
     assert rows == {SIMULATED: "c", "ham10000": "b"} and again["dirty"] is False
