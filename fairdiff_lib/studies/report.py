@@ -27,32 +27,7 @@ if TYPE_CHECKING:
     from fairdiff_lib.studies.ablation.report import AblationResult
     from fairdiff_lib.studies.quality import QualityResult
 
-# -- 03 to 07: short tables and scalars for the notebooks ------------------------------------
-
-
-def last_losses(history: pd.DataFrame) -> pd.DataFrame:
-    """Mean loss over the last tenth of each stage's steps, overall and by level."""
-    own = history[history["quantity"] == "loss"]
-    late = own["step"] > 0.9 * own.groupby("stage")["step"].transform("max")
-    keys = ["stage", "attribute", "level"]
-    means = own[late].groupby(keys, sort=False)["value"].mean().reset_index()
-    return means.replace({"attribute": {"": "overall"}, "level": {"": "all"}})
-
-
-COSTS = ("seconds", "seconds_per_step", "optimiser_share", "images_seen", "peak_memory_gib")
-
-
-def cost_table(run: Mapping[str, Any]) -> pd.DataFrame:
-    """Time and memory of a run, from its run.json."""
-    return pd.DataFrame({"what": COSTS, "value": [run[name] for name in COSTS]})
-
-
-def training_scalars(history: pd.DataFrame, run: Mapping[str, Any]) -> dict[str, Any]:
-    """What 03 records: the first and last loss of its last stage, and the costs."""
-    whole = history[(history["quantity"] == "loss") & (history["attribute"] == "")]
-    values = whole.loc[whole["stage"] == whole["stage"].iloc[-1], "value"]
-    losses = {"first_loss": float(values.iloc[0]), "last_loss": float(values.iloc[-1])}
-    return losses | {name: run[name] for name in COSTS}
+# -- 05 to 07: short tables and scalars for the notebooks ------------------------------------
 
 
 def quality_scalars(result: QualityResult, protocol: Registered) -> dict[str, Any]:

@@ -11,7 +11,9 @@ from torch import Tensor
 from fairdiff_lib.methods import base
 from fairdiff_lib.methods.base import Mitigation, register
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.methods import METHODS, Method
+from fairdiff_lib.settings.methods import METHODS, NEUTRAL, Method
+from fairdiff_lib.show.cards import write_model_card
+from fairdiff_lib.show.style import look_of
 from fairdiff_lib.study import Study
 from fairdiff_lib.train import train
 
@@ -56,6 +58,9 @@ def test_it_is_trained_and_found_again(toy: type[Mitigation], tmp_path: Path) ->
     late = own[others & (own["step"] > 1)].groupby("level")["value"].mean()
     assert late[first] == 2.0 and set(late.drop(first)) == {1.0}
     assert set(own[own["step"] == 1]["value"]) == {1.0}
+    card = write_model_card(study.places.run("toy", 0), study.settings, study.cohort, "toy")
+    assert "toy" in card.read_text(encoding="utf-8")
+    assert (look_of("toy").label, look_of("toy").colour) == ("toy", NEUTRAL)
     again = train(study, "toy", 0)
     assert again.facts == run.facts
     plain = train(study, "none", 0)

@@ -211,7 +211,9 @@ def test_recorded_scalars(smoke: Smoke) -> None:
     assert found["02_simulators"]["simulated"] is True
     assert found["03_train_base"]["images_seen"] > 0
     for method in ("none", "fairdiffusion"):
-        assert math.isfinite(found[f"03_train_{method}_seed0"]["last_loss"])
+        run = found[f"03_train_{method}_seed0"]
+        assert math.isfinite(run["last_loss"])
+        assert run["steps_compared"] == 5 and run["largest_difference"] == 0.0, "as in the open"
         made = found[f"04_generate_{method}_seed0"]
         assert made == {"images_test": simulator.test, "images_train": simulator.train}
     none, fair = (found[f"03_train_{method}_seed0"] for method in ("none", "fairdiffusion"))

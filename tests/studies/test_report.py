@@ -98,30 +98,6 @@ def test_the_ablations_c2_counts_only_of_the_same_data_and_declared_before(tmp_p
     assert ablation(tmp_path, features="other").empty
 
 
-def history() -> pd.DataFrame:
-    rows = [
-        ("training", step, "loss", attribute, level, float(step))
-        for step in range(1, 21)
-        for attribute, level in (("", ""), ("sex", "Female"))
-    ]
-    rows += [("training", 20, "seconds", "", "", 99.0)]
-    columns = ["stage", "step", "quantity", "attribute", "level", "value"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def test_last_losses_are_of_the_last_tenth() -> None:
-    table = report.last_losses(history())
-    assert table["value"].tolist() == [19.5, 19.5]  # steps 19 and 20
-    assert table["level"].tolist() == ["all", "Female"]
-
-
-def test_training_scalars_take_the_first_and_the_last_loss() -> None:
-    run = dict.fromkeys(report.COSTS, 1.0)
-    scalars = report.training_scalars(history(), run)
-    assert (scalars["first_loss"], scalars["last_loss"]) == (1.0, 20.0)
-    assert scalars["seconds"] == 1.0
-
-
 def test_tables_of_different_data_are_not_mixed(tmp_path: Path) -> None:
     layout = Places(load_settings("smoke", SIMULATED), figures_root=str(tmp_path))
     for name, version in (("tab02", "a" * 64), ("tab04", "a" * 64), ("tab05", "b" * 64)):

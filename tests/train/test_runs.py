@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -216,3 +217,27 @@ def test_steps_in_the_open_are_the_librarys(study: Study, method: str) -> None:
         begun.method.observe(own.detach(), batch.levels, step, t)
         losses.append(own.mean().item())
     assert losses == training.train(study, method, 0).facts["first_losses"]
+
+
+def history() -> pd.DataFrame:
+    rows = [
+        ("training", step, "loss", attribute, level, float(step))
+        for step in range(1, 21)
+        for attribute, level in (("", ""), ("sex", "Female"))
+    ]
+    rows += [("training", 20, "seconds", "", "", 99.0)]
+    columns = ["stage", "step", "quantity", "attribute", "level", "value"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_last_losses_are_of_the_last_tenth() -> None:
+    table = training.Run(history(), {}).last_losses()
+    assert table["value"].tolist() == [19.5, 19.5]  # steps 19 and 20
+    assert table["level"].tolist() == ["all", "Female"]
+
+
+def test_training_scalars_take_the_first_and_the_last_loss() -> None:
+    facts = dict.fromkeys(training.COSTS, 1.0)
+    scalars = training.Run(history(), facts).scalars()
+    assert (scalars["first_loss"], scalars["last_loss"]) == (1.0, 20.0)
+    assert scalars["seconds"] == 1.0
