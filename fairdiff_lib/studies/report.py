@@ -137,7 +137,7 @@ def spanning_stamp(
     Parameters
     ----------
     stamps : mapping
-        Dataset to the stamp of its run, from ``store.make_stamp``.
+        Dataset to the stamp of its run, from ``stamps.make_stamp``.
     commit, dirty
         Of the run that puts the rows together.
 

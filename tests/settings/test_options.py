@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 from fairdiff_lib.datasets import DATASETS, load_settings
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import parse_overrides
+from fairdiff_lib.settings.options import LoopConfig, Settings, parse_overrides
 from fairdiff_lib.settings.presets import PRESETS
 
 
@@ -94,3 +96,34 @@ def test_bad_settings_are_one_clear_line(arguments: dict[str, object], words: st
 def test_an_override_without_a_value_is_refused() -> None:
     with pytest.raises(InputError, match="expected name=value"):
         parse_overrides("training.steps")
+
+
+def test_text_and_values_mean_the_same() -> None:
+    text = load_settings("smoke", overrides=parse_overrides("training.betas=0.5,0.9 seeds=0,1"))
+    assert text == load_settings("smoke", overrides={"training": {"betas": (0.5, 0.9)}}).changed(
+        {"seeds": [0, 1]}
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"steps": 0}, "^steps=0: expected at least 1$"),
+        ({"schedule": "step"}, "^unknown schedule 'step'; known: constant, cosine$"),
+        ({"micro_batch": 5}, "^micro_batch=5: expected a divisor of batch=32$"),
+        ({"betas": (0.5, 1.0)}, "^betas=1.0: expected a value below 1$"),
+        ({"clip_norm": float("inf")}, "expected a finite number"),
+    ],
+)
+def test_a_group_that_cannot_be_cannot_be_made(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        LoopConfig(**changes)
+    with pytest.raises(InputError, match=words):
+        dataclasses.replace(LoopConfig(), **changes)
+
+
+def test_presets_are_plain_tables_of_what_there_is() -> None:
+    plain = Settings("any", "any")
+    for table in PRESETS.values():
+        assert json.loads(json.dumps(table))  # numbers, texts, lists: nothing computed later
+        assert plain.changed(table).changed(table) == plain.changed(table)

@@ -2,7 +2,7 @@
 
 Plain data, written down before any of these runs is measured. An arm is a method with options of
 its own, so that one study can hold the same method at several windows; its runs lie where any
-study's would (``store.Places.run``), and a run that two arms share is made once.
+study's would (``places.Places.run``), and a run that two arms share is made once.
 """
 
 from __future__ import annotations
