@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     from fairdiff_lib.show.front import say as say
     from fairdiff_lib.show.front import show_source as show_source
     from fairdiff_lib.show.front import table as table
+    from fairdiff_lib.studies.downstream import measure_downstream as measure_downstream
+    from fairdiff_lib.studies.harm import measure_harm as measure_harm
+    from fairdiff_lib.studies.matrix import measure_matrix as measure_matrix
+    from fairdiff_lib.studies.privacy import measure_privacy as measure_privacy
+    from fairdiff_lib.studies.sweep import measure_sweep as measure_sweep
     from fairdiff_lib.study import Study as Study
 
 # a line above and a word here: the second is what runs (PEP 562), the first what mypy reads
@@ -44,6 +49,11 @@ _PUBLIC = {
     "settings.methods": ("METHODS",),
     "show.cards": ("card",),
     "show.front": ("fig", "say", "show_source", "table"),
+    "studies.downstream": ("measure_downstream",),
+    "studies.harm": ("measure_harm",),
+    "studies.matrix": ("measure_matrix",),
+    "studies.privacy": ("measure_privacy",),
+    "studies.sweep": ("measure_sweep",),
     "study": ("Study",),
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}

@@ -82,6 +82,13 @@ class Run:
         own = {"dataset": self.dataset, source: self.source, "seed": self.seed}
         return {**own, "classifier": self.classifier}
 
+    def rows(self, table: pd.DataFrame, condition: str) -> pd.DataFrame:
+        """The table's rows that are this run's, of a condition."""
+        source = "source" if "source" in table else "method"
+        own = {source: self.source, "seeds": str(self.seed), "classifier": self.classifier}
+        wanted = pd.Series({**own, "condition": condition})
+        return table[(table[list(wanted.index)] == wanted).all(axis=1)]
+
     def scored(self, cohort: Cohort, condition: str, split: str = "test") -> Scored:
         """Predictions of a condition on test or validation ("val") images, as arrays."""
         own, table = {"test": self.test, "val": self.validation}[split], cohort.included()

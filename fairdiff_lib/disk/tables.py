@@ -116,7 +116,7 @@ def _in_words(column: str, cells: pd.Series[Any], datasets: Callable[[str], str]
     named: dict[str, Callable[[str], str]] = {
         "dataset": datasets,
         "classifier": classifier_name,
-        **dict.fromkeys(("method", "baseline", "source"), method_name),
+        **dict.fromkeys(("method", "baseline", "source", "arm", "tested_on"), method_name),
         **dict.fromkeys(NAMED, name_of),
     }
     if column not in named:

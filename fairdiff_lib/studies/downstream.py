@@ -18,6 +18,7 @@ from fairdiff_lib.audit.classifiers import (
 )
 from fairdiff_lib.audit.seeds import CHANGE_COLUMNS, compare_audits, over_seeds
 from fairdiff_lib.classify.runs import REAL, Run, cost_table, read_runs
+from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.disk.tables import gate_notes, with_notes
 from fairdiff_lib.study import Study
 
@@ -42,6 +43,11 @@ class Downstream:
         level, and both equity-scaled by attribute.
     cost : DataFrame
         Training seconds and steps of every classifier.
+    tables : dict of DataFrame
+        What is published, by id: the data set's own tables (one, or one per condition that
+        images are asked for), contrasts and changes.
+    notes : list of str
+        The gates of 05 that failed.
     """
 
     runs: list[Run]
@@ -49,6 +55,17 @@ class Downstream:
     contrasts: pd.DataFrame
     changes: pd.DataFrame
     cost: pd.DataFrame
+    tables: dict[str, pd.DataFrame]
+    notes: list[str]
+
+    def scalars(self, condition: str) -> dict[str, Any]:
+        """What 07 records: a condition's overall AUC by source and classifier."""
+        chosen = (self.table["condition"] == condition) & (self.table["metric"] == "auc")
+        own = self.table[chosen & (self.table["attribute"] == "overall")]
+        return {
+            f"auc_{row.source}_{row.classifier}_seeds{row.seeds}": row.value
+            for row in own.itertuples()
+        }
 
 
 def measure_downstream(study: Study) -> Downstream:
@@ -63,7 +80,14 @@ def measure_downstream(study: Study) -> Downstream:
     table, contrasts, changes = (
         with_notes(part(study, runs), notes) for part in (_values, _contrasts, paired_changes)
     )
-    return Downstream(runs, table, contrasts, changes, cost_table(study))
+    names = list(dataset_of(study.settings.dataset).downstream)
+    parts = [table]
+    if len(names) > 1:
+        parts = [table[table["condition"] == name] for name in study.cohort.condition_levels]
+    tables = dict(zip(names, (one.reset_index(drop=True) for one in parts), strict=True))
+    tables["tab_contrasts_downstream"] = contrasts.rename(columns={"source": "method"})
+    tables["tab_changes"] = changes
+    return Downstream(runs, table, contrasts, changes, cost_table(study), tables, notes)
 
 
 def _values(study: Study, runs: Sequence[Run]) -> pd.DataFrame:
@@ -129,12 +153,3 @@ def paired_changes(study: Study, runs: Sequence[Run]) -> pd.DataFrame:
         ]
     front = ["dataset", "classifier", "condition"]
     return pd.concat(parts, ignore_index=True)[[*front, *CHANGE_COLUMNS]]
-
-
-def downstream_scalars(table: pd.DataFrame, condition: str) -> dict[str, Any]:
-    """What 07 records: the primary condition's overall AUC by source and classifier."""
-    chosen = (table["condition"] == condition) & (table["metric"] == "auc")
-    own = table[chosen & (table["attribute"] == "overall")]
-    return {
-        f"auc_{row.source}_{row.classifier}_seeds{row.seeds}": row.value for row in own.itertuples()
-    }

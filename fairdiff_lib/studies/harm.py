@@ -25,7 +25,7 @@ from fairdiff_lib.audit.harm import (
 from fairdiff_lib.audit.seeds import over_seeds
 from fairdiff_lib.classify.runs import Run, read_runs
 from fairdiff_lib.disk.tables import gate_notes, with_notes
-from fairdiff_lib.studies.shown import measure_probe, measure_shown, read_pictures
+from fairdiff_lib.studies.shown import measure_probe, measure_shown, read_pictures, ruler_rows
 from fairdiff_lib.study import Study
 
 
@@ -50,8 +50,12 @@ class Harm:
         the primary condition: the columns of ``audit.harm``'s rows.
     shown, shown_contrasts : DataFrame
         What generated images show against what was asked, beside real ones.
+    ruler : DataFrame
+        Rows of ``shown`` about what is measured from a simulated picture; none of real data.
     probe : DataFrame
         Can the group be read from an image?
+    notes : list of str
+        The gates of 05 that failed.
     """
 
     runs: list[Run]
@@ -60,7 +64,31 @@ class Harm:
     curves: dict[str, pd.DataFrame]
     shown: pd.DataFrame
     shown_contrasts: pd.DataFrame
+    ruler: pd.DataFrame
     probe: pd.DataFrame
+    notes: list[str]
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """What is published, by id."""
+        return {
+            "tab_harm": self.table,
+            "tab_harm_contrasts": self.contrasts,
+            "tab_shown": self.shown,
+            "tab_shown_contrasts": self.shown_contrasts,
+            "tab_probe": self.probe,
+        }
+
+    def scalars(self, condition: str) -> dict[str, Any]:
+        """What 12 records: a condition's overall false-negative rate, and macro probe AUC."""
+        missed = self.table[self.table["condition"] == condition]
+        missed = missed[(missed["metric"] == "fnr") & (missed["attribute"] == "overall")]
+        found = {f"fnr_{row.method}_seeds{row.seeds}": row.value for row in missed.itertuples()}
+        macro = self.probe[(self.probe["metric"] == "probe_auc") & (self.probe["level"] == "all")]
+        for row in macro.itertuples():
+            name = f"probe_{row.attribute}_{row.features}_{row.method}_by_{row.trained_on}"
+            found[f"{name}_seeds{row.seeds}"] = row.value
+        return found
 
 
 def measure_harm(study: Study) -> Harm:
@@ -75,8 +103,10 @@ def measure_harm(study: Study) -> Harm:
     table, contrasts = finish(study, *_harm(study, runs))
     shown, lost = finish(study, *measure_shown(study, pictures))
     values = over_seeds(measure_probe(study, pictures), study.settings.audit.confidence)
-    probe = with_notes(values, gate_notes(study.places))
-    return Harm(runs, table, contrasts, _curves(study, runs), shown, lost, probe)
+    notes = gate_notes(study.places)
+    probe = with_notes(values, notes)
+    drawn, ruler = _curves(study, runs), ruler_rows(shown, study.settings.dataset)
+    return Harm(runs, table, contrasts, drawn, shown, lost, ruler, probe, notes)
 
 
 def finish(
@@ -131,17 +161,3 @@ def _curves(study: Study, runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
         for name, rows in found.items():
             parts[name].append(labelled(rows, run.labels()))
     return {name: pd.concat(rows, ignore_index=True) for name, rows in parts.items()}
-
-
-def harm_scalars(harm: Harm, condition: str) -> dict[str, Any]:
-    """What 12 records: overall false-negative rate of a condition, and macro probe AUC."""
-    missed = harm.table[(harm.table["condition"] == condition) & (harm.table["metric"] == "fnr")]
-    missed = missed[missed["attribute"] == "overall"]
-    macro = harm.probe[(harm.probe["metric"] == "probe_auc") & (harm.probe["level"] == "all")]
-    found = {f"fnr_{row.method}_seeds{row.seeds}": row.value for row in missed.itertuples()}
-    return found | {
-        f"probe_{row.attribute}_{row.features}_{row.method}_by_{row.trained_on}_seeds{row.seeds}": (
-            row.value
-        )
-        for row in macro.itertuples()
-    }

@@ -364,6 +364,10 @@ class MatrixResult:
         Train on A, test on B; see :func:`measure_transfer`.
     attribute : str
         That balanced images are balanced over.
+    note : str
+        How many trained generators are behind it.
+    notes : list of str
+        The gates of 05 that failed.
     """
 
     predictions: dict[MatrixRun, pd.DataFrame]
@@ -372,6 +376,40 @@ class MatrixResult:
     cost: pd.DataFrame
     transfer: pd.DataFrame
     attribute: str
+    note: str
+    notes: list[str]
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """What is published, by id."""
+        return {
+            "tab_matrix": self.table,
+            "tab_matrix_changes": self.changes,
+            "tab_matrix_cost": self.cost,
+            "tab_transfer": self.transfer,
+        }
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """A row per arm and share: images, steps, share of real images in a step, seconds."""
+        return cost_summary(self.cost)
+
+    def scalars(self, condition: str) -> dict[str, Any]:
+        """What 13 records: a condition's overall AUC by run and by pair, and the steps."""
+        own, pairs = (
+            table[(table["condition"] == condition) & (table["metric"] == "auc")]
+            for table in (self.table, self.transfer)
+        )
+        found = {
+            f"auc_{row.method}_share{row.share:g}_seeds{row.seeds}": row.value
+            for row in own[own["attribute"] == "overall"].itertuples()
+        }
+        found |= {
+            f"auc_{row.method}_on_{row.tested_on}_{row.classifier}_seeds{row.seeds}": row.value
+            for row in pairs[pairs["attribute"] == "overall"].itertuples()
+        }
+        steps = {"runs": len(self.cost), "steps": int(self.cost["steps"].iloc[0])}
+        return {**found, **steps, "balanced_over": self.attribute}
 
 
 def measure_matrix(study: Study) -> MatrixResult:
@@ -410,13 +448,15 @@ def measure_matrix(study: Study) -> MatrixResult:
             audits[run, condition] = {one.metric: one for one in (*found, *map(es_audit, found))}
     whole = pd.concat(parts, ignore_index=True)
     table = over_seeds(whole[whole["metric"].isin(METRICS)], own.confidence)
-    notes = [*gate_notes(study.places), generator_note(study.settings)]
+    note = generator_note(study.settings)
+    failed = gate_notes(study.places)
+    notes = [*failed, note]
     changes = labelled(_changes(matrix, audits), {"dataset": dataset, "classifier": name})
     cost = pd.DataFrame([matrix.notes(run) for run in matrix.runs()])[list(COSTS)]
     refuse_unequal(cost)
     transfer = measure_transfer(study)
     told = with_notes(table, notes), with_notes(changes, notes)
-    return MatrixResult(predictions, *told, cost, transfer, matrix.attribute)
+    return MatrixResult(predictions, *told, cost, transfer, matrix.attribute, note, failed)
 
 
 def make_runs(study: Study, arm: str, seed: int) -> list[dict[str, Any]]:
@@ -569,22 +609,3 @@ def cost_summary(cost: pd.DataFrame) -> pd.DataFrame:
     after = 1 - found["steps_before"] / found["steps"]  # of the images that a run is shown
     found["real_shown"] = np.where(found["steps_before"] > 0, after, together)
     return found
-
-
-def matrix_scalars(result: MatrixResult, condition: str) -> dict[str, Any]:
-    """What 13 records: overall AUC of the primary condition by run and by pair, and the steps."""
-
-    def overall(table: pd.DataFrame) -> pd.DataFrame:
-        chosen = (table["condition"] == condition) & (table["metric"] == "auc")
-        return table[chosen & (table["attribute"] == "overall")]
-
-    found = {
-        f"auc_{row.method}_share{row.share:g}_seeds{row.seeds}": row.value
-        for row in overall(result.table).itertuples()
-    }
-    found |= {
-        f"auc_{row.method}_on_{row.tested_on}_{row.classifier}_seeds{row.seeds}": row.value
-        for row in overall(result.transfer).itertuples()
-    }
-    steps = {"runs": len(result.cost), "steps": int(result.cost["steps"].iloc[0])}
-    return {**found, **steps, "balanced_over": result.attribute}

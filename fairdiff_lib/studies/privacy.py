@@ -18,6 +18,7 @@ from fairdiff_lib.audit.seeds import SEED_INTERVAL
 from fairdiff_lib.classify.features import Space
 from fairdiff_lib.classify.runs import REAL, feature_spaces, load_encoder
 from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.disk.tables import gate_notes
 from fairdiff_lib.model.loss import denoising_losses_at
 from fairdiff_lib.model.pipeline import load_pipeline, mean_latents
 from fairdiff_lib.model.sample import load_generated, load_run
@@ -68,6 +69,8 @@ class Privacy:
         Features of the first run's images of the test prompts, in the first feature space.
     scores : Scores
         What an attacker of the first run knows.
+    sizes : DataFrame
+        Subjects behind the audits; see :func:`reference_sizes`.
     table : DataFrame
         dataset, method, attribute, level, metric (nearer_to_training, or membership_auc, _tpr,
         _fpr, _advantage), features, seeds, n, value, low, high, note. Method "real" is a control:
@@ -75,13 +78,30 @@ class Privacy:
         alone tell training from held-out.
     contrasts : DataFrame
         Of ``CONTRASTED``, mean over seeds; exploratory.
+    notes : list of str
+        The gates of 05 that failed.
     """
 
     known: Known
     made: Floats
     scores: memory.Scores
+    sizes: pd.DataFrame
     table: pd.DataFrame
     contrasts: pd.DataFrame
+    notes: list[str]
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """What is published, by id."""
+        return {"tab_privacy": self.table, "tab_privacy_contrasts": self.contrasts}
+
+    def scalars(self) -> dict[str, Any]:
+        """What 14 records: every overall number."""
+        found = {}
+        for _, row in self.table[self.table["attribute"] == "overall"].iterrows():
+            parts = [row["metric"], row["features"], row["method"], f"seeds{row['seeds']}"]
+            found["_".join(str(part) for part in parts if part)] = row["value"]
+        return found
 
 
 def measure_privacy(study: Study) -> Privacy:
@@ -114,7 +134,9 @@ def measure_privacy(study: Study) -> Privacy:
             contrasted += [(labels, one)] if one.metric in CONTRASTED else []
     table, contrasts = finish(study, parts, contrasted)
     assert first is not None  # there is a run
-    return Privacy(known, *first, for_new_subjects(table, audits), contrasts)
+    sizes = reference_sizes(study.cohort)
+    table = for_new_subjects(table, audits)
+    return Privacy(known, *first, sizes, table, contrasts, gate_notes(study.places))
 
 
 def for_new_subjects(table: pd.DataFrame, audits: Labelled) -> pd.DataFrame:
@@ -276,13 +298,3 @@ def reference_sizes(cohort: Cohort) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
-
-
-def privacy_scalars(table: pd.DataFrame) -> dict[str, Any]:
-    """What 14 records: every overall number."""
-    own = table[table["attribute"] == "overall"]
-    found = {}
-    for _, row in own.iterrows():
-        parts = [row["metric"], row["features"], row["method"], f"seeds{row['seeds']}"]
-        found["_".join(str(part) for part in parts if part)] = row["value"]
-    return found

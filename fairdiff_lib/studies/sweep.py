@@ -41,20 +41,45 @@ class SweepResult:
     spaces : tuple of Space
         Feature spaces with the reals of these rows.
     images : dict of Cell to uint8 [N, 3, H, W]
+    audits : dict of Cell to list of Audit
+        KID by group, in each feature space.
+    own : Cell
+        The study's own cell, which the others are compared with.
     table : DataFrame
         attribute, level, metric (kid), features, n, value, low, high, note.
     changes : DataFrame
         The same with p; metric kid_change: a cell minus the study's own, on the same prompts.
     contrasts : DataFrame
         ``contrasts.CONTRAST_COLUMNS`` of kid_change: does a level change more than another?
+    notes : list of str
+        The gates of 05 that failed.
     """
 
     prompts: Cohort
     spaces: tuple[Space, ...]
     images: dict[Cell, Any]
+    audits: dict[Cell, list[Audit]]
+    own: Cell
     table: pd.DataFrame
     changes: pd.DataFrame
     contrasts: pd.DataFrame
+    notes: list[str]
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """What is published, by id."""
+        return {
+            "tab_sweep": self.table,
+            "tab_sweep_changes": self.changes,
+            "tab_sweep_contrasts": self.contrasts,
+        }
+
+    def scalars(self) -> dict[str, Any]:
+        """What 15 records: overall KID of every cell in the first space, how many there are."""
+        own = self.table[self.table["attribute"] == "overall"]
+        own = own[own["features"] == own["features"].iloc[0]]
+        found = {f"kid_guidance{r.guidance:g}_steps{r.steps}": r.value for r in own.itertuples()}
+        return {**found, "cells": len(own), "images": int(own["n"].max())}
 
 
 def sweep_rows(study: Study) -> Ints:
@@ -113,8 +138,9 @@ def measure_sweep(study: Study) -> SweepResult:
     cells = tqdm(cells_of(settings), desc="cells of the sweep", disable=None)
     images = {cell: make_cell(study, prompts, cell) for cell in cells}
     audits = {cell: cell_audits(settings, prompts, spaces, own) for cell, own in images.items()}
-    tables = as_tables(settings, audits, gate_notes(study.places))
-    return SweepResult(prompts, spaces, images, *tables)
+    notes = gate_notes(study.places)
+    tables = as_tables(settings, audits, notes)
+    return SweepResult(prompts, spaces, images, audits, own_cell(settings), *tables, notes)
 
 
 def cell_audits(
@@ -170,11 +196,3 @@ def _labels(settings: Settings, cell: Cell) -> dict[str, Any]:
         "guidance": cell.guidance,
         "steps": cell.steps,
     }
-
-
-def sweep_scalars(result: SweepResult, features: str) -> dict[str, Any]:
-    """What 15 records: overall KID of every cell, and how many there are."""
-    own = result.table[result.table["attribute"] == "overall"]
-    own = own[own["features"] == features]
-    found = {f"kid_guidance{r.guidance:g}_steps{r.steps}": r.value for r in own.itertuples()}
-    return {**found, "cells": len(own), "images": int(own["n"].max())}

@@ -162,7 +162,9 @@ def planted() -> dict[Cell, list[Audit]]:
 
 
 def test_a_level_that_a_setting_hurts_is_found_and_only_that_one() -> None:
-    result = sweep.SweepResult(cohort(6), (), {}, *sweep.as_tables(SETTINGS, planted(), []))
+    audits = planted()
+    made = sweep.as_tables(SETTINGS, audits, [])
+    result = sweep.SweepResult(cohort(6), (), {}, audits, own_cell(SETTINGS), *made, [])
     assert len(result.table) == 4 * 5 and len(result.changes) == 3 * 5
     rows = result.changes.set_index(["guidance", "steps", "level"])
     young, old = LEVELS["age"]
@@ -180,7 +182,7 @@ def test_a_level_that_a_setting_hurts_is_found_and_only_that_one() -> None:
     assert any("HAM10000, simulated" in word for word in words)
     with pytest.raises(InputError, match="no KID at guidance 9, 1 steps"):
         figures_sweep.fig_sweep(result.table, own=Cell(9.0, 1), features="encoder")
-    scalars = sweep.sweep_scalars(result, "encoder")
+    scalars = result.scalars()
     assert scalars["cells"] == 4 and scalars["images"] == 300
 
 
