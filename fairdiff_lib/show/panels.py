@@ -157,8 +157,10 @@ def forest(
     *,
     column: str = "method",
     band: float = np.nan,
+    null: float = 0.0,
+    single: Rows | None = None,
 ) -> None:
-    """A row per level, lying whiskers of every method in it, zero marked.
+    """A row per level, lying whiskers of every method in it, "no effect" marked.
 
     Parameters
     ----------
@@ -170,14 +172,32 @@ def forest(
         Value of ``column`` to its look, in the order of drawing.
     band : float
         Half the width of a grey band around zero: what is too small to matter.
+    null : float
+        The value that means no effect; dashed where it is not zero.
+    single : DataFrame, optional
+        Single seeds behind the means: small dots.
+
+    Labels name a level's smallest n, where the table has n.
     """
     if np.isfinite(band):
         ax.axvspan(-band, band, color=FLOOR, lw=0, zorder=0)
+    names = []
     for at, (attribute, level) in enumerate(rows):
-        whiskers(ax, of_level(table, attribute, level), at, looks, column=column, across=True)
-    at_zero(ax, across=True)
+        own = of_level(table, attribute, level)
+        whiskers(ax, own, at, looks, column=column, across=True)
+        each = own.iloc[:0] if single is None else of_level(single, attribute, level)
+        for i, (name, look) in enumerate(looks.items()):
+            chosen = each[each[column].astype(str) == name]
+            seeds(ax, chosen, at + beside(len(looks), i), look, across=True)
+        counted = f" ({own['n'].min()})" if "n" in own and len(own) else ""
+        names.append(("All" if attribute == "overall" else level) + counted)
+    if null == 0:
+        at_zero(ax, across=True)
+    else:
+        ax.axvline(null, color=MUTED, lw=0.8, ls=(0, (4, 3)), zorder=0)
+        ax.grid(axis="x")
     breaks = [i - 0.5 for i in range(1, len(rows)) if rows[i][0] != rows[i - 1][0]]
-    name_rows(ax, ["All" if a == "overall" else level for a, level in rows], breaks=breaks)
+    name_rows(ax, names, breaks=breaks)
 
 
 def dot_rows(table: Rows) -> list[tuple[str, pd.Series[Any] | None]]:

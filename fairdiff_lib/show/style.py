@@ -46,6 +46,7 @@ STYLE: Any = {
 }
 MUTED = "#777777"
 NEUTRAL = "#999999"  # of a method without a colour of its own
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LEVEL_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#000000")
 
 
@@ -91,9 +92,11 @@ def ordered_methods(methods: Iterable[str]) -> list[str]:
 
 
 def level_looks(levels: Sequence[str]) -> list[Look]:
-    """A colour per level, in their order."""
-    colours = [LEVEL_COLOURS[i % len(LEVEL_COLOURS)] for i in range(len(levels))]
-    return [Look(str(level), colour, "o") for level, colour in zip(levels, colours, strict=True)]
+    """A colour and a marker per level, in their order."""
+    return [
+        Look(str(level), LEVEL_COLOURS[i % len(LEVEL_COLOURS)], MARKERS[i % len(MARKERS)])
+        for i, level in enumerate(levels)
+    ]
 
 
 # -- data sets -------------------------------------------------------------------------------

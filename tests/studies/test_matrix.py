@@ -23,6 +23,7 @@ from fairdiff_lib.run.cli import main
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.show import words as sentences_matrix
 from fairdiff_lib.show.figures import matrix as figures_matrix
+from fairdiff_lib.show.front import Nothing
 from fairdiff_lib.studies import matrix as matrix_study
 from fairdiff_lib.studies import plans
 from fairdiff_lib.studies.matrix import Matrix, share_rows
@@ -294,11 +295,8 @@ def test_trained_on_a_tested_on_b(result: matrix_study.MatrixResult) -> None:
     assert list(zip(both["method"], both["tested_on"], strict=True)) == [("real", "none")]
     mean = (pairs["real", "none"] + pairs["none", "real"]) / 2
     assert both["value"].iloc[0] == pytest.approx(mean, abs=1e-12)
-    page = figures_matrix.fig_transfer(table, condition="glaucoma")
-    words = " ".join(text.get_text() for ax in page.axes for text in ax.texts)
-    assert f"{pairs['none', 'real']:.2f}" in words
     said = sentences_matrix.about_transfer(table, "glaucoma")
-    assert f"Stable Diffusion to real {pairs['none', 'real']:.3g}" in said
+    assert f"real ones {pairs['none', 'real']:.3f}" in said
 
 
 def test_the_picture_shows_every_arm_and_says_simulated(result: matrix_study.MatrixResult) -> None:
@@ -307,15 +305,15 @@ def test_the_picture_shows_every_arm_and_says_simulated(result: matrix_study.Mat
     assert "simulated" in fig.get_suptitle()
     flat = [line for line in fig.axes[0].lines if line.get_linestyle() == ":"]
     assert len(flat) == 2  # arms without real images
-    with pytest.raises(InputError, match="no AUC of 'glaucoma' by 'age'"):
+    with pytest.raises(Nothing, match="no AUC of 'glaucoma' by 'age'"):
         figures_matrix.fig_matrix(result.table, condition="glaucoma", attribute="age")
     assert "50% of the subjects" in sentences_matrix.about_learning(result.table, "glaucoma")
-    assert "One seed" in sentences_matrix.about_arms(result.changes, "glaucoma")
+    assert "With one seed" in sentences_matrix.about_arms(result.changes, "glaucoma")
 
 
 @pytest.mark.parametrize(
     ("low", "high", "word"),
-    [(0.01, 0.05, "higher"), (-0.05, -0.01, "lower"), (-0.01, 0.05, "not told from zero")],
+    [(0.01, 0.05, "higher"), (-0.05, -0.01, "lower"), (-0.01, 0.05, "no difference seen")],
 )
 def test_a_sentence_follows_the_interval_for_new_patients(
     result: matrix_study.MatrixResult, low: float, high: float, word: str
@@ -323,7 +321,7 @@ def test_a_sentence_follows_the_interval_for_new_patients(
     planted = result.changes.assign(
         value=(low + high) / 2, low_new=low, high_new=high, n_seeds=3, low=0.01, high=0.02
     )
-    said = sentences_matrix.about_arms(planted, "glaucoma").splitlines()[0]
+    said = sentences_matrix.about_arms(planted, "glaucoma").splitlines()[2]
     assert said.count(word) == said.count("(") > 0
     by_level = sentences_matrix.about_balance(planted, "glaucoma", "sex")
     assert by_level.splitlines()[0].startswith("- Female (n = ") and word in by_level
@@ -335,11 +333,11 @@ def test_a_sentence_follows_the_interval_for_new_patients(
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ({"matrix.shares": "0.1,1.5,1"}, r"matrix\.shares=1\.5: expected a share above 0, at most"),
-        ({"matrix.shares": "0,1"}, r"matrix\.shares=0\.0: expected a share above 0"),
+        ({"matrix.shares": "0.1,1.5,1"}, r"matrix\.shares=1\.5: expected at most 1"),
+        ({"matrix.shares": "0,1"}, r"matrix\.shares=0: expected a value above 0"),
         ({"matrix.shares": "0.5"}, r"matrix\.shares=0\.5: expected 1 among them"),
         ({"matrix.shares": "1,1"}, r"matrix\.shares=1\.0,1\.0: each may be named once"),
-        ({"matrix.seeds": "0,-1"}, r"matrix\.seeds=\(0, -1\): expected at least one, 0 or more"),
+        ({"matrix.seeds": "0,-1"}, r"matrix\.seeds=-1: expected at least 0"),
         ({"matrix.classifier": "resnet"}, "unknown matrix.classifier 'resnet'; known: efficient"),
         ({"matrix.method": "magic"}, "unknown matrix.method 'magic'"),
     ],

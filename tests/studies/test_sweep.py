@@ -177,11 +177,11 @@ def test_a_level_that_a_setting_hurts_is_found_and_only_that_one() -> None:
     said = sentences_privacy.about_cells(result.changes, "encoder")
     assert "Guidance 1, 3 steps: worse" in said and "worse" in said
     assert old in sentences_privacy.about_level_gaps(result.contrasts)
-    fig = figures_sweep.fig_sweep(result.table, own=own_cell(SETTINGS), features="encoder")
+    fig = figures_sweep.fig_sweep(result.table, guidance=2.0, steps=3, features="encoder")
     words = [text.get_text() for text in fig.findobj() if hasattr(text, "get_text")]
     assert any("HAM10000, simulated" in word for word in words)
     with pytest.raises(InputError, match="no KID at guidance 9, 1 steps"):
-        figures_sweep.fig_sweep(result.table, own=Cell(9.0, 1), features="encoder")
+        figures_sweep.fig_sweep(result.table, guidance=9.0, steps=1, features="encoder")
     scalars = result.scalars()
     assert scalars["cells"] == 4 and scalars["images"] == 300
 
@@ -197,14 +197,14 @@ def test_every_presets_own_cell_is_in_its_grid() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        ("sweep.guidances", "0.5,2", "sweep.guidances=0.5,2: expected at least one, 1 or more"),
-        ("sweep.steps", "0", "sweep.steps=0: expected at least one, 1 or more"),
-        ("sweep.steps", "", "sweep.steps=: expected at least one"),
+        ("sweep.guidances", "0.5,2", "sweep.guidances=0.5: expected at least 1"),
+        ("sweep.steps", "0", "sweep.steps=0: expected at least 1"),
+        ("sweep.steps", "", "sweep.steps=: expected at least 1 of them"),
         ("sweep.steps", "5,5", "each may be named once"),
         ("sweep.images", "3", "sweep.images=3: expected at least 10"),
         ("sweep.method", "magic", "unknown sweep.method 'magic'"),
         ("privacy.draws", "0", "privacy.draws=0: expected at least 1"),
-        ("privacy.false_positives", "0.7", "privacy.false_positives=0.7: expected a share"),
+        ("privacy.false_positives", "0.7", "privacy.false_positives=0.7: expected a value below 0.5"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(field: str, value: str, said: str) -> None:

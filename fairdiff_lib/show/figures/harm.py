@@ -1,7 +1,4 @@
-"""Pictures of classifiers by group: ROC, reliability, confusion, slopes, probes. Computes nothing.
-
-Tables name a ``method``: "real" for real images, or what made the images.
-"""
+"""Notebook 12: ROC, reliability, confusion, slopes and probes by group."""
 
 from __future__ import annotations
 
@@ -10,59 +7,72 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.audit.seeds import means_and_seeds
-from fairdiff_lib.show.panels import interval_text
-from fairdiff_lib.settings.names import name_of
-from fairdiff_lib.show.panels import panel_legend, require, whisker
-from fairdiff_lib.show.style import LEVEL_COLOURS, MUTED, STYLE, Look, dataset_name, look_of, ordered_methods, page
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.names import NOT_ESTIMABLE, classifier_name, method_name, name_of
+from fairdiff_lib.show.front import Nothing, figure
+from fairdiff_lib.show.panels import (
+    Rows,
+    beside,
+    forest,
+    heat,
+    in_order,
+    interval_text,
+    level_rows,
+    of_level,
+    panel_legend,
+    require,
+    whisker,
+)
+from fairdiff_lib.show.style import (
+    MUTED,
+    STYLE,
+    Look,
+    dataset_name,
+    level_looks,
+    look_of,
+    ordered_methods,
+    page,
+)
 
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-HEAT = "#0072b2"  # of confusions; its strength is the share
 LEAST_SPAN = 0.1  # of an axis of slopes
-Rows = pd.DataFrame
-
-
-def level_looks(levels: Sequence[str], counts: Mapping[str, int] | None = None) -> list[Look]:
-    """A colour and a marker per level of an attribute, with its n where it is known."""
-    known = counts or {}
-    labels = [f"{level} ({known[level]})" if level in known else level for level in levels]
-    return [
-        Look(label, LEVEL_COLOURS[k % len(LEVEL_COLOURS)], MARKERS[k % len(MARKERS)])
-        for k, label in enumerate(labels)
-    ]
-
-
-def _in_order(table: Rows, column: str) -> list[str]:
-    return [str(name) for name in dict.fromkeys(table[column])]
+DIAGONAL = {"color": "#bbbbbb", "lw": 0.6, "zorder": 0}
 
 
 def _attributes(table: Rows) -> list[str]:
-    return [name for name in _in_order(table, "attribute") if name != "overall"]
+    return [name for name in in_order(table, "attribute") if name != "overall"]
 
 
-def _one_classifier(table: Rows, figure: str) -> str:
-    """The classifier that a picture shows, "" where the table names none."""
-    names = _in_order(table, "classifier") if "classifier" in table.columns else []
+def _classifier(table: Rows, what: str) -> str:
+    """The classifier that a picture shows, as a sentence; "" where the table names none."""
+    names = in_order(table, "classifier") if "classifier" in table else []
     if len(names) > 1:
-        raise InputError(f"{figure}: the table has {', '.join(names)}; expected one classifier")
-    return names[0] if names else ""
+        raise InputError(f"{what}: the table has {', '.join(names)}; expected one classifier")
+    return f"{classifier_name(names[0])}. " if names else ""
+
+
+def _counted(table: Rows, summed: bool = False) -> dict[str, Look]:
+    """Levels of one attribute with the smallest n behind any value, or the sum over its bins."""
+    levels, groups = in_order(table, "level"), table.groupby("level")["n"]
+    n = groups.sum() if summed else groups.min()
+    looks = level_looks([f"{level} ({int(n[level])})" for level in levels])
+    return dict(zip(levels, looks, strict=True))
 
 
 # -- a panel per source and attribute --------------------------------------------------------
 
 
+@figure("fig_roc")
 def fig_roc(table: Rows, *, condition: str, notes: Sequence[str] = ()) -> Figure:
     """ROC curves of every level, a row of panels per source of training images.
 
     Parameters
     ----------
     table : DataFrame
-        dataset, method, then the columns of ``curves.roc_rows``.
+        dataset, method, classifier, then the columns of ``audit.harm.roc_rows``.
     condition : str
         Named in the title.
     notes : sequence of str
@@ -71,18 +81,16 @@ def fig_roc(table: Rows, *, condition: str, notes: Sequence[str] = ()) -> Figure
     columns = ("method", "attribute", "level", "n", "false_positive_rate", "value", "low", "high")
     dataset = require(table, ("dataset", *columns), "fig_roc")
     foot = (
-        "Rows: what the classifier was trained on; all are tested on the same real images. "
-        "In brackets: subjects. Bands: pointwise 95%, bootstrap over subjects at each "
-        "false-positive rate by itself. Levels with fewer than 10 subjects of a class have no "
-        "curve. One training seed."
+        f"{_classifier(table, 'fig_roc')}Rows: what the classifier was trained on; all are tested "
+        "on the same real images. In brackets: patients. Bands: 95%, bootstrap over patients at "
+        "each false-positive rate by itself. Levels with fewer than 10 patients of a class have "
+        "no curve. One training seed."
     )
     title = f"Who is found at which price? {name_of(condition)}, {dataset_name(dataset)}"
-    foot = f"{_one_classifier(table, 'fig_roc')}. {foot}".removeprefix(". ")
-    return _grid(table, title, foot, notes, _roc_panel, ("false-positive rate", "sensitivity"))
+    return _grid(table, title, foot, notes, _roc, ("false-positive rate", "sensitivity"))
 
 
-def _roc_panel(ax: Axes, table: Rows, looks: Mapping[str, Look]) -> None:
-    ax.plot([0, 1], [0, 1], color="#bbbbbb", lw=0.6, zorder=0)
+def _roc(ax: Axes, table: Rows, looks: Mapping[str, Look]) -> None:
     missing = []
     for level, look in looks.items():
         own = table[table["level"] == level]
@@ -93,36 +101,35 @@ def _roc_panel(ax: Axes, table: Rows, looks: Mapping[str, Look]) -> None:
         ax.fill_between(x, own["low"], own["high"], color=look.colour, alpha=0.16, lw=0)
         ax.plot(x, own["value"], color=look.colour, lw=1.2)
     if missing:
-        ax.text(0.98, 0.04, f"{', '.join(missing)}:\nnot estimable", ha="right", fontsize=6.5,
+        ax.text(0.98, 0.04, f"{', '.join(missing)}:\n{NOT_ESTIMABLE}", ha="right", fontsize=6.5,
                 color=MUTED)  # fmt: skip
 
 
+@figure("fig_reliability")
 def fig_reliability(table: Rows, *, condition: str, notes: Sequence[str] = ()) -> Figure:
     """How often it came true against what was said, by level, a row of panels per source.
 
     Parameters
     ----------
     table : DataFrame
-        dataset, method, then the columns of ``curves.reliability_rows``.
+        dataset, method, classifier, then the columns of ``audit.harm.reliability_rows``.
     condition, notes
         As for :func:`fig_roc`.
     """
     columns = ("method", "attribute", "level", "n", "probability", "value", "low", "high")
     dataset = require(table, ("dataset", *columns), "fig_reliability")
     foot = (
-        "Dots: subjects in bins of equal mass within each level, at least 10 in each; whiskers: "
-        "95% intervals over subjects (none where all had the same outcome). On the diagonal a "
-        "probability means what it says; below it, it promises too much. In brackets: subjects. "
-        "One training seed."
+        f"{_classifier(table, 'fig_reliability')}Dots: patients in bins of equal size within each "
+        "level, at least 10 in each; whiskers: 95% intervals over patients (none where all had the "
+        "same outcome). On the diagonal a probability means what it says; below it, it promises "
+        "too much. In brackets: patients. One training seed."
     )
     title = f"May the probabilities be believed? {name_of(condition)}, {dataset_name(dataset)}"
     axes = ("predicted probability", "share that came true")
-    foot = f"{_one_classifier(table, 'fig_reliability')}. {foot}".removeprefix(". ")
-    return _grid(table, title, foot, notes, _reliability_panel, axes)
+    return _grid(table, title, foot, notes, _reliability, axes)
 
 
-def _reliability_panel(ax: Axes, table: Rows, looks: Mapping[str, Look]) -> None:
-    ax.plot([0, 1], [0, 1], color="#bbbbbb", lw=0.6, zorder=0)
+def _reliability(ax: Axes, table: Rows, looks: Mapping[str, Look]) -> None:
     for level, look in looks.items():
         own = table[table["level"] == level]
         ax.plot(own["probability"], own["value"], color=look.colour, lw=0.7, alpha=0.7, zorder=1)
@@ -141,109 +148,99 @@ def _grid(
     """Square panels: a row per method, a column per attribute, both axes from 0 to 1."""
     methods, attributes = ordered_methods(table["method"]), _attributes(table)
     fig = page(0.95 + 1.95 * len(methods), title, foot, notes)
+    size = (len(methods), len(attributes))
     with matplotlib.rc_context(STYLE):
-        panels = fig.subplots(
-            len(methods), len(attributes), squeeze=False, sharex=True, sharey=True
-        )
-        for i, method in enumerate(methods):
-            for ax, attribute in zip(panels[i], attributes, strict=True):
+        panels = fig.subplots(*size, squeeze=False, sharex=True, sharey=True)
+        for row, method in zip(panels, methods, strict=True):
+            for ax, attribute in zip(row, attributes, strict=True):
                 own = table[(table["method"] == method) & (table["attribute"] == attribute)]
-                looks = _own_looks(own)
+                looks = _counted(own, summed="probability" in own)
+                ax.plot([0, 1], [0, 1], **DIAGONAL)
                 draw(ax, own, looks)
                 ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
                 ax.set(xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
-                ax.grid(color="#eeeeee", lw=0.6)
-                ax.set_axisbelow(True)
-                if i == 0:
+                ax.grid()
+                if ax in panels[0]:
                     ax.set_title(name_of(attribute), loc="left")
                     panel_legend(ax, list(looks.values()))
-                if i == len(methods) - 1:
+                if ax in panels[-1]:
                     ax.set_xlabel(labels[0])
-            panels[i][0].set_ylabel(f"{look_of(method).label}\n{labels[1]}")
+            row[0].set_ylabel(f"{method_name(method)}\n{labels[1]}")
     return fig
-
-
-def _own_looks(table: Rows) -> dict[str, Look]:
-    """Levels of one panel with their n: of the level, or summed over its bins."""
-    levels = _in_order(table, "level")
-    bins = "probability" in table
-    n = table.groupby("level")["n"].sum() if bins else table.groupby("level")["n"].max()
-    looks = level_looks(levels, {level: int(n[level]) for level in levels})
-    return dict(zip(levels, looks, strict=True))
 
 
 # -- confusion -------------------------------------------------------------------------------
 
 
+@figure("fig_confusion")
 def fig_confusion(table: Rows, *, condition: str, notes: Sequence[str] = ()) -> Figure:
     """What images of every class were called, by level: a row per source, a column per level.
 
     Parameters
     ----------
     table : DataFrame
-        dataset, method, then the columns of ``curves.confusion_rows``.
+        dataset, method, classifier, then the columns of ``audit.harm.confusion_rows``.
     condition, notes
         As for :func:`fig_roc`.
     """
     columns = ("method", "attribute", "level", "truth", "called", "n", "count", "value")
     dataset = require(table, ("dataset", *columns, "low", "high"), "fig_confusion")
-    methods, groups = ordered_methods(table["method"]), table[["attribute", "level"]]
-    keys = list(groups.drop_duplicates().itertuples(index=False, name=None))
-    classes = _in_order(table, "truth")
+    methods, keys, classes = (
+        ordered_methods(table["method"]),
+        level_rows(table),
+        in_order(table, "truth"),
+    )
     foot = (
-        f"Each square: rows are the truth, columns what was called, from the top left "
-        f"{' | '.join(classes)}. Inside: percent of the row with its 95% interval over subjects, "
-        "or the count where there are fewer than 10 subjects of that truth or all were called "
-        "the same; at the right: subjects of that truth. "
-        "Threshold from validation, one for all levels. One training seed."
+        f"{_classifier(table, 'fig_confusion')}In each square: rows are the truth, columns what "
+        f"was called, from the top left {' | '.join(classes)}. Inside: percent of the row with its "
+        "95% interval over patients, or the count where there are fewer than 10 patients of that "
+        "truth or all were called the same; at the right: patients of that truth. One threshold for all levels, from validation. One "
+        "training seed."
     )
     title = f"Who is missed, who is alarmed? {name_of(condition)}, {dataset_name(dataset)}"
-    foot = f"{_one_classifier(table, 'fig_confusion')}. {foot}".removeprefix(". ")
     fig = page(0.95 + 0.74 * len(methods), title, foot, notes)
     with matplotlib.rc_context(STYLE):
         panels = fig.subplots(len(methods), len(keys), squeeze=False)
-        for i, method in enumerate(methods):
-            for ax, (attribute, level) in zip(panels[i], keys, strict=True):
-                own = table[(table["method"] == method) & (table["level"] == level)]
-                _confusion_panel(ax, own[own["attribute"] == attribute], classes)
-                if i == 0:
+        for row, method in zip(panels, methods, strict=True):
+            for ax, (attribute, level) in zip(row, keys, strict=True):
+                own = of_level(table[table["method"] == method], attribute, level)
+                _confusion(ax, own, classes)
+                if ax in panels[0]:
                     ax.set_title("All" if attribute == "overall" else level, fontsize=7.5)
-            panels[i][0].set_ylabel(look_of(method).label.replace(" ", "\n"), fontsize=7)
+            row[0].set_ylabel(method_name(method).replace(" ", "\n"), fontsize=7)
     return fig
 
 
-def _confusion_panel(ax: Axes, table: Rows, classes: Sequence[str]) -> None:
-    """One square per truth and call; its strength is the share."""
-    k = len(classes)
-    size = 6.5 if k < 3 else 4.5
-    for _, row in table.iterrows():
-        x, y = classes.index(row["called"]), classes.index(row["truth"])
-        value = float(row["value"])
-        strength = 0.55 * value if np.isfinite(value) else 0.0
-        square = matplotlib.patches.Rectangle(
-            (x - 0.5, y - 0.5), 1, 1, fc=HEAT, ec="white", alpha=strength, lw=0.8
+def _confusion(ax: Axes, table: Rows, classes: Sequence[str]) -> None:
+    """One field per truth and call; its strength is the share."""
+    few = len(classes) < 3
+    cells = table.assign(words=[_share(row, few) for _, row in table.iterrows()])
+    square, words = (
+        cells.pivot(index="truth", columns="called", values=name).reindex(
+            index=list(classes), columns=list(classes)
         )
-        ax.add_patch(square)
-        ax.text(x, y, _cell(row, k), ha="center", va="center", fontsize=size,
-                linespacing=1.15)  # fmt: skip
-        if x == k - 1:
-            ax.text(k - 0.45, y, f"{int(row['n'])}", va="center", fontsize=6, color=MUTED)
-    ax.set(xlim=(-0.5, k - 0.5), ylim=(k - 0.5, -0.5), xticks=[], yticks=[], aspect="equal")
-    for spine in ax.spines.values():
-        spine.set(visible=True, color="#bbbbbb", lw=0.6)
+        for name in ("value", "words")
+    )
+    heat(ax, square, words, vmin=0, vmax=1.6, xticklabels=False, yticklabels=False)
+    ax.set(xlabel="", ylabel="", aspect="equal")
+    for text in ax.texts:
+        text.set(fontsize=6.5 if few else 4.5, color="black")
+    for y, truth in enumerate(classes):
+        n = int(table.loc[table["truth"] == truth, "n"].max())
+        ax.text(len(classes) + 0.06, y + 0.5, f"{n}", va="center", fontsize=6, color=MUTED)
 
 
-def _cell(row: pd.Series[Any], classes: int) -> str:
+def _share(row: Any, few: bool) -> str:
     value, low, high = (float(row[name]) for name in ("value", "low", "high"))
     if not (np.isfinite(value) and np.isfinite(low)):
         return f"{int(row['count'])}"
-    share = f"{100 * value:.0f}%"
-    return f"{share}\n{100 * low:.0f}-{100 * high:.0f}" if classes < 3 else share
+    return f"{100 * value:.0f}%" + few * f"\n{100 * low:.0f}-{100 * high:.0f}"
 
 
 # -- slopes: real, then each method ----------------------------------------------------------
 
 
+@figure("fig_slopes")
 def fig_slopes(
     table: Rows,
     lines: Sequence[tuple[str, str]],
@@ -257,7 +254,8 @@ def fig_slopes(
     Parameters
     ----------
     table : DataFrame
-        dataset, method, seeds, condition, attribute, level, metric, n, value, low, high.
+        dataset, method, seeds, condition, attribute, level, metric, n, value, low, high; of one
+        classifier.
     lines : sequence of (condition, metric)
         A row of panels each. Metrics are shares, or on their scale.
     title : str
@@ -266,31 +264,28 @@ def fig_slopes(
         What the values rest on; the meaning of the marks is added.
     notes : sequence of str
         Warnings to print on the page.
-
-    Raises
-    ------
-    InputError
-        The table lacks a column or a pair of ``lines``, or has several classifiers.
     """
     columns = ("method", "seeds", "condition", "attribute", "level", "metric", "n", "value")
     dataset = require(table, ("dataset", *columns, "low", "high"), "fig_slopes")
     shown, _ = means_and_seeds(table, ["method"])
+    for condition, metric in lines:
+        if not ((shown["condition"] == condition) & (shown["metric"] == metric)).any():
+            raise InputError(f"fig_slopes: the table has no {metric!r} of {condition!r}")
     conditions = list(dict.fromkeys(condition for condition, _ in lines))
     attributes = [name for name in _attributes(shown) if name not in set(shown["condition"])]
-    foot = f"{_one_classifier(table, 'fig_slopes')}. {foot}".removeprefix(". ")
-    text = f"{foot} {interval_text(table)} In brackets: subjects behind a value (fewest).".strip()
+    text = (
+        f"{_classifier(table, 'fig_slopes')}{foot} {interval_text(table)} In brackets: patients "
+        "behind a value (fewest)."
+    )
     words = f"{name_of(conditions[0])}, " if len(conditions) == 1 else ""
-    head = f"{title} {words}{dataset_name(dataset)}"
-    fig = page(0.95 + 1.7 * len(lines), head, text, notes)
+    fig = page(0.95 + 1.7 * len(lines), f"{title} {words}{dataset_name(dataset)}", text, notes)
     with matplotlib.rc_context(STYLE):
         panels = fig.subplots(len(lines), len(attributes), squeeze=False, sharey="row")
         for row, (condition, metric) in zip(panels, lines, strict=True):
             own = shown[(shown["condition"] == condition) & (shown["metric"] == metric)]
-            if own.empty:
-                raise InputError(f"fig_slopes: the table has no {metric!r} of {condition!r}")
             _slope_row(row, own, attributes, ordered_methods(shown["method"]))
             front = "" if words else f"{name_of(condition)}\n"
-            row[0].set_ylabel(f"{front}{name_of(metric)}")
+            row[0].set_ylabel(front + name_of(metric).replace(" at ", "\nat "))
         for ax, attribute in zip(panels[0], attributes, strict=True):
             ax.set_title(name_of(attribute), loc="left", pad=15)
         for ax in panels[:-1].flat:
@@ -302,52 +297,42 @@ def _slope_row(
     axes: Sequence[Axes], table: Rows, attributes: Sequence[str], methods: Sequence[str]
 ) -> None:
     """A panel per attribute, on one scale that spans at least ``LEAST_SPAN``."""
-    names = [look_of(name).label.replace(" ", "\n", 1) for name in methods]
+    names = [method_name(name).replace(" ", "\n", 1) for name in methods]
     for ax, attribute in zip(axes, attributes, strict=True):
-        _slope_panel(ax, table[table["attribute"] == attribute], methods)
+        own = table[table["attribute"] == attribute]
+        looks = _counted(own)
+        _slopes(ax, own, methods, looks)
         ax.set_xticks(range(len(methods)), names)
-        panel_legend(ax, list(_slope_looks(table, attribute).values()))
+        panel_legend(ax, list(looks.values()))
     low, high = np.clip(axes[0].get_ylim(), -0.01, 1.01)  # of a share: no room beyond 0 and 1
     lack = max(0.0, LEAST_SPAN - (high - low))  # noise in the fourth digit is no slope
     low = max(-0.01, low - lack)
     axes[0].set_ylim(low, max(high, low + LEAST_SPAN))
 
 
-def _slope_looks(table: Rows, attribute: str) -> dict[str, Look]:
-    """Levels of an attribute with the smallest n behind any of their values."""
-    own = table[table["attribute"] == attribute]
-    levels = _in_order(own, "level")
-    n = own.groupby("level")["n"].min()
-    looks = level_looks(levels, {level: int(n[level]) for level in levels})
-    return dict(zip(levels, looks, strict=True))
-
-
-def _slope_panel(ax: Axes, table: Rows, methods: Sequence[str]) -> None:
+def _slopes(ax: Axes, table: Rows, methods: Sequence[str], looks: Mapping[str, Look]) -> None:
     """Levels side by side at each method, joined by a line; said in words where missing."""
-    if table.empty:
-        return
-    looks = _slope_looks(table, str(table["attribute"].iloc[0]))
-    step, missing = 0.13, []
+    missing = []
     for k, (level, look) in enumerate(looks.items()):
         own = table[table["level"] == level].set_index("method").reindex(list(methods))
-        xs = np.arange(len(methods)) + step * (k - (len(looks) - 1) / 2)
+        xs = np.arange(len(methods)) + beside(len(looks), k, most=0.13)
         if not np.isfinite(own["value"]).any():
             missing.append(level)
         ax.plot(xs, own["value"], color=look.colour, lw=0.9, alpha=0.75, zorder=1)
         for x, (_, row) in zip(xs, own.iterrows(), strict=True):
             whisker(ax, row, float(x), look)
     if missing:
-        ax.text(0.99, 0.98, f"{', '.join(missing)}: not estimable", transform=ax.transAxes,
+        ax.text(0.99, 0.98, f"{', '.join(missing)}: {NOT_ESTIMABLE}", transform=ax.transAxes,
                 ha="right", va="top", fontsize=6.3, color=MUTED)  # fmt: skip
     ax.set_xlim(-0.45, len(methods) - 0.55)
     ax.tick_params(axis="x", length=0, labelsize=6.7)
-    ax.grid(axis="y", color="#eeeeee", lw=0.6)
-    ax.set_axisbelow(True)
+    ax.grid(axis="y")
 
 
 # -- demographic probe -----------------------------------------------------------------------
 
 
+@figure("fig_probe")
 def fig_probe(table: Rows, notes: Sequence[str] = ()) -> Figure:
     """AUC of linear probes: a row of panels per feature space, a column per training source.
 
@@ -355,7 +340,7 @@ def fig_probe(table: Rows, notes: Sequence[str] = ()) -> Figure:
     ----------
     table : DataFrame
         dataset, method, features, trained_on, attribute, level, metric, seeds, n, value, low,
-        high, as ``shown_study.collect_probe`` makes.
+        high, as ``studies.shown`` makes.
     notes : sequence of str
         Warnings to print on the page.
     """
@@ -363,53 +348,33 @@ def fig_probe(table: Rows, notes: Sequence[str] = ()) -> Figure:
     dataset = require(table, ("dataset", *columns, "low", "high"), "fig_probe")
     chosen, _ = means_and_seeds(table[table["metric"] == "probe_auc"], ["method"])
     if chosen.empty:
-        raise InputError("fig_probe: the table has no metric 'probe_auc'")
-    keys = list(chosen[["attribute", "level"]].drop_duplicates().itertuples(index=False, name=None))
-    spaces, methods = _in_order(chosen, "features"), ordered_methods(chosen["method"])
+        raise Nothing("fig_probe: the table has no metric 'probe_auc'")
+    rows, spaces = level_rows(chosen), in_order(chosen, "features")
+    looks = {method: look_of(method) for method in ordered_methods(chosen["method"])}
     counts = sorted({int(n) for n in chosen["n"]})
     many = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
     foot = (
         "AUC of a logistic regression that tells a level from the others (bold: mean over the "
-        "attribute's levels); 0.5: it can't be told. Trained on training images, tested on "
-        f"images of n = {many} test subjects. {interval_text(chosen)} What a level has more "
+        "attribute's levels). Dashed: guessing. Trained on training images, tested on "
+        f"images of n = {many} test patients. {interval_text(chosen)} What a level has more "
         "often, as a disease, can be read too."
     )
-    looks = [look_of(method) for method in methods]
-    height = 0.95 + len(spaces) * (0.5 + 0.2 * len(keys))
+    height = 0.95 + len(spaces) * (0.5 + 0.2 * len(rows))
     title = f"Can the group be read from an image? {dataset_name(dataset)}"
-    fig = page(height, title, foot, notes, looks)
+    fig = page(height, title, foot, notes, list(looks.values()))
     headings = {"own": "trained on the same kind of image", "real": "trained on real images"}
     with matplotlib.rc_context(STYLE):
         panels = fig.subplots(len(spaces), 2, squeeze=False, sharex=True, sharey=True)
-        for i, space in enumerate(spaces):
-            for ax, (source, heading) in zip(panels[i], headings.items(), strict=True):
+        for line, space in zip(panels, spaces, strict=True):
+            for ax, (source, heading) in zip(line, headings.items(), strict=True):
                 fits = (chosen["trained_on"] == source) | (chosen["method"] == "real")
-                _probe_panel(ax, chosen[fits & (chosen["features"] == space)], keys, methods)
+                forest(ax, chosen[fits & (chosen["features"] == space)], rows, looks, null=0.5)
                 ax.set_title(f"{name_of(space)} features, {heading}", loc="left", fontsize=7.5)
-                if i == len(spaces) - 1:
-                    ax.set_xlabel("AUC")
+            line[0].set_yticks(
+                range(len(rows)), [name_of(a) if level == "all" else level for a, level in rows]
+            )
+            for text, (_, level) in zip(line[0].get_yticklabels(), rows, strict=False):
+                text.set_fontweight("bold" if level == "all" else "normal")
+        for ax in panels[-1]:
+            ax.set_xlabel("AUC")
     return fig
-
-
-def _probe_panel(
-    ax: Axes, table: Rows, keys: Sequence[tuple[str, str]], methods: Sequence[str]
-) -> None:
-    """A row per attribute and level, a lying whisker per method."""
-    step = min(0.24, 0.75 / max(len(methods), 1))
-    for at, (attribute, level) in enumerate(keys):
-        own = table[(table["attribute"] == attribute) & (table["level"] == level)]
-        for k, method in enumerate(methods):
-            for _, row in own[own["method"] == method].iterrows():
-                place = at + step * (k - (len(methods) - 1) / 2)
-                whisker(ax, row, place, look_of(method), across=True)
-        if level == "all" and at:
-            ax.axhline(at - 0.5, color="#dddddd", lw=0.6, zorder=0)
-    ax.axvline(0.5, color="#999999", lw=0.7, ls=(0, (4, 3)), zorder=0)
-    labels = [name_of(a) if level == "all" else level for a, level in keys]
-    ax.set_yticks(range(len(keys)), labels)
-    for text, (_, level) in zip(ax.get_yticklabels(), keys, strict=False):  # none within
-        text.set_fontweight("bold" if level == "all" else "normal")
-    ax.set_ylim(len(keys) - 0.5, -0.5)
-    ax.tick_params(axis="y", length=0)
-    ax.grid(axis="x", color="#eeeeee", lw=0.6)
-    ax.set_axisbelow(True)
