@@ -204,7 +204,7 @@ def test_every_presets_own_cell_is_in_its_grid() -> None:
         ("sweep.images", "3", "sweep.images=3: expected at least 10"),
         ("sweep.method", "magic", "unknown sweep.method 'magic'"),
         ("privacy.draws", "0", "privacy.draws=0: expected at least 1"),
-        ("privacy.false_positives", "0.7", "privacy.false_positives=0.7: expected a value below 0.5"),
+        ("privacy.false_positives", "0.7", "false_positives=0.7: expected a value below 0.5"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(field: str, value: str, said: str) -> None:
