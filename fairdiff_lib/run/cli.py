@@ -327,8 +327,7 @@ def _audit(chosen: argparse.Namespace) -> int:
 
 
 def _trace(chosen: argparse.Namespace) -> int:
-    from fairdiff_lib.run.links import broken, count
-    from fairdiff_lib.run.trace import trace
+    from fairdiff_lib.run.trace import broken, count, trace
 
     code = 0
     for file in chosen.files:

@@ -20,9 +20,8 @@ from typing import Any
 import pandas as pd
 
 from fairdiff_lib.disk.files import atomic_file, read_json, read_table, refuse_other, write_json
-from fairdiff_lib.run.executed import cells_of, joined, text_of
 from fairdiff_lib.run.graph import GraphRun, run_graph
-from fairdiff_lib.run.links import broken, count, stamp_links
+from fairdiff_lib.run.trace import broken, count, stamp_links
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.names import head_of
 
@@ -117,6 +116,26 @@ def prepare(first: Path, second: Path, target: Path) -> tuple[int, list[str]]:
         left_out += sum(_reuse(*pair) for pair in zip(*cells, strict=True))
         write_json(target / name, notebook)
     return left_out, problems
+
+
+def cells_of(path: Path, notebook: Any) -> list[dict[str, Any]]:
+    """Cells of a notebook that was read as JSON; InputError where it has none."""
+    cells = notebook.get("cells") if isinstance(notebook, dict) else None
+    if not isinstance(cells, list):
+        raise InputError(f"{path}: no notebook of version 4 (no cells)")
+    return cells
+
+
+def text_of(cells: list[dict[str, Any]]) -> list[str]:
+    """Kind and source of each cell that a source notebook has too."""
+    own = [cell for cell in cells
+           if "injected-parameters" not in cell.get("metadata", {}).get("tags", [])]  # fmt: skip
+    return [f"{cell['cell_type']}\n{joined(cell['source'])}" for cell in own]
+
+
+def joined(text: str | list[str]) -> str:
+    """A cell's or an output's text; the format allows a list of lines."""
+    return text if isinstance(text, str) else "".join(text)
 
 
 def _reuse(cell: dict[str, Any], other: dict[str, Any]) -> bool:

@@ -126,8 +126,7 @@ def test_an_edited_table_fails_the_stamps_check(tmp_path: Path) -> None:
     stamp = {"commit": "0" * 40, "dirty": True}
     publish_table(pd.DataFrame({"value": [1]}), tmp_path / "tab02.csv", stamp)
     assert verify.check_stamps(tmp_path) == [
-        f"tab02.{kind}: made by code that differed from its commit 0000000000"
-        for kind in ("csv", "tex")
+        "tab02: made by code that differed from its commit 0000000000"
     ]
     (tmp_path / "tab02.csv").write_text("value\n2\n")
     assert "edited" in verify.check_stamps(tmp_path)[0]
