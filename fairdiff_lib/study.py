@@ -92,14 +92,35 @@ class Study:
 
     @cached_property
     def cohort(self) -> Cohort:
-        """The cohort; simulated patients are drawn if they are not there.
+        """The cohort, read and hashed once; later studies trust it while no file has changed.
+
+        Simulated patients are drawn if they are not there.
 
         Raises
         ------
         InputError
-            Real data that are missing or can't be read.
+            Real data that are missing (where they were expected) or can't be read.
         """
-        return load_cohort(self.settings, self.places)
+        entry, root, own = (
+            dataset_of(self.settings.dataset),
+            self.places.data,
+            self.settings.reading,
+        )
+        if not root.is_dir():
+            if not entry.simulated:
+                raise InputError(
+                    f"{root}: folder not found; put {entry.name} there or give data_root"
+                )
+            entry.draw(self.settings.simulator, root)
+        kept, notes = self.places.cohort / "cohort.csv", self.places.cohort / "cohort.json"
+        mark = folder_mark(root)
+        if notes.is_file() and read_json(notes).get("mark") == mark:
+            table = read_table(kept, dtype=str, keep_default_na=False)
+            return Cohort(entry.spec(own.coding), table, root, read_json(notes)["data_hash"])
+        cohort = entry.read(root, coding=own.coding, split_seed=own.split_seed)
+        write_table(cohort.table, kept)
+        write_json(notes, {"data_hash": cohort.data_hash, "mark": mark})
+        return cohort
 
     @cached_property
     def stamp(self) -> dict[str, Any]:
@@ -226,28 +247,8 @@ class Study:
 
 
 def load_cohort(settings: Settings, places: Places) -> Cohort:
-    """The cohort, read and hashed once; later calls trust it while no file has changed.
-
-    Simulated patients are drawn if they are not there.
-
-    Raises
-    ------
-    InputError
-        Real data that are missing (where they were expected) or can't be read.
-    """
-    entry, root, own = dataset_of(settings.dataset), places.data, settings.reading
-    if not root.is_dir():
-        if not entry.simulated:
-            raise InputError(f"{root}: folder not found; put {entry.name} there or give data_root")
-        entry.draw(settings.simulator, root)
-    mark, notes = folder_mark(root), places.cohort / "cohort.json"
-    if notes.is_file() and read_json(notes).get("mark") == mark:
-        table = read_table(places.cohort / "cohort.csv", dtype=str, keep_default_na=False)
-        return Cohort(entry.spec(own.coding), table, root, read_json(notes)["data_hash"])
-    cohort = entry.read(root, coding=own.coding, split_seed=own.split_seed)
-    write_table(cohort.table, places.cohort / "cohort.csv")
-    write_json(notes, {"data_hash": cohort.data_hash, "mark": mark})
-    return cohort
+    """Until every notebook begins with ``Study.open``."""
+    return Study(settings, places).cohort
 
 
 def folder_mark(root: Path) -> str:

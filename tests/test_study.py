@@ -22,7 +22,7 @@ from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.sim.fundus import FundusPopulation
 from fairdiff_lib.sim.planting import planted_table
 from fairdiff_lib.studies.pipeline import ruler_table
-from fairdiff_lib.study import Study, load_cohort
+from fairdiff_lib.study import Study
 
 SIMULATED = "fairgenmed_simulated"
 
@@ -37,7 +37,7 @@ def small_settings() -> Settings:
 def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Places, Cohort]:
     settings = small_settings()
     layout = Places(settings, runs_root=str(tmp_path_factory.mktemp("runs")))
-    return settings, layout, load_cohort(settings, layout)
+    return settings, layout, Study(settings, layout).cohort
 
 
 def test_the_cohort_is_found_again_and_read_anew_after_a_change(
@@ -52,12 +52,12 @@ def test_the_cohort_is_found_again_and_read_anew_after_a_change(
         return real(entry, root, coding=coding, split_seed=split_seed)
 
     monkeypatch.setattr(Dataset, "read", counted)
-    again = load_cohort(settings, layout)
+    again = Study(settings, layout).cohort
     assert not calls
     assert again.data_hash == first.data_hash
     assert again.table.equals(first.table)
     os.utime(layout.data / "data_summary.csv", (1, 1))
-    load_cohort(settings, layout)
+    assert len(Study(settings, layout).cohort) == len(first)
     assert len(calls) == 1
 
 
@@ -65,7 +65,7 @@ def test_missing_real_data_are_named(tmp_path: Path) -> None:
     settings = load_settings("smoke", "ham10000")
     layout = Places(settings, data_root=str(tmp_path / "none"), runs_root=str(tmp_path))
     with pytest.raises(InputError, match="none: folder not found; put ham10000 there"):
-        load_cohort(settings, layout)
+        _ = Study(settings, layout).cohort
 
 
 def test_examples_are_different_patients_of_the_level_they_stand_for(

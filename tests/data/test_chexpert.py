@@ -27,7 +27,7 @@ from fairdiff_lib.datasets import dataset_of, load_settings
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.run.cli import main
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.study import load_cohort
+from fairdiff_lib.study import Study
 
 RACES = (
     "White, non-Hispanic",
@@ -280,7 +280,7 @@ def test_the_policy_is_a_setting_and_moves_the_folders_of_its_dataset_alone(
     layouts = [Places(s, str(release), str(tmp_path), str(tmp_path)) for s in (usual, ones)]
     assert layouts[0].cohort != layouts[1].cohort and layouts[0].base != layouts[1].base
     share = [
-        (load_cohort(s, one).table["effusion"] == WITH).mean()
+        (Study(s, one).cohort.table["effusion"] == WITH).mean()
         for s, one in zip((usual, ones), layouts, strict=True)
     ]
     assert share[1] > share[0] + 0.1

@@ -18,7 +18,7 @@ from fairdiff_lib.data.reading import SPLITS, split_subjects
 from fairdiff_lib.datasets import dataset_of, load_settings
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.study import load_cohort
+from fairdiff_lib.study import Study
 
 SHARED = Path(os.environ.get("FAIRDIFF_SHARED", Path(__file__).parents[3] / "shared"))
 
@@ -231,7 +231,7 @@ def test_a_coding_and_a_split_are_settings_with_folders_of_their_own(
         settings = load_settings("smoke", "ham10000", change)
         layout = Places(settings, str(ham), str(tmp_path / "runs"), str(tmp_path / "figures"))
         folders |= {layout.cohort, layout.base}
-        first, again = (load_cohort(settings, layout) for _ in range(2))  # the second from disk
+        first, again = (Study(settings, layout).cohort for _ in range(2))  # the second from disk
         assert first.table.equals(again.table)
         assert again.spec.levels("age") == AGE_LEVELS[settings.reading.coding]
         assert (again.included().codes() >= 0).all()

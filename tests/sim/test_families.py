@@ -31,7 +31,7 @@ from fairdiff_lib.sim.skin import (
     simulate_ham10000,
 )
 from fairdiff_lib.studies.verdict.planted import planted
-from fairdiff_lib.study import load_cohort
+from fairdiff_lib.study import Study
 
 # labels are what is drawn; what share_contradicted does has a test of its own
 SKIN = SkinPopulation(lesions=110, image_height=32, image_width=43, share_contradicted=0.0)
@@ -185,8 +185,8 @@ def test_a_family_goes_from_the_simulator_to_prompts(dataset: str, tmp_path: Pat
     """As a study does it: simulate, read, split, prompt, load, and find it again."""
     settings = load_settings("smoke", dataset)
     layout = Places(settings, "", str(tmp_path / "runs"), str(tmp_path / "figures"))
-    cohort = load_cohort(settings, layout)
-    assert load_cohort(settings, layout).table.equals(cohort.table)
+    cohort = Study(settings, layout).cohort
+    assert Study(settings, layout).cohort.table.equals(cohort.table)
     kept = cohort.included()
     for row in kept.table.to_dict("records"):
         if dataset == "ham10000_simulated":
