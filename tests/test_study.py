@@ -21,7 +21,7 @@ from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.sim.fundus import FundusPopulation
 from fairdiff_lib.sim.planting import planted_table
-from fairdiff_lib.studies.pipeline import ruler_table
+from fairdiff_lib.studies.quality import ruler_table
 from fairdiff_lib.study import Study
 
 SIMULATED = "fairgenmed_simulated"
@@ -97,11 +97,13 @@ def test_gallery_changes_only_what_the_prompt_mentions(
 def test_the_ruler_is_tried_on_simulated_data_only(
     study: tuple[Settings, Places, Cohort],
 ) -> None:
-    settings, _, cohort = study
-    row = ruler_table(cohort, settings).iloc[0]
+    settings, places, cohort = study
+    row = ruler_table(Study(settings, places)).iloc[0]
     assert row["images"] == 40 and np.isfinite(row["value"])
     real = load_settings("smoke", "fairgenmed")
-    assert np.isnan(ruler_table(cohort, real)["value"].iloc[0])
+    other = Study(real, places)
+    other.__dict__["cohort"] = cohort  # the folder of the real ones is not there
+    assert np.isnan(ruler_table(other)["value"].iloc[0])
     assert planted_table(real.simulator).empty and len(planted_table(settings.simulator)) > 5
 
 

@@ -284,7 +284,7 @@ def _job(chosen: argparse.Namespace) -> int:
         else:
             from fairdiff_lib.studies.verdict.protocol import write_protocol
 
-            write_protocol(own.settings, own.study.places, own.study.cohort)
+            write_protocol(own.study)
     return 0
 
 

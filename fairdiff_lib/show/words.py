@@ -288,6 +288,40 @@ def about_reasons(table: Rows) -> str:
     )
 
 
+@sentence("planted")
+def about_planted(table: Rows) -> str:
+    """What was measured where something was planted; and the false alarms where nothing was."""
+    if table.empty:
+        return "The data are real: nothing was planted."
+    rows = table[table["planted"] != "nothing"]
+    lines = [_planted_line(row) for row in rows.to_dict("records")]
+    rest = table[(table["planted"] == "nothing") & table["excludes_zero"].notna()]
+    alarms = int(rest["excludes_zero"].astype(bool).sum())
+    if len(rows) and len(rest):
+        lines.append(
+            f"Where nothing was planted, {alarms} of {len(rest)} intervals exclude 0 (not "
+            "corrected for their number)."
+        )
+    return bullets(lines, "Nothing was planted.")
+
+
+def _planted_line(row: Any) -> str:
+    """One measurement against what was planted."""
+    space = f" in {row['features']} features" if row["features"] else ""
+    who = (
+        f"{level_name(row['attribute'], row['level'])} (n={row['n']}), drawn with {row['planted']}"
+    )
+    if row["excludes_zero"] is None:
+        return f"{who}: {name_of(row['metric'])}{space} has no interval."
+    size = f"{name_of(row['metric'])}{space} is that of {row['reference']} plus {number(row)}"
+    if row["excludes_zero"]:
+        return f"{who}, is seen: {row['direction']}. {size}."
+    missed = f"{rounded(row['mde'])} would have been found in four of five cases"
+    if row["detectable"] is not None:
+        missed += f", {'no more' if row['detectable'] else 'more'} than is of interest"
+    return f"{who}, is not told from {row['reference']}. {size}; {missed}."
+
+
 # -- 06: the mechanism -----------------------------------------------------------------------
 
 

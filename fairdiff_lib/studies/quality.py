@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,23 +34,22 @@ from fairdiff_lib.audit.contrasts import (
     equity_rows,
 )
 from fairdiff_lib.audit.estimate import OVERALL, Floats, Groups, Levels, group_units
-from fairdiff_lib.audit.gates import gates
+from fairdiff_lib.audit.gates import gates, reconstruction_r2
 from fairdiff_lib.audit.kid import Kernel, kid, kid_unpaired, shares, standardised_kid
-from fairdiff_lib.audit.quality import COLUMNS, quality_table
+from fairdiff_lib.audit.quality import COLUMNS, inception_score, quality_table
+from fairdiff_lib.audit.released import inception_score_as_released
 from fairdiff_lib.audit.seeds import compare_audits, over_seeds
 from fairdiff_lib.audit.shrinkage import crossed, intersection_rows
 from fairdiff_lib.classify.features import Space
 from fairdiff_lib.classify.fit import Classifier
 from fairdiff_lib.classify.predictions import predictions_table
 from fairdiff_lib.classify.runs import feature_spaces, load_encoder
-from fairdiff_lib.data.cohort import Cohort, Ruler
+from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.disk import tables
-from fairdiff_lib.disk.places import Places
 from fairdiff_lib.model.loss import denoising_losses_at
 from fairdiff_lib.model.pipeline import load_pipeline, mean_latents, reconstruct
-from fairdiff_lib.model.sample import load_generated, load_run
-from fairdiff_lib.settings.options import Settings
+from fairdiff_lib.model.sample import gallery_images, load_generated, load_run
 from fairdiff_lib.studies.verdict.protocol import Protocol
 from fairdiff_lib.study import Study
 
@@ -159,6 +159,8 @@ class QualityResult:
         A line for each gate that failed.
     audits : dict of (method, seeds) to list of Audit
         Of every run and of each method's mean over seeds, the primary metric first.
+    fixed : Fixed or None
+        The real side: features of the test images, kernel, groups.
     """
 
     table: pd.DataFrame
@@ -169,6 +171,7 @@ class QualityResult:
     gates: pd.DataFrame
     notes: list[str]
     audits: Named
+    fixed: Fixed | None = None
 
     def main(self, features: str) -> pd.DataFrame:
         """Rows of the table in the primary feature space, or that rest on none."""
@@ -202,9 +205,7 @@ class Fixed:
         The ruler's quantity on the test images after the VAE; simulated data only.
     """
 
-    settings: Settings
-    cohort: Cohort
-    rule: Protocol
+    study: Study
     encoder: Classifier
     spaces: tuple[Space, ...]
     blurred: Floats
@@ -216,31 +217,28 @@ class Fixed:
     reconstruction: Any
 
 
-def fix(settings: Settings, layout: Places, cohort: Cohort, rule: Protocol) -> Fixed:
+def fix(study: Study) -> Fixed:
     """Encoder, feature spaces and groups of a study: found again, or made from real images."""
-    study = Study(settings, layout)
-    encoder = load_encoder(study)
-    kept, size, own = cohort.included(), settings.model.image_size, settings.audit
-    images = [kept.split(name).load_images(size) for name in ("train", "test")]
+    encoder, kept = load_encoder(study), study.cohort.included()
+    images = [kept.split(name).load_images(study.settings.model.image_size)
+              for name in ("train", "test")]  # fmt: skip
     spaces = feature_spaces(study, encoder, *images)
     test = kept.split("test").table
     crossing: dict[str, list[str]] = {}
-    if len(cohort.attribute_levels) > 1:
-        test, crossing = crossed(test, cohort.attribute_levels)
-    base = load_pipeline(layout.base / "pipeline")  # every run keeps its VAE
+    if len(kept.attribute_levels) > 1:
+        test, crossing = crossed(test, kept.attribute_levels)
+    base = load_pipeline(study.places.base / "pipeline")  # every run keeps its VAE
     return Fixed(
-        settings,
-        cohort,
-        rule,
+        study,
         encoder,
         spaces,
         spaces[0].of(blurred(images[1])),
         test,
-        group_units(test, {**cohort.all_levels, **crossing}),
+        group_units(test, {**kept.all_levels, **crossing}),
         crossing,
         encoder.predict(images[1]),
-        mean_latents(base, images[1]) if own.loss_timesteps else None,
-        _reconstruction(base, cohort, images[1], dataset_of(settings.dataset).ruler),
+        mean_latents(base, images[1]) if study.settings.audit.loss_timesteps else None,
+        _reconstruction(base, study, images[1]),
     )
 
 
@@ -254,8 +252,9 @@ def blurred(images: Any) -> Any:
     return np.moveaxis(np.stack(done), -1, 1)
 
 
-def _reconstruction(base: Any, cohort: Cohort, test_images: Any, ruler: Ruler | None) -> Any:
+def _reconstruction(base: Any, study: Study, test_images: Any) -> Any:
     """(ruler, measured, true) of simulated test images after the VAE; None of real ones."""
+    ruler, cohort = dataset_of(study.settings.dataset).ruler, study.cohort
     if ruler is None:
         return None
     seen = reconstruct(base.vae, test_images)
@@ -278,10 +277,9 @@ def run_audits(fixed: Fixed, generated: Sequence[Floats], losses: Floats | None)
     losses : float64 [N] or None
         Denoising loss of every real test image.
     """
-    spec, attributes = fixed.cohort.spec, fixed.cohort.attribute_levels
-    name = spec.primary_condition
-    strata = group_units(fixed.test, {name: spec.levels(name)})
-    own = fixed.settings.audit
+    cohort, own = fixed.study.cohort, fixed.study.settings.audit
+    name, attributes = cohort.spec.primary_condition, cohort.attribute_levels
+    strata = group_units(fixed.test, {name: cohort.spec.levels(name)})
     common: dict[str, Any] = {
         "confidence": own.confidence,
         "secondary_below": own.secondary_below,
@@ -306,8 +304,8 @@ def run_table(
     fixed: Fixed, images: Any, generated: Floats, audits: Sequence[Audit]
 ) -> pd.DataFrame:
     """Every metric of one run with its equity summaries, in the columns of T2."""
-    attributes, main = fixed.cohort.attribute_levels, fixed.spaces[0]
-    levels = fixed.cohort.all_levels
+    cohort, main = fixed.study.cohort, fixed.spaces[0]
+    attributes, levels = cohort.attribute_levels, cohort.all_levels
     table = quality_table(
         main.test,
         generated,
@@ -316,9 +314,9 @@ def run_table(
         main.kernel,
         features=main.extractor.name,
         labels={},
-        train=(main.train, fixed.cohort.included().split("train").table),
-        probabilities=fixed.encoder.predict(images)[fixed.cohort.spec.primary_condition],
-        confidence=fixed.settings.audit.confidence,
+        train=(main.train, cohort.included().split("train").table),
+        probabilities=fixed.encoder.predict(images)[cohort.spec.primary_condition],
+        confidence=fixed.study.settings.audit.confidence,
         known=audits[0].estimates,
     )
     rest = {name: better for name, better in DIRECTIONS.items() if name != audits[0].metric}
@@ -332,37 +330,42 @@ def run_table(
     return pd.concat(found, ignore_index=True)[list(COLUMNS)]
 
 
-def denoising_losses(fixed: Fixed, layout: Places, method: str, seed: int) -> Floats | None:
+def denoising_losses(fixed: Fixed, study: Study, method: str, seed: int) -> Floats | None:
     """Mean denoising loss of each real test image at the settings' timesteps, noise fixed.
 
     The same latents, timesteps and noise for every run; None where no timestep is named.
+
+    Parameters
+    ----------
+    study : Study
+        Whose run it is: an arm's, or the fixed side's own.
     """
-    steps, latents = fixed.settings.audit.loss_timesteps, fixed.latents
-    if latents is None:
+    steps = fixed.study.settings.audit.loss_timesteps
+    if fixed.latents is None:
         return None
-    table = fixed.cohort.included().split("test").table
+    table = fixed.study.cohort.included().split("test").table
     names, prompts = table["image"].tolist(), table["prompt"].tolist()
-    pipeline = load_run(Study(fixed.settings, layout), method, seed)
-    losses = denoising_losses_at(pipeline, latents, prompts, names, steps, seed=0)
+    pipeline = load_run(study, method, seed)
+    losses = denoising_losses_at(pipeline, fixed.latents, prompts, names, steps, seed=0)
     return np.asarray(losses.mean(dim=1).numpy(), dtype=np.float64)
 
 
 def run_gates(fixed: Fixed, images: Any, generated: Floats, labels: Any) -> pd.DataFrame:
     """All gates of one run."""
-    own, main, prompt = fixed.settings.audit, fixed.spaces[0], None
-    ruler = dataset_of(fixed.settings.dataset).ruler
+    own, main, prompt = fixed.study.settings.audit, fixed.spaces[0], None
+    spec, ruler = fixed.study.cohort.spec, dataset_of(fixed.study.settings.dataset).ruler
     if ruler is not None:
         levels = fixed.test[ruler.condition]
         asked = levels.isin([ruler.low, ruler.high]).to_numpy()
         prompt = (ruler, ruler.measure(images[asked]), (levels == ruler.high).to_numpy()[asked])
-    name = fixed.cohort.spec.primary_condition
+    name = spec.primary_condition
     return gates(
         main.kernel,
         main.test,
         generated,
         fixed.blurred,
         fixed.test,
-        (name, fixed.cohort.spec.levels(name)),
+        (name, spec.levels(name)),
         labels=labels,
         reconstruction=fixed.reconstruction,
         prompt=prompt,
@@ -370,6 +373,31 @@ def run_gates(fixed: Fixed, images: Any, generated: Floats, labels: Any) -> pd.D
         least_auc=own.gate_prompt_auc,
         confidence=own.confidence,
     )
+
+
+def features_of(fixed: Fixed, method: str, seed: int) -> Floats:
+    """Features of a run's test images in the primary space.  # [N, D]"""
+    return fixed.spaces[0].of(_images(fixed, method, seed))
+
+
+def inception_scores(fixed: Fixed, method: str, seed: int) -> pd.DataFrame:
+    """Inception Score of the first n images of a run, in one part and as released: in ten (E7)."""
+    name = fixed.study.cohort.spec.primary_condition
+    seen = fixed.encoder.predict(_images(fixed, method, seed))[name]
+    rows = [
+        {
+            "n": n,
+            "in one part": inception_score(seen[:n]),
+            "as released, in ten": inception_score_as_released(seen[:n]),
+            "at most, as released": n / 10,
+        }
+        for n in dict.fromkeys((min(10, len(seen)), min(20, len(seen)), len(seen)))
+    ]
+    return pd.DataFrame(rows)
+
+
+def _images(fixed: Fixed, method: str, seed: int) -> Any:
+    return load_generated(fixed.study.places.generated(method, seed), "test")
 
 
 # -- the whole study -------------------------------------------------------------------------
@@ -475,28 +503,26 @@ def encoder_table(
     return labelled(both[columns], {"dataset": rule.dataset})
 
 
-def collect_quality(
-    settings: Settings, layout: Places, cohort: Cohort, rule: Protocol
-) -> QualityResult:
+def collect_quality(study: Study, rule: Protocol) -> QualityResult:
     """Quality of every method and seed by attribute and condition, after the gates.
 
     Parameters
     ----------
-    settings, layout, cohort
-        Of a study whose test images are generated.
+    study : Study
+        Whose test images are generated.
     rule : Protocol
         From :func:`protocol.check_protocol`.
     """
-    fixed = fix(settings, layout, cohort, rule)
+    fixed, settings = fix(study), study.settings
     parts: list[pd.DataFrame] = []
     checks: list[pd.DataFrame] = []
     audits: dict[Run, list[Audit]] = {}
     for run in settings.runs:
         labels = {"dataset": settings.dataset, "method": run[0], "seed": run[1]}
-        images = load_generated(layout.generated(*run), "test")
+        images = load_generated(study.places.generated(*run), "test")
         made = [space.of(images) for space in fixed.spaces]
         checks.append(run_gates(fixed, images, made[0], labels))
-        audits[run] = run_audits(fixed, made, denoising_losses(fixed, layout, *run))
+        audits[run] = run_audits(fixed, made, denoising_losses(fixed, study, *run))
         parts.append(labelled(run_table(fixed, images, made[0], audits[run]), labels))
     found = pd.concat(checks, ignore_index=True)
     notes = tables.failed_gates(found)
@@ -507,8 +533,70 @@ def collect_quality(
         tables.with_notes(study_contrasts(named, rule), notes),
         tables.with_notes(study_differences(audits, rule), notes),
         tables.with_notes(study_intersections(named, fixed.crossing, rule), notes),
-        encoder_table(fixed.reading, cohort, table, rule),
+        encoder_table(fixed.reading, study.cohort, table, rule),
         found,
         notes,
         named,
+        fixed,
     )
+
+
+def publish_quality(study: Study, result: QualityResult) -> list[Path]:
+    """Write the data set's table, or two by attribute and by condition; and the audit's others."""
+    names, cohort = list(dataset_of(study.settings.dataset).quality), study.cohort
+    parts = [result.table]
+    if len(names) == 2:
+        levels = (cohort.attribute_levels, cohort.condition_levels)
+        parts = [tables.pick(result.table, [OVERALL[0], *own]) for own in levels]
+    todo = dict(zip(names, parts, strict=True))
+    todo |= {
+        "tab_gates": result.gates,
+        "tab_contrasts": result.contrasts,
+        "tab_differences": result.differences,
+        "tab_intersections": result.intersections,
+        "tab_encoder": result.encoder,
+    }
+    return [study.publish(name, table) for name, table in todo.items()]
+
+
+def of_mean(study: Study, table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the mean over all seeds."""
+    return table[table["seeds"] == ",".join(map(str, study.settings.seeds))]
+
+
+def scalars(result: QualityResult, rule: Protocol) -> dict[str, Any]:
+    """What 05 records: gates passed, and each method's overall KID."""
+    table = result.main(rule.features)
+    kids = table[(table["attribute"] == OVERALL[0]) & (table["metric"] == "kid")]
+    found = {f"kid_{row.method}_seeds{row.seeds}": row.value for row in kids.itertuples()}
+    return found | {"gates": len(result.gates), "gates_passed": int(result.gates["passed"].sum())}
+
+
+# -- what people look at ---------------------------------------------------------------------
+
+
+def examples(study: Study, seed: int, methods: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """F2's images by source ("real" and the methods), and the names of its columns."""
+    rows, names = study.cohort.group_examples()
+    test = study.cohort.included().split("test")
+    images = {"real": test.load_images(study.settings.model.image_size, rows)}
+    for method in methods:
+        images[method] = load_generated(study.places.generated(method, seed), "test")[rows]
+    return images, names
+
+
+def gallery(study: Study, seed: int, methods: Sequence[str]) -> dict[str, Any]:
+    """F6's images by method; the rows are ``cohort.gallery_rows``."""
+    return {method: gallery_images(study, method, seed) for method in methods}
+
+
+def ruler_table(study: Study) -> pd.DataFrame:
+    """R^2 of the family's quantity measured on original test images; NaN without a truth."""
+    test, ruler = study.cohort.included().split("test"), dataset_of(study.settings.dataset).ruler
+    if ruler is None:
+        return pd.DataFrame([{"measure": "none", "images": 0, "lost": 0, "value": np.nan}])
+    truth = ruler.truth(study.cohort.root, test.table["image"].tolist())
+    measured = ruler.measure(test.load_images(study.settings.model.image_size))
+    row = {"images": len(test), "lost": int(np.isnan(measured).sum())}
+    value = reconstruction_r2(measured, truth)
+    return pd.DataFrame([{"measure": f"R^2 of the {ruler.name}", **row, "value": value}])

@@ -306,7 +306,7 @@ def test_the_ablation_keeps_what_is_recorded_and_makes_a_lost_run_alone(smoke: S
     started = smoke.again("ablation", "mechanism")
     assert not [name for name in started if name.startswith("03_train")], "the base was there"
     folder = smoke.places.ablation
-    assert json.loads((folder / "protocol.json").read_text())["before_any_measurement"] is True
+    assert json.loads((folder / "protocol.json").read_text())["before"] is True
     runs = {path.stem for path in (folder / "runs").glob("*.json")}
     assert {"none-seed0", "fairdiffusion-seed0", "shuffled_y-seed0"} <= runs
     made = [*smoke.made_by("ablation"), *smoke.made_by("mechanism")]

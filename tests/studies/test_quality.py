@@ -16,8 +16,9 @@ from fairdiff_lib.audit.shrinkage import crossed
 from fairdiff_lib.classify.features import RandomConvExtractor, Scale
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.datasets import dataset_of, load_settings
+from fairdiff_lib.disk.places import Places
 from fairdiff_lib.studies import quality as auditing
-from fairdiff_lib.studies.verdict.protocol import protocol_of
+from fairdiff_lib.study import Study
 
 N = 600
 SPEC = dataset_of("ham10000").spec()
@@ -67,8 +68,10 @@ def fixed(real: np.ndarray) -> auditing.Fixed:
                        real[:2], real)
         for name in ("encoder", "random")
     )  # fmt: skip
+    study = Study(settings, Places(settings))
+    study.__dict__["cohort"] = cohort
     return auditing.Fixed(
-        settings, cohort, protocol_of(settings, cohort), Encoder(), spaces, real, test, groups,  # type: ignore[arg-type]
+        study, Encoder(), spaces, real, test, groups,  # type: ignore[arg-type]
         crossing, {}, None, None,
     )  # fmt: skip
 

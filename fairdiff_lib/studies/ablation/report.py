@@ -27,11 +27,10 @@ from fairdiff_lib.studies.ablation.compare import (
     method_table,
 )
 from fairdiff_lib.studies.ablation.runs import check_declaration, read_runs
-from fairdiff_lib.studies.verdict.claims import Evidence
-from fairdiff_lib.studies.verdict.findings import ABLATION
+from fairdiff_lib.studies.verdict.claims import ABLATION, Evidence
 from fairdiff_lib.studies.verdict.protocol import protocol_of
-from fairdiff_lib.studies.verdict.quotes import model_words
-from fairdiff_lib.studies.verdict.verdict import as_table, quality_verdict
+from fairdiff_lib.studies.verdict.table import as_table, model_words, quality_verdict
+from fairdiff_lib.study import Study
 
 JUDGED = ("fairdiffusion", "fairdiffusion_corrected")  # arms that C2 is asked of
 
@@ -70,7 +69,7 @@ def collect_ablation(settings: Settings, layout: Places, cohort: Cohort) -> Abla
     InputError
         A run is missing, runs don't compare, or there is no declaration.
     """
-    before = check_declaration(settings, layout, cohort)
+    before = check_declaration(Study(settings, layout))
     found = read_runs(settings, layout, cohort)
     runs = {run.key: run for run in found}
     gates = pd.DataFrame([row for run in found for row in run.gates])
@@ -84,25 +83,25 @@ def collect_ablation(settings: Settings, layout: Places, cohort: Cohort) -> Abla
         tables.with_notes(methods, notes),
         dose_table(settings, runs),
         cost_table(settings, runs),
-        c2_table(settings, cohort, runs, methods, notes, before),
+        c2_table(Study(settings, layout), runs, methods, notes, before),
         notes,
         before,
     )
 
 
 def c2_table(
-    settings: Settings,
-    cohort: Cohort,
+    study: Study,
     runs: Recorded,
     methods: pd.DataFrame,
     notes: list[str],
     before: bool,
 ) -> pd.DataFrame:
     """The verdict on C2 of each judged arm, by the study's own rule and T13's adjusted p."""
+    settings, cohort = study.settings, study.cohort
     names = {arm.name for arm in arms.arms_of(settings)}
     rows = []
     for arm in (name for name in JUDGED if name in names):
-        rule = replace(protocol_of(settings, cohort), method=arm, seeds=settings.ablation.seeds)
+        rule = replace(protocol_of(study), method=arm, seeds=settings.ablation.seeds)
         evidence = Evidence(
             dataset=settings.dataset,
             attributes=list(cohort.attribute_levels),

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.disk.files import hash_folder, locked, read_json, write_json
+from fairdiff_lib.disk.files import hash_folder, locked
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.disk.stamps import make_stamp
 from fairdiff_lib.model.sample import generate, load_generated
@@ -25,7 +25,7 @@ from fairdiff_lib.studies.ablation import arms
 from fairdiff_lib.studies.ablation.arms import Arm, is_recorded, names_of, path_of
 from fairdiff_lib.studies.ablation.recorded import RecordedRun, read_run, refuse_mixed, write_run
 from fairdiff_lib.studies.quality import Fixed, denoising_losses, fix, run_audits, run_gates
-from fairdiff_lib.studies.verdict.protocol import content_hash, protocol_of
+from fairdiff_lib.studies.verdict.protocol import check_declared, declare, protocol_of
 from fairdiff_lib.study import Study
 from fairdiff_lib.train.runs import train
 
@@ -46,9 +46,9 @@ RULES = {
 # -- what is fixed beforehand ----------------------------------------------------------------
 
 
-def declaration(settings: Settings, cohort: Cohort) -> dict[str, Any]:
+def declaration(study: Study) -> dict[str, Any]:
     """What will be compared, by which rule: JSON-ready, the same for equal settings."""
-    rule = protocol_of(settings, cohort)
+    settings, rule = study.settings, protocol_of(study)
     content = {
         "dataset": settings.dataset,
         "ablation": asdict(settings.ablation),
@@ -68,58 +68,22 @@ def declaration(settings: Settings, cohort: Cohort) -> dict[str, Any]:
     return plain
 
 
-def write_declaration(settings: Settings, layout: Places, cohort: Cohort) -> Path:
-    """Write the declaration; one that says the same stays as it is.
-
-    The file holds the content, its SHA-256, the code's commit, and whether any run had been
-    measured before.
-
-    Raises
-    ------
-    InputError
-        Another one is there and runs were measured under it.
-    """
-    path, content = layout.ablation / "protocol.json", declaration(settings, cohort)
-    digest = content_hash(content, compact=False)
-    measured = any((layout.ablation / "runs").glob("*.json"))
-    if path.is_file():
-        found = read_json(path)
-        if found.get("sha256") == digest:
-            return path
-        if measured:
-            other = [key for key, value in content.items() if found["protocol"].get(key) != value]
-            raise InputError(
-                f"{path}: says something else than these settings in {', '.join(other)}, and runs "
-                "were measured under it; give another --figures-root"
-            )
-    stamp = make_stamp(settings, cohort.data_hash)
-    kept = {key: stamp[key] for key in ("data_hash", "simulated", "commit", "dirty")}
-    write_json(
-        path,
-        {"protocol": content, "sha256": digest, "before_any_measurement": not measured, **kept},
-    )
-    return path
+def declaration_path(places: Places) -> Path:
+    """Where the ablation study's declaration lies."""
+    return places.ablation / "protocol.json"
 
 
-def check_declaration(settings: Settings, layout: Places, cohort: Cohort) -> bool:
-    """Whether the declaration was written before any run was measured.
+def write_declaration(study: Study) -> Path:
+    """Declare what the ablation compares; runs that were measured under another forbid it."""
+    path = declaration_path(study.places)
+    before = not any((study.places.ablation / "runs").glob("*.json"))
+    return declare(path, declaration(study), study, before=before, frozen=True)
 
-    Raises
-    ------
-    InputError
-        It is missing, or says something else than these settings.
-    """
-    path, content = layout.ablation / "protocol.json", declaration(settings, cohort)
-    if not path.is_file():
-        raise InputError(f"{path}: missing; it is written before the first run is measured")
-    found = read_json(path)
-    if found["sha256"] != content_hash(content, compact=False):
-        other = [key for key, value in content.items() if found["protocol"].get(key) != value]
-        raise InputError(
-            f"{path}: says something else than these settings in {', '.join(other)}; expected "
-            "what was declared before the runs were measured"
-        )
-    return bool(found["before_any_measurement"])
+
+def check_declaration(study: Study) -> bool:
+    """Whether it was written before any run was measured; see ``protocol.check_declared``."""
+    wanted = "it is written before the first run is measured (`fairdiff run --study ablation`)"
+    return check_declared(declaration_path(study.places), declaration(study), wanted)
 
 
 # -- one run ---------------------------------------------------------------------------------
@@ -145,9 +109,10 @@ def make_run(settings: Settings, layout: Places, cohort: Cohort, arm: Arm, seed:
     if is_recorded(settings, layout, arm, seed):
         return path
     with locked(layout.base.parent / "ablation.lock"):  # the base and the encoder are made once
-        write_declaration(settings, layout, cohort)
-        train(Study(settings, layout), "base", 0)
-        fixed = fix(settings, layout, cohort, protocol_of(settings, cohort))
+        study = Study(settings, layout)
+        write_declaration(study)
+        train(study, "base", 0)
+        fixed = fix(study)
     return measure_run(settings, layout, fixed, arm, seed)
 
 
@@ -157,11 +122,11 @@ def measure_run(settings: Settings, layout: Places, fixed: Fixed, arm: Arm, seed
     Parameters
     ----------
     fixed : Fixed
-        The real side, the same for all runs: from ``auditing.fix``.
+        The real side, the same for all runs: from ``quality.fix``.
     settings, layout, arm, seed
         As for :func:`make_run`.
     """
-    cohort, own = fixed.cohort, arms.settings_of(settings, arm)
+    cohort, own = fixed.study.cohort, arms.settings_of(settings, arm)
     place = replace(layout, settings=own)
     study = Study(own, place)
     for source, other in arms.sources_of(settings, arm, seed):
@@ -179,7 +144,7 @@ def measure_run(settings: Settings, layout: Places, fixed: Fixed, arm: Arm, seed
         arm.name,
         seed,
         _identity(settings, layout, cohort, arm, seed),
-        run_audits(fixed, made, denoising_losses(fixed, place, arm.method, seed)),
+        run_audits(fixed, made, denoising_losses(fixed, study, arm.method, seed)),
         {name: cost.get(name) for name in COST} | _dose(history, cohort) | _timing(history),
         json.loads(gates.to_json(orient="records")),
         stamp | {"trained_at": cost["stamp"]["commit"]},

@@ -1,4 +1,4 @@
-"""C1 to C4, each judged on a study's tables by the rule of :mod:`protocol`.
+"""C1 to C4: what a study's tables say of each claim, and the one rule that makes it a verdict.
 
 Nothing here turns "no difference seen" into "no difference": that takes a test of equivalence.
 """
@@ -6,29 +6,155 @@ Nothing here turns "no difference seen" into "no difference": that takes a test 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from fairdiff_lib.audit.contrasts import PRIMARY
-from fairdiff_lib.audit.seeds import single_seeds
+from fairdiff_lib.audit.seeds import single_seeds, t_interval
 from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.settings.names import method_name, name_of
-from fairdiff_lib.studies.verdict.findings import (
-    CONTRADICTED,
-    INCONCLUSIVE,
-    MAIN,
-    NOT_TESTABLE,
-    SUPPORTED,
-    Change,
-    Effect,
-    Finding,
-    few,
-)
 from fairdiff_lib.studies.verdict.protocol import Protocol
 
+SUPPORTED = "supported"
+CONTRADICTED = "contradicted"
+INCONCLUSIVE = "inconclusive"
+NOT_TESTABLE = "not testable here"
+CLAIMS: dict[str, str] = {
+    "C1": "Stable Diffusion fine-tuned on medical images differs in quality between groups",
+    "C2": "FairDiffusion improves image quality and its equity",
+    "C3": "FairDiffusion's images train better and fairer classifiers",
+    "C4": "C2 and C3 hold on a modality other than fundus photography, too",
+}
 GAINS = {"auc": "AUC", "es_auc": "equity-scaled AUC"}  # C3's endpoints
+MAIN, ABLATION = "main", "ablation"  # studies that a verdict rests on
+POWER = 0.8  # with which the minimum detectable effect would be found
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Effect:
+    """The number that a verdict rests on; NaN and None where there is none.
+
+    Attributes
+    ----------
+    endpoint, unit : str
+        What was measured, and in what.
+    value, low, high : float
+        With its interval at the protocol's confidence.
+    smallest_effect : float
+        Smallest effect of interest, declared beforehand.
+    mde : float
+        Minimum detectable effect, with 80% power.
+    n, seeds : int or None
+        Test subjects and training seeds that it rests on.
+    """
+
+    endpoint: str = ""
+    unit: str = ""
+    value: float = NAN
+    low: float = NAN
+    high: float = NAN
+    smallest_effect: float = NAN
+    mde: float = NAN
+    n: int | None = None
+    seeds: int | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a claim's endpoint showed, before the claims are corrected for each other.
+
+    Attributes
+    ----------
+    p : float
+        Of the primary endpoint; NaN where it has no test.
+    speaks : str
+        ``SUPPORTED`` or ``CONTRADICTED``: what p says if it is clear; empty for neither.
+    reason : str
+    effect : Effect
+    equivalent : bool
+        A test of equivalence excludes all that is of interest.
+    testable : bool
+        These data can test the claim.
+    """
+
+    p: float
+    speaks: str
+    reason: str
+    effect: Effect = field(default_factory=Effect)
+    equivalent: bool = False
+    testable: bool = True
+
+
+def outcome(finding: Finding, p_adjusted: float, confidence: float, failed: bool = False) -> str:
+    """The rule: one verdict from what was found.
+
+    Parameters
+    ----------
+    finding : Finding
+    p_adjusted : float
+        After Holm's correction over the claims; NaN where nothing was tested.
+    confidence : float
+        1 - confidence is the error rate of the family.
+    failed : bool
+        A gate failed: then nothing is concluded.
+    """
+    if not finding.testable:
+        return NOT_TESTABLE
+    if failed:
+        return INCONCLUSIVE
+    if p_adjusted < 1 - confidence and finding.speaks:
+        return finding.speaks
+    return CONTRADICTED if finding.equivalent else INCONCLUSIVE
+
+
+def holm(p: ArrayLike) -> np.ndarray:
+    """Holm's adjusted p (1979) of those that are numbers; NaN for the others."""
+    raw = np.asarray(p, dtype=np.float64)
+    adjusted = np.full(len(raw), np.nan)
+    known = np.isfinite(raw)
+    if known.any():
+        adjusted[known] = multipletests(raw[known], method="holm")[1]
+    return adjusted
+
+
+@dataclass(frozen=True)
+class Change:
+    """A paired change over seeds; ``detectable`` with 80% power."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    detectable: float
+
+    @classmethod
+    def of(cls, values: ArrayLike, confidence: float) -> Change:
+        """From one value per seed; a spread of zero has no p."""
+        known = np.asarray(values, dtype=np.float64)
+        known = known[np.isfinite(known)]
+        mean, sd, low, high = t_interval(known, confidence)
+        if not sd > 0:
+            return cls(mean, low, high, NAN, NAN)
+        error, df = sd / len(known) ** 0.5, len(known) - 1
+        reach = stats.t.ppf((1 + confidence) / 2, df) + stats.t.ppf(POWER, df)
+        p = float(2 * stats.t.sf(abs(mean) / error, df))
+        return cls(mean, low, high, p, float(reach * error))
+
+    def effect(self, endpoint: str, unit: str, n: int, seeds: int, smallest: float) -> Effect:
+        """This change as the number of a verdict; the last as in :class:`Effect`."""
+        numbers = (self.mean, self.low, self.high, smallest, self.detectable)
+        return Effect(endpoint, unit, *numbers, n, seeds)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.mean:.3g} ({self.low:.3g} to {self.high:.3g}; detectable {self.detectable:.2g})"
+        )
 
 
 @dataclass(frozen=True)
@@ -67,6 +193,22 @@ class Evidence:
     study: str = MAIN
 
 
+def findings(evidence: Evidence, rule: Protocol) -> dict[str, Finding]:
+    """What the tables show of each claim."""
+    quality, downstream = image_quality(evidence, rule), classifiers(evidence, rule)
+    elsewhere = both_elsewhere(evidence, quality, downstream)
+    return {"C1": disparity(evidence, rule), "C2": quality, "C3": downstream, "C4": elsewhere}
+
+
+def few_seeds(seeds: Sequence[str], rule: Protocol, effect: Effect | None = None) -> Finding:
+    """Too few seeds decide nothing; their mean is shown, no detectable size is read from them."""
+    reason = (
+        f"{len(seeds)} training seed(s) of both methods; "
+        f"a comparison of methods needs at least {rule.least_seeds}"
+    )
+    return Finding(NAN, "", reason, replace(effect or Effect(), mde=NAN, seeds=len(seeds)))
+
+
 def common_seeds(table: pd.DataFrame, column: str, rule: Protocol) -> list[str]:
     """Seeds that both the baseline and the method were run with."""
     single = single_seeds(table)
@@ -80,7 +222,7 @@ def common_seeds(table: pd.DataFrame, column: str, rule: Protocol) -> list[str]:
 # -- C1: levels differ -----------------------------------------------------------------------
 
 
-def judge_disparity(evidence: Evidence, rule: Protocol) -> Finding:
+def disparity(evidence: Evidence, rule: Protocol) -> Finding:
     """C1: KID of the baseline, as the mean over its seeds' models, differs between levels.
 
     Its p is the smallest max-|t| adjusted one over the declared contrasts that are at least the
@@ -88,27 +230,25 @@ def judge_disparity(evidence: Evidence, rule: Protocol) -> Finding:
     patients, so it is made once, on the mean of the models' estimates: one p per seed would
     count every patient several times. It speaks of the mean of these models, for new patients.
 
-    Supported where a contrast is clear and at least the smallest effect; contradicted where all
-    of them are equivalent to nothing.
+    For it speaks a clear contrast of at least the smallest effect; against it, that all of them
+    are equivalent to nothing.
     """
     if dataset_of(evidence.dataset).simulated:
         reason = "the disparity of simulated data is planted, not found"
-        return Finding.fixed(NOT_TESTABLE, reason)
+        return Finding(NAN, "", reason, testable=False)
     own = evidence.contrasts
     own = own[(own["method"] == rule.baseline) & (own["role"] == PRIMARY)]
     own = own[(own["metric"] == rule.metric) & np.isfinite(own["p_adjusted"])]
     if own.empty:
-        return Finding.fixed(INCONCLUSIVE, "no declared contrast has enough subjects")
-    level = 1 - rule.confidence
-    otherwise = CONTRADICTED if (own["p_equivalence"] < level).all() else INCONCLUSIVE
+        return Finding(NAN, "", "no declared contrast has enough subjects")
     large = own[own["value"].abs() >= own["smallest_effect"]]
     shown = own if large.empty else large  # p, effect and words are of one and the same contrast
     return Finding(
         float(shown["p_adjusted"].min()),
-        otherwise if large.empty else SUPPORTED,
-        otherwise,
+        "" if large.empty else SUPPORTED,
         _disparity_words(shown, len(own)),
         _disparity_effect(shown, rule),
+        equivalent=bool((own["p_equivalence"] < 1 - rule.confidence).all()),
     )
 
 
@@ -117,7 +257,6 @@ def _clearest(own: pd.DataFrame) -> pd.Series:
 
 
 def _disparity_effect(own: pd.DataFrame, rule: Protocol) -> Effect:
-    """The clearest contrast."""
     row = _clearest(own)
     name = (
         f"{rule.metric.upper()} of {method_name(rule.baseline)}'s images for "
@@ -138,12 +277,10 @@ def _models(row: pd.Series) -> int:
 
 def _disparity_words(own: pd.DataFrame, declared: int) -> str:
     """The clearest contrast, the smallest effect, and what could have been missed."""
-    row = _clearest(own)
-    seeds = _models(row)
-    ratio = own["mde_ratio"].max()
+    row, ratio = _clearest(own), own["mde_ratio"].max()
     missed = f"up to {own['mde'].max():.3g}" + (f" (ratio {ratio:.3g})" if ratio > 0 else "")
     return (
-        f"mean of {seeds} model(s), {declared} declared contrast(s); clearest: "
+        f"mean of {_models(row)} model(s), {declared} declared contrast(s); clearest: "
         f"{row['attribute']} {row['level']} minus {row['reference']} {row['value']:.3g} "
         f"({row['low']:.3g} to {row['high']:.3g}), adjusted p {row['p_adjusted']:.2g}; smallest "
         f"effect of interest {row['smallest_effect']:.3g}; a contrast could have been missed "
@@ -154,22 +291,21 @@ def _disparity_words(own: pd.DataFrame, declared: int) -> str:
 # -- C2 and C3: methods compared over seeds --------------------------------------------------
 
 
-def judge_quality(evidence: Evidence, rule: Protocol) -> Finding:
+def image_quality(evidence: Evidence, rule: Protocol) -> Finding:
     """C2: over paired seeds, the mean squared KID difference between levels falls.
 
     The endpoint is ``<metric>_disparity``, unbiased for the squared difference, averaged over the
-    attributes. Supported where it clearly falls, no level's KID is worse by more than the
-    levelling-down margin, and the overall KID isn't clearly worse; contradicted where it
-    clearly rises.
+    attributes. For it speaks that it clearly falls, where no level's KID is worse by more than the
+    levelling-down margin and the overall KID isn't clearly worse; against it, a clear rise.
     """
     seeds = common_seeds(evidence.quality, "method", rule)
     table = single_seeds(evidence.quality)
     table = table[table["seeds"].astype(str).isin(seeds) & (table["features"] == rule.features)]
     squared = _by_method(table[table["metric"] == f"{rule.metric}_disparity"], ["seeds"])
     if squared.empty and len(seeds) >= rule.least_seeds:
-        return Finding.fixed(INCONCLUSIVE, "no attribute has two levels with enough subjects")
+        return Finding(NAN, "", "no attribute has two levels with enough subjects")
     if squared.empty:
-        return few(seeds, rule)
+        return few_seeds(seeds, rule)
     values = _by_method(table[table["metric"] == rule.metric], ["attribute", "level", "seeds"])
     overall = values.xs("overall", level="attribute")
     equity = Change.of(squared[rule.method] - squared[rule.baseline], rule.confidence)
@@ -181,7 +317,7 @@ def judge_quality(evidence: Evidence, rule: Protocol) -> Finding:
     n = int(table.loc[table["attribute"] == "overall", "n"].max())
     effect = equity.effect(name, f"squared {rule.metric.upper()}", n, len(seeds), size)
     if len(seeds) < rule.least_seeds:
-        return few(seeds, rule, effect)
+        return few_seeds(seeds, rule, effect)
     quality = Change.of(overall[rule.method] - overall[rule.baseline], rule.confidence)
     reason = (
         f"paired change over {len(seeds)} seeds (below 0 is better): squared difference between "
@@ -191,8 +327,8 @@ def judge_quality(evidence: Evidence, rule: Protocol) -> Finding:
     if worse:
         reason += f"; a level may be worse by over {rule.levelling_down:.0%}: {', '.join(worse)}"
     good = not worse and not quality.low > 0
-    clear = CONTRADICTED if equity.mean > 0 else SUPPORTED if good else INCONCLUSIVE
-    return Finding(equity.p, clear, INCONCLUSIVE, reason, effect)
+    speaks = CONTRADICTED if equity.mean > 0 else SUPPORTED if good else ""
+    return Finding(equity.p, speaks, reason, effect)
 
 
 def _by_method(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
@@ -222,7 +358,7 @@ def levelled_down(values: pd.DataFrame, attributes: Sequence[str], rule: Protoco
     return found
 
 
-def judge_downstream(evidence: Evidence, rule: Protocol) -> Finding:
+def classifiers(evidence: Evidence, rule: Protocol) -> Finding:
     """C3: over paired seeds, AUC and mean equity-scaled AUC of the primary condition rise.
 
     Both are means over the study's classifiers, and the latter over the attributes.
@@ -234,12 +370,12 @@ def judge_downstream(evidence: Evidence, rule: Protocol) -> Finding:
     table = table[table["seeds"].astype(str).isin(seeds) & (table["level"] == "all")]
     table = table[table["condition"] == rule.condition]
     if table.empty:
-        return few(seeds, rule)
+        return few_seeds(seeds, rule)
     changes = {name: _gain(table, metric, rule) for metric, name in GAINS.items()}
     n = int(table["n"].max())
     effects = {name: _gain_effect(name, own, n, len(seeds), rule) for name, own in changes.items()}
     if len(seeds) < rule.least_seeds:
-        return few(seeds, rule, effects["AUC"])
+        return few_seeds(seeds, rule, effects["AUC"])
     text = ", ".join(f"{name} {change}" for name, change in changes.items())
     reason = (
         f"paired change over {len(seeds)} seeds (above 0 is better): {text}; "
@@ -248,10 +384,9 @@ def judge_downstream(evidence: Evidence, rule: Protocol) -> Finding:
     against = {name: own.p for name, own in changes.items() if own.mean < 0 and np.isfinite(own.p)}
     if against:
         clearest = min(against, key=lambda name: against[name])
-        p = min(1.0, 2 * against[clearest])
-        return Finding(p, CONTRADICTED, INCONCLUSIVE, reason, effects[clearest])
+        return Finding(min(1.0, 2 * against[clearest]), CONTRADICTED, reason, effects[clearest])
     weakest = max(changes, key=lambda name: np.nan_to_num(changes[name].p, nan=np.inf))
-    return Finding(changes[weakest].p, SUPPORTED, INCONCLUSIVE, reason, effects[weakest])
+    return Finding(changes[weakest].p, SUPPORTED, reason, effects[weakest])
 
 
 def _gain(table: pd.DataFrame, metric: str, rule: Protocol) -> Change:
@@ -264,29 +399,29 @@ def _gain_effect(name: str, gain: Change, n: int, seeds: int, rule: Protocol) ->
         f"change in the {name} for {name_of(rule.condition).lower()} of classifiers trained on "
         f"{method_name(rule.method)}'s in place of {method_name(rule.baseline)}'s images"
     )
-    return gain.effect(what, name, n, seeds, float("nan"))
+    return gain.effect(what, name, n, seeds, NAN)
 
 
-def judge_elsewhere(evidence: Evidence, quality: Finding, downstream: Finding) -> Finding:
+def both_elsewhere(evidence: Evidence, quality: Finding, downstream: Finding) -> Finding:
     """C4: C2 and C3 on a dataset other than FairGenMed; both must hold, as in C3."""
-    if dataset_of(evidence.dataset).simulated:
-        return Finding.fixed(NOT_TESTABLE, "it needs real data other than FairGenMed")
-    if not dataset_of(evidence.dataset).elsewhere:
-        return Finding.fixed(NOT_TESTABLE, "it is judged on data other than FairGenMed")
+    own = dataset_of(evidence.dataset)
+    if own.simulated:
+        reason = "it needs real data other than FairGenMed"
+        return Finding(NAN, "", reason, testable=False)
+    if not own.elsewhere:
+        return Finding(NAN, "", "it is judged on data other than FairGenMed", testable=False)
     parts = [quality, downstream]
     reason = f"both endpoints together: p of C2 {quality.p:.2g}, of C3 {downstream.p:.2g}"
     untested = [name for name, part in zip(("C2", "C3"), parts, strict=True) if np.isnan(part.p)]
     if untested:
         reason = f"needs C2 and C3, of which {' and '.join(untested)} could not be tested"
-    against = [part for part in parts if part.if_clear == CONTRADICTED and np.isfinite(part.p)]
+    against = [part for part in parts if part.speaks == CONTRADICTED and np.isfinite(part.p)]
     if against:
         worst = min(against, key=lambda part: part.p)
-        p = min(1.0, 2 * worst.p)
-        return Finding(p, CONTRADICTED, INCONCLUSIVE, reason, worst.effect)
+        return Finding(min(1.0, 2 * worst.p), CONTRADICTED, reason, worst.effect)
     if untested:
         effect = next(part.effect for part in parts if np.isnan(part.p))
-        return Finding.fixed(INCONCLUSIVE, reason, replace(effect, mde=float("nan")))
-    both = all(part.if_clear == SUPPORTED for part in parts)
+        return Finding(NAN, "", reason, replace(effect, mde=NAN))
+    both = all(part.speaks == SUPPORTED for part in parts)
     weakest = max(parts, key=lambda part: part.p)
-    clear = SUPPORTED if both else INCONCLUSIVE
-    return Finding(weakest.p, clear, INCONCLUSIVE, reason, weakest.effect)
+    return Finding(weakest.p, SUPPORTED if both else "", reason, weakest.effect)

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from fairdiff_lib.audit.contrasts import SPREAD
-from fairdiff_lib.settings.names import method_name, name_of
 from fairdiff_lib.settings.options import Population
 from fairdiff_lib.studies.verdict.protocol import Protocol
+from fairdiff_lib.studies.verdict.table import read_contrasts
+from fairdiff_lib.study import Study
 
 LOSS = "denoising_loss"
 COLUMNS = (
@@ -34,7 +35,7 @@ def planted(config: Population) -> dict[tuple[str, str], str]:
     return {key: text for key, text in found.items() if text}
 
 
-def recovered_table(gaps: pd.DataFrame, config: Population, rule: Protocol) -> pd.DataFrame:
+def planted_table(gaps: pd.DataFrame, config: Population, rule: Protocol) -> pd.DataFrame:
     """Every declared contrast of the baseline, planted against measured.
 
     Levels without a planted difference stand beside the others: what they show is false alarm.
@@ -45,9 +46,6 @@ def recovered_table(gaps: pd.DataFrame, config: Population, rule: Protocol) -> p
     ----------
     gaps : DataFrame
         tab_contrasts.
-    config : Population
-        What was planted.
-    rule : Protocol
 
     Returns
     -------
@@ -87,15 +85,22 @@ def recovered_table(gaps: pd.DataFrame, config: Population, rule: Protocol) -> p
                 }
             )
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    order = (
-        table["planted"] == NOTHING,
-        table["metric"] == LOSS,
-        table["features"] != rule.features,
-    )
-    keys = {"_nothing": order[0], "_loss": order[1], "_other": order[2]}
-    names = list(keys)
-    ordered = table.assign(**keys).sort_values(names, kind="stable", ignore_index=True)
-    return ordered.drop(columns=names)
+    order = pd.DataFrame(
+        {
+            "nothing": table["planted"] == NOTHING,
+            "loss": table["metric"] == LOSS,
+            "other": table["features"] != rule.features,
+        }
+    ).sort_values(["nothing", "loss", "other"], kind="stable")
+    return table.loc[order.index].reset_index(drop=True)
+
+
+def collect_planted(study: Study, rule: Protocol) -> pd.DataFrame:
+    """:func:`planted_table` of a study's own contrasts; no row for real data."""
+    population = study.settings.simulator
+    if population is None:
+        return pd.DataFrame(columns=list(COLUMNS))
+    return planted_table(read_contrasts(study), population, rule)
 
 
 def _factors(
@@ -124,41 +129,3 @@ def _detectable(mde: float, smallest: float) -> bool | None:
     if not (np.isfinite(mde) and np.isfinite(smallest)):
         return None
     return bool(mde <= smallest)
-
-
-def about_recovered(table: pd.DataFrame) -> str:
-    """A Markdown list: a sentence for every measurement where something was planted."""
-    rows = table[table["planted"] != NOTHING]
-    if rows.empty:
-        return "Nothing was planted."
-    lines = [f"- {_in_words(row)}." for row in rows.to_dict("records")]
-    rest = table[(table["planted"] == NOTHING) & table["excludes_zero"].notna()]
-    alarms = int(rest["excludes_zero"].astype(bool).sum())
-    if len(rest):
-        lines.append(
-            f"- Where nothing was planted, {alarms} of {len(rest)} intervals exclude 0 "
-            "(not corrected for their number)."
-        )
-    return "\n".join(lines)
-
-
-def _in_words(row: Mapping[Any, Any]) -> str:
-    """One measurement against what was planted."""
-    value, low, high, mde = (row[key] for key in ("value", "low", "high", "mde"))
-    space = f" ({row['features']})" if row["features"] else ""
-    what = name_of(row["metric"]).split(" (")[0] + space
-    text = (
-        f"{row['planted']} planted for {row['attribute']} {row['level']} ({row['role']}, "
-        f"n={row['n']} against {row['n_reference']}): {what} of "
-        f"{method_name(row['method'])}'s images"
-    )
-    if row["excludes_zero"] is None:
-        return f"{text} has no interval"
-    text += f", minus that of {row['reference']}, is {value:+.2g} ({low:+.2g} to {high:+.2g})"
-    if row["excludes_zero"]:
-        return f"{text}, so it is seen: {row['direction']}"
-    more = ""
-    if row["detectable"] is not None:
-        than = "no larger" if row["detectable"] else "larger"
-        more = f", which is {than} than the smallest effect of interest"
-    return f"{text}, so it is not seen; {mde:.2g} would have been found with 80% power{more}"

@@ -13,13 +13,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from fairdiff_lib.audit.estimate import group_units
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk.files import read_json, write_json
 from fairdiff_lib.disk.places import Places
-from fairdiff_lib.disk.stamps import make_stamp
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import Settings
+from fairdiff_lib.study import Study
 
 RULES: dict[str, str] = {
     "kernel": "RBF; its bandwidth is the median distance between real training images",
@@ -80,6 +82,27 @@ class Protocol:
         return {**values, "rules": RULES}
 
     @property
+    def declared(self) -> pd.DataFrame:
+        """What a reader has to know of the sizes: declared, value."""
+        found = {
+            "training seeds": ", ".join(map(str, self.seeds)),
+            "primary measure": self.metric.upper(),
+            "features of": self.features,
+            "differences between levels": len(self.contrasts),
+            "subjects that a level needs, to count": self.secondary_below,
+            "confidence of each interval": self.confidence,
+            "smallest effect of interest, x the baseline's overall KID": self.smallest_effect,
+            "training seeds that a comparison of methods needs": self.least_seeds,
+            "no level may get worse by more than, x its KID": self.levelling_down,
+        }
+        return pd.DataFrame({"declared": list(found), "as": [f"{v}" for v in found.values()]})
+
+    @property
+    def rules(self) -> pd.DataFrame:
+        """The rules in words: claim, rule."""
+        return pd.DataFrame({"of": list(RULES), "rule": list(RULES.values())})
+
+    @property
     def sha256(self) -> str:
         """Of the content: 64 hex digits."""
         return content_hash(self.content)
@@ -90,21 +113,18 @@ class Protocol:
         return self.sha256[:10]
 
 
-def content_hash(content: Mapping[str, Any], compact: bool = True) -> str:
-    """SHA-256 of a protocol's content, whatever the order of its keys.
-
-    ``compact``: without spaces in the JSON; the ablation study's declaration has them.
-    """
-    text = json.dumps(content, sort_keys=True, separators=(",", ":") if compact else None)
+def content_hash(content: Mapping[str, Any]) -> str:
+    """SHA-256 of what is declared, whatever the order of its keys."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def protocol_of(settings: Settings, cohort: Cohort) -> Protocol:
+def protocol_of(study: Study) -> Protocol:
     """The protocol that the settings and the test subjects' attributes lay down.
 
     Who is in the test split decides which levels are primary; no image is looked at.
     """
-    own = settings.audit
+    settings, cohort, own = study.settings, study.cohort, study.settings.audit
     return Protocol(
         dataset=settings.dataset,
         seeds=settings.seeds,
@@ -152,84 +172,111 @@ def declared_contrasts(cohort: Cohort, secondary_below: int) -> tuple[Declared, 
 # -- the file --------------------------------------------------------------------------------
 
 
-def protocol_path(layout: Places) -> Path:
-    """Where the protocol of a study lies."""
-    return layout.figures / "protocol.json"
-
-
-def write_protocol(settings: Settings, layout: Places, cohort: Cohort) -> Path:
-    """Write the protocol; a file that says the same stays as it is, with its first commit.
+def declare(
+    path: Path, content: Mapping[str, Any], study: Study, *, before: bool, frozen: bool = False
+) -> Path:
+    """Write down what is fixed beforehand; a file that says the same stays, with its first commit.
 
     The file holds the content, its SHA-256, the code's commit, the data's hash, and whether it
-    was written before any test image of the study existed. A protocol that is written or changed
-    after the images were made says so as long as they are there.
+    was written before there was anything to look at.
+
+    Parameters
+    ----------
+    content : mapping
+        Ready for JSON.
+    before : bool
+        There is nothing to look at now. A file that came or changed too late says so as long as
+        there is.
+    frozen : bool
+        Refuse to change what was looked at.
+
+    Raises
+    ------
+    InputError
+        ``frozen``, and the file says something else.
     """
-    path, rule = protocol_path(layout), protocol_of(settings, cohort)
-    before = not any(_has_test_images(layout, *run) for run in settings.runs)
     if path.is_file():
         found = read_json(path)
-        if found.get("sha256") == rule.sha256 and (found["before_test_images"] or not before):
+        if found.get("sha256") == content_hash(content) and (found["before"] or not before):
             path.touch()  # newer than the cohort that it was checked against
             return path
-    stamp = make_stamp(settings, cohort.data_hash)
-    write_json(
-        path,
-        {
-            "protocol": rule.content,
-            "sha256": rule.sha256,
-            "before_test_images": before,
-            **{key: stamp[key] for key in ("data_hash", "simulated", "commit", "dirty")},
-        },
-    )
+        if frozen and not before:
+            raise InputError(
+                f"{path}: says something else than these settings in "
+                f"{_differing(found['protocol'], content)}, and was measured under; give another "
+                "--figures-root"
+            )
+    kept = {key: study.stamp[key] for key in ("data_hash", "simulated", "commit", "dirty")}
+    digest = content_hash(content)
+    write_json(path, {"protocol": content, "sha256": digest, "before": before, **kept})
     return path
 
 
-def _has_test_images(layout: Places, method: str, seed: int) -> bool:
-    folder = layout.generated(method, seed) / "test"
-    return folder.is_dir() and any(folder.iterdir())
+def check_declared(path: Path, content: Mapping[str, Any], wanted: str) -> bool:
+    """Whether what these settings declare was written before there was anything to look at.
 
-
-@dataclass(frozen=True)
-class Registered:
-    """A protocol that agrees with its file.
-
-    Attributes
+    Parameters
     ----------
-    rule : Protocol
-    before : bool
-        It was written before any test image existed.
-    commit : str
-        Of the code that wrote it; empty outside git.
-    """
-
-    rule: Protocol
-    before: bool
-    commit: str
-
-
-def check_protocol(settings: Settings, layout: Places, cohort: Cohort) -> Registered:
-    """The protocol on disk, if it is the one that the settings lay down.
+    wanted : str
+        When it has to be written, and by what: said where it is missing.
 
     Raises
     ------
     InputError
         The file is missing, was changed by hand, or says something else.
     """
-    path, rule = protocol_path(layout), protocol_of(settings, cohort)
     if not path.is_file():
-        raise InputError(
-            f"{path}: missing; the protocol has to be written before test images are made "
-            "(`fairdiff run` does so, and notebook 04_generate)"
-        )
+        raise InputError(f"{path}: missing; {wanted}")
     found = read_json(path)
-    content = found.get("protocol")
-    if not isinstance(content, dict) or content_hash(content) != found.get("sha256"):
+    own = found.get("protocol")
+    if not isinstance(own, dict) or content_hash(own) != found.get("sha256"):
         raise InputError(f"{path}: its content doesn't have the hash that it states")
-    if found["sha256"] != rule.sha256:
-        other = [key for key, value in rule.content.items() if content.get(key) != value]
+    digest = content_hash(content)
+    if found["sha256"] != digest:
         raise InputError(
             f"{path}: protocol {found['sha256'][:10]} differs from these settings' "
-            f"({rule.digest}) in {', '.join(other) or 'a field of its own'}; "
-            "expected the protocol that was written before the test images"
+            f"({digest[:10]}) in {_differing(own, content)}; expected what was written beforehand"
         )
-    return Registered(rule, bool(found["before_test_images"]), found["commit"] or "")
+    return bool(found["before"])
+
+
+def _differing(found: Mapping[str, Any], content: Mapping[str, Any]) -> str:
+    other = [key for key, value in content.items() if found.get(key) != value]
+    return ", ".join(other) or "a field of its own"
+
+
+def protocol_path(places: Places) -> Path:
+    """Where the protocol of a study lies."""
+    return places.figures / "protocol.json"
+
+
+def write_protocol(study: Study) -> Path:
+    """Declare what the study tests; the file."""
+    folders = [study.places.generated(*run) / "test" for run in study.settings.runs]
+    before = not any(folder.is_dir() and any(folder.iterdir()) for folder in folders)
+    content = protocol_of(study).content
+    return declare(protocol_path(study.places), content, study, before=before)
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A protocol that agrees with its file, and whether that came before any test image."""
+
+    rule: Protocol
+    before: bool
+
+
+def check_protocol(study: Study) -> Registered:
+    """The protocol on disk, if it is the one that the settings lay down.
+
+    Raises
+    ------
+    InputError
+        As :func:`check_declared`.
+    """
+    rule = protocol_of(study)
+    wanted = (
+        "the protocol has to be written before test images are made (`fairdiff run` does so, and "
+        "notebook 04_generate)"
+    )
+    return Registered(rule, check_declared(protocol_path(study.places), rule.content, wanted))

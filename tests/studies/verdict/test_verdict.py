@@ -10,22 +10,24 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from fairdiff_lib.show.words import about_quotes, verdict_matrix
+from fairdiff_lib.show.words import about_planted, about_quotes, verdict_matrix
 from fairdiff_lib.sim.chest import ChestPopulation
 from fairdiff_lib.sim.fundus import FundusPopulation
-from fairdiff_lib.studies.verdict.claims import Evidence
-from fairdiff_lib.studies.verdict.findings import (
+from fairdiff_lib.studies.verdict.claims import (
+    CLAIMS,
     CONTRADICTED,
     INCONCLUSIVE,
     NOT_TESTABLE,
     SUPPORTED,
     Change,
+    Evidence,
+    Finding,
     holm,
+    outcome,
 )
-from fairdiff_lib.studies.verdict.planted import about_recovered, planted, recovered_table
+from fairdiff_lib.studies.verdict.planted import planted, planted_table
 from fairdiff_lib.studies.verdict.protocol import Declared, Protocol
-from fairdiff_lib.studies.verdict.quotes import Facts, quote
-from fairdiff_lib.studies.verdict.verdict import CLAIMS, cite, verdicts
+from fairdiff_lib.studies.verdict.table import cite, quote, verdicts
 
 LEVELS = {"overall": ("all",), "sex": ("Female", "Male")}
 RNG = np.random.default_rng(0)
@@ -120,6 +122,23 @@ def table(
 def judge(**options: Any) -> dict[str, str]:
     found = table(**options)
     return dict(zip(found["claim"], found["verdict"], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("finding", "p", "failed", "wanted"),
+    [
+        (Finding(0.01, SUPPORTED, ""), 0.04, False, SUPPORTED),
+        (Finding(0.01, CONTRADICTED, ""), 0.04, False, CONTRADICTED),
+        (Finding(0.01, SUPPORTED, ""), 0.06, False, INCONCLUSIVE),
+        (Finding(0.01, "", "", equivalent=True), 0.04, False, CONTRADICTED),
+        (Finding(0.01, "", ""), 0.04, False, INCONCLUSIVE),
+        (Finding(0.01, SUPPORTED, ""), 0.04, True, INCONCLUSIVE),
+        (Finding(np.nan, SUPPORTED, ""), np.nan, False, INCONCLUSIVE),
+        (Finding(np.nan, "", "", testable=False), np.nan, True, NOT_TESTABLE),
+    ],
+)
+def test_the_rule(finding: Finding, p: float, failed: bool, wanted: str) -> None:
+    assert outcome(finding, p, 0.95, failed) == wanted
 
 
 def test_clear_improvement_with_enough_seeds_is_supported() -> None:
@@ -347,7 +366,9 @@ def test_a_quote_says_what_an_undecided_interval_leaves(
         **{"unit": "KID", "value": -0.01, "low": -0.1, "high": 0.1, "smallest_effect": 0.04},
         **{"mde": 0.01, "n": 200, "seeds": 6, **values},
     }
-    said = quote(row, Facts("a model", ("gate below_blurred_reals failed (x)",), True, 0.95, 5))
+    nothing = pd.DataFrame()
+    failed = ("gate below_blurred_reals failed (x)",)
+    said = quote(row, Evidence("ham10000", [], nothing, nothing, nothing, failed), Protocol())
     assert words in said
     assert "closer to real ones than blurred real ones are (gate below_blurred_reals" in said
     undecided = ("is excluded" in said) + ("it would have had to be" in said)
@@ -381,7 +402,7 @@ def recovered(config: FundusPopulation) -> pd.DataFrame:
         Declared("race", "Asian", "White", 90, 300, "primary"),
     )
     rule = Protocol(dataset="fairgenmed_simulated", contrasts=declared)
-    return recovered_table(race_gaps(), config, rule)
+    return planted_table(race_gaps(), config, rule)
 
 
 def test_what_was_planted_stands_beside_what_was_measured() -> None:
@@ -395,29 +416,31 @@ def test_what_was_planted_stands_beside_what_was_measured() -> None:
     loss = found.iloc[1]
     assert loss["metric"] == "denoising_loss" and loss["detectable"] is None
     assert (found.iloc[2]["planted"], found.iloc[2]["excludes_zero"]) == ("nothing", None)
-    text = about_recovered(found)
-    assert "camera noise x 3 planted for race Black (secondary, n=30 against 300)" in text
-    assert "so it is seen: worse, as planted" in text
-    assert "so it is seen: better, against what was planted" in text
+    text = about_planted(found)
+    assert "Race: Black (n=30), drawn with camera noise x 3, is seen: worse, as planted" in text
+    assert "is seen: better, against what was planted" in text
     assert "Where nothing was planted" not in text  # Asian has no interval
     other = recovered(FundusPopulation(difficulty_black=1.0, difficulty_asian=2.0))
-    assert "2 of 2 intervals exclude 0" in about_recovered(other)  # Black's: false alarms
+    assert "2 of 2 intervals exclude 0" in about_planted(other)  # Black's: false alarms
 
 
 def test_an_effect_that_is_missed_says_what_could_have_been_found() -> None:
     gaps = race_gaps().assign(low=-0.1, high=0.2, mde=0.2)
     declared = (Declared("race", "Black", "White", 30, 300, "secondary"),)
     rule = Protocol(dataset="fairgenmed_simulated", contrasts=declared)
-    found = recovered_table(gaps, FundusPopulation(difficulty_black=3.0), rule)
+    found = planted_table(gaps, FundusPopulation(difficulty_black=3.0), rule)
     assert not found["excludes_zero"].any() and found.iloc[0]["detectable"] is False
-    assert "0.2 would have been found with 80% power, which is larger" in about_recovered(found)
+    assert (
+        "0.2 would have been found in four of five cases, more than is of interest"
+        in about_planted(found)
+    )
 
 
 def test_a_planted_reference_counts_too() -> None:
     config = ChestPopulation(difficulty_female=2.0)
     rule = Protocol(contrasts=(Declared("sex", "Male", "Female", 90, 100, "primary"),))
     gaps = race_gaps().assign(attribute="sex", level="Male", reference="Female")
-    assert recovered_table(gaps, config, rule)["difficulty"].unique().tolist() == [0.5]
+    assert planted_table(gaps, config, rule)["difficulty"].unique().tolist() == [0.5]
 
 
 def test_what_was_planted_is_named_by_level() -> None:

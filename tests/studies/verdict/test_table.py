@@ -1,4 +1,4 @@
-"""T14 keeps each data set's rows; the notebooks' short tables say what the histories hold."""
+"""T14 is put together from each data set's rows; the ablation's C2 counts only where it may."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ import pandas as pd
 import pytest
 
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.datasets import dataset_of, load_settings
+from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.disk.files import locked, read_json, write_json
-from fairdiff_lib.disk.places import Places
 from fairdiff_lib.disk.stamps import publish_table
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.studies import report
 from fairdiff_lib.studies.verdict.protocol import Protocol
-from fairdiff_lib.studies.verdict.verdict import COLUMNS, as_table
+from fairdiff_lib.studies.verdict.table import (
+    COLUMNS,
+    ablation_verdict,
+    as_table,
+    data_version,
+    read_verdicts,
+    write_verdict,
+)
+from fairdiff_lib.study import Study
 
 SIMULATED = "fairgenmed_simulated"
 NUMBERS = ("value", "low", "high", "smallest_effect", "mde", "n", "seeds", "p", "p_holm")
@@ -31,15 +37,16 @@ def own_rows(dataset: str, **changed: Any) -> pd.DataFrame:
 
 def write(dataset: str, root: str, commit: str = "a", dirty: bool | None = False) -> None:
     """The verdict of a dataset, as notebook 09 writes it."""
-    layout = Places(load_settings("smoke", dataset), figures_root=root)
+    study = Study.open("smoke", dataset, figures_root=root)
     stamp = {"commit": commit, "dirty": dirty, "simulated": dataset == SIMULATED}
-    report.write_verdict(own_rows(dataset, verdict=commit), layout, stamp)
+    study.__dict__["stamp"] = stamp  # what the cached property would have made
+    write_verdict(study, own_rows(dataset, verdict=commit))
 
 
 def test_t14_keeps_each_datasets_rows_and_stamp(tmp_path: Path) -> None:
     def found() -> tuple[dict[str, str], dict[str, Any]]:
         path = tmp_path / "smoke" / "all" / "tab14.csv"
-        table = report.read_verdicts(path)
+        table = read_verdicts(path)
         return dict(zip(table["dataset"], table["verdict"], strict=True)), read_json(
             path.with_suffix(".json")
         )
@@ -68,7 +75,7 @@ def test_datasets_judged_at_once_wait_for_each_other(tmp_path: Path) -> None:
             assert not (folder / "tab14.csv").exists()
         for job in jobs:
             job.result()
-    assert set(report.read_verdicts(folder / "tab14.csv")["dataset"]) == set(names)
+    assert set(read_verdicts(folder / "tab14.csv")["dataset"]) == set(names)
     assert set(read_json(folder / "tab14.json")["datasets"]) == set(names)
 
 
@@ -77,16 +84,18 @@ def ablation(
 ) -> pd.DataFrame:
     """The ablation's C2 as T14 takes it, where its files say this."""
     rule = Protocol(dataset=SIMULATED, features_digest="f")
-    layout = Places(load_settings("smoke", SIMULATED), figures_root=str(tmp_path))
+    study = Study.open("smoke", SIMULATED, figures_root=str(tmp_path))
+    layout = study.places
     rows = own_rows(SIMULATED, seeds=8, study="ablation", protocol="derived")
     both = pd.concat([rows, rows.assign(seeds=9)], ignore_index=True)
     both.insert(0, "method", ["fairdiffusion", "fairdiffusion_corrected"])
     publish_table(both, layout.figures / "tab_c2.csv", {"data_hash": data_hash})
     said = {"dataset": SIMULATED, "metric": "kid", "features_digest": features or "f"}
-    whole = {"protocol": said, "data_hash": "d" * 64, "before_any_measurement": before}
+    whole = {"protocol": said, "data_hash": "d" * 64, "before": before}
     write_json(layout.ablation / "protocol.json", {**whole, "sha256": "s" * 64})
     cohort = Cohort(dataset_of(SIMULATED).spec(), pd.DataFrame(), Path(), "d" * 64)
-    return report.ablation_verdict(layout, cohort, rule)
+    study.__dict__["cohort"] = cohort
+    return ablation_verdict(study, rule)
 
 
 def test_the_ablations_c2_counts_only_of_the_same_data_and_declared_before(tmp_path: Path) -> None:
@@ -99,9 +108,9 @@ def test_the_ablations_c2_counts_only_of_the_same_data_and_declared_before(tmp_p
 
 
 def test_tables_of_different_data_are_not_mixed(tmp_path: Path) -> None:
-    layout = Places(load_settings("smoke", SIMULATED), figures_root=str(tmp_path))
+    study = Study.open("smoke", SIMULATED, figures_root=str(tmp_path))
     for name, version in (("tab02", "a" * 64), ("tab04", "a" * 64), ("tab05", "b" * 64)):
-        write_json(layout.figures / f"{name}.json", {"data_hash": version})
-    assert report.data_version(layout, ("tab02", "tab04")) == "a" * 64
+        write_json(study.places.figures / f"{name}.json", {"data_hash": version})
+    assert data_version(study, ("tab02", "tab04")) == "a" * 64
     with pytest.raises(InputError, match=r"tables of different data .tab02 aaaaaaaaaa, tab05 bbb"):
-        report.data_version(layout, ("tab02", "tab05"))
+        data_version(study, ("tab02", "tab05"))
