@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fairdiff_lib.data import chexpert, fairgenmed, ham10000
+from fairdiff_lib.data import chexpert, fairgenmed, ham10000, nih, odir
 from fairdiff_lib.data.cohort import Cohort, CohortSpec, Reader, Ruler, read_cohort
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
 from fairdiff_lib.settings.methods import check_methods
@@ -188,6 +188,34 @@ _CHEXPERT = Dataset(
     ),
 )
 
+_NIH = Dataset(
+    name="nih_chestxray14",
+    title="NIH ChestX-ray14",
+    specs={coding: nih.spec_nih(coding) for coding in ("default", "findings")},
+    reader=nih.read_nih,
+    quality={"tab_quality": _BY_LEVEL},
+    downstream={"tab_downstream": _DOWNSTREAM},
+    unit="patients",
+    limits=(
+        "ChestX-ray14's labels are read from reports by a program; it has no race: its groups are "
+        "sex and age."
+    ),
+)
+
+_ODIR = Dataset(
+    name="odir5k",
+    title="ODIR-5K",
+    specs={"default": odir.SPEC},
+    reader=odir.read_odir,
+    quality={"tab_quality": _BY_LEVEL},
+    downstream={"tab_downstream": _DOWNSTREAM},
+    unit="patients",
+    limits=(
+        "ODIR-5K's photographs come from many cameras, and its case mix differs by group; it has "
+        "no race: its groups are sex and age."
+    ),
+)
+
 _FAIRGENMED_SIMULATED = _simulated(
     _FAIRGENMED,
     simulate=fundus.simulate_fairgenmed,
@@ -244,6 +272,8 @@ DATASETS: dict[str, Dataset] = {
         _HAM10000_SIMULATED,
         _CHEXPERT,
         _CHEXPERT_SIMULATED,
+        _NIH,
+        _ODIR,
     )
 }
 

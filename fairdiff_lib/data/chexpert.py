@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from fairdiff_lib.data.reading import (
     decode,
     line_of,
     read_text_csv,
+    read_workbook,
     refuse_duplicates,
 )
 from fairdiff_lib.disk.files import hash_file
@@ -234,15 +234,8 @@ def read_races(path: Path) -> tuple[dict[str, str], str]:
     """
     if not path.is_file():
         raise InputError(f"{path}: missing; expected the demographics of CheXpert's patients")
-    try:
-        frame = pd.read_excel(path, dtype=str, keep_default_na=False, engine="openpyxl")
-    except (zipfile.BadZipFile, ValueError, KeyError, OSError):
-        raise InputError(f"{path}: not readable as an Excel workbook") from None
-    for column in ("PATIENT", "PRIMARY_RACE"):
-        if column not in frame.columns:
-            found = ", ".join(map(str, frame.columns)) or "none"
-            raise InputError(f"{path}: no column {column!r}; found {found}")
-    pairs = list(zip(frame["PATIENT"].str.strip(), frame["PRIMARY_RACE"].str.strip(), strict=True))
+    frame = read_workbook(path, ("PATIENT", "PRIMARY_RACE"))
+    pairs = list(zip(frame["PATIENT"], frame["PRIMARY_RACE"], strict=True))
     races: dict[str, str] = {}
     for patient, cell in pairs:
         race = _race(cell)

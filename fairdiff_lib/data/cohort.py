@@ -399,7 +399,7 @@ def refuse_crossing(table: pd.DataFrame, root: Path) -> None:
     """Raise if a subject has rows in two splits, naming it and them."""
     first: dict[str, str] = {}
     for subject, split in zip(table["subject"], table["split"], strict=True):
-        if first.setdefault(subject, split) != split:
+        if split != OUTSIDE and first.setdefault(subject, split) != split:
             raise InputError(
                 f"{root}: subject {subject!r} is in {first[subject]} and in {split}; "
                 "a subject belongs to one split"

@@ -9,7 +9,7 @@ import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.data.reading import SPLITS, UNKNOWN
+from fairdiff_lib.data.reading import OUTSIDE, SPLITS, UNKNOWN
 
 
 def cohort_table(cohort: Cohort, dataset: str, confidence: float = 0.95) -> pd.DataFrame:
@@ -79,7 +79,7 @@ def _prevalences(
 def split_table(cohort: Cohort) -> pd.DataFrame:
     """Per split: subjects, images, excluded images, and subjects shared with another split."""
     table = cohort.table
-    homes = table.groupby("subject")["split"].nunique()
+    homes = table[table["split"] != OUTSIDE].groupby("subject")["split"].nunique()
     rows = []
     for split in SPLITS:
         own = table[table["split"] == split]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from fairdiff_lib.data.reading import (
     Source,
     ages,
     decode,
+    find_images,
     line_of,
     read_text_csv,
     refuse_duplicates,
@@ -28,7 +28,7 @@ AGE_LEVELS = {
     "default": ("under 60", "60 or older"),
     "medfair": ("60 or under", "over 60"),
 }
-_FOLDERS = ("images", "ham10000_images_part_1", "ham10000_images_part_2")  # lower case
+_FOLDERS = "images|ham10000_images_part_[12]"
 
 
 def spec_ham10000(coding: str) -> CohortSpec:
@@ -78,7 +78,7 @@ def read_ham10000(root: Path, coding: str, split_seed: int) -> Source:
     dx = decode(frame["dx"].tolist(), {name: name for name in DX}, path, "dx")
     _refuse_two_diagnoses(frame["lesion_id"].tolist(), dx, path)
     splits = split_subjects(frame["lesion_id"].tolist(), dx, split_seed)
-    found = _images(root, frame["image_id"].tolist())
+    found = find_images(root, [f"{name}.jpg" for name in frame["image_id"]], _FOLDERS)
     levels = {
         "sex": decode(frame["sex"].tolist(), {"female": "Female", "male": "Male"}, path, "sex"),
         "age": ages(
@@ -94,7 +94,7 @@ def read_ham10000(root: Path, coding: str, split_seed: int) -> Source:
         {
             "subject": frame["lesion_id"],
             "image": frame["image_id"],
-            "path": [found.get(name, f"{name}.jpg") for name in frame["image_id"]],
+            "path": [found.get(f"{name}.jpg", f"{name}.jpg") for name in frame["image_id"]],
             "split": splits,
             **levels,
         }
@@ -113,24 +113,3 @@ def _refuse_two_diagnoses(lesions: Sequence[str], dx: Sequence[str], path: Path)
                 f"{path}, line {line_of(position)}: lesion {lesion!r} has dx {level!r} "
                 f"and before it {first[lesion]!r}; expected one per lesion"
             )
-
-
-def _images(root: Path, names: Sequence[str]) -> dict[str, str]:
-    """Image name -> relative path, over the root and the image folders it may have.
-
-    A name may be in two folders, as in Kaggle's archive, but not with two contents.
-    """
-    folders = [f for f in sorted(root.iterdir()) if f.is_dir() and f.name.lower() in _FOLDERS]
-    files = [file for folder in [root, *folders] for file in sorted(folder.iterdir())]
-    found: dict[str, Path] = {}
-    asked = set(names)
-    for file in files:
-        if file.suffix.lower() != ".jpg" or file.stem not in asked:
-            continue
-        other = found.setdefault(file.stem, file)
-        if other != file and not filecmp.cmp(other, file, shallow=False):
-            raise InputError(
-                f"{root}: {other.relative_to(root)} and {file.relative_to(root)} are different "
-                "pictures of one name; expected each image once"
-            )
-    return {name: file.relative_to(root).as_posix() for name, file in found.items()}

@@ -7,9 +7,12 @@ for is said by the spec on the same page.
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import os
+import re
 import struct
+import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -75,6 +78,22 @@ def read_text_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     )
     if frame.empty:
         raise InputError(f"{path}: no rows under the header; expected one per image")
+    stripped: pd.DataFrame = frame.apply(lambda cells: cells.str.strip())
+    return stripped
+
+
+def read_workbook(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """First sheet of an Excel workbook as text cells, as :func:`read_text_csv`."""
+    if not path.is_file():
+        raise InputError(f"{path}: missing; expected an Excel workbook")
+    try:
+        frame = pd.read_excel(path, dtype=str, keep_default_na=False, engine="openpyxl")
+    except (zipfile.BadZipFile, ValueError, KeyError, OSError):
+        raise InputError(f"{path}: not readable as an Excel workbook") from None
+    for column in columns:
+        if column not in frame.columns:
+            found = ", ".join(map(str, frame.columns)) or "none"
+            raise InputError(f"{path}: no column {column!r}; found {found}")
     stripped: pd.DataFrame = frame.apply(lambda cells: cells.str.strip())
     return stripped
 
@@ -218,6 +237,36 @@ def open_picture(path: Path) -> Image.Image:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: truncated or not an image ({error})") from None
+
+
+def find_images(root: Path, names: Sequence[str], folders: str) -> dict[str, str]:
+    """File name -> path relative to ``root``, for the names that are there.
+
+    A name may be in two folders, as in some archives, but not with two contents.
+
+    Parameters
+    ----------
+    root : Path
+    names : sequence of str
+    folders : str
+        Pattern of the folders below ``root`` that may hold images, whatever their case; ``root``
+        itself may hold them too.
+    """
+    pattern, asked = re.compile(folders, re.IGNORECASE), {name.lower(): name for name in names}
+    below = sorted(f for depth in ("*", "*/*") for f in root.glob(depth) if f.is_dir())
+    places = [root, *(f for f in below if pattern.fullmatch(f.relative_to(root).as_posix()))]
+    found: dict[str, Path] = {}
+    for file in (file for folder in places for file in sorted(folder.iterdir())):
+        name = asked.get(file.name.lower())
+        if name is None:
+            continue
+        other = found.setdefault(name, file)
+        if other != file and not filecmp.cmp(other, file, shallow=False):
+            raise InputError(
+                f"{root}: {other.relative_to(root)} and {file.relative_to(root)} are different "
+                "pictures of one name; expected each image once"
+            )
+    return {name: file.relative_to(root).as_posix() for name, file in found.items()}
 
 
 def refuse_missing(root: Path, paths: Sequence[str]) -> None:
