@@ -38,6 +38,7 @@ def regret() -> pd.DataFrame:
     return optimiser_benchmark(range(8), 15, strategies=strategies, config=config, rate=0.8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", ["random_search", "constant"])
 def test_corrected_beats_random_search_and_constant_sigma(other: str, regret: pd.DataFrame) -> None:
     """Paired over surfaces, in the regret of what each would keep after the last window."""
@@ -49,6 +50,7 @@ def test_corrected_beats_random_search_and_constant_sigma(other: str, regret: pd
     assert stats.ttest_rel(last["corrected"], last[other], alternative="less").pvalue < 0.05
 
 
+@pytest.mark.slow
 def test_the_regret_table_pairs_strategies_by_surface(regret: pd.DataFrame) -> None:
     table = regret_table(regret).set_index(["strategy", "baseline", "quantity"])
     wide = regret[regret["quantity"] == "recommended"].pivot(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,13 @@ class Killed(Exception):
     """Stands for a kill: nothing runs after it."""
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+def _few_fast(names: Iterable[str]) -> list[Any]:
+    """A baseline, the method and one with an adapter by default, the others as slow ones."""
+    fast = ("none", "fairdiffusion", "fair_lora")
+    return [n if n in fast else pytest.param(n, marks=pytest.mark.slow) for n in sorted(names)]
+
+
+@pytest.mark.parametrize("name", _few_fast(METHODS))
 def test_every_method_trains_and_a_killed_run_ends_the_same(
     name: str, study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

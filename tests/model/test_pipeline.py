@@ -30,7 +30,7 @@ from fairdiff_lib.model.pipeline import (
     to_model,
     tokenize,
 )
-from fairdiff_lib.model.sample import sample
+from fairdiff_lib.model.sample import sample, set_scheduler, text_of
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import ModelConfig
 
@@ -79,6 +79,7 @@ def test_every_word_of_the_prompts_is_one_token_and_prompts_differ(pipeline: Any
     assert ids.shape[1] == tokenizer.model_max_length
 
 
+@pytest.mark.slow
 def test_saved_folder_loads_and_generates_without_our_library(
     pipeline: Any, tmp_path: Path
 ) -> None:
@@ -247,3 +248,25 @@ def test_fixed_losses_refuse_what_cannot_be(pipeline: Any) -> None:
         fixed_losses(pipeline, timesteps=(1000,))
     with pytest.raises(InputError, match="as many of each"):
         denoising_losses_at(pipeline, torch.zeros(2, 4, 8, 8), ["a"], ["b"], (1,), 0)
+
+
+@pytest.mark.parametrize(("guidance", "sampler"), [(1.0, "dpmsolver++"), (3.0, "ddpm")])
+def test_denoising_in_the_open_is_the_samplers(
+    pipeline: Any, guidance: float, sampler: str
+) -> None:
+    """What notebook 04 shows: the same image to the last grey level."""
+    sides, generator = 1 + (guidance > 1), torch.Generator().manual_seed(7)
+    set_scheduler(pipeline, sampler)
+    pipeline.scheduler.set_timesteps(3)
+    z = torch.randn(1, 4, 8, 8, generator=generator) * pipeline.scheduler.init_noise_sigma
+    text = text_of(pipeline, PROMPTS[:1], guidance)
+    extra = pipeline.prepare_extra_step_kwargs([generator], 0.0)
+    with torch.no_grad():
+        for t in pipeline.scheduler.timesteps:
+            seen = pipeline.scheduler.scale_model_input(torch.cat([z] * sides), t)
+            said = pipeline.unet(seen, t, encoder_hidden_states=text).sample.chunk(sides)
+            v = said[0] + guidance * (said[-1] - said[0])
+            z = pipeline.scheduler.step(v, t, z, **extra).prev_sample
+        pixels = pipeline.vae.decode(z / pipeline.vae.config.scaling_factor).sample / 2 + 0.5
+    theirs = sample(pipeline, PROMPTS[:1], [7], steps=3, guidance=guidance, scheduler=sampler)
+    np.testing.assert_array_equal(to_images(pixels.clamp(0, 1) * 2 - 1), theirs)

@@ -138,12 +138,14 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [json.loads(target.with_name(f"rank{rank}.json").read_text()) for rank in (0, 1)]
 
 
+@pytest.mark.slow
 def test_two_processes_ran(pair: list[dict[str, Any]]) -> None:
     for found in pair:
         assert {run["processes"] for run in found.values()} == {2}
     assert train("none")["processes"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", ["none", "corrected"])
 def test_two_processes_give_the_weights_of_one(run: str, pair: list[dict[str, Any]]) -> None:
     alone = torch.tensor(train(run)["weights"])
@@ -163,6 +165,7 @@ def test_a_group_was_missing_on_one_process_and_present_on_the_other() -> None:
     assert any(left != right for left, right in found)
 
 
+@pytest.mark.slow
 def test_corrected_sigma_is_the_same_on_every_process_at_every_step(
     pair: list[dict[str, Any]],
 ) -> None:
@@ -172,6 +175,7 @@ def test_corrected_sigma_is_the_same_on_every_process_at_every_step(
     assert pair[0]["corrected"]["spread"] == [0.0] * LOOP.steps
 
 
+@pytest.mark.slow
 def test_as_released_each_process_has_a_sigma_of_its_own(pair: list[dict[str, Any]]) -> None:
     first, second = (found["as_released"]["sigmas"] for found in pair)
     assert first[0] != second[0] and first[-1] != second[-1]
@@ -179,12 +183,14 @@ def test_as_released_each_process_has_a_sigma_of_its_own(pair: list[dict[str, An
     assert pair[0]["as_released"]["weights"] == pair[1]["as_released"]["weights"]
 
 
+@pytest.mark.slow
 def test_each_process_resumes_with_its_own_sigma(pair: list[dict[str, Any]]) -> None:
     for found in pair:
         assert found["resumed"]["weights"] == found["as_released"]["weights"]
         assert found["resumed"]["sigmas"][-1] == found["as_released"]["sigmas"][-1]
 
 
+@pytest.mark.slow
 def test_the_documented_command_trains_what_one_process_trains(tmp_path: Path) -> None:
     """The whole way, from simulated data to a saved pipeline, by the module's own command."""
     given = [
