@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,29 @@ def collect_ablation(settings: Settings, layout: Places, cohort: Cohort) -> Abla
         notes,
         before,
     )
+
+
+def publish_ablation(study: Study, result: AblationResult) -> list[Path]:
+    """Write T12, T13, the cost of every run, and the verdict on C2."""
+    todo = {"tab12": result.cells, "tab13": result.methods, "tab_cost": result.cost}
+    return [study.publish(name, table) for name, table in {**todo, "tab_c2": result.c2}.items()]
+
+
+def option_table(methods: pd.DataFrame, roles: Mapping[str, str]) -> pd.DataFrame:
+    """Controls and single options against FairDiffusion: overall KID, its disparity, the loss's."""
+    own = methods[(methods["baseline"] == "fairdiffusion") & (methods["attribute"] == "overall")]
+    own = own[own["method"].map(roles).isin(["control", "option"])]
+    first = methods.loc[methods["metric"] == "kid", "features"].iloc[0]
+    own = own[own["features"].isin([first, ""])]
+    own = own[own["metric"].isin(["kid", "kid_disparity", "denoising_loss_disparity"])]
+    return own[["method", "baseline", "seeds", "metric", "value", "low", "high"]]
+
+
+def ablation_scalars(result: AblationResult) -> dict[str, Any]:
+    """What 08 records: rows, and the verdicts."""
+    verdicts = {f"c2_{row.method}": row.verdict for row in result.c2.itertuples()}
+    rows = {"cell_rows": len(result.cells), "method_rows": len(result.methods)}
+    return {**rows, **verdicts, "runs": len(result.cost)}
 
 
 def c2_table(
