@@ -79,12 +79,7 @@ class EncoderExtractor:
     """Mean over space of every stage of a classifier trained on the real training split.
 
     Its penultimate features hold what the conditions need and little else: there, blurred vessels
-    cost nothing. The early stages keep the texture.
-
-    Parameters
-    ----------
-    classifier : Classifier
-        One and the same for all methods and seeds that are compared.
+    cost nothing. The early stages keep the texture. One and the same for all that is compared.
     """
 
     name = "encoder"
@@ -160,17 +155,9 @@ class Scale:
 class RandomConvExtractor:
     """Fixed random convolutions: a feature space that no label has shaped.
 
-    Three layers of stride 2 with weights drawn once; the features are mean and
-    standard deviation over space of every layer's maps, so that fine and coarse
-    texture both count. Weak, but blind to what the encoder was taught: a second
-    view of the same comparison.
-
-    Parameters
-    ----------
-    seed : int
-        Of the weights.
-    width : int
-        Number of features, a multiple of 8.
+    Three layers of stride 2 with weights drawn once; the features (a multiple of 8) are mean and
+    standard deviation over space of every layer's maps, so that fine and coarse texture both
+    count. Weak, but blind to what the encoder was taught: a second view of the same comparison.
     """
 
     def __init__(self, seed: int = 0, width: int = 64) -> None:
@@ -220,22 +207,10 @@ class TextureExtractor:
 
 
 class TransformersExtractor:
-    """Image features of a pretrained transformers backbone, as DINOv2.
+    """Image features of a pretrained transformers backbone, as DINOv2, by folder or hub id.
 
     The class token where the model has one, else the mean over tokens (or over
     space); never a pooling head, which many checkpoints lack.
-
-    Parameters
-    ----------
-    source : str
-        Local folder (wins where both exist), or hub id.
-    revision : str
-        Commit of the hub id: required there, never guessed.
-
-    Raises
-    ------
-    InputError
-        No revision for a hub id, weights that are not to be had, or incomplete ones.
     """
 
     def __init__(self, source: str, revision: str = "") -> None:
@@ -270,15 +245,7 @@ class TransformersExtractor:
 class InceptionExtractor:
     """The 2,048 Inception-v3 features of FID, through torchmetrics and torch-fidelity.
 
-    Parameters
-    ----------
-    weights : str
-        File of torch-fidelity's weights; empty = fetched by torch-fidelity.
-
-    Raises
-    ------
-    InputError
-        torch-fidelity or its weights are not to be had.
+    ``weights``: file of torch-fidelity's weights; empty = fetched by torch-fidelity.
     """
 
     def __init__(self, weights: str = "") -> None:

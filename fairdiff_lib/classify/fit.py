@@ -50,8 +50,8 @@ from fairdiff_lib.classify.predictions import (
     youden_threshold,
 )
 from fairdiff_lib.disk.files import atomic_folder, read_json, write_json
-from fairdiff_lib.settings.errors import InputError, refuse_unknown
-from fairdiff_lib.settings.options import ClassifierConfig, LoopConfig
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import ClassifierConfig
 from fairdiff_lib.train.loop import fit
 
 PREDICTION_BATCH = 256  # images per pass; does not change a prediction
@@ -76,15 +76,11 @@ class Classifier:
 
     Attributes
     ----------
-    module : Module
-        As of ``networks.build_network``.
-    config : ClassifierConfig
     levels : dict of str to tuple of str
         Condition to its level names, in the order of the label columns.
     thresholds : dict of str to float
         Per binary condition, on the probability of level 1; NaN where validation
         had one level only.
-    selected_step : int
     curve : dict of int to float
         Step to mean validation loss, nats (under fault E4: 1 - mean AUC on the test images).
     watched : DataFrame
@@ -161,16 +157,8 @@ class Classifier:
     ) -> Classifier:
         """Read what :meth:`save` wrote, onto the accelerator where there is one.
 
-        Parameters
-        ----------
-        folder : path
-        config, heads : optional
-            What is expected; another architecture or other conditions are refused.
-
-        Raises
-        ------
-        InputError
-            A file is missing or damaged, or the architecture isn't the expected one.
+        Files that are missing or damaged are refused, and another architecture (``config``) or
+        other conditions (``heads``) than are expected.
         """
         notes_path = Path(folder) / "config.json"
         notes = read_json(notes_path)
@@ -204,13 +192,8 @@ def _expect(path: Path | str, name: str, found: object, wanted: object) -> None:
 def _read_notes(path: Path, notes: Any) -> Classifier:
     """Classifier with fresh weights, as its config.json describes it."""
     try:
-        stored = dict(notes["config"])
-        kind = stored.get("architecture", "residual")  # of a file from before there were others
-        refuse_unknown(f"architecture in {path}", kind, tuple(VERSIONS))
-        _expect(path, "architecture", notes["architecture"], VERSIONS[kind])
-        stored["loop"] = LoopConfig(**_with_tuples(stored["loop"]))
-        stored["channels"] = tuple(stored["channels"])
-        config = ClassifierConfig(**stored)
+        config = ClassifierConfig(**notes["config"])
+        _expect(path, "architecture", notes["architecture"], VERSIONS[config.architecture])
         levels = {name: tuple(names) for name, names in notes["levels"]}
         thresholds = {k: math.nan if v is None else v for k, v in notes["thresholds"].items()}
         step, curve = notes["selected_step"], dict(notes["curve"])
@@ -220,11 +203,6 @@ def _read_notes(path: Path, notes: Any) -> Classifier:
         raise InputError(f"{path}: not a classifier's config.json ({error})") from error
     module = build_network(config, _counts(levels), notes.get("backbone"))
     return Classifier(module, config, levels, thresholds, step, curve)
-
-
-def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
-    """Fields of a dataclass as JSON gives them back, its lists as tuples again."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
 
 
 def _load_weights(module: nn.Module, path: Path) -> None:

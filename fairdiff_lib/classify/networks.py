@@ -76,16 +76,9 @@ class ResidualNetwork(nn.Module):
     """Stem, a block per stage, mean and maximum over space, features, a linear head per condition.
 
     The mean carries how much of something an image shows, the maximum whether it shows it
-    anywhere: with the mean alone a small local sign is drowned by the easier conditions.
-
-    Parameters
-    ----------
-    config : ClassifierConfig
-        ``channels`` and ``feature_width`` decide the architecture; the stem and
-        every stage halve the side. (A first stage that keeps it costs twice the time
-        for the same validation loss on HAM10000 at 64 pixels.)
-    heads : sequence of (str, int)
-        Condition and its number of levels.
+    anywhere: with the mean alone a small local sign is drowned by the easier conditions. The stem
+    and every stage halve the side. (A first stage that keeps it costs twice the time for the same
+    validation loss on HAM10000 at 64 pixels.)
     """
 
     def __init__(self, config: ClassifierConfig, heads: Heads) -> None:
@@ -131,16 +124,9 @@ def to_pixels(images: Tensor) -> Tensor:  # uint8 [B, 3, H, W] => float32 in [-1
 class DropPath(nn.Module):
     """Leaves a residual branch out for single samples of a training batch (Huang et al. 2016).
 
-    A branch that stays is divided by the chance of staying, so that its mean is the same. Which
-    samples lose it is drawn beforehand for all rows of a step, so that a resumed run, another
-    micro batch or more processes see the same.
-
-    Parameters
-    ----------
-    rate : float
-        Chance of being left out, in [0, 1).
-    uses : int
-        How often a forward pass comes through here.
+    A branch that stays is divided by the chance of staying (1 - ``rate``), so that its mean is the
+    same. Which samples lose it is drawn beforehand for all rows of a step, so that a resumed run,
+    another micro batch or more processes see the same; ``uses`` times per forward pass.
     """
 
     def __init__(self, rate: float, uses: int) -> None:
@@ -220,21 +206,8 @@ def _from_config(own: ViTConfig | EfficientNetConfig) -> nn.Module:
 def load_pretrained(what: str, source: str, revision: str, field: str) -> tuple[Any, nn.Module]:
     """Image processor (PIL: torchvision isn't needed) and model, or one clear line.
 
-    Parameters
-    ----------
-    what : str
-        Begins the line, as "features" or "classifier".
-    source : str
-        Local folder (wins where both exist), or hub id.
-    revision : str
-        Commit of the hub id: required there, never guessed.
-    field : str
-        The setting that a revision belongs in.
-
-    Raises
-    ------
-    InputError
-        No revision for a hub id, weights that are not to be had, or incomplete ones.
+    ``what`` begins the line; ``source`` is a local folder (wins where both exist) or a hub id. Its
+    ``revision`` (a commit) is required there, never guessed; ``field`` is the setting for it.
     """
     local = Path(source).is_dir()
     if not local and not revision:
@@ -283,13 +256,7 @@ def _check_kind(config: ClassifierConfig) -> None:
 class TransformersNetwork(nn.Module):
     """A backbone, its features averaged over space, a linear head per condition.
 
-    Parameters
-    ----------
-    config : ClassifierConfig
-    heads : sequence of (str, int)
-        Condition and its number of levels.
-    stored : mapping, optional
-        ``backbone_notes`` of a saved network, so that no pretrained weights are asked for.
+    ``stored``: ``backbone_notes`` of a saved network, so that no pretrained weights are asked for.
     """
 
     def __init__(
@@ -361,13 +328,7 @@ def parameter_groups(module: nn.Module, decay: float) -> list[dict[str, Any]]:
     """Parameters by depth, each group with its share of the learning rate.
 
     The embeddings of a transformer are layer 0 and its heads layer L + 1; layer k learns at
-    ``decay ** (L + 1 - k)`` times the rate (Clark et al. 2020).
-
-    Parameters
-    ----------
-    module : Module
-    decay : float
-        In (0, 1]; 1 = one group with the full rate.
+    ``decay ** (L + 1 - k)`` times the rate (Clark et al. 2020); decay 1: one group, the full rate.
     """
     if decay == 1:
         return [{"params": list(module.parameters())}]
@@ -395,19 +356,10 @@ def _depth(name: str, last: int) -> int:
 
 
 def multitask_loss(logits: Mapping[str, Tensor], labels: Tensor) -> Tensor:
-    """Sum over conditions of the cross-entropy, per sample.
+    """Sum over conditions of the cross-entropy, per sample [B], nats, unreduced.
 
-    Parameters
-    ----------
-    logits : mapping of str to Tensor [B, K]
-        In the order of the labels' columns.
-    labels : Tensor, int64 [B, C]
-        Level indices; -1 (not known) adds nothing.
-
-    Returns
-    -------
-    Tensor [B]
-        In nats, unreduced.
+    Of logits [B, K] by condition, in the order of the labels' columns [B, C]; a label of -1 (not
+    known) adds nothing.
     """
     parts = [
         functional.cross_entropy(values.float(), labels[:, i], ignore_index=-1, reduction="none")
@@ -417,19 +369,7 @@ def multitask_loss(logits: Mapping[str, Tensor], labels: Tensor) -> Tensor:
 
 
 def augment(images: Tensor, flip: Tensor, shift: Tensor) -> Tensor:
-    """Mirror left to right and shift, repeating the edge.
-
-    Parameters
-    ----------
-    images : Tensor, uint8 [B, 3, H, W]
-    flip : Tensor, bool [B]
-    shift : Tensor, int64 [B, 2]
-        Pixels, (down, right).
-
-    Returns
-    -------
-    Tensor, uint8 [B, 3, H, W]
-    """
+    """Mirror [B] left to right and shift [B, 2] pixels (down, right), repeating the edge."""
     count, channels, height, width = images.shape
     y = (torch.arange(height) - shift[:, :1]).clamp(0, height - 1)  # [B, H]
     x = (torch.arange(width) - shift[:, 1:]).clamp(0, width - 1)  # [B, W]
@@ -441,17 +381,9 @@ def augment(images: Tensor, flip: Tensor, shift: Tensor) -> Tensor:
 
 @dataclass
 class ClassificationObjective:
-    """What ``loop.fit`` optimises: images and labels in memory, one network.
+    """What ``loop.fit`` optimises: images [N, 3, H, W] and labels [N, C] in memory, one network.
 
-    Parameters
-    ----------
-    module : Module
-        Pixels to logits by condition.
-    images : uint8 [N, 3, H, W]
-    labels : int64 [N, C]
-        Level indices; -1 = not known.
-    groups : list of dict, optional
-        Parameters by their share of the learning rate, as of ``parameter_groups``.
+    ``groups``: parameters by their share of the learning rate, as of :func:`parameter_groups`.
     """
 
     module: nn.Module

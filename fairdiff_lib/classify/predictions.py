@@ -80,17 +80,9 @@ def check_every_level(labels: Labels, levels: Levels) -> None:
 def youden_threshold(truth: NDArray[np.bool_], score: NDArray[np.float64]) -> float:
     """Threshold with the largest sensitivity + specificity - 1 (Youden 1950).
 
-    Parameters
-    ----------
-    truth : bool [N]
-    score : float64 [N]
-        Probability of the positive level; positive is called at or above the threshold.
-
-    Returns
-    -------
-    float
-        Midway between two scores; the one nearest 0.5 where several are best.
-        NaN where only one of the two levels is present.
+    Of truth and score [N], the probability of the positive level, which is called at or above it.
+    Midway between two scores; the one nearest 0.5 where several are best. NaN where only one of
+    the two levels is present.
     """
     if truth.all() or not truth.any():
         return math.nan
@@ -112,30 +104,19 @@ def predictions_table(
     subjects: Sequence[Any],
     truth: Labels,
 ) -> pd.DataFrame:
-    """Tidy predictions: a row per image, condition and level.
+    """Tidy predictions, ``PREDICTION_COLUMNS``: a row per image, condition and level.
 
     Parameters
     ----------
     probabilities : dict of str to float64 [N, K]
         From :meth:`Classifier.predict`.
     levels : mapping of str to sequence of str
-        Condition to its level names, as :attr:`Classifier.levels`; the order is
-        that of the columns of ``truth``.
+        Condition to its level names, in the order of the columns of ``truth``.
     images : sequence of str [N]
-        Unique names, the key to join attributes by.
+        Unique names, the key to join attributes by; a name that occurs twice is refused.
     subjects : sequence [N]
     truth : int64 [N, C]
-        Level indices; -1 becomes :data:`UNKNOWN`.
-
-    Returns
-    -------
-    DataFrame
-        :data:`PREDICTION_COLUMNS`; ``truth`` and ``level`` are level names.
-
-    Raises
-    ------
-    InputError
-        Lengths that don't agree, or an image name that occurs twice.
+        Level indices; -1 becomes ``UNKNOWN``.
     """
     named = as_levels(levels)
     counts = {"images": len(images), "subjects": len(subjects), "truth": len(truth)}
@@ -164,13 +145,7 @@ def predictions_table(
 
 
 def check_predictions(where: Path | str, found: pd.DataFrame, levels: Heads) -> None:
-    """Refuse saved predictions with a condition, level or truth that the spec doesn't know.
-
-    Raises
-    ------
-    InputError
-        Names the file, the row, the column and what was expected.
-    """
+    """Refuse saved predictions with a condition, level or truth that the spec doesn't know."""
     named = as_levels(levels)
     _refuse_strange(where, found, "condition", tuple(named))
     for condition, names in named.items():
@@ -194,17 +169,8 @@ def _refuse_strange(
 def condition_auc(probabilities: Probabilities, labels: Labels, levels: Heads) -> pd.DataFrame:
     """Macro one-against-rest AUC per condition over images (two levels: of the second).
 
-    Parameters
-    ----------
-    probabilities : dict of str to float64 [N, K]
-    labels : int64 [N, C]
-        In the order of ``levels``; rows of -1 are left out.
-    levels : mapping of str to int or sequence of str
-
-    Returns
-    -------
-    DataFrame
-        condition, metric ("auc"), n (images), value (NaN where a level doesn't occur).
+    Of probabilities [N, K] by condition and labels [N, C] in the order of ``levels``, rows of -1
+    left out. Returns condition, metric ("auc"), n (images), value (NaN where a level is absent).
     """
     rows = []
     for column, (condition, names) in zip(labels.T, as_levels(levels).items(), strict=True):
@@ -220,14 +186,8 @@ def condition_auc(probabilities: Probabilities, labels: Labels, levels: Heads) -
 class Watch:
     """Records the AUC of given images whenever it is called with a network; decides nothing.
 
-    Parameters
-    ----------
-    predict : callable
-        A network to its probabilities of the images; it leaves the network as it was.
-    labels : int64 [N, C]
-    levels : mapping of str to int or sequence of str
-    path : Path, optional
-        Where looks are kept, so that a fit that was killed goes on with those before.
+    ``predict`` takes a network to its probabilities and leaves it as it was; ``path`` keeps the
+    looks, so that a fit that was killed goes on with those before.
     """
 
     def __init__(

@@ -99,26 +99,9 @@ def balanced_over(settings: Settings, train: Cohort) -> str:
 def share_rows(train: Cohort, share: float, seed: int) -> Ints:
     """Rows of a share of the subjects, drawn within each level of the primary condition.
 
-    The subjects of a level are put in one random order; a share takes its first, so that the
-    smaller of two shares of one seed lies within the larger.
-
-    Parameters
-    ----------
-    train : Cohort
-        The training split, included rows only.
-    share : float
-        In (0, 1].
-    seed : int
-
-    Returns
-    -------
-    int64 [n]
-        Sorted; every image of a chosen subject. All rows at a share of 1.
-
-    Raises
-    ------
-    InputError
-        A level of a prompted condition that no chosen subject has: the share, condition, level.
+    The subjects of a level are put in one random order; a share, in (0, 1], takes its first, so
+    that the smaller of two shares of one seed lies within the larger. Every image of a chosen
+    subject. A level of a prompted condition that no chosen subject has is refused.
     """
     table, primary = train.table, train.spec.primary_condition
     subjects = table.drop_duplicates("subject").sort_values("subject")
@@ -155,26 +138,8 @@ def balanced_part(train: Cohort, attribute: str, seed: int) -> Cohort:
     """Training rows drawn with replacement so that every level of an attribute is equally often.
 
     Within a level every row is equally likely: the prevalence of conditions stays what it is.
-    As many rows as there are in training; levels differ by one at most.
-
-    Parameters
-    ----------
-    train : Cohort
-        The training split, included rows only.
-    attribute : str
-    seed : int
-        Of the generator whose images it will be.
-
-    Returns
-    -------
-    Cohort
-        A row per image to be made; ``image`` is its own name, unique, which holds the drawn
-        row's.
-
-    Raises
-    ------
-    InputError
-        A level without a training row.
+    As many rows as there are in training; levels differ by one at most. A row per image to be made
+    by the generator of a seed; ``image`` is its own name, unique, which holds the drawn row's.
     """
     refuse_unknown("attribute", attribute, tuple(a.name for a in train.spec.attributes))
     levels = train.spec.levels(attribute)
@@ -478,13 +443,7 @@ def generator_note(settings: Settings) -> str:
 
 
 def refuse_unequal(cost: pd.DataFrame) -> None:
-    """Refuse runs that were not given equally many optimiser steps of equal size.
-
-    Raises
-    ------
-    InputError
-        Names the first run that differs.
-    """
+    """Refuse runs that were not given equally many optimiser steps of equal size."""
     first = cost.iloc[0]
     for _, row in cost.iterrows():
         if (row["steps"], row["batch"]) != (first["steps"], first["batch"]):
@@ -527,15 +486,10 @@ def measure_transfer(study: Study) -> pd.DataFrame:
     """Every source's classifiers on the test images of every source, of the same seed.
 
     The sources are real images and the study's methods; of a generated image the truth is what
-    its prompt asked for.
-
-    Returns
-    -------
-    DataFrame
-        dataset, method (trained on), tested_on, classifier, condition, attribute, level, metric,
-        seeds, n, value, low, high, note. Metrics: auc; and auc_both_ways, once for two sources,
-        the mean of trained on A, tested on B and the other way round (generalised
-        cross-validation).
+    its prompt asked for. Returns dataset, method (trained on), tested_on, classifier, condition,
+    attribute, level, metric, seeds, n, value, low, high, note. Metrics: auc; and auc_both_ways,
+    once for two sources, the mean of trained on A, tested on B and the other way round
+    (generalised cross-validation).
     """
     parts, own = [], study.settings
     for name in own.classifiers:

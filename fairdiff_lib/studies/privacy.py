@@ -212,11 +212,7 @@ def strata_of(table: pd.DataFrame, attributes: list[str]) -> list[str]:
 def nearest_audits(known: Known, made: Sequence[Floats]) -> list[Audit]:
     """Share of images of the test prompts that are nearer to training than to held-out.
 
-    Parameters
-    ----------
-    known : Known
-    made : sequence of float64 [N, D]
-        Features of the images, one array per space.
+    Of their features, one array [N, D] per space.
     """
     own, cohort = known.study.settings, known.cohort
     prompted = cohort.split("test").table["subject"].tolist()
@@ -269,13 +265,7 @@ def attack(known: Known, scores: memory.Scores) -> dict[str, Audit]:
 
 
 def reference_sizes(cohort: Cohort) -> pd.DataFrame:
-    """What the audits rest on: subjects by level.
-
-    Returns
-    -------
-    DataFrame
-        attribute, level, training, held_out, pairs (of a draw), prompts (test subjects).
-    """
+    """What the audits rest on: subjects by level, pairs of a draw, prompts (test subjects)."""
     kept, attributes = cohort.included(), cohort.attribute_levels
     subjects = kept.table.drop_duplicates("subject").reset_index(drop=True)
     subjects = subjects.assign(stratum=strata_of(subjects, list(attributes)))

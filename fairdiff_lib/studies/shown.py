@@ -69,13 +69,7 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Pictures:
-    """The study's images, real ones read once.
-
-    Attributes
-    ----------
-    train, test : uint8 [N, 3, S, S]
-        Real.
-    """
+    """The study's images: real ones, uint8 [N, 3, S, S], read once; generated ones when asked."""
 
     study: Study
     train: Any
@@ -111,12 +105,8 @@ def measure_shown(
 
     The reader is the feature encoder: one classifier of all conditions, trained on real images.
 
-    Returns
-    -------
-    rows : list of DataFrame
-        dataset, method, seed, condition, then ``equity.GROUP_COLUMNS``.
-    changes : list of (labels, Audit)
-        Generated minus real.
+    Returns rows (dataset, method, seed, condition, then ``GROUP_COLUMNS``), and labelled audits of
+    generated minus real.
     """
     reader = Reader(study, load_encoder(study))
     real = reader(pictures.test, real=True)
@@ -205,15 +195,7 @@ def reading_audits(
     secondary_below: int = 80,
     bootstrap: int = 400,
 ) -> dict[str, Audit]:
-    """Agreement and AUC of what a classifier reads with what was asked, of one condition.
-
-    Parameters
-    ----------
-    data : Scored
-        Its truth is the prompted level.
-    attributes, confidence, secondary_below, bootstrap
-        As for ``classifiers.classification_audits``.
-    """
+    """Agreement and AUC of what a classifier reads with what was asked, the truth of ``data``."""
     names = ("accuracy", "auc")
     found = classification_audits(
         data, attributes, confidence, secondary_below, names=names, bootstrap=bootstrap
@@ -244,16 +226,9 @@ def ruler_audits(
 ) -> dict[str, Audit]:
     """Is the measurement itself to be believed, and equally for all? Against the simulator's truth.
 
-    Parameters
-    ----------
-    measured, truth : float64 [N]
-        A ruler's quantity on real (simulated) images; NaN where nothing could be measured.
-
-    Returns
-    -------
-    dict
-        ruler_r2 (about the line of identity; an image without a measurement counts as the
-        mean), ruler_bias (mean of measured minus true), ruler_lost (share without one).
+    Of a ruler's quantity [N] on real (simulated) images, NaN where nothing could be measured:
+    ruler_r2 (about the line of identity; an image without a measurement counts as the mean),
+    ruler_bias (mean of measured minus true), ruler_lost (share without one).
     """
     lost = np.isnan(measured).astype(np.float64)
     agrees = rows_metric(lambda rows: reconstruction_r2(measured[rows], truth[rows]))
@@ -274,25 +249,11 @@ def measured_audits(
     confidence: float = 0.95,
     secondary_below: int = 80,
 ) -> dict[str, Audit]:
-    """A ruler's quantity against the prompted level.
+    """A ruler's quantity [N] against the prompted level [N], which rises with it.
 
-    Parameters
-    ----------
-    ruler : Ruler
-    measured : float64 [N]
-        NaN where nothing could be measured.
-    asked : int64 [N]
-        Prompted level of the ruler's condition, from the smallest values to the largest.
-    groups, attributes, confidence, secondary_below
-        As for ``audit.audit``.
-
-    Returns
-    -------
-    dict
-        With the ruler's key, as in cup_disc_auc: ``_auc`` (the largest level against the
-        smallest, as the gate has it), ``_agreement`` (share that measures as the level that was
-        asked for; without a measurement: doesn't), ``_lost``; and the mean under the ruler's
-        name for it, as cup_disc_ratio.
+    With the ruler's key, as in cup_disc_auc: ``_auc`` (the largest level against the smallest, as
+    the gate has it), ``_agreement`` (share that measures as the level that was asked for; without
+    a measurement: doesn't), ``_lost``; and the mean under the ruler's name, as cup_disc_ratio.
     """
     _check_levels(ruler, asked)
     lost, level = np.isnan(measured), np.digitize(measured, ruler.cuts)
@@ -354,11 +315,8 @@ def measure_probe(study: Study, pictures: Pictures) -> pd.DataFrame:
     Linear probes in the encoder's features and in texture; trained on training images of the same
     source ("own") or on real ones, tested on test images.
 
-    Returns
-    -------
-    DataFrame
-        dataset, method, seed, features, trained_on, then ``equity.GROUP_COLUMNS``. Metrics:
-        probe_auc; of generated images also probe_auc_change, against real ones probed by real ones.
+    Returns dataset, method, seed, features, trained_on, then ``GROUP_COLUMNS``. Metrics: probe_auc;
+    of generated images also probe_auc_change, against real ones probed by real ones.
     """
     encoder, parts = load_encoder(study), []
     for name in SPACES:
@@ -408,25 +366,9 @@ def probe_scores(
 ) -> Floats:
     """Probability of every level for test images, by a logistic regression of features.
 
-    Features are standardised on the training images, levels weigh alike whatever their size.
-
-    Parameters
-    ----------
-    train : float [T, D]
-    codes : int64 [T]
-        Level index of every training image.
-    test : float [N, D]
-    attribute : str
-    levels : sequence of str
-
-    Returns
-    -------
-    float64 [N, K]
-
-    Raises
-    ------
-    InputError
-        A level without a training image, features of other shape or not finite.
+    Features [T, D] and [N, D] are standardised on the training images; levels (``codes`` [T]) weigh
+    alike whatever their size. Returns [N, K]; refused are a level without a training image, and
+    features of other shape or not finite.
     """
     x = as_features(train, "features of training images", len(codes))
     y = as_features(test, "features of test images")
@@ -457,14 +399,7 @@ def probe_estimates(
 ) -> Probed:
     """AUC of a probe: macro ("all"), and of every level against the rest where there are several.
 
-    Parameters
-    ----------
-    scores : float64 [N, K]
-        From :func:`probe_scores`.
-    codes, unit : int64 [N]
-        Level and subject of every test image.
-    attribute, levels
-        Names.
+    Of scores [N, K], the level and the subject of every test image.
     """
     everyone: Bools = np.ones(int(unit.max()) + 1 if len(unit) else 0, dtype=bool)
     found = {(attribute, "all"): macro_auc(codes, scores, unit, everyone)}
@@ -476,16 +411,10 @@ def probe_estimates(
 def probe_rows(
     found: Probed, beside: Probed | None = None, confidence: float = 0.95
 ) -> pd.DataFrame:
-    """Rows of a probe, in ``equity.GROUP_COLUMNS``: ``probe_auc``, 0.5 where nothing can be read.
+    """Rows of a probe, in ``GROUP_COLUMNS``: ``probe_auc``, 0.5 where nothing can be read.
 
-    Parameters
-    ----------
-    found : dict
-        From :func:`probe_estimates`.
-    beside : dict, optional
-        The same of real images and the same test subjects: adds ``probe_auc_change``, found
-        minus beside, paired.
-    confidence : float
+    With ``beside``, the same of real images and the same test subjects, also ``probe_auc_change``:
+    found minus beside, paired.
     """
     named = [(PROBE, found)]
     if beside is not None:

@@ -95,18 +95,7 @@ def sweep_rows(study: Study) -> Ints:
 
 
 def make_cell(study: Study, prompts: Cohort, cell: Cell) -> Any:
-    """Images of a cell, uint8 [N, 3, H, W]: found again, or made; resumable image by image.
-
-    Parameters
-    ----------
-    prompts : Cohort
-        Rows of the test split.
-
-    Raises
-    ------
-    InputError
-        The run isn't finished.
-    """
+    """Images of a cell, uint8 [N, 3, H, W]: found again, or made; resumable image by image."""
     settings = study.settings
     method, seed = settings.sweep.method, settings.seeds[0]
     own = study.with_settings(replace(settings, generation=cell.of(settings.generation)))
