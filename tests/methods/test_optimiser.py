@@ -63,6 +63,7 @@ def test_the_regret_table_pairs_strategies_by_surface(regret: pd.DataFrame) -> N
     assert row["high"] < 0 and np.isnan(table.loc[("corrected", "", "recommended"), "p"])
 
 
+@pytest.mark.slow
 def test_what_corrected_uses_improves_and_constant_does_not(regret: pd.DataFrame) -> None:
     used = regret[regret["quantity"] == "used"]
     means = used.groupby(["strategy", "window"])["regret"].mean().unstack("strategy")
