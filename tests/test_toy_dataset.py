@@ -9,6 +9,7 @@ import pytest
 
 from fairdiff_lib.data.counts import cohort_table, flow_table
 from fairdiff_lib.datasets import contents, dataset_of, load_settings
+from fairdiff_lib.run.jobs import Jobs
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.show.style import dataset_name, limits
 from fairdiff_lib.study import Study
@@ -57,3 +58,19 @@ def test_tables_names_and_limits_are_found_by_all_who_ask(toy_dataset: Path) -> 
     assert contents()["tab_toy_downstream"][1] == "07_downstream"
     assert (dataset_name("toy"), limits("toy")) == ("Toy hands", "Hands of nobody.")
     assert dataset_of("toy").phrase == "Toy hands"
+
+
+def test_corrected_data_run_the_cohort_again_and_nothing_else_does(
+    toy_dataset: Path, study: Study
+) -> None:
+    def changes(opened: Study) -> dict[str, list[str]]:
+        own = Jobs(opened)
+        return {job.name: own.changes(job) for job in own.notebooks}
+
+    before = changes(study)
+    assert changes(Study(study.settings, study.places)) == before
+    table = toy_dataset / "hands.csv"
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([*lines[:-1], lines[-1].replace("left", "right")]) + "\n")
+    after = changes(study)
+    assert {name for name in after if after[name] != before[name]} == {"01_cohorts"}

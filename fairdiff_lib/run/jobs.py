@@ -23,7 +23,7 @@ from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.studies import plans
 from fairdiff_lib.studies.ablation import arms
 from fairdiff_lib.studies.verdict.protocol import protocol_path
-from fairdiff_lib.study import Study
+from fairdiff_lib.study import Study, folder_mark
 
 FIGURE, CARD = ("png", "pdf", "json"), ("html", "json")
 ARM_MINUTES = 720
@@ -196,9 +196,15 @@ class Jobs:
         return known[entry.threads]
 
     def changes(self, job: Job) -> list[str]:
-        """What of the settings, besides what names the records, runs a notebook again."""
-        sections = job.entry.digest if job.entry else ()
-        return [self.study.places.records.name, *(self.settings.digest(own) for own in sections)]
+        """What runs a notebook again: settings, and for the cohort the real data's files."""
+        entry, places = job.entry, self.study.places
+        found = [places.records.name]
+        if entry is None:
+            return found
+        found += [self.settings.digest(section) for section in entry.digest]
+        if entry.made == "cohort" and not self.settings.simulated and places.data.is_dir():
+            found.append(folder_mark(places.data))
+        return found
 
     # -- arms --------------------------------------------------------------------------------
 

@@ -104,7 +104,10 @@ _ALL = (
         "01_cohorts",
         "Who is in the cohort?",
         after=("02_simulators",),
-        tables={"tab01": "cohort: counts and prevalence"},
+        tables={
+            "tab01": "cohort: counts and prevalence",
+            "tab_flow": "who is in the data, who left and why",
+        },
         figures={"fig01": "cohort: counts and prevalence"},
         made="cohort",
     ),
