@@ -18,13 +18,16 @@ if TYPE_CHECKING:
     from fairdiff_lib.audit.audit import auc_metric as auc_metric
     from fairdiff_lib.audit.audit import kid_metric as kid_metric
     from fairdiff_lib.audit.audit import mean_metric as mean_metric
+    from fairdiff_lib.audit.gates import gates as gates
     from fairdiff_lib.audit.kid import fit_kernel as fit_kernel
     from fairdiff_lib.audit.kid import kid as kid
+    from fairdiff_lib.classify.fit import fit_classifier as fit_classifier
     from fairdiff_lib.datasets import DATASETS as DATASETS
     from fairdiff_lib.methods.groups import group_means as group_means
     from fairdiff_lib.methods.groups import loss_gap as loss_gap
     from fairdiff_lib.methods.optimiser import next_sigma as next_sigma
     from fairdiff_lib.methods.perturbation import perturbation_weights as perturbation_weights
+    from fairdiff_lib.model.sample import generate as generate
     from fairdiff_lib.settings.methods import METHODS as METHODS
     from fairdiff_lib.show.cards import card as card
     from fairdiff_lib.show.front import fig as fig
@@ -41,11 +44,14 @@ if TYPE_CHECKING:
 # a line above and a word here: the second is what runs (PEP 562), the first what mypy reads
 _PUBLIC = {
     "audit.audit": ("Audit", "auc_metric", "kid_metric", "mean_metric"),
+    "audit.gates": ("gates",),
     "audit.kid": ("fit_kernel", "kid"),
+    "classify.fit": ("fit_classifier",),
     "datasets": ("DATASETS",),
     "methods.groups": ("group_means", "loss_gap"),
     "methods.optimiser": ("next_sigma",),
     "methods.perturbation": ("perturbation_weights",),
+    "model.sample": ("generate",),
     "settings.methods": ("METHODS",),
     "show.cards": ("card",),
     "show.front": ("fig", "say", "show_source", "table"),

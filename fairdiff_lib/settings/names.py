@@ -79,8 +79,6 @@ SOURCES = {  # of images, besides the methods
     "real_and_synthetic": "real and generated",
     "real_and_balanced": "real and balanced",
     "pretrain_then_real": "generated first, then real",
-    "none": "Stable Diffusion",
-    "fairdiffusion": "FairDiffusion",
 }
 FAMILIES = {"efficientnet": "EfficientNet", "vit": "ViT", "residual": "ResNet"}
 HEADS = {  # of columns
@@ -122,7 +120,7 @@ def _put_together(key: str) -> str:
 
 def method_name(key: str) -> str:
     """Display name of a method, or of another source of images; without a label its own name."""
-    label = SOURCES.get(key) or getattr(METHODS.get(key), "label", "")
+    label = METHODS[key].label if key in METHODS else SOURCES.get(key, "")
     return label or key.replace("_", " ")
 
 

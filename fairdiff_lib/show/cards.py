@@ -477,7 +477,7 @@ def publish_model_card(study: Study, method: str, seed: int) -> str:
     """Write a finished run's card beside it and to the study's figures; says where it lies."""
     base = method == "base"
     folder = study.places.base if base else study.places.run(method, seed)
-    path = write_model_card(folder, study.settings, study.cohort, method)
+    path = write_model_card(study, folder, method)
     return _published(study, path, "model_base.md" if base else f"model_{method}_seed{seed}.md")
 
 
@@ -494,19 +494,18 @@ def _published(study: Study, path: Path, name: str) -> str:
     return f"Intended use, limits and how it was made: [{name}](../cards/{name})."
 
 
-def write_model_card(folder: Path, settings: Settings, cohort: Cohort, method: str) -> Path:
+def write_model_card(study: Study, folder: Path, method: str) -> Path:
     """Write the card of a trained pipeline into its run's folder, from its run.json; its path.
 
     Parameters
     ----------
+    study : Study
     folder : Path
         As ``places.base`` or ``places.run(method, seed)``, finished.
-    settings : Settings
-    cohort : Cohort
-        That it was trained on.
     method : str
         ``base`` or a method.
     """
+    settings, cohort = study.settings, study.cohort
     run, simulated = read_json(folder / "run.json"), settings.simulated
     started = settings.model.pretrained or None
     data = ModelCardData(

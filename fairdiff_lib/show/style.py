@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 
 from fairdiff_lib.datasets import DATASETS
 from fairdiff_lib.disk.stamps import publish_figure
-from fairdiff_lib.settings.methods import METHODS
+from fairdiff_lib.settings.methods import METHODS, NEUTRAL
 from fairdiff_lib.settings.names import method_name
 
 WIDTH = 7.0  # inches: a page's text width
@@ -45,7 +45,6 @@ STYLE: Any = {
     "text.parse_math": False,  # a level may be called "$0-$24,999"
 }
 MUTED = "#777777"
-NEUTRAL = "#999999"  # of a method without a colour of its own
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LEVEL_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#000000")
 
@@ -77,11 +76,9 @@ SPLITS: dict[str, Look] = {
 
 def look_of(method: str) -> Look:
     """Label, colour and marker of a method; without its own, its name in neutral grey."""
-    if method in _SOURCES:
-        return Look(method_name(method), *_SOURCES[method])
-    entry = METHODS.get(method)
-    colour, marker = getattr(entry, "colour", ""), getattr(entry, "marker", "")
-    return Look(method_name(method), colour or NEUTRAL, marker or "o")
+    if method in METHODS:
+        return Look(method_name(method), METHODS[method].colour, METHODS[method].marker)
+    return Look(method_name(method), *_SOURCES.get(method, (NEUTRAL, "o")))
 
 
 def ordered_methods(methods: Iterable[str]) -> list[str]:

@@ -58,7 +58,7 @@ def test_it_is_trained_and_found_again(toy: type[Mitigation], tmp_path: Path) ->
     late = own[others & (own["step"] > 1)].groupby("level")["value"].mean()
     assert late[first] == 2.0 and set(late.drop(first)) == {1.0}
     assert set(own[own["step"] == 1]["value"]) == {1.0}
-    card = write_model_card(study.places.run("toy", 0), study.settings, study.cohort, "toy")
+    card = write_model_card(study, study.places.run("toy", 0), "toy")
     assert "toy" in card.read_text(encoding="utf-8")
     assert (look_of("toy").label, look_of("toy").colour) == ("toy", NEUTRAL)
     again = train(study, "toy", 0)

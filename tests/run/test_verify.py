@@ -14,7 +14,7 @@ from fairdiff_lib.disk.files import write_json, write_table
 from fairdiff_lib.disk.stamps import publish_table
 from fairdiff_lib.run import verify
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.show import style as looks
+from fairdiff_lib.show.front import table
 
 
 def cell(source: str, data: dict[str, str], tags: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def sanitised(text: str) -> str:
 
 def costs(seconds: float, loss: float) -> str:
     frame = pd.DataFrame({"what": ["seconds_per_step", "loss"], "value": [seconds, loss]})
-    return str(looks.style_table(frame, caption="Costs").data)
+    return str(table(frame, "Costs").data)
 
 
 def test_clocks_and_commits_are_left_out_of_the_comparison_and_numbers_are_not() -> None:
@@ -61,7 +61,7 @@ def test_clocks_and_commits_are_left_out_of_the_comparison_and_numbers_are_not()
 
 def run_of(folder: Path, loss: float, seconds: float) -> None:
     """A run's one notebook: plain, streamed, and tabled outputs, and a table of timings."""
-    timed = looks.style_table(pd.DataFrame({"seed": [0], "seconds": [seconds]})).data
+    timed = table(pd.DataFrame({"seed": [0], "seconds": [seconds]})).data
     said = {"output_type": "stream", "name": "stdout", "text": ["one\n", f"loss {loss}\n"]}
     whole = notebook(
         cell("preset = 'smoke'", {}, ("parameters",)),

@@ -14,6 +14,7 @@ import pytest
 from IPython.display import Image, Markdown
 from matplotlib.figure import Figure
 
+import fairdiff_lib
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.show import front
 from fairdiff_lib.show.style import page
@@ -117,3 +118,11 @@ def test_the_library_is_imported_late() -> None:
         "assert not {'torch', 'matplotlib'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_public_name_is_there() -> None:
+    for name in fairdiff_lib.__all__:
+        assert getattr(fairdiff_lib, name) is not None
+    assert len(fairdiff_lib.__all__) <= 40
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = fairdiff_lib.nothing  # type: ignore[attr-defined]

@@ -84,10 +84,8 @@ def test_a_model_card_says_what_the_run_knows(tmp_path: Path, dataset: str, meth
 def test_a_card_of_the_run_is_kept_and_the_same_run_gives_the_same_card(tmp_path: Path) -> None:
     study = toy(tmp_path, SIMULATED)
     folder = finished(study, "none", 0)
-    first = cards.write_model_card(folder, study.settings, study.cohort, "none").read_bytes()
-    assert (
-        cards.write_model_card(folder, study.settings, study.cohort, "none").read_bytes() == first
-    )
+    first = cards.write_model_card(study, folder, "none").read_bytes()
+    assert cards.write_model_card(study, folder, "none").read_bytes() == first
     (folder / CARD).write_text("of an earlier training of this run")
     cards.publish_model_card(study, "none", 0)
     assert (folder / CARD).read_bytes() == first

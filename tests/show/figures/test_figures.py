@@ -17,7 +17,7 @@ from fairdiff_lib.show.figures.downstream import fig05
 from fairdiff_lib.show.figures.optimiser import fig04
 from fairdiff_lib.show.figures.quality import fig03
 from fairdiff_lib.show.front import Nothing
-from fairdiff_lib.show.style import NEUTRAL, STYLE, look_of
+from fairdiff_lib.show.style import STYLE, look_of
 from fairdiff_lib.disk.stamps import publish_figure
 from fairdiff_lib.settings.errors import InputError
 
@@ -185,7 +185,7 @@ def test_a_mean_over_seeds_is_named_and_single_seeds_are_small_dots() -> None:
 
 def test_a_method_has_one_colour_everywhere() -> None:
     colour = look_of("fairdiffusion").colour
-    colours = [look.colour for look in map(look_of, METHODS) if look.colour != NEUTRAL]
+    colours = [look_of(name).colour for name in METHODS]
     assert len(set(colours)) == len(colours)
     for fig in (fig03(quality()), fig04(history(sigma=False))):
         used = {line.get_color() for ax in fig.axes for line in ax.lines}
