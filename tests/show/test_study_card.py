@@ -85,7 +85,7 @@ def cohort() -> Cohort:
 
 
 def facts(cohort: Cohort, result: QualityResult, before: bool = True, **rule: Any) -> Any:
-    return cards.study_facts(result, cohort, Registered(replace(RULE, **rule), before, ""))
+    return cards.study_facts(result, cohort, Registered(replace(RULE, **rule), before))
 
 
 def test_the_mean_over_seeds_is_shown_by_attribute_only() -> None:
@@ -136,7 +136,7 @@ def test_card_and_stamp_are_written(cohort: Cohort, tmp_path: Path) -> None:
     study: Any = SimpleNamespace(
         cohort=cohort, stamp=STAMP, places=SimpleNamespace(figures=tmp_path)
     )
-    page = cards.publish_study_card(study, make_result(), Registered(RULE, True, ""))
+    page = cards.publish_study_card(study, make_result(), Registered(RULE, True))
     assert {path.name for path in tmp_path.iterdir()} == {"card.html", "card.json"}
     assert (tmp_path / "card.html").read_text() == page
     kept = read_json(tmp_path / "card.json")
