@@ -205,6 +205,17 @@ def audit(
     return Audit(metric, found, design, features)
 
 
+def same_kind(audits: Sequence[Audit], what: str) -> Audit:
+    """The first of several audits, which have to be of one metric and of the same groups."""
+    first = audits[0]
+    for other in audits[1:]:
+        if (other.metric, other.features) != (first.metric, first.features):
+            raise InputError(f"{what}: they differ in metric or features")
+        if list(other.estimates) != list(first.estimates):
+            raise InputError(f"{what}: they differ in groups")
+    return first
+
+
 def mean_audit(audits: Sequence[Audit]) -> Audit:
     """The mean over several models, as those of several seeds, on the same units.
 
@@ -213,12 +224,7 @@ def mean_audit(audits: Sequence[Audit]) -> Audit:
     patients that the models share count once, as they must: combining the models' p-values would
     count them S times.
     """
-    first = audits[0]
-    for other in audits[1:]:
-        if (other.metric, other.features) != (first.metric, first.features):
-            raise InputError("mean of audits: they differ in metric or features")
-        if list(other.estimates) != list(first.estimates):
-            raise InputError("mean of audits: they differ in groups")
+    first = same_kind(audits, "mean of audits")
     found = {key: mean_estimate([one.estimates[key] for one in audits]) for key in first.estimates}
     return replace(first, estimates=found)
 

@@ -7,11 +7,13 @@ column of a membership matrix, so all groups cost one pass over the kernel.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 from fairdiff_lib.audit.estimate import (
     MIN_UNITS,
@@ -298,6 +300,35 @@ def kid(
         u_statistic(sums.real[:, m], sums.generated[:, m], unit, member, source)
         for m, member in enumerate(groups.members.T)
     ]
+
+
+def on_root_scale(estimates: Sequence[Estimate]) -> list[Estimate]:
+    """The same KIDs with limits made on the scale of their square roots: see :func:`root_limits`.
+
+    KID is a squared distance whose standard error grows with it: estimate and error are correlated,
+    so that a t-interval of a small group is too short above and too long below. "This group is
+    worse", the harm that an audit is for, is then found at a true level of 0.1 to 1% in place of
+    2.5%. Differences of groups are made from both groups' limits (MOVER).
+    """
+    return [
+        replace(e, limits=partial(root_limits, e.value, e.standard_error, e.df), from_limits=True)
+        if np.isfinite(e.value) and e.standard_error > 0
+        else e
+        for e in estimates
+    ]
+
+
+def root_limits(
+    value: float, error: float, df: float, confidence: float = 0.95
+) -> tuple[float, float]:
+    """(sqrt(value) -+ t error / (2 sqrt(value)))^2, where the value is clearly above 0.
+
+    Near 0 there is no root scale: from ``value = t error`` down the lower limit passes over into
+    the t-interval's, which may be negative, and the upper one keeps the bend of one error.
+    """
+    reach = float(stats.t.ppf((1 + confidence) / 2, df)) * error
+    bend = reach**2 / (4 * max(value, error))
+    return value - reach + bend * float(np.clip(2 * value / reach - 1, 0, 1)), value + reach + bend
 
 
 def kid_unpaired(

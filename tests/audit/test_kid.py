@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from fairdiff_lib.audit.estimate import (
     Bools,
@@ -24,8 +25,10 @@ from fairdiff_lib.audit.kid import (
     _scaled,
     kid,
     kid_unpaired,
+    on_root_scale,
     partner_sums,
     real_floor,
+    root_limits,
     shares,
     standardised_kid,
 )
@@ -388,3 +391,47 @@ def test_strata_and_groups_must_be_of_the_same_images() -> None:
         standardised_kid(KERNEL, *np.zeros((2, 30, 2)), groups, other, WEIGHTS)
     with pytest.raises(InputError, match="different groups"):
         kid_unpaired(KERNEL, *np.zeros((2, 30, 2)), groups, split_groups({"b": 30}))
+
+
+# -- limits on the root scale ----------------------------------------------------------------
+
+
+def test_root_limits_are_squares_of_limits_of_the_root() -> None:
+    value, error, df = 0.04, 0.008, 35.0
+    reach = stats.t.ppf(0.975, df) * error / (2 * np.sqrt(value))
+    expected = (np.sqrt(value) - reach) ** 2, (np.sqrt(value) + reach) ** 2
+    assert root_limits(value, error, df) == pytest.approx(expected)
+    for near in (-0.01, 0.0, 0.005):  # as low as the t-interval where 0 can't be excluded
+        low, high = root_limits(near, error, df)
+        assert low == pytest.approx(near - stats.t.ppf(0.975, df) * error) and high > near
+
+
+def two_groups(rng: np.random.Generator, small: float) -> list[Estimate]:
+    """KID of 36 and of 400 subjects: shifts ``small`` and 1."""
+    sizes = (36, 400)
+    names = [f"s{i:03d}" for i in range(sum(sizes))]
+    table = pd.DataFrame({"subject": names, "level": np.repeat(["few", "many"], sizes)})
+    real, made = rng.normal(size=(2, sum(sizes), 4))
+    made[:, 0] += np.repeat([small, 1.0], sizes)
+    groups = group_units(table, {"level": ("few", "many")})
+    return kid(Kernel(2.2), real, made, groups)[1:]
+
+
+@pytest.mark.slow
+def test_both_tails_are_wrong_equally_seldom_and_a_worse_small_group_is_found_oftener() -> None:
+    rng, runs = np.random.default_rng(0), 800
+    counts = {name: dict.fromkeys(("t", "root"), 0) for name in ("worse", "better", "power")}
+    for case, small in (("null", 1.0), ("power", 1.4)):
+        for _ in range(runs):
+            plain = two_groups(rng, small)
+            for name, pair in (("t", plain), ("root", on_root_scale(plain))):
+                low, high = difference(*pair).interval()
+                if case == "power":
+                    counts["power"][name] += low > 0
+                else:
+                    counts["worse"][name] += low > 0
+                    counts["better"][name] += high < 0
+    rate = {name: {k: v / runs for k, v in own.items()} for name, own in counts.items()}
+    assert rate["worse"]["t"] < 0.01 and rate["better"]["t"] > 0.035, rate  # lopsided
+    assert all(0.003 < rate[side]["root"] <= 0.035 for side in ("worse", "better")), rate
+    assert rate["power"]["root"] > 1.2 * rate["power"]["t"], rate
