@@ -18,7 +18,7 @@ from fairdiff_lib.classify import runs
 from fairdiff_lib.classify.fit import Classifier
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.datasets import load_settings
-from fairdiff_lib.disk.files import read_json, write_table
+from fairdiff_lib.disk.files import write_table
 from fairdiff_lib.run.cli import main
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.show import words as sentences_matrix
@@ -249,14 +249,12 @@ def test_a_killed_study_goes_on_without_fitting_twice(
 
 
 def test_one_job_makes_all_shares_of_an_arm(
-    study: Study, result: matrix_study.MatrixResult, tmp_path: Path
+    study: Study, result: matrix_study.MatrixResult
 ) -> None:
-    own = ["--preset", "smoke", "--overrides", " ".join(f"{k}={v}" for k, v in OVERRIDES.items())]
-    own += ["--runs-root", study.places.runs_root, "--record", str(tmp_path / "made.json")]
-    assert main(["arm", "real", "--study", "matrix", "--seed", "0", *own]) == 0
-    assert [run["share"] for run in read_json(tmp_path / "made.json")["runs"]] == [0.5, 1.0]
-    assert main(["arm", "fake", "--study", "matrix", "--seed", "0", *own]) == 2
-    assert main(["arm", "real", "--study", "matrix", "--seed", "7", *own]) == 2
+    made = matrix_study.make_runs(study, "real", 0)
+    assert [run["share"] for run in made] == [0.5, 1.0]
+    with pytest.raises(InputError, match="unknown arm of the matrix 'fake'"):
+        matrix_study.make_runs(study, "fake", 0)
 
 
 # -- tables, pictures, sentences -------------------------------------------------------------

@@ -221,10 +221,11 @@ def _confusion(ax: Axes, table: Rows, classes: Sequence[str]) -> None:
         )
         for name in ("value", "words")
     )
-    heat(ax, square, words, vmin=0, vmax=1.6, xticklabels=False, yticklabels=False)
+    blank: Any = {"xticklabels": False, "yticklabels": False}
+    heat(ax, square.astype(float).fillna(0.0), words, vmin=0, vmax=1.6, **blank)  # a count: white
     ax.set(xlabel="", ylabel="", aspect="equal")
     for text in ax.texts:
-        text.set(fontsize=6.5 if few else 4.5, color="black")
+        text.set(fontsize=6 if few else 4.5, color="black")
     for y, truth in enumerate(classes):
         n = int(table.loc[table["truth"] == truth, "n"].max())
         ax.text(len(classes) + 0.06, y + 0.5, f"{n}", va="center", fontsize=6, color=MUTED)
