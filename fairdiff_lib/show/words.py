@@ -609,9 +609,7 @@ def about_members(table: Rows, false_positives: float) -> str:
         auc, found = (whole[whole["metric"] == name].iloc[0] for name in (AUC, FOUND))
         levels = own[(own["attribute"] != "overall") & (own["metric"] == AUC)]
         levels = levels[np.isfinite(levels["value"])]
-        known = told_from(
-            auc, 0.5, [f"{x} than guessing" for x in ("better", "worse", "no better")]
-        )
+        known = told_from(auc, 0.5, ("better than", "worse than", "no better than"))
         more = told_from(found, false_positives, ("more than", "fewer than", "no more than"))
         text = (
             f"{method_name(method)}: training subjects are told from others {known} by guessing, "
