@@ -104,6 +104,20 @@ def check_writable(folder: Path) -> None:
         raise InputError(f"{folder}: cannot be written (no right to write in {place})")
 
 
+def check_replaceable(folder: Path) -> None:
+    """Refuse a folder that can't be replaced as a whole, before there is anything to write.
+
+    Raises
+    ------
+    InputError
+        It can't be written, or it is the one that the user is in.
+    """
+    check_writable(folder)
+    if folder.resolve() == Path.cwd():
+        raise InputError(f"{folder}: the folder that you are in; expected another one to write to")
+    check_writable(folder.resolve().parent)
+
+
 def refuse_other(folder: Path, *known: str, need: str = "") -> None:
     """Refuse a folder that holds something else than what goes there, or can't be replaced.
 
@@ -120,10 +134,7 @@ def refuse_other(folder: Path, *known: str, need: str = "") -> None:
     ------
     InputError
     """
-    check_writable(folder)
-    if folder.resolve() == Path.cwd():
-        raise InputError(f"{folder}: the folder that you are in; expected another one to write to")
-    check_writable(folder.resolve().parent)  # it is replaced as a whole
+    check_replaceable(folder)
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     other = [name for name in names if known and name not in known]
     if other or (names and need and need not in names):

@@ -310,10 +310,8 @@ def _audit(chosen: argparse.Namespace) -> int:
     from fairdiff_lib.studies.own import audit_own, read_own, refuse_taken, write_audit
 
     refuse_taken(chosen.output, chosen.force)
-    names = [name.strip() for name in chosen.attributes.split(",")]
-    images = read_own(
-        chosen.real, chosen.generated, names, chosen.condition, chosen.train, chosen.unit
-    )
+    sides, more = (chosen.real, chosen.generated), (chosen.condition, chosen.train, chosen.unit)
+    images = read_own(*sides, chosen.attributes, *more)
     result = audit_own(
         images,
         features=chosen.features,

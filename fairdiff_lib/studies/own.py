@@ -43,7 +43,13 @@ from fairdiff_lib.data.reading import (
     refuse_respelt,
 )
 from fairdiff_lib.datasets import load_settings
-from fairdiff_lib.disk.files import atomic_folder, hash_file, write_json, write_table
+from fairdiff_lib.disk.files import (
+    atomic_folder,
+    check_replaceable,
+    hash_file,
+    write_json,
+    write_table,
+)
 from fairdiff_lib.disk.places import PROJECT_ROOT
 from fairdiff_lib.disk.stamps import make_provenance
 from fairdiff_lib.settings.errors import InputError
@@ -167,7 +173,7 @@ def csv_files(real: str, generated: str, example: Path) -> tuple[Path, Path]:
 def read_own(
     real: Path | str,
     generated: Path | str,
-    attributes: Sequence[str],
+    attributes: str | Sequence[str],
     condition: str = "",
     train: Path | str = "",
     unit: str = "subject",
@@ -182,7 +188,8 @@ def read_own(
     real, generated : path
         Columns ``path`` (absolute, or from the CSV's folder), ``unit``, the attributes and the
         condition, one row per image.
-    attributes : sequence of str
+    attributes : str or sequence of str
+        As ``"sex, age"`` or ``["sex", "age"]``.
     condition : str
         Clinical condition for case-mix standardisation; empty = none.
     train : path
@@ -195,6 +202,8 @@ def read_own(
     InputError
         One line naming file, line and what was expected.
     """
+    if isinstance(attributes, str):
+        attributes = [name.strip() for name in attributes.split(",")]
     fields = _fields(attributes, condition, unit)
     sets = [read_set(path, unit, fields) for path in (real, generated)]
     _refuse_shared_files(*sets)
@@ -670,6 +679,7 @@ def write_audit(result: OwnAudit, folder: Path | str, page: str, *, force: bool 
 def refuse_taken(folder: Path | str, force: bool) -> None:
     """Raise for a folder that an audit must not replace: call it before the work, too."""
     folder = Path(folder)
+    check_replaceable(folder)
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not (folder / STAMP).is_file() or not (folder / CARD).is_file():

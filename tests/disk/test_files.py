@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from fairdiff_lib.disk.files import (
     atomic_file,
     atomic_folder,
+    check_replaceable,
     hash_folder,
     read_json,
     read_table,
@@ -127,3 +129,33 @@ def test_no_command_empties_a_folder_of_others(
     said = capsys.readouterr().err
     assert "holds mine.txt, which would be lost" in said and said.count("\n") == 1
     assert (tmp_path / "mine.txt").read_text() == "years of work"
+
+
+def test_a_folder_that_cannot_be_replaced_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(InputError, match=r"file: a file; expected a new or empty folder"):
+            check_replaceable(place)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="the folder that you are in"):
+        check_replaceable(Path())
+    denied = str(tmp_path / "theirs")
+    may = os.access
+    monkeypatch.setattr(os, "access", lambda place, *_, **__: str(place) != denied and may("/", 0))
+    Path(denied).mkdir()
+    for place in (Path(denied), Path(denied) / "new"):
+        with pytest.raises(InputError, match="cannot be written"):
+            check_replaceable(place)
+    check_replaceable(tmp_path / "new")
+
+
+def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
+    scratch, link = tmp_path / "scratch", tmp_path / "results"
+    scratch.mkdir()
+    link.symlink_to(scratch)
+    with atomic_folder(link) as folder:
+        (folder / "card.html").write_text("x")
+    assert link.is_symlink() and (scratch / "card.html").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results", "scratch"]

@@ -431,6 +431,14 @@ def test_the_content_hash_follows_the_images(example: tuple[Path, Path], tmp_pat
     assert len({one.content for one in (before, first, own.read_set(real, "subject", []))}) == 3
 
 
+@pytest.mark.parametrize("attributes", ["palette, camera", ["palette", "camera"]])
+def test_attributes_come_as_a_text_or_a_list(
+    attributes: str | list[str], example: tuple[Path, Path]
+) -> None:
+    """As a command line has them, or papermill's -f from YAML."""
+    assert list(read_own(*example, attributes).attributes) == ["palette", "camera"]
+
+
 def test_the_notebook_audits_its_example(tmp_path: Path) -> None:
     job = plan_job("11", {"output": str(tmp_path / "audit")})
     run_job(job, tmp_path / "out.ipynb", threads=1)
