@@ -665,11 +665,6 @@ def _where(row: Row) -> str:
     return f"{space}, guidance {rounded(float(row['guidance']))}, {row['steps']} steps"
 
 
-def of_group(row: Row) -> str:
-    """A row's group and its value, as "Race: Black, 0.031 (0.024 to 0.037)"."""
-    return f"{level_name(str(row['attribute']), str(row['level']))}, {number(row)}"
-
-
 # -- 11 --------------------------------------------------------------------------------------
 
 
