@@ -292,7 +292,7 @@ def _make_ablation(study: Study, arm: str, seed: int, record: Path) -> None:
     from fairdiff_lib.studies.ablation.arms import find_arm
     from fairdiff_lib.studies.ablation.runs import make_run
 
-    make_run(study.settings, study.places, study.cohort, find_arm(study.settings, arm), seed)
+    make_run(study, find_arm(study.settings, arm), seed)
 
 
 def _make_matrix(study: Study, arm: str, seed: int, record: Path) -> None:

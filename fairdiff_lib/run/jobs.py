@@ -227,7 +227,7 @@ class Jobs:
         for arm, seed in arms.runs_of(self.settings):
             path = arms.path_of(places, arm, seed)
             needs: tuple[str, ...] = ()
-            if not arms.is_recorded(self.settings, places, arm, seed):
+            if not arms.is_recorded(self.study, arm, seed):
                 sources = arms.sources_of(self.settings, arm, seed)
                 read = [arms.path_of(places, known[name], own) for name, own in sources]
                 needs = (self.record("03_train_base"), *map(str, read))

@@ -1,4 +1,4 @@
-"""Pictures of the ablation study: T12's cells with the noise that they amount to, and all arms."""
+"""Pictures of the ablation study: T12's settings, the noise that they amount to, all arms."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import matplotlib
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.show.front import Nothing, figure
 from fairdiff_lib.show.panels import require, whisker
 from fairdiff_lib.settings.methods import METHODS
 from fairdiff_lib.show.style import MUTED, STYLE, Look, dataset_name, handles, look_of, page
@@ -43,87 +45,70 @@ def arm_look(name: str) -> Look:
 # -- F7 --------------------------------------------------------------------------------------
 
 
+@figure("fig07")
 def fig07(cells: pd.DataFrame, doses: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
-    """T12's cells, and every arm of pure noise by the noise that it amounts to.
+    """T12's settings with intervals, and every arm of pure noise by the noise that it amounts to.
 
     Parameters
     ----------
     cells : DataFrame
-        T12 of one dataset; without a row, a page that says so.
+        T12 of one data set.
     doses : DataFrame
-        As ``comparisons.dose_table``.
+        As ``compare.dose_table``.
     notes : sequence of str
         Warnings to print on the page.
+
+    Raises
+    ------
+    Nothing
+        The settings were not run on this data set.
     """
     if cells.empty:
-        return page(0.7, "Does the optimiser's setting matter?", "Not run on this data set.", notes)
+        raise Nothing("other windows and drift rates were not run on this data set")
     columns = ("dataset", "time_window", "exploitation_rate", "baseline", "metric", "seeds")
     dataset = require(cells, columns, "fig07")
     own = cells[(cells["metric"] == "kid") & (cells["attribute"] == "overall")]
     own = own[(own["baseline"] != "") & (own["features"] == own["features"].iloc[0])]
+    own = own.sort_values(["time_window", "exploitation_rate"])
+    marks = doses[doses["metric"] == "kid"]
+    looks = [arm_look(name) for name in dict.fromkeys(marks["method"].str.split(" ").str[0])]
     foot = (
-        "Left: change in overall KID from Stable Diffusion (95% interval over seeds), the seeds, "
-        "and the variance of the weights that the setting amounts to; empty cells were not run. "
-        "Colours end at the smallest effect of interest. Right: a mark per run; weights of "
-        f"variance 0 would be Stable Diffusion. n = {int(own['n'].max())} test subjects."
+        "Left: change in KID from Stable Diffusion, with its interval over training seeds; grey: "
+        "smaller than what matters. Right: a mark per run, over the variance of its weights; "
+        f"Stable Diffusion's is 0. n = {int(own['n'].max())} test subjects."
     )
-    looks = [arm_look(name) for name in dict.fromkeys(doses["method"].str.split(" ").str[0])]
-    fig = page(3.7, f"Does the optimiser's setting matter? {dataset_name(dataset)}", foot, notes)
+    title = f"Does the optimiser's setting matter? {dataset_name(dataset)}"
+    fig = page(3.4, title, foot, notes, looks)
     with matplotlib.rc_context(STYLE):
-        grid = fig.add_gridspec(2, 3, width_ratios=[1.5, 1, 1], height_ratios=[1, 0.13])
-        left, middle, right = (fig.add_subplot(grid[0, at]) for at in range(3))
-        _heat_map(left, own)
-        for ax, metric in ((middle, "kid"), (right, "kid_disparity")):
-            _dose(ax, doses[doses["metric"] == metric], SHOWN[metric])
-        below = fig.add_subplot(grid[1, :])  # a row of its own: the foot stands under it
-        below.axis("off")
-        below.legend(handles=_points(looks), loc="center", ncols=4, fontsize=6.5)
+        left, right = fig.subplots(1, 2, width_ratios=[1.2, 1.0])
+        size = float(own["smallest_effect"].max())
+        if np.isfinite(size):
+            left.axvspan(-size, size, color=GREY, lw=0, zorder=0)
+        for at, (_, row) in enumerate(own.iterrows()):
+            whisker(left, row, at, arm_look(str(row["method"])), across=True)
+        left.axvline(0, color="#999999", lw=0.6, zorder=1)
+        names = [
+            f"window {row.time_window:g}, rate {row.exploitation_rate:g}" for row in own.itertuples()
+        ]
+        left.set_yticks(range(len(own)), names)
+        left.set_ylim(len(own) - 0.5, -0.5)
+        left.tick_params(axis="y", length=0)
+        left.set_xlabel(SHOWN["kid"])
+        sns.regplot(marks, x="noise_variance", y="value", scatter=False, color=MUTED, ax=right,
+                    line_kws={"lw": 0.9}, seed=0)  # fmt: skip
+        for name, part in marks.groupby("method", sort=False):
+            look = arm_look(str(name))
+            right.plot(part["noise_variance"], part["value"], look.marker, color=look.colour,
+                       ms=4.2, mec="white", mew=0.4)  # fmt: skip
+        right.axhline(0, color="#bbbbbb", lw=0.6, zorder=0)
+        right.set(xlabel="variance of the weights", ylabel=SHOWN["kid"])
     return fig
-
-
-def _points(looks: Sequence[Look]) -> list[matplotlib.lines.Line2D]:
-    marks = handles(looks)
-    for mark in marks:
-        mark.set_linestyle("none")
-    return marks
-
-
-def _heat_map(ax: Axes, table: pd.DataFrame) -> None:
-    """Changes by window (columns) and rate (rows)."""
-    grid = table.pivot(index="exploitation_rate", columns="time_window", values="value")
-    values = grid.to_numpy(dtype=float)
-    most = float(np.nanmax([*np.abs(values).ravel(), table["smallest_effect"].max()])) or 1.0
-    ax.imshow(values, cmap="PuOr", vmin=-most, vmax=most, aspect="auto", origin="lower", alpha=0.5)
-    for _, row in table.iterrows():
-        x = list(grid.columns).index(row["time_window"])
-        y = list(grid.index).index(row["exploitation_rate"])
-        text = (
-            f"{row['value']:+.4f}\n({row['low']:+.4f} to\n{row['high']:+.4f})\n"
-            f"seeds {row['seeds']}\nvariance {row['noise_variance']:.2f}"
-        )
-        ax.text(x, y, text, ha="center", va="center", fontsize=5.8)
-    ax.set_xticks(range(len(grid.columns)), [f"{w:g}" for w in grid.columns])
-    ax.set_yticks(range(len(grid.index)), [f"{r:g}" for r in grid.index])
-    ax.set_xlabel("time window (steps)")
-    ax.set_ylabel("exploitation rate")
-    ax.tick_params(length=0)
-
-
-def _dose(ax: Axes, table: pd.DataFrame, label: str) -> None:
-    """A mark per run over the variance of its weights."""
-    for name, own in table.groupby("method", sort=False):
-        look = arm_look(str(name))
-        ax.plot(own["noise_variance"], own["value"], look.marker, color=look.colour, ms=4.2,
-                mec="white", mew=0.4)  # fmt: skip
-    ax.axhline(0, color="#bbbbbb", lw=0.6, zorder=0)
-    ax.set_xlabel("variance of the weights")
-    ax.set_ylabel(label, fontsize=7)
-    ax.ticklabel_format(axis="y", style="sci", scilimits=(-3, 3), useMathText=True)
 
 
 # -- all arms --------------------------------------------------------------------------------
 
 
+@figure("fig_methods")
 def fig_methods(table: pd.DataFrame, roles: dict[str, str], notes: Sequence[str] = ()) -> Figure:
     """Every arm minus Stable Diffusion: overall KID and the differences between levels.
 

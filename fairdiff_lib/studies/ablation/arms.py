@@ -8,7 +8,7 @@ study's would (``places.Places.run``), and a run that two arms share is made onc
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,6 +25,7 @@ from fairdiff_lib.settings.methods import (
     source_runs,
 )
 from fairdiff_lib.settings.options import Settings
+from fairdiff_lib.study import Study
 
 CORE, CONTROL, RIVAL = "core", "control", "rival"
 WINDOW, OPTION = "window", "option"  # T12's cells; one correction at a time
@@ -188,27 +189,31 @@ def declared_comparisons(settings: Settings) -> list[tuple[str, str]]:
 # -- where a run is recorded -----------------------------------------------------------------
 
 
-def path_of(layout: Places, arm: Arm, seed: int) -> Path:
+def path_of(places: Places, arm: Arm, seed: int) -> Path:
     """JSON of a run, written last; its CSV and npz lie beside it."""
-    return layout.ablation / "runs" / f"{arm.name.replace(' ', '-')}-seed{seed}.json"
+    return places.ablation / "runs" / f"{arm.name.replace(' ', '-')}-seed{seed}.json"
 
 
-def is_recorded(settings: Settings, layout: Places, arm: Arm, seed: int) -> bool:
+def is_recorded(study: Study, arm: Arm, seed: int) -> bool:
     """Whether the run is there, made under these very settings."""
-    path = path_of(layout, arm, seed)
+    path = path_of(study.places, arm, seed)
     if not path.is_file():
         return False
-    found, wanted = read_json(path)["identity"], names_of(settings, layout, arm, seed)
+    found, wanted = read_json(path)["identity"], names_of(study, arm, seed)
     return all(found.get(key) == value for key, value in wanted.items())
 
 
-def names_of(settings: Settings, layout: Places, arm: Arm, seed: int) -> dict[str, str]:
+def study_of(study: Study, arm: Arm) -> Study:
+    """The same study under the arm's options."""
+    return study.with_settings(settings_of(study.settings, arm))
+
+
+def names_of(study: Study, arm: Arm, seed: int) -> dict[str, str]:
     """What a run's numbers depend on, as far as settings say it."""
-    own = settings_of(settings, arm)
-    place = replace(layout, settings=own)
-    usual = replace(own, generation=replace(own.generation, weights="ema"))  # an arm's own choice
+    own = study_of(study, arm)
+    usual = own.settings.changed({"generation.weights": "ema"})  # an arm's own choice
     return {
-        "run": place.run(arm.method, seed).name,
-        "generated": place.generated(arm.method, seed).name,
+        "run": own.places.run(arm.method, seed).name,
+        "generated": own.places.generated(arm.method, seed).name,
         "audit": usual.digest("model", "generation", "encoder", "audit"),
     }

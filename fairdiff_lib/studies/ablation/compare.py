@@ -29,7 +29,7 @@ from fairdiff_lib.settings.methods import BASELINE, config_of
 from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.studies.ablation import arms
 from fairdiff_lib.studies.ablation.arms import CORE, Arm
-from fairdiff_lib.studies.ablation.recorded import RecordedRun
+from fairdiff_lib.studies.ablation.runs import RecordedRun
 
 COLUMNS = (
     "dataset", "method", "seeds", "attribute", "level", "metric", "n", "value", "low", "high",

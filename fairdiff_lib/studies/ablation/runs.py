@@ -1,29 +1,42 @@
 """The ablation study: each run trained, drawn, measured and recorded, once.
 
-What an arm is stands in :mod:`arms`, what is kept of a run in :mod:`recorded`, how runs are
-compared in :mod:`comparisons`.
+What an arm is stands in :mod:`arms`, how runs are compared in :mod:`compare`. Of a run the audit
+keeps three small files, which are committed: a CSV with its metric rows, an ``.npz`` with the
+influence values behind them, and, written last, a JSON with what the run was, its cost and gates.
+Tables over runs are made from these alone, so a batch that was interrupted loses nothing.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from fairdiff_lib.audit.audit import Audit, labelled
+from fairdiff_lib.audit.contrasts import Design
+from fairdiff_lib.audit.estimate import OVERALL, Estimate
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.disk.files import hash_folder, locked
+from fairdiff_lib.disk.files import (
+    atomic_file,
+    hash_file,
+    hash_folder,
+    locked,
+    read_json,
+    read_table,
+    write_json,
+    write_table,
+)
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.disk.stamps import make_stamp
 from fairdiff_lib.model.sample import generate, load_generated
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.studies.ablation import arms
 from fairdiff_lib.studies.ablation.arms import Arm, is_recorded, names_of, path_of
-from fairdiff_lib.studies.ablation.recorded import RecordedRun, read_run, refuse_mixed, write_run
 from fairdiff_lib.studies.quality import Fixed, denoising_losses, fix, run_audits, run_gates
 from fairdiff_lib.studies.verdict.protocol import check_declared, declare, protocol_of
 from fairdiff_lib.study import Study
@@ -31,6 +44,7 @@ from fairdiff_lib.train.runs import train
 
 COST = ("seconds", "loop_seconds", "seconds_per_step", "optimiser_share", "measure_share",
         "images_seen", "peak_memory_gib", "peak_gpu_memory_gib", "processes")  # fmt: skip
+COLUMNS = ("attribute", "level", "metric", "features", "n", "value", "low", "high", "df", "note")
 RULES = {
     "unit": "the training seed; runs of one seed share the base, the order, the noise, the prompts",
     "endpoints": "overall KID, and the mean over attributes of the mean squared KID difference "
@@ -41,6 +55,41 @@ RULES = {
     "Bayesian part": "it matters if the method beats the same method with shuffled scores",
     "other arms": "described, without p; every other row: false discovery rate, exploratory",
 }
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """A run as the audit left it.
+
+    Attributes
+    ----------
+    arm, seed
+        Which run.
+    identity : dict
+        What its numbers depend on: folder names with their digests, hashes of data, base and
+        encoder. Runs are compared only where these agree, but for the training's own.
+    audits : list of Audit
+        The primary metric first; overall and by level of every attribute.
+    cost : dict
+        As the training's run.json: seconds, peak memory, the optimiser's share, images seen.
+    gates : list of dict
+        As ``gates.gates`` gave them, a dict per gate.
+    stamp : dict
+        Of the run that measured.
+    """
+
+    arm: str
+    seed: int
+    identity: dict[str, str]
+    audits: list[Audit]
+    cost: dict[str, Any]
+    gates: list[dict[str, Any]]
+    stamp: dict[str, Any]
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Arm and seed."""
+        return self.arm, self.seed
 
 
 # -- what is fixed beforehand ----------------------------------------------------------------
@@ -89,78 +138,50 @@ def check_declaration(study: Study) -> bool:
 # -- one run ---------------------------------------------------------------------------------
 
 
-def make_run(settings: Settings, layout: Places, cohort: Cohort, arm: Arm, seed: int) -> Path:
-    """Train, draw, measure and record a run, or find it again.
-
-    Parameters
-    ----------
-    settings, layout
-        Of the study, not of the arm.
-    cohort : Cohort
-    arm : Arm
-    seed : int
-
-    Returns
-    -------
-    Path
-        The run's JSON.
-    """
-    path = path_of(layout, arm, seed)
-    if is_recorded(settings, layout, arm, seed):
-        return path
-    with locked(layout.base.parent / "ablation.lock"):  # the base and the encoder are made once
-        study = Study(settings, layout)
+def make_run(study: Study, arm: Arm, seed: int) -> Path:
+    """Train, draw, measure and record a run of the study's arm, or find it again; its JSON."""
+    if is_recorded(study, arm, seed):
+        return path_of(study.places, arm, seed)
+    with locked(study.places.base.parent / "ablation.lock"):  # base and encoder are made once
         write_declaration(study)
         train(study, "base", 0)
         fixed = fix(study)
-    return measure_run(settings, layout, fixed, arm, seed)
+    return measure_run(study, fixed, arm, seed)
 
 
-def measure_run(settings: Settings, layout: Places, fixed: Fixed, arm: Arm, seed: int) -> Path:
+def measure_run(study: Study, fixed: Fixed, arm: Arm, seed: int) -> Path:
     """Train and draw what is missing of a run, measure it, and record it.
 
-    Parameters
-    ----------
-    fixed : Fixed
-        The real side, the same for all runs: from ``quality.fix``.
-    settings, layout, arm, seed
-        As for :func:`make_run`.
+    ``fixed`` is the real side, the same for all runs: from ``quality.fix``.
     """
-    cohort, own = fixed.study.cohort, arms.settings_of(settings, arm)
-    place = replace(layout, settings=own)
-    study = Study(own, place)
-    for source, other in arms.sources_of(settings, arm, seed):
-        train(study, source, other)
-    history, cost = train(study, arm.method, seed)
+    cohort, own = study.cohort, arms.study_of(study, arm)
+    for source, other in arms.sources_of(study.settings, arm, seed):
+        train(own, source, other)
+    history, cost = train(own, arm.method, seed)
     test = cohort.included().split("test").table
-    names, prompts = test["image"].tolist(), test["prompt"].tolist()
-    generate(study, names, prompts, arm.method, seed, "test")
-    images = load_generated(place.generated(arm.method, seed), "test")
+    generate(own, test["image"].tolist(), test["prompt"].tolist(), arm.method, seed, "test")
+    images = load_generated(own.places.generated(arm.method, seed), "test")
     made = [space.of(images) for space in fixed.spaces]
-    labels = {"dataset": settings.dataset, "method": arm.name, "seed": seed}
+    labels = {"dataset": study.settings.dataset, "method": arm.name, "seed": seed}
     gates = run_gates(fixed, images, made[0], labels)
-    stamp = make_stamp(own, cohort.data_hash, {"arm": arm.name, "seed": seed})
+    stamp = make_stamp(own.settings, cohort.data_hash, {"arm": arm.name, "seed": seed})
+    proposed = history[history["quantity"] == "acquisition"]["value"].astype(np.float64)
     run = RecordedRun(
         arm.name,
         seed,
-        _identity(settings, layout, cohort, arm, seed),
-        run_audits(fixed, made, denoising_losses(fixed, study, arm.method, seed)),
-        {name: cost.get(name) for name in COST} | _dose(history, cohort) | _timing(history),
+        names_of(study, arm, seed)
+        | {
+            "data_hash": cohort.data_hash,
+            "base": _hash_weights(study.places.base / "pipeline"),
+            "encoder": _hash_weights(study.places.features / "encoder"),
+        },
+        run_audits(fixed, made, denoising_losses(fixed, own, arm.method, seed)),
+        {name: cost.get(name) for name in COST}
+        | {"noise_variance": _dose(history, cohort), "proposals": int(np.isfinite(proposed).sum())},
         json.loads(gates.to_json(orient="records")),
         stamp | {"trained_at": cost["stamp"]["commit"]},
     )
-    return write_run(path_of(layout, arm, seed), run, settings.simulated)
-
-
-def _identity(
-    settings: Settings, layout: Places, cohort: Cohort, arm: Arm, seed: int
-) -> dict[str, str]:
-    """The names, and hashes of what has no settings: data, base, encoder."""
-    return names_of(settings, layout, arm, seed) | {
-        "data_hash": cohort.data_hash,
-        "base": _hash_weights(layout.base / "pipeline"),
-        "encoder": _hash_weights(layout.features / "encoder"),
-    }
+    return write_run(path_of(study.places, arm, seed), run, study.settings.simulated)
 
 
 def _hash_weights(folder: Path) -> str:
@@ -168,49 +189,41 @@ def _hash_weights(folder: Path) -> str:
     return hash_folder(folder, files)
 
 
-def _dose(history: pd.DataFrame, cohort: Cohort) -> dict[str, float | None]:
+def _dose(history: pd.DataFrame, cohort: Cohort) -> float | None:
     """Mean over the steps of the weights' variance before any clamp: sum_a of the mean sigma_a^2.
 
     Levels count by their share of the training rows. None for a method without sigma.
     """
     own = history[history["quantity"] == "sigma"]
     if own.empty:
-        return {"noise_variance": None}
+        return None
     squares = own.assign(value=own["value"] ** 2).groupby(["attribute", "level"])["value"].mean()
     train = cohort.included().split("train").table
     parts = [
         float((train[name].map(squares.xs(name, level="attribute"))).mean())
         for name in squares.index.get_level_values("attribute").unique()
     ]
-    return {"noise_variance": round(float(np.sum(parts)), 6)}
+    return round(float(np.sum(parts)), 6)
 
 
-def _timing(history: pd.DataFrame) -> dict[str, int]:
-    """How often the optimiser proposed a sigma."""
-    proposed = history[history["quantity"] == "acquisition"]["value"]
-    return {"proposals": int(np.isfinite(proposed.astype(np.float64)).sum())}
-
-
-def core_runs(settings: Settings, layout: Places, cohort: Cohort) -> list[tuple[str, Path]]:
+def core_runs(study: Study) -> list[tuple[str, Path]]:
     """(arm, folder) of the core arms' runs of ``ablation.other_seeds``; a missing one is trained.
 
     Enough seeds for what is described of their histories, not compared.
     """
-    core = [arm for arm in arms.arms_of(settings) if arm.role == arms.CORE]
     named = []
-    for arm in core:
-        own = arms.settings_of(settings, arm)
-        place = replace(layout, settings=own)
-        for seed in settings.ablation.other_seeds:
-            train(Study(own, place), arm.method, seed)
-            named.append((arm.name, place.run(arm.method, seed)))
+    for arm in (arm for arm in arms.arms_of(study.settings) if arm.role == arms.CORE):
+        own = arms.study_of(study, arm)
+        for seed in study.settings.ablation.other_seeds:
+            train(own, arm.method, seed)
+            named.append((arm.name, own.places.run(arm.method, seed)))
     return named
 
 
 # -- all runs --------------------------------------------------------------------------------
 
 
-def read_runs(settings: Settings, layout: Places, cohort: Cohort) -> list[RecordedRun]:
+def read_runs(study: Study) -> list[RecordedRun]:
     """Every run of the study, from what was recorded.
 
     Raises
@@ -219,20 +232,144 @@ def read_runs(settings: Settings, layout: Places, cohort: Cohort) -> list[Record
         A run is missing or was made under other settings; runs rest on different data, base or
         encoder.
     """
-    folder = layout.ablation / "runs"
-    wanted = arms.runs_of(settings)
+    folder, wanted = study.places.ablation / "runs", arms.runs_of(study.settings)
     missing = [
-        f"{arm.name} seed {seed}"
-        for arm, seed in wanted
-        if not is_recorded(settings, layout, arm, seed)
+        f"{arm.name} seed {seed}" for arm, seed in wanted if not is_recorded(study, arm, seed)
     ]
     if missing:
         raise InputError(
             f"{folder}: {len(missing)} of {len(wanted)} runs are not recorded under these "
             f"settings, as {', '.join(missing[:3])}; `fairdiff run --study ablation` makes them"
         )
-    runs = [read_run(path_of(layout, arm, seed)) for arm, seed in wanted]
+    runs = [read_run(path_of(study.places, arm, seed)) for arm, seed in wanted]
     refuse_mixed(runs, folder)
-    if runs[0].identity["data_hash"] != cohort.data_hash:
-        raise InputError(f"{folder}: runs of other data than {cohort.root}; remove them")
+    if runs[0].identity["data_hash"] != study.cohort.data_hash:
+        raise InputError(f"{folder}: runs of other data than {study.cohort.root}; remove them")
     return runs
+
+
+# -- what is kept of a run ------------------------------------------------------------------
+
+
+def write_run(path: Path, run: RecordedRun, simulated: bool) -> Path:
+    """Write a run's three files, the JSON (``path``) last."""
+    kept = [by_attribute(own) for own in run.audits]
+    rows = [_rows(own) for own in kept]
+    labels = {"arm": run.arm, "seed": run.seed}
+    write_table(labelled(pd.concat(rows, ignore_index=True), labels), path.with_suffix(".csv"))
+    arrays: dict[str, Any] = {  # Any: the stubs take every keyword for an option
+        _name(own): np.stack([e.influence for e in own.estimates.values()]).astype(np.float32)
+        for own in kept
+    }
+    with atomic_file(path.with_suffix(".npz")) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)
+    write_json(
+        path,
+        {
+            "arm": run.arm,
+            "seed": run.seed,
+            "simulated": simulated,
+            "identity": run.identity,
+            "designs": [_design(own) for own in kept],
+            "cost": run.cost,
+            "gates": run.gates,
+            "stamp": run.stamp,
+            "files": {
+                file.name: hash_file(file)
+                for file in (path.with_suffix(kind) for kind in (".csv", ".npz"))
+            },
+        },
+    )
+    return path
+
+
+def by_attribute(own: Audit) -> Audit:
+    """The audit without conditions and intersections."""
+    wanted = {OVERALL[0], *own.attributes}
+    kept = {key: e for key, e in own.estimates.items() if key[0] in wanted}
+    return replace(own, estimates=kept)
+
+
+def _name(own: Audit) -> str:
+    return f"{own.metric} {own.features}".strip()
+
+
+def _rows(own: Audit) -> pd.DataFrame:
+    """A row per group, in :data:`COLUMNS`; df lets the interval be made again."""
+    df = [estimate.df for estimate in own.estimates.values()]
+    return own.by_group.assign(features=own.features, df=df)[list(COLUMNS)]
+
+
+def _design(own: Audit) -> dict[str, Any]:
+    """What turns rows and influence values back into an audit."""
+    return {
+        "metric": own.metric,
+        "features": own.features,
+        "attributes": [[name, list(levels)] for name, levels in own.attributes.items()],
+        "better": own.design.better,
+        "confidence": own.design.confidence,
+        "secondary_below": own.design.secondary_below,
+        "role": own.design.role,
+    }
+
+
+def read_run(path: Path) -> RecordedRun:
+    """A run from its JSON and the two files beside it.
+
+    Raises
+    ------
+    InputError
+        A file is missing or lacks what the JSON names.
+    """
+    notes = read_json(path)
+    missing = [key for key in ("arm", "seed", "identity", "designs", "cost", "gates", "stamp")
+               if key not in notes]  # fmt: skip
+    if missing:
+        raise InputError(f"{path}: no field {missing[0]!r}; remove the run's files to make it anew")
+    table = read_table(path.with_suffix(".csv"), COLUMNS, keep_default_na=False)
+    for name in ("n", "value", "df"):
+        table[name] = pd.to_numeric(table[name], errors="coerce")
+    beside = path.with_suffix(".npz")
+    if not beside.is_file():
+        raise InputError(f"{beside}: missing; expected the influence values of {path.stem}")
+    with np.load(beside, allow_pickle=False) as arrays:
+        audits = [_audit(one, table, arrays, beside) for one in notes["designs"]]
+    return RecordedRun(
+        notes["arm"], int(notes["seed"]), notes["identity"], audits, notes["cost"],
+        notes["gates"], notes["stamp"],
+    )  # fmt: skip
+
+
+def _audit(notes: Mapping[str, Any], table: pd.DataFrame, arrays: Any, beside: Path) -> Audit:
+    own = table[(table["metric"] == notes["metric"]) & (table["features"] == notes["features"])]
+    name = f"{notes['metric']} {notes['features']}".strip()
+    if name not in arrays or len(arrays[name]) != len(own):
+        raise InputError(f"{beside}: expected {len(own)} rows of {name!r}, one per group")
+    found = {
+        (row.attribute, row.level): Estimate(row.value, influence, int(row.n), row.df, row.note)
+        for row, influence in zip(own.itertuples(), arrays[name].astype(np.float64), strict=True)
+    }
+    design = Design(
+        {name: tuple(levels) for name, levels in notes["attributes"]},
+        notes["better"],
+        notes["confidence"],
+        notes["secondary_below"],
+        notes["role"],
+    )
+    return Audit(notes["metric"], found, design, notes["features"])
+
+
+COMPARABLE = ("data_hash", "base", "encoder", "audit")  # of an identity; equal where runs compare
+
+
+def refuse_mixed(runs: Sequence[RecordedRun], folder: Path) -> None:
+    """InputError unless all runs rest on the same data, base, encoder and audit settings."""
+    for name in COMPARABLE:
+        values = {run.identity.get(name, ""): run for run in runs}
+        if len(values) > 1:
+            (first, one), (second, other) = list(values.items())[:2]
+            raise InputError(
+                f"{folder}: runs of different {name} don't compare: {one.arm} seed {one.seed} "
+                f"has {first[:10]}, {other.arm} seed {other.seed} has {second[:10]}; remove the "
+                "files of one kind"
+            )

@@ -13,6 +13,7 @@ from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.methods import METHODS
 from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.studies.ablation import arms
+from fairdiff_lib.study import Study
 
 SIMULATED = "fairgenmed_simulated"
 
@@ -62,25 +63,26 @@ def test_cells_change_one_thing_at_a_time(quick: Settings) -> None:
 
 
 def test_an_arm_runs_where_any_study_of_its_settings_would(quick: Settings) -> None:
-    layout = Places(quick)
-    assert arms.names_of(quick, layout, arms.find_arm(quick, "none"), 3)["run"] == (
-        layout.run("none", 3).name
+    study = Study(quick, Places(quick))
+    assert arms.names_of(study, arms.find_arm(quick, "none"), 3)["run"] == (
+        study.places.run("none", 3).name
     )
-    raw = arms.names_of(quick, layout, arms.find_arm(quick, "fairdiffusion weights"), 0)
-    usual = arms.names_of(quick, layout, arms.find_arm(quick, "fairdiffusion"), 0)
+    raw = arms.names_of(study, arms.find_arm(quick, "fairdiffusion weights"), 0)
+    usual = arms.names_of(study, arms.find_arm(quick, "fairdiffusion"), 0)
     assert raw["run"] == usual["run"] and raw["generated"] != usual["generated"]
     assert raw["audit"] == usual["audit"]
 
 
 def test_a_run_is_recorded_only_under_its_own_settings(quick: Settings, tmp_path: Path) -> None:
-    layout, arm = Places(quick, figures_root=str(tmp_path)), arms.find_arm(quick, "fairdiffusion")
-    assert not arms.is_recorded(quick, layout, arm, 0)
-    identity = {**arms.names_of(quick, layout, arm, 0), "encoder": "any"}
-    write_json(arms.path_of(layout, arm, 0), {"identity": identity})
-    assert arms.is_recorded(quick, layout, arm, 0)
-    other = load_settings("quick", SIMULATED, {"mitigation.ucb_beta": "0.5"})
-    assert not arms.is_recorded(other, layout, arm, 0)
-    assert arms.is_recorded(other, layout, arm, 0) == arms.is_recorded(quick, layout, arm, 1)
+    study = Study(quick, Places(quick, figures_root=str(tmp_path)))
+    arm = arms.find_arm(quick, "fairdiffusion")
+    assert not arms.is_recorded(study, arm, 0)
+    identity = {**arms.names_of(study, arm, 0), "encoder": "any"}
+    write_json(arms.path_of(study.places, arm, 0), {"identity": identity})
+    assert arms.is_recorded(study, arm, 0)
+    other = study.with_settings(quick.changed({"mitigation.ucb_beta": "0.5"}))
+    assert not arms.is_recorded(other, arm, 0)
+    assert not arms.is_recorded(study, arm, 1)
 
 
 @pytest.mark.parametrize(

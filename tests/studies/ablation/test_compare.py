@@ -17,6 +17,8 @@ from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.show.figures.ablation import fig07, fig_methods
+from fairdiff_lib.show.front import Nothing
+from fairdiff_lib.show.words_ablation import about_bayes, about_comparison
 from fairdiff_lib.studies.ablation import arms
 from fairdiff_lib.studies.ablation.compare import (
     cell_table,
@@ -25,8 +27,7 @@ from fairdiff_lib.studies.ablation.compare import (
     over_seeds,
     smallest_effects,
 )
-from fairdiff_lib.studies.ablation.recorded import RecordedRun, read_run, refuse_mixed, write_run
-from fairdiff_lib.studies.ablation.report import about_bayes, about_comparison
+from fairdiff_lib.studies.ablation.runs import RecordedRun, read_run, refuse_mixed, write_run
 
 SUBJECTS, KID = 200, 0.04
 DESIGN = Design({"sex": ("Female", "Male")}, role="exploratory")
@@ -179,12 +180,13 @@ def test_sentences_say_which_way_it_fell(
     assert "the Bayesian part does something" in about_bayes(
         table, "fairdiffusion_corrected", "shuffled_y_corrected"
     )
-    assert "equivalent in both endpoints" in about_bayes(table, "fairdiffusion", "shuffled_y")
+    assert "in both endpoints" in about_bayes(table, "fairdiffusion", "shuffled_y")
     few = method_table(settings, {key: run for key, run in runs.items() if key[1] < 3}, 0.2)
-    assert "too few seeds" in about_bayes(few, "fairdiffusion", "shuffled_y")
+    assert "Too few seeds" in about_bayes(few, "fairdiffusion", "shuffled_y")
     first = row(table, method="fairdiffusion", baseline="none", metric="kid", attribute="overall")
     wide = {**first.to_dict(), "p_equivalence": 0.5}
-    assert "undecided" in about_comparison(wide) and "80% power" in about_comparison(wide)
+    assert "undecided" in about_comparison(wide) and "four of five" in about_comparison(wide)
+    assert "no change as large as what matters" in about_comparison(first.to_dict())
 
 
 def test_figures_show_every_arm_with_its_seeds(
@@ -203,5 +205,9 @@ def test_figures_show_every_arm_with_its_seeds(
     assert sum(text.get_text() == "8" for text in axes[-1].texts) == 5
     assert "simulated" in page.get_suptitle() and "Caution" in page.get_supxlabel()
     cells = fig07(cell_table(settings, runs, 0.2), dose_table(settings, runs))
-    assert "variance 0.80" in cells.get_axes()[0].texts[0].get_text()
+    assert [t.get_text() for t in cells.get_axes()[0].get_yticklabels()].count(
+        "window 30, rate 0.95"
+    ) == 1
+    with pytest.raises(Nothing):
+        fig07(table.head(0), dose_table(settings, runs))
     assert len(fig07(pd.DataFrame(), pd.DataFrame()).get_axes()) == 0
