@@ -101,8 +101,17 @@ class Places:
     @property
     def calibration(self) -> Path:
         """The proof's tables and figures: those of the quick preset stand for all."""
+        return self._of_all / "calibration"
+
+    @property
+    def own(self) -> Path:
+        """The audit of anybody's own images: no data set's."""
+        return self._of_all / "own"
+
+    @property
+    def _of_all(self) -> Path:
         preset, root = self.settings.preset, self.roots["figures"]
-        return (root if preset == "quick" else root / preset) / "calibration"
+        return root if preset == "quick" else root / preset
 
     def digest(self, *sections: str) -> str:
         """Of the data, how they are read, and these sections of the settings."""

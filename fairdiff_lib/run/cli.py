@@ -23,6 +23,8 @@ from fairdiff_lib.run.notebook import (
     OURS,
     NotebookFailed,
     failure_of,
+    find_notebook,
+    known_parameters,
     plan_job,
     run_job,
     write_record,
@@ -272,7 +274,10 @@ def _job(chosen: argparse.Namespace) -> int:
     own, job = graph.find(chosen.rule)
     with _told(own.dataset, job.title, failure_of(Path(own.record(job.name))), job.executed):
         if job.entry:
-            given = {**graph.given(own.dataset), **job.parameters}
+            shared = graph.given(own.dataset)
+            known = known_parameters(find_notebook(job.entry.notebook))
+            given = {key: value for key, value in shared.items() if key in known}
+            given |= {key: value.format(**shared) for key, value in job.parameters.items()}
             planned = plan_job(job.entry.notebook, given)
             run_job(planned, Path(job.executed), chosen.threads)
             write_record(Path(job.record), planned)

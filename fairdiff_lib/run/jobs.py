@@ -150,7 +150,9 @@ class Jobs:
         trains = entry.notebook == "03_train"
         return Job(
             name,
-            title=" ".join([entry.notebook, *(f"{key}={value}" for key, value in own.items())]),
+            title=" ".join(
+                [entry.notebook, *(f"{k}={v}" for k, v in own.items() if k != "output")]
+            ),
             kind=f"{entry.notebook} {own['method']}" if trains else entry.notebook,
             needs=(str(source_of(entry.notebook)), *self._needs(entry, run)),
             record=self.record(name),

@@ -73,6 +73,7 @@ class Job:
             for entry in JOBS.values()
             if entry.notebook == self.path.stem and entry.parameters.items() <= given.items()
         ]
+        own = own or [NOTEBOOKS[self.path.stem]]  # run alone, by parameters of one's own
         name = max(own, key=lambda entry: len(entry.parameters)).made
         shared = {name: given[name] for name in SHARED if name in given}
         found = getattr(Study.open(**shared).places, name) if name else None

@@ -19,6 +19,7 @@ STUDIES = {  # what a run can be for
     "privacy": "are training images remembered, and whose? nearest image, membership inference",
     "sweep": "what do guidance and sampler steps do to each group? a grid from the same noise",
     "proof": "is the audit itself valid? simulated audits of known truth",
+    "own": "the audit of anybody's own images, shown on drawn ones",
 }
 
 
@@ -241,7 +242,9 @@ _ALL = (
     Notebook(
         "11_audit_your_own",
         "Is your own generator fair? Audit two folders of images",
-        study="",
+        study="own",
+        parameters={"output": "{runs_root}/own/audit"},
+        place="own",
     ),
     Notebook(
         "12_harm",

@@ -28,7 +28,7 @@ from fairdiff_lib.run.notebook import find_notebook, known_parameters
 from fairdiff_lib.settings.notebooks import NOTEBOOKS
 
 NAMES = list(NOTEBOOKS)
-STUDY = [name for name, entry in NOTEBOOKS.items() if entry.study]  # 11 takes CSV files instead
+STUDY = [name for name, entry in NOTEBOOKS.items() if entry.study != "own"]  # CSV files instead
 GRAPH = [name for name in STUDY if NOTEBOOKS[name].study == "main"]
 SHARED_PARAMETERS = {
     "preset": "quick",
@@ -286,6 +286,13 @@ def test_another_study_runs_its_notebook_alone(smoke: Smoke, study: str, job: st
         assert found["cells"] == len(lines) - 1
         assert found["audits"] == sum(int(line.split(",")[6]) for line in lines[1:])
         assert {line.split(",")[1] for line in lines[1:]} == {"F", "I", "T"}
+
+
+@pytest.mark.study
+def test_the_audit_of_ones_own_images_leaves_an_executed_copy(smoke: Smoke) -> None:
+    assert smoke.again("own") == ["11_audit_your_own"]
+    copy = smoke.places.own / "executed" / "11_audit_your_own.ipynb"
+    assert "worse for cool than for warm" in copy.read_text()
 
 
 @pytest.mark.study
