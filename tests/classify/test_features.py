@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageFilter
 
 from fairdiff_lib.classify import features
 from fairdiff_lib.classify.features import (
@@ -208,6 +209,57 @@ def test_incomplete_weights_are_refused(tmp_path: Path) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match="1 tensors are missing"):
         make_extractor(str(folder))
+
+
+# -- EfficientNet-lite0, frozen --------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pictures() -> np.ndarray:
+    """Smooth pictures with grain, uint8 [24, 3, 48, 48]."""
+    draw = np.random.default_rng(0)
+    coarse = torch.from_numpy(draw.uniform(40, 215, (24, 3, 6, 6)))
+    smooth = torch.nn.functional.interpolate(coarse, (48, 48), mode="bilinear").numpy()
+    return np.clip(smooth + draw.normal(0, 8, smooth.shape), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("name", "width"), [("lite0", 816), ("lite0-penultimate", 1280)])
+def test_lite0_is_the_same_on_any_number_of_threads_and_in_any_batch(
+    name: str, width: int, pictures: np.ndarray, capfd: pytest.CaptureFixture[str]
+) -> None:
+    extractor = make_extractor(name)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(extractor(pictures))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(*found)
+    assert found[0].shape == (24, width) and extractor.width == width
+    alone = np.concatenate([extractor(pictures[k : k + 1]) for k in range(3)])
+    np.testing.assert_allclose(alone, found[0][:3], rtol=1e-3, atol=1e-4)
+    assert capfd.readouterr().out == ""  # the packages print where they load
+
+
+def test_lite0_sees_blur_the_more_the_stronger_it_is(pictures: np.ndarray, tmp_path: Path) -> None:
+    space = features.Space.fit(make_extractor("lite0"), tmp_path, pictures, pictures)
+    real, images = space.test, [Image.fromarray(x.transpose(1, 2, 0)) for x in pictures]
+    away = []
+    for reach in (0, 1, 2):
+        blurred = [np.asarray(x.filter(ImageFilter.GaussianBlur(reach))) for x in images]
+        made = space.of(np.stack(blurred).transpose(0, 3, 1, 2))
+        away.append(float(np.abs(made - real).mean()))
+    assert away[0] == 0 and 0.1 < away[1] < away[2]
+    assert space.scale.spread.min() >= features.SPREAD_FLOOR * 0.9 * np.median(space.scale.spread)
+
+
+def test_lite0_with_other_weights_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "LITE_WEIGHTS", "0" * 64)
+    with pytest.raises(InputError, match=r"SHA-256 579344248a93; expected 000000000000") as caught:
+        make_extractor("lite0")
+    assert "\n" not in str(caught.value)
 
 
 # -- by name ---------------------------------------------------------------------------------
