@@ -76,7 +76,9 @@ def about_index(index: pd.DataFrame) -> str:
         files = [
             f"- [{short_name(str(row.id))}]({row.file}): {row.title}" for row in own.itertuples()
         ]
-        parts.append("\n".join([f"**[{name[:2]} {entry.question}]({name}.ipynb)**", "", *files]))
+        way = "../ablation/executed/" if entry.study == "ablation" else ""
+        head = f"**[{name[:2]} {entry.question}]({way}{name}.ipynb)**"
+        parts.append("\n".join([head, "", *files]))
     return "\n\n".join(parts)
 
 
