@@ -29,14 +29,6 @@ from fairdiff_lib.settings.names import with_interval
 
 SHUFFLES = 5  # permutations that the shuffled control is averaged over
 COLUMNS = ("gate", "n", "value", "threshold", "comparison", "passed", "note")
-FAILED = {  # what a failed gate means, in a sentence that may be quoted
-    "vae_reconstruction": "the autoencoder loses what the condition draws",
-    "below_shuffled_prompts": "generated images are not clearly closer to real ones of their own "
-    "condition than to those of another",
-    "below_blurred_reals": "generated images are not clearly closer to real ones than blurred real "
-    "ones are",
-    "above_real_floor": "generated images are as close to real ones as these among themselves",
-}
 Row = dict[str, Any]
 
 
@@ -53,11 +45,6 @@ class Ruler(Protocol):
     def high(self) -> str: ...
     @property
     def nothing(self) -> str: ...
-
-
-def failed_words(gate: str) -> str:
-    """What it means that a gate failed."""
-    return f"{FAILED.get(gate, 'what the prompt asks for is hardly drawn')} (gate {gate} failed)"
 
 
 def reconstruction_r2(measured: ArrayLike, truth: ArrayLike) -> float:

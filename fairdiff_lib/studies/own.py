@@ -155,13 +155,7 @@ class OwnImages:
 
 
 def csv_files(real: str, generated: str, example: Path) -> tuple[Path, Path]:
-    """The two files that are named, relative ones below the project; of none, a drawn example's.
-
-    Raises
-    ------
-    InputError
-        One is named without the other.
-    """
+    """The two files that are named, relative ones below the project; of none, a drawn example's."""
     if bool(real) != bool(generated):
         named, other = ("real", "generated") if real else ("generated", "real")
         raise InputError(f"{named}_csv is given without {other}_csv; expected both, or neither")
@@ -247,13 +241,7 @@ def _fields(attributes: Sequence[str], condition: str, unit: str) -> list[str]:
 
 
 def read_set(path: Path | str, unit: str, fields: Sequence[str]) -> OwnSet:
-    """One CSV with its images looked at: there, pictures, of 8 bits, large enough, each once.
-
-    Raises
-    ------
-    InputError
-        One line naming file, line and what was expected.
-    """
+    """One CSV with its images looked at: there, pictures, of 8 bits, large enough, each once."""
     path = Path(path)
     table = read_text_csv(path, list(dict.fromkeys([PATH, unit, *fields])))
     if not isinstance(table.index, pd.RangeIndex):
@@ -436,17 +424,7 @@ def measure(images: OwnImages, features: str, revision: str, image_size: int) ->
 
 
 def extract_files(extractor: Extractor, own: OwnSet, size: int, batch: int = BATCH) -> Features:
-    """Features of image files, decoded a batch at a time, so that memory stays bounded.
-
-    Returns
-    -------
-    float32 [N, D]
-
-    Raises
-    ------
-    InputError
-        A file that is truncated, or features that are not finite, by the image's name.
-    """
+    """Features of image files, decoded in batches, so that memory stays bounded.  # [N, D]"""
     found = []
     with tqdm(total=len(own), desc=f"features of {own.csv.name}", disable=None) as bar:
         for start in range(0, len(own), batch):
@@ -649,16 +627,9 @@ def _floors(measured: Measured, groups: Groups) -> pd.DataFrame:
 
 
 def write_audit(result: OwnAudit, folder: Path | str, page: str, *, force: bool = False) -> Path:
-    """Write card, tables and stamp as a whole folder, or nothing; the folder.
+    """Write card (``page``, HTML), tables and stamp as a whole folder, or nothing; the folder.
 
-    Parameters
-    ----------
-    result : OwnAudit
-    folder : path
-    page : str
-        The card as HTML.
-    force : bool
-        Replace an earlier audit; any other folder that holds something is refused anyway.
+    ``force`` replaces an earlier audit; any other folder that holds something is refused anyway.
     """
     folder = Path(folder)
     refuse_taken(folder, force)
@@ -704,12 +675,9 @@ def _stamp(images: OwnImages, parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fid_of_halves(result: OwnAudit, draws: int = 5) -> pd.DataFrame:
-    """FID between two random halves of the real images, of a quarter, half and all of each.
+    """FID between two random halves of the real images, whose truth is 0: n, draw, value.
 
-    Returns
-    -------
-    DataFrame
-        n, draw, value, as ``fid.fid_against_n``; the truth is 0.
+    Of a quarter, half and all of each.
     """
     units = len(result.groups.members)
     half = (np.random.default_rng(0).permutation(units) < units // 2)[result.groups.unit]
@@ -722,20 +690,10 @@ def fid_of_halves(result: OwnAudit, draws: int = 5) -> pd.DataFrame:
 
 
 def statistic(values: Floats, summary: Callable[[Floats], Any]) -> Callable[[Ints], float]:
-    """A function of image row indices for ``fairness.rows_metric``: a summary of a value per image.
+    """A function of row indices for ``rows_metric``: a summary of a value [N] per image.
 
-    Parameters
-    ----------
-    values : float64 [N]
-        In the order of the CSV's rows.
-    summary : callable
-        Of the values of the chosen rows; a smooth one, as a standard deviation: the jackknife
-        behind its interval is wrong for a median.
-
-    Raises
-    ------
-    InputError
-        A value that is not finite.
+    A smooth summary, as a standard deviation: the jackknife behind its interval is wrong for a
+    median.
     """
     known = as_features(np.asarray(values, dtype=np.float64)[:, None], "values")[:, 0]
     return lambda rows: float(summary(known[rows]))
@@ -773,20 +731,8 @@ def write_example(folder: Path | str, seed: int = 0, blur: float = BLUR) -> tupl
 
     Columns: path, subject, palette, camera (attributes), shape (a condition), and score: how much
     a simple reader takes the picture for a square. ``palette`` carries the planted disparity;
-    ``camera`` is a label that changes no picture. All crossings are equally large.
-
-    Parameters
-    ----------
-    folder : path
-        Made or replaced as a whole.
-    seed : int
-    blur : float
-        Pixels; 0 plants nothing.
-
-    Returns
-    -------
-    tuple of Path
-        Both CSV files.
+    ``camera`` is a label that changes no picture. All crossings are equally large. The folder is
+    made or replaced as a whole; ``blur`` 0 plants nothing. Returns both CSV files.
     """
     folder = Path(folder)
     rng = np.random.default_rng(seed)

@@ -226,12 +226,9 @@ def disparity(evidence: Evidence, rule: Protocol) -> Finding:
     """C1: KID of the baseline, as the mean over its seeds' models, differs between levels.
 
     Its p is the smallest max-|t| adjusted one over the declared contrasts that are at least the
-    smallest effect of interest, or over all where none is. The models share the
-    patients, so it is made once, on the mean of the models' estimates: one p per seed would
-    count every patient several times. It speaks of the mean of these models, for new patients.
-
-    For it speaks a clear contrast of at least the smallest effect; against it, that all of them
-    are equivalent to nothing.
+    smallest effect of interest, or over all where none is. It is made once, on the mean of the
+    models' estimates, as they share the patients. Against the claim speaks that all contrasts are
+    equivalent to nothing.
     """
     if dataset_of(evidence.dataset).simulated:
         reason = "the disparity of simulated data is planted, not found"

@@ -50,13 +50,10 @@ def planted_table(gaps: pd.DataFrame, config: Population, rule: Protocol) -> pd.
     Returns
     -------
     DataFrame
-        In ``COLUMNS``. difficulty, heterogeneity: planted factors of the level, relative to the
-        reference's. seeds: of the models whose mean is measured. value, low, high: level minus
-        reference, above 0 is worse. role: of the level's contrast, secondary below the protocol's
-        least n. excludes_zero: the interval does. direction: in words; more difficulty should make
-        it worse, of heterogeneity no direction is known. detectable: the smallest effect of
-        interest would have been found at this n with 80% power; empty where the metric declares
-        none.
+        In ``COLUMNS``. difficulty, heterogeneity: planted, of the level over the reference's.
+        value, low, high: level minus reference, above 0 is worse. excludes_zero: the interval does.
+        detectable: the smallest effect of interest would have been found at this n with 80% power;
+        empty where the metric declares none.
     """
     own = gaps[(gaps["method"] == rule.baseline) & (gaps["level"] != SPREAD)]
     kid = (own["metric"] == rule.metric) & own["features"].isin([rule.features, rule.sensitivity])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fairdiff_lib.audit.gates import failed_words
 from fairdiff_lib.datasets import contents, dataset_of
 from fairdiff_lib.disk import tables
 from fairdiff_lib.disk.files import locked, read_json, read_table
@@ -50,16 +48,10 @@ PART = "tab_verdict"  # T14's rows of one dataset
 
 
 def verdicts(evidence: Evidence, rule: Protocol) -> pd.DataFrame:
-    """T14's rows of one dataset and study.
+    """T14's rows of one dataset and study, in ``COLUMNS``.
 
-    The claims that can be tested here are one family: their p are corrected after Holm.
-
-    Returns
-    -------
-    DataFrame
-        In ``COLUMNS``: what is claimed and found, the fields of ``claims.Effect`` (empty where
-        nothing is testable), p, p_holm, the sentence to quote, and the protocol's hash.
-        ``cited``: true but for what :func:`cite` replaces.
+    The claims that can be tested here are one family: their p are corrected after Holm. ``cited``
+    is true but for what :func:`cite` replaces.
     """
     found = findings(evidence, rule)
     adjusted = holm([finding.p for finding in found.values()])
@@ -121,15 +113,7 @@ def model_words(settings: Settings) -> str:
 
 
 def quote(row: Mapping[str, Any], evidence: Evidence, rule: Protocol) -> str:
-    """One sentence that stands by itself.
-
-    Parameters
-    ----------
-    row : mapping
-        Of T14: dataset, claim, study, statement, verdict, reason, p_holm and an ``Effect``'s.
-    evidence, rule
-        What the row rests on.
-    """
+    """One sentence that stands by itself, of a row of T14 and what it rests on."""
     own = dataset_of(row["dataset"])
     claim = f"{row['claim']} ({row['statement']})"
     if row["verdict"] == NOT_TESTABLE:
@@ -199,9 +183,7 @@ def _decides(row: Mapping[str, Any], rule: Protocol) -> Iterator[str]:
 
 
 def _caveats(row: Mapping[str, Any], evidence: Evidence, rule: Protocol) -> Iterator[str]:
-    for line in evidence.failed:
-        gate = re.match(r"gate (\w+) failed", line)
-        yield failed_words(gate.group(1)) if gate else line
+    yield from (line.split(", wanted")[0] for line in evidence.failed)  # its numbers are beside it
     seeds = row["seeds"]
     if row["claim"] != "C1" and seeds is not None and seeds < rule.least_seeds:
         yield f"comparing methods needs at least {rule.least_seeds} seeds"
@@ -215,13 +197,7 @@ def _caveats(row: Mapping[str, Any], evidence: Evidence, rule: Protocol) -> Iter
 
 
 def cite(main: pd.DataFrame, ablation: pd.DataFrame) -> pd.DataFrame:
-    """Both studies' rows, by claim; ``cited`` says which of two to quote, by ``CITATION``.
-
-    Parameters
-    ----------
-    main, ablation : DataFrame
-        In ``COLUMNS``; the latter has C2 or no row.
-    """
+    """Both studies' rows (the ablation's: C2 or none); ``cited``: which of two to quote."""
     if ablation.empty:
         return main
     own = main["claim"] == "C2"
@@ -303,11 +279,7 @@ def read_contrasts(study: Study) -> pd.DataFrame:
 
 
 def ablation_verdict(study: Study, rule: Protocol) -> pd.DataFrame:
-    """The ablation study's C2 of the protocol's method: a row, or none.
-
-    There is none where the study did not run, measured other data or other features, or was
-    declared after a run of it had been measured (``CITATION``).
-    """
+    """The ablation study's C2 of the protocol's method, a row; none where ``CITATION`` says so."""
     path = study.places.figures / "tab_c2.csv"
     declared = study.places.ablation / "protocol.json"
     if not (path.is_file() and declared.is_file()):
@@ -347,10 +319,7 @@ def write_verdict(study: Study, own: pd.DataFrame) -> pd.DataFrame:
 def _spanning_stamp(
     stamps: Mapping[str, Mapping[str, Any]], own: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Stamp of a file whose rows come from runs of several datasets, put together by one of them.
-
-    datasets (each one's stamp), simulated and dirty (true if any is), commit.
-    """
+    """Stamp of a file whose rows come from several datasets' runs, put together by one of them."""
     return {
         "datasets": dict(sorted(stamps.items())),
         "simulated": any(one["simulated"] for one in stamps.values()),

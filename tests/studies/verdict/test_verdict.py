@@ -367,10 +367,10 @@ def test_a_quote_says_what_an_undecided_interval_leaves(
         **{"mde": 0.01, "n": 200, "seeds": 6, **values},
     }
     nothing = pd.DataFrame()
-    failed = ("gate below_blurred_reals failed (x)",)
+    failed = ('check failed: "Sharp enough", wanted at least 0.6, found 0.1 (x)',)
     said = quote(row, Evidence("ham10000", [], nothing, nothing, nothing, failed), Protocol())
     assert words in said
-    assert "closer to real ones than blurred real ones are (gate below_blurred_reals" in said
+    assert 'check failed: "Sharp enough"' in said and "wanted" not in said
     undecided = ("is excluded" in said) + ("it would have had to be" in said)
     assert undecided == (words[:4] in ("a ch", "it w"))
 
