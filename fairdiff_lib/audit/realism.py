@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from fairdiff_lib.audit.audit import Estimator
+from fairdiff_lib.audit.audit import Audit, Estimator
 from fairdiff_lib.audit.contrasts import GROUP_COLUMNS
 from fairdiff_lib.audit.estimate import (
     MIN_UNITS,
@@ -183,28 +183,25 @@ class Copies:
             f"({sets:,} sets, the largest of {len(largest):,}: {few})."
         )
 
-    def guard(self, estimator: Estimator, unit: Ints, most: float = MOST_COPIES) -> Estimator:
-        """The metric without intervals for groups with more copies than ``most`` of their images.
+    def guard(self, one: Audit, made: Groups, most: float = MOST_COPIES) -> Audit:
+        """The audit without intervals for groups with more copies than ``most`` of their images.
 
         Copies are no independent draws: with 25 draws behind 880 images a 95% interval holds the
-        truth in 47%. ``unit`` [P]: whose generated image each is.
+        truth in 47%. ``made``: groups of the generated images, with the audit's keys.
         """
+        found = {}
+        for key, estimate in one.estimates.items():
+            own = self.twinned[made.column(*key)[made.unit]]
+            share = float(own.mean()) if len(own) else 0.0
+            found[key] = estimate if share <= most else self._bare(estimate, share)
+        return replace(one, estimates=found)
 
-        def metric(groups: Groups) -> list[Estimate]:
-            return [
-                self._guarded(one, member, unit, most)
-                for one, member in zip(estimator(groups), groups.members.T, strict=True)
-            ]
-
-        return metric
-
-    def _guarded(self, one: Estimate, member: Bools, unit: Ints, most: float) -> Estimate:
-        own = self.twinned[member[unit]]
-        if not np.isfinite(one.value) or len(own) == 0 or own.mean() <= most:
+    @staticmethod
+    def _bare(one: Estimate, share: float) -> Estimate:
+        if not np.isfinite(one.value):
             return one
-        reason = f"{own.mean():.0%} of its generated images are nearly identical to another one"
-        bare = without_error(one.value, np.ones(len(one.influence), dtype=bool), one.n, reason)
-        return replace(bare, note="; ".join(part for part in (bare.note, one.note) if part))
+        reason = f"{share:.0%} of its generated images are nearly identical to another one"
+        return without_error(one.value, np.ones(len(one.influence), dtype=bool), one.n, reason)
 
 
 def near_copies(generated: ArrayLike, real: ArrayLike, unit: Ints, alike: float = ALIKE) -> Copies:

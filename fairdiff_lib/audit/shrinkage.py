@@ -91,7 +91,8 @@ def intersection_rows(one: Audit, name: str) -> pd.DataFrame:
     raw = table[table["attribute"] == name].reset_index(drop=True)
     estimates = [one.estimates[name, level] for level in raw["level"]]
     variances = [estimate.standard_error**2 for estimate in estimates]
-    found = shrink([e.value for e in estimates], variances, one.design.confidence)
+    values = [e.value if e.standard_error > 0 else np.nan for e in estimates]
+    found = shrink(values, variances, one.design.confidence)
     few = np.isnan(found.mean)
     reason = f"not estimable: fewer than {LEAST_GROUPS} groups with a value" if few else SHRUNK_NOTE
     shrunken = raw.assign(

@@ -420,6 +420,8 @@ def _own_counts(own: Any, unit: str) -> str:
 def _own_caveats(result: Any, condition: str) -> Iterator[str]:
     """What limits this audit, the most important first."""
     images, measured, unit = result.images, result.measured, result.images.unit
+    if result.copies:
+        yield str(result.copies)
     yield "Exploratory: no protocol was registered before these images were compared."
     if not condition:
         yield "Case mix: not standardised; a group with harder cases looks worse."

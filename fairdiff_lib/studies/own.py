@@ -24,6 +24,7 @@ from fairdiff_lib.audit.estimate import MIN_UNITS, Floats, Groups, Ints, group_u
 from fairdiff_lib.audit.fid import fid_against_n
 from fairdiff_lib.audit.kid import Kernel, as_features, fit_kernel, real_floor
 from fairdiff_lib.audit.quality import FLOOR_SPLITS
+from fairdiff_lib.audit.realism import near_copies
 from fairdiff_lib.audit.shrinkage import crossed, intersection_rows
 from fairdiff_lib.classify.features import (
     BATCH,
@@ -496,6 +497,8 @@ class OwnAudit:
         Of the rows of both tables: for ``audit.audit`` with metrics of one's own.
     measured : Measured
         Features of both, and the kernel.
+    copies : str
+        Which generated images are nearly identical, in a sentence; empty where none are.
     """
 
     images: OwnImages
@@ -507,6 +510,7 @@ class OwnAudit:
     groups: Groups
     generated_groups: Groups
     measured: Measured
+    copies: str
 
     @property
     def by_group(self) -> pd.DataFrame:
@@ -595,6 +599,8 @@ def audit_own(
         confidence=confidence,
         secondary_below=secondary_below,
     )
+    copies = near_copies(measured.generated, measured.real, groups.unit)
+    found, *rest = (copies.guard(one, generated) for one in (found, *rest))
     found = found.with_smallest_effect(SMALLEST_SHARE * found.overall.value)
     parameters = {
         "attributes": list(images.attributes), "condition": "".join(images.conditions),
@@ -613,6 +619,7 @@ def audit_own(
         groups,
         generated,
         measured,
+        copies.caveat([file.name for file in images.generated.files]),
     )
 
 

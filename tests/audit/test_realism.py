@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fairdiff_lib.audit.audit import kid_metric
+from fairdiff_lib.audit.audit import audit, kid_metric
 from fairdiff_lib.audit.estimate import Floats, group_units
 from fairdiff_lib.audit.kid import Kernel
 from fairdiff_lib.audit.realism import c2st_metric, clipped_scores, equal_n_rows, near_copies
@@ -83,11 +83,13 @@ def test_copies_are_counted_named_and_refused_an_interval() -> None:
     names = [f"{k}.png" for k in range(400)]
     said = copies.caveat(names)
     assert "0.png, 1.png, 2.png, ..." in said and "the largest of 60" in said
-    plain = kid_metric(Kernel(2.5), real, made)
-    _, black, white = copies.guard(plain, GROUPS.unit)(GROUPS)
+    plain = audit(kid_metric(Kernel(2.5), real, made), GROUPS, LEVELS, metric="kid")
+    found = copies.guard(plain, GROUPS)
+    black, white = (found.estimates["race", level] for level in LEVELS["race"])
     assert np.isnan(black.interval()[0]) and "60% of its generated images" in black.note
-    assert black.value == plain(GROUPS)[1].value
-    assert white.interval() == plain(GROUPS)[2].interval()
+    assert black.value == plain.estimates["race", "Black"].value
+    assert white.interval() == plain.estimates["race", "White"].interval()
+    assert np.isnan(found.contrasts["p"].iloc[0])
 
 
 def test_one_picture_four_hundred_times_is_one_set() -> None:

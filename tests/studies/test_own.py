@@ -79,6 +79,18 @@ def test_without_a_planted_disparity_none_is_reported(tmp_path: Path) -> None:
     assert low < 0 < high  # the generator is the program that drew the real images
 
 
+def test_a_generator_that_draws_one_picture_is_never_called_equal(tmp_path: Path) -> None:
+    real, generated = write_example(tmp_path / "one")
+    first, *others = (generated.parent / name for name in pd.read_csv(generated)["path"])
+    for file in others:
+        file.write_bytes(first.read_bytes())
+    result = audited(real, generated, ATTRIBUTES)
+    assert "equal" not in finding(result.audit)
+    assert "240 of 240 generated images are nearly identical" in result.copies
+    assert result.copies in own_facts(result).caveats
+    assert result.audit.contrasts["p"].isna().all()
+
+
 def test_the_order_of_rows_changes_nothing(
     example: tuple[Path, Path], planted: OwnAudit, tmp_path: Path
 ) -> None:
