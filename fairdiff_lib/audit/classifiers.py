@@ -52,6 +52,7 @@ from fairdiff_lib.audit.estimate import (
     combine,
     group_units,
     not_estimable,
+    without_error,
 )
 from fairdiff_lib.audit.estimators import bootstrap_bca, macro_auc, weighted_auc
 from fairdiff_lib.settings.errors import InputError
@@ -256,6 +257,26 @@ def es_estimate(one: Audit, attribute: str) -> Estimate:
     slopes = -whole.value * share**2 * np.sign(away)  # of the levels
     mixed = combine([whole, *each], [share - slopes.sum(), *slopes])
     return replace(mixed, value=whole.value * share, n=whole.n, bounded=True)
+
+
+def es_debiased(one: Audit, attribute: str) -> Estimate:
+    """Equity-scaled value with each level's distance less what chance adds to its square.
+
+    M / (1 + sum_g sqrt(max((M_g - M)^2 - V, 0))), V the variance of M_g - M. The plain one is too
+    low where levels are equal (0.79 for 0.85 with 36, 132 and 800 subjects), so that a 95% interval
+    round it holds the truth in 81%; this one is nearly right there. It has no interval: a distance
+    that can't be negative has none of the usual kind near 0.
+    """
+    whole, found = one.overall, es_estimate(one, attribute)
+    if not np.isfinite(found.value):
+        return found
+    levels = [one.estimates[attribute, level] for level in one.attributes[attribute]]
+    gaps = [combine([level, whole], [1.0, -1.0]) for level in levels if np.isfinite(level.value)]
+    error = np.nan_to_num([gap.standard_error for gap in gaps])
+    away = np.sqrt(np.maximum(np.array([gap.value for gap in gaps]) ** 2 - error**2, 0)).sum()
+    everyone = np.ones(len(whole.influence), dtype=bool)
+    reason = "a sum of distances, which can't be negative"
+    return without_error(float(whole.value / (1 + away)), everyone, whole.n, reason)
 
 
 def es_audit(one: Audit) -> Audit:

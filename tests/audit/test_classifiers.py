@@ -15,7 +15,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from fairdiff_lib.audit import released
-from fairdiff_lib.audit.audit import means_over_seeds
+from fairdiff_lib.audit.audit import audit, mean_metric, means_over_seeds
 from fairdiff_lib.audit.classifiers import (
     COLUMNS,
     classification_audits,
@@ -23,10 +23,12 @@ from fairdiff_lib.audit.classifiers import (
     classification_table,
     contrasted_audits,
     encoder_fairness,
+    es_debiased,
     es_estimate,
     scored,
 )
 from fairdiff_lib.audit.contrasts import EXPLORATORY, PRIMARY, SPREAD, dpd, eod, equity_scaled
+from fairdiff_lib.audit.estimate import group_units
 from fairdiff_lib.audit.estimators import jackknife_units, weighted_auc
 from fairdiff_lib.settings.errors import InputError
 
@@ -397,3 +399,26 @@ def broken(kind: str) -> tuple[pd.DataFrame, pd.DataFrame]:
 def test_bad_predictions_are_named_in_one_line(kind: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         scored(*broken(kind), "c", ATTRIBUTES)
+
+
+def test_debiased_equity_scaling_is_right_where_levels_are_equal_and_where_they_are_not() -> None:
+    sizes = {"small": 36, "middle": 132, "large": 800}
+    level = np.repeat(list(sizes), list(sizes.values()))
+    table = pd.DataFrame({"subject": np.arange(len(level)).astype(str), "size": level})
+    groups = group_units(table, {"size": tuple(sizes)})
+    owner = level[np.unique(table["subject"], return_index=True)[1]]
+    for rate, truth in (
+        (dict.fromkeys(sizes, 0.85), 0.85),
+        ({"small": 0.5, "middle": 0.85, "large": 0.85}, 0.837 / (1 + 0.337 + 0.013 + 0.013)),
+    ):
+        plain, debiased = [], []
+        for seed in range(60):
+            right = np.random.default_rng(seed).random(len(level)) < [rate[one] for one in owner]
+            metric = mean_metric(right[groups.unit].astype(float), bounded=True)
+            one = audit(metric, groups, {"size": tuple(sizes)}, metric="accuracy", better="high")
+            found = es_debiased(one, "size")
+            assert np.isnan(found.interval()[0]) and "no interval" in found.note
+            plain.append(es_estimate(one, "size").value)
+            debiased.append(found.value)
+        off = abs(np.mean(debiased) - truth)
+        assert off < 0.025 and off < 0.6 * abs(np.mean(plain) - truth) + 0.005
