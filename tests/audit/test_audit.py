@@ -361,6 +361,7 @@ def test_the_range_has_a_test_and_no_interval() -> None:
     assert rows[["low", "high"]].isna().all(axis=None)
 
 
+@pytest.mark.slow
 def test_the_omnibus_test_alarms_in_one_null_family_of_twenty() -> None:
     rng, alarms, unit = np.random.default_rng(13), [], np.arange(240)
     table = pd.DataFrame({"subject": unit, "g": np.repeat(list("abcd"), 60)})
@@ -373,6 +374,7 @@ def test_the_omnibus_test_alarms_in_one_null_family_of_twenty() -> None:
     assert np.mean(alarms) <= 0.11  # Monte Carlo sd 0.02; the smallest unadjusted p: 0.20
 
 
+@pytest.mark.slow
 def test_squared_disparity_is_unbiased_where_the_raw_one_is_not() -> None:
     rng, unit, owned, raw = np.random.default_rng(14), np.arange(90), [], []
     table = pd.DataFrame({"subject": unit, "g": np.repeat(list("ab"), 45)})

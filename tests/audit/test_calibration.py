@@ -106,6 +106,7 @@ def test_images_of_one_subject_are_no_pair() -> None:
     assert twice.interval() == pytest.approx(single.interval(), abs=1e-12)
 
 
+@pytest.mark.slow
 def test_ece_interval_covers_and_finds_what_is_miscalibrated() -> None:
     truth, scores = draw(200_000, seed=999, slope=0.5)
     excess = scores[:, 1] - truth

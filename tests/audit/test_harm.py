@@ -92,6 +92,7 @@ def test_who_is_harder_to_tell_pays_with_more_alarms_for_the_same_sensitivity() 
     assert found[FPR][MALE].value > found[FPR][FEMALE].value + 0.15
 
 
+@pytest.mark.slow
 def test_intervals_know_the_validation_subjects() -> None:
     """With 20 validation cases a level, intervals hold the truth; those of test alone rarely do."""
     truth = stats.norm.sf(1.5 + stats.norm.ppf(0.2))
@@ -139,6 +140,7 @@ def test_bad_groups_say_why() -> None:
 # -- the worst level -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_interval_of_the_level_that_was_picked_covers_it() -> None:
     """Six equal levels: the worst one's own interval misses often, the widened one doesn't."""
     levels = {"g": tuple("abcdef")}
