@@ -312,12 +312,12 @@ MAKERS = {"ablation": _make_ablation, "matrix": _make_matrix}  # studies that ha
 
 def _audit(chosen: argparse.Namespace) -> int:
     from fairdiff_lib.show.cards import finding, own_card
-    from fairdiff_lib.studies.own import audit_own, read_own, refuse_taken, write_audit
+    from fairdiff_lib.studies.own import audit_read, read_own, refuse_taken, write_audit
 
     refuse_taken(chosen.output, chosen.force)
     sides, more = (chosen.real, chosen.generated), (chosen.condition, chosen.train, chosen.unit)
     images = read_own(*sides, chosen.attributes, *more)
-    result = audit_own(
+    result = audit_read(
         images,
         features=chosen.features,
         revision=chosen.revision,

@@ -542,6 +542,19 @@ class OwnAudit:
 
 
 def audit_own(
+    real: Path | str,
+    generated: Path | str,
+    attributes: str | Sequence[str],
+    condition: str = "",
+    train: Path | str = "",
+    unit: str = "subject",
+    **measuring: Any,
+) -> OwnAudit:
+    """Audit a generator from two CSV files: :func:`read_own`, then :func:`audit_read`."""
+    return audit_read(read_own(real, generated, attributes, condition, train, unit), **measuring)
+
+
+def audit_read(
     images: OwnImages,
     *,
     features: str = DEFAULT_FEATURES,

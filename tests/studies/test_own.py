@@ -19,7 +19,14 @@ from fairdiff_lib.run.notebook import plan_job, run_job
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.show.cards import finding, own_card, own_facts
 from fairdiff_lib.studies import own
-from fairdiff_lib.studies.own import OwnAudit, audit_own, read_own, write_audit, write_example
+from fairdiff_lib.studies.own import (
+    OwnAudit,
+    audit_own,
+    audit_read,
+    read_own,
+    write_audit,
+    write_example,
+)
 from fairdiff_lib.studies.quality import blurred
 
 ATTRIBUTES = ["palette", "camera"]
@@ -49,7 +56,7 @@ def audited(
     real: Path, generated: Path, attributes: list[str], condition: str = "", train: Path | str = ""
 ) -> OwnAudit:
     """The audit of two files, with what the defaults say."""
-    return audit_own(read_own(real, generated, attributes, condition, train))
+    return audit_own(real, generated, attributes, condition, train)
 
 
 def write(found: Tables, folder: Path) -> tuple[Path, Path]:
@@ -181,7 +188,7 @@ def test_an_encoder_is_trained_on_the_training_reals(
     found["real"], found["generated"] = found["real"][~first], found["generated"][~first]
     real, generated = write(found, tmp_path)
     images = read_own(real, generated, ["palette"], "shape", tmp_path / "train.csv")
-    result = audit_own(images, features="encoder", image_size=32)
+    result = audit_read(images, features="encoder", image_size=32)
     assert result.audit.features == "encoder"
     assert np.isfinite(result.by_group["value"]).all()
 
