@@ -6,19 +6,15 @@ simulated says so.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import matplotlib
-import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fairdiff_lib.datasets import DATASETS
-from fairdiff_lib.disk.stamps import publish_figure
 from fairdiff_lib.settings.methods import METHODS, NEUTRAL
 from fairdiff_lib.settings.names import method_name
 
@@ -184,27 +180,3 @@ def handles(looks: Sequence[Look]) -> list[Line2D]:
         Line2D([], [], color=x.colour, marker=x.marker, ms=4.2, lw=1.1, label=x.label)
         for x in looks
     ]
-
-
-# -- until every notebook shows by ``fig`` and ``table`` -------------------------------------
-
-
-def save(fig: Figure, path: Path, stamp: Mapping[str, Any]) -> Path:
-    """Write a figure with its stamp."""
-    with matplotlib.rc_context(STYLE):
-        return publish_figure(fig, path, stamp)
-
-
-def as_png(fig: Figure) -> bytes:
-    """The page as PNG."""
-    stream = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        fig.savefig(stream, format="png", dpi=150)
-    return stream.getvalue()
-
-
-def style_table(frame: pd.DataFrame, caption: str = "") -> Any:
-    """A table for a reader."""
-    from fairdiff_lib.show.front import table
-
-    return table(frame, caption)

@@ -13,7 +13,7 @@ from fairdiff_lib.disk.files import write_json
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.disk.stamps import publish_table
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.show.index import about_index, about_missing, about_state, collect_index
+from fairdiff_lib.show.front import about_index, about_missing, about_state, collect_index
 from fairdiff_lib.study import Study
 
 

@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.methods import METHODS
 from fairdiff_lib.show.front import Nothing, figure
 from fairdiff_lib.show.panels import require, whisker
-from fairdiff_lib.settings.methods import METHODS
-from fairdiff_lib.show.style import MUTED, STYLE, Look, dataset_name, handles, look_of, page
+from fairdiff_lib.show.style import MUTED, STYLE, Look, dataset_name, look_of, page
 
 ROW = 0.17  # inches that an arm takes
 ROLES = {  # heading of the arms of a role
@@ -88,7 +88,8 @@ def fig07(cells: pd.DataFrame, doses: pd.DataFrame, notes: Sequence[str] = ()) -
             whisker(left, row, at, arm_look(str(row["method"])), across=True)
         left.axvline(0, color="#999999", lw=0.6, zorder=1)
         names = [
-            f"window {row.time_window:g}, rate {row.exploitation_rate:g}" for row in own.itertuples()
+            f"window {row.time_window:g}, rate {row.exploitation_rate:g}"
+            for row in own.itertuples()
         ]
         left.set_yticks(range(len(own)), names)
         left.set_ylim(len(own) - 0.5, -0.5)

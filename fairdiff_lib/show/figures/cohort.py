@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
+import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fairdiff_lib.settings.names import name_of
-from fairdiff_lib.show.front import figure
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.names import level_name, name_of
+from fairdiff_lib.show.front import Nothing, figure
 from fairdiff_lib.show.panels import (
     Rows,
     beside,
@@ -23,7 +26,19 @@ from fairdiff_lib.show.panels import (
     stacked,
     whisker,
 )
-from fairdiff_lib.show.style import SPLITS, STYLE, Look, dataset_name, level_looks, page
+from fairdiff_lib.show.style import (
+    SPLITS,
+    STYLE,
+    WIDTH,
+    Look,
+    dataset_name,
+    is_simulated,
+    level_looks,
+    look_of,
+    ordered_methods,
+    page,
+    wrap,
+)
 
 SIDE_BY_SIDE = 4  # conditions that a page has room for
 
@@ -83,7 +98,9 @@ def _name_levels(axes: Sequence[Axes], rows: Sequence[tuple[str, str]]) -> None:
 def _counts(ax: Axes, table: Rows, rows: Sequence[tuple[str, str]]) -> None:
     """Stacked bars of subjects, a shade per split, the three counts written at the end."""
     own = table[table["split"].isin(SPLITS)]
-    own = own.assign(place=[rows.index(key) for key in zip(own["attribute"], own["level"], strict=True)])
+    own = own.assign(
+        place=[rows.index(key) for key in zip(own["attribute"], own["level"], strict=True)]
+    )
     sns.histplot(
         own, y="place", weights="value", hue="split", hue_order=list(SPLITS)[::-1], discrete=True,
         multiple="stack", shrink=0.62, palette={k: look.colour for k, look in SPLITS.items()},
@@ -118,3 +135,206 @@ def _shares(
     ax.set_xlim(0, 1)
     ax.set_title(name_of(condition), loc="left")
     panel_legend(ax, list(looks.values()))
+
+
+LARGEST = 2.2  # x a picture's own size, at 150 dots an inch: more only shows its pixels
+SMALLEST = 0.55  # inches
+
+
+def may_show_real(dataset: str, show_real: bool = False) -> bool:
+    """Whether "real" images of a dataset may be drawn: simulated ones always, others on request."""
+    return is_simulated(dataset) or show_real
+
+
+def side_of(images: np.ndarray, room: float) -> float:
+    """Inches of a picture's side: as large as there is room, not enlarged to a blur."""
+    return min(room, max(SMALLEST, LARGEST * int(images.shape[-1]) / 150))
+
+
+@figure("fig02")
+def fig02(
+    images: Mapping[str, np.ndarray],
+    columns: Sequence[str],
+    *,
+    dataset: str,
+    prompts: Sequence[str] = (),
+    model: str = "",
+    show_real: bool = False,
+    notes: Sequence[str] = (),
+) -> Figure:
+    """Real and generated images by group; a column is one prompt, a row one source.
+
+    Parameters
+    ----------
+    images : mapping of str to uint8 array [G, 3, H, W]
+        Source ("real" or a method) to one image per group, in the order of ``columns``.
+    columns : sequence of str
+        Name of each group.
+    dataset : str
+        Decides the title, and whether the real row is drawn.
+    prompts : sequence of str, length G
+        What was asked for, printed under the pictures.
+    model : str
+        What drew them, in words.
+    show_real : bool
+        Draw real patients' images (local runs only; they must not be published).
+    notes : sequence of str
+        Warnings to print on the page.
+    """
+    chosen = {k: v for k, v in images.items() if k != "real" or may_show_real(dataset, show_real)}
+    sources = ordered_methods(chosen)
+    if not sources:
+        raise InputError("fig02: no image to show")
+    check_images({source: chosen[source] for source in sources}, len(columns), "fig02")
+    height, width = chosen[sources[0]].shape[-2:]
+    made = f" by {model}" if model else ""
+    foot = (
+        f"Images of {width} x {height} pixels{made}. A column is the prompt of one test subject, "
+        "a row a source: columns differ in all that their prompts say, not in the group alone. "
+        "The rows of generated images start from the same noise."
+    )
+    if "real" in images and "real" not in chosen:
+        foot += " Real patients' images are left out."
+    side = side_of(chosen[sources[0]], (WIDTH - 1.0) / len(columns))
+    told = [wrap(f"{name}: {prompt}") for name, prompt in zip(columns, prompts, strict=False)]
+    under = 0.115 * sum(text.count("\n") + 1 for text in told) + 0.1 * bool(told)
+    fig = page(
+        0.95 + side * len(sources) + under, f"A test prompt of each group: {dataset_name(dataset)}",
+        foot, notes,
+    )  # fmt: skip
+    with matplotlib.rc_context(STYLE):
+        parts: Any = fig.subfigures(
+            2, 1, height_ratios=[side * len(sources) + 0.2, max(under, 0.01)]
+        )
+        grid = _grid(parts[0], len(sources), len(columns), side, 0.95)
+        for i, source in enumerate(sources):
+            for j, name in enumerate(columns):
+                draw(grid[i, j], chosen[source][j])
+                if i == 0:
+                    grid[i, j].set_title(name, fontsize=7)
+            grid[i, 0].set_ylabel(
+                row_name(source, dataset), fontsize=7, rotation=0, ha="right", va="center"
+            )
+        if told:
+            parts[1].text(0.008, 0.98, "\n".join(told), fontsize=6.5, va="top", color="#333333")
+    return fig
+
+
+@figure("fig06")
+def fig06(
+    images: Mapping[str, np.ndarray],
+    rows: Sequence[tuple[str, str]],
+    *,
+    dataset: str,
+    prompt: str = "",
+    notes: Sequence[str] = (),
+) -> Figure:
+    """Prompt gallery: one condition changes at a time, five samples of each.
+
+    Parameters
+    ----------
+    images : mapping of str to uint8 array [R, S, 3, H, W]
+        Method to S samples for each of R prompts, in the order of ``rows``.
+    rows : sequence of (condition, level)
+        What is asked for in that row; the rest of the prompt stays the same.
+    dataset : str
+        Decides the title.
+    prompt : str
+        The prompt that the rows change, printed on the page.
+    notes : sequence of str
+        Warnings to print on the page.
+    """
+    methods = ordered_methods(images)
+    if not methods:
+        raise InputError("fig06: no image to show")
+    check_images(images, len(rows), "fig06")
+    samples = images[methods[0]].shape[1]
+    foot = (
+        "Each row changes one condition of the same prompt. A column keeps its initial noise: "
+        "what differs down a column is what the words changed."
+    )
+    if prompt:
+        foot += f' The usual prompt: "{prompt}"'
+    room = (WIDTH - 1.3) / (samples * len(methods) + 0.3 * (len(methods) - 1))
+    side = side_of(images[methods[0]], room)
+    title = f"One condition at a time: {dataset_name(dataset)}"
+    fig = page(0.95 + side * len(rows), title, foot, notes)
+    ratios = (([1.0] * samples + [0.3]) * len(methods))[:-1]
+    with matplotlib.rc_context(STYLE):
+        grid = _grid(fig, len(rows), len(ratios), side, 1.25, ratios)
+        for i, (condition, level) in enumerate(rows):
+            for m, method in enumerate(methods):
+                start = m * (samples + 1)
+                for j in range(samples):
+                    draw(grid[i, start + j], images[method][i, j])
+                if m:
+                    grid[i, start - 1].set_visible(False)
+            name = level_name(condition, level).replace(": ", ":\n")
+            grid[i, 0].set_ylabel(name, fontsize=7, rotation=0, ha="right", va="center")
+        for m, method in enumerate(methods):
+            grid[0, m * (samples + 1)].set_title(look_of(method).label, loc="left")
+    return fig
+
+
+@figure("patients", kept=False)
+def sample_page(images: np.ndarray, names: Sequence[str], *, dataset: str) -> Figure:
+    """Patients of a simulated dataset, one per group; of a real one none.
+
+    Parameters
+    ----------
+    images : uint8 [G, 3, H, W]
+    names : sequence of str, length G
+    dataset : str
+    """
+    if not may_show_real(dataset):
+        raise Nothing("real patients' images are not shown.")
+    check_images({"real": images}, len(names), "patients")
+    side = side_of(images, (WIDTH - 0.2) / len(names))
+    title = f"Patients: {dataset_name(dataset)}"
+    fig = page(0.75 + side, title, "One test subject per demographic level.")
+    with matplotlib.rc_context(STYLE):
+        grid = _grid(fig, 1, len(names), side, 0.1)
+        for ax, image, name in zip(grid[0], images, names, strict=True):
+            draw(ax, image)
+            ax.set_title(name, fontsize=7)
+    return fig
+
+
+def row_name(source: str, dataset: str) -> str:
+    """Label of a row of images; "real" images of a simulator are called simulated."""
+    if source == "real" and is_simulated(dataset):
+        return "simulated\npatients"
+    return look_of(source).label.replace(" ", "\n", 1)
+
+
+def _grid(
+    fig: Any, rows: int, columns: int, side: float, left: float, ratios: Sequence[float] = ()
+) -> np.ndarray:
+    """Axes [rows, columns] of ``side`` inches, packed left, with ``left`` inches for labels."""
+    used = left + side * (sum(ratios) if ratios else columns)
+    whole = fig.subfigures(1, 2, width_ratios=[used, max(WIDTH - used, 0.01)])
+    engine: Any = fig.figure.get_layout_engine() if hasattr(fig, "figure") else None
+    engine.set(w_pad=0.015, h_pad=0.015, wspace=0.0, hspace=0.0)
+    kind = {"width_ratios": list(ratios)} if ratios else {}
+    grid: np.ndarray = whole[0].subplots(rows, columns, squeeze=False, **kind)
+    return grid
+
+
+def draw(ax: Axes, image: np.ndarray) -> None:
+    """One uint8 [3, H, W] image without ticks."""
+    ax.imshow(np.moveaxis(image, 0, -1), interpolation="lanczos", aspect="equal")
+    ax.set_xticks([])
+    ax.set_yticks([])
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+
+
+def check_images(images: Mapping[str, Any], count: int, what: str) -> None:
+    """Refuse anything but uint8 arrays [count, ..., 3, H, W]."""
+    for source, array in images.items():
+        good = array.dtype == np.uint8 and array.ndim >= 4 and array.shape[-3] == 3
+        if not good or len(array) != count:
+            raise InputError(
+                f"{what}: images of {source!r} are {array.dtype} {array.shape}, "
+                f"expected uint8 [{count}, ..., 3, H, W]"
+            )

@@ -76,10 +76,10 @@ def fig_calibration(table: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
     shown = under.assign(name=keys.map(label), groups=under["null"].map(lambda n: NULLS[n].label))
     few, many = shown["simulations"].min(), shown["simulations"].max()
     foot = (
-        f"A dot is a situation, of {few:,} to {many:,} simulated audits: sizes of the smaller group "
-        f"from {under['n_min'].min()} to {under['n_min'].max()} subjects, features of known law, "
-        "simulated images, a trained generator. In all of them both groups are equally good: an "
-        "alarm is an error. Line: the 5% that each test promises."
+        f"A dot is a situation, of {few:,} to {many:,} simulated audits: sizes of the smaller "
+        f"group from {under['n_min'].min()} to {under['n_min'].max()} subjects, features of known "
+        "law, simulated images, a trained generator. In all of them both groups are equally good: "
+        "an alarm is an error. Line: the 5% that each test promises."
     )
     fig = page(1.4 + 0.34 * len(names), "Who calls equally good groups unequal?", foot, notes,
                list(NULLS.values()))  # fmt: skip

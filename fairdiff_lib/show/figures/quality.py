@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from fairdiff_lib.audit.seeds import means_and_seeds
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.names import axis_name, name_of
-from fairdiff_lib.show.front import figure
+from fairdiff_lib.settings.names import axis_name, classifier_name, name_of
+from fairdiff_lib.show.front import Nothing, figure
 from fairdiff_lib.show.panels import (
     ROW,
     Rows,
@@ -22,8 +22,10 @@ from fairdiff_lib.show.panels import (
     dot_rows,
     dots_foot,
     draw_dots,
+    forest,
     in_order,
     interval_text,
+    level_rows,
     lines,
     of_level,
     require,
@@ -221,7 +223,9 @@ def fid_against_n_figure(
     table = table.astype({"level": str})
     looks = {look.label: look for look in level_looks(in_order(table, "level"))}
     draws = table["draw"].nunique()
-    foot = f"Lines: mean of {draws} random subset{'s' * (draws > 1)} of n images a side. Dots: each."
+    foot = (
+        f"Lines: mean of {draws} random subset{'s' * (draws > 1)} of n images a side. Dots: each."
+    )
     foot += f" Dashed: {limit}." if limits else ""
     fig = page(3.0, title, foot, notes, [look for look in looks.values() if look.label])
     with matplotlib.rc_context(STYLE):
@@ -248,3 +252,46 @@ def _size_axis(ax: Axes, sizes: Sequence[int]) -> None:
     ax.set_xlabel("n, images on each side (logarithmic)")
     ax.set_ylabel(axis_name("fid"))
     ax.grid(axis="y")
+
+
+GUESSING = 0.5
+
+
+@figure("fig05")
+def fig05(table: Rows, *, condition: str, metric: str = "auc", notes: Sequence[str] = ()) -> Figure:
+    """AUC of a condition by level: a panel per classifier, training sources side by side.
+
+    Parameters
+    ----------
+    table : DataFrame
+        dataset, source, seeds, classifier, condition, attribute, level, metric, n, value, low,
+        high.
+    condition, metric : str
+        What is shown; all else is in the table.
+    notes : sequence of str
+        Warnings to print on the page.
+    """
+    columns = ("dataset", "source", "seeds", "classifier", "condition", "attribute", "level")
+    dataset = require(table, (*columns, "metric", "n", "value", "low", "high"), "fig05")
+    chosen = table[(table["condition"] == condition) & (table["metric"] == metric)]
+    if chosen.empty:
+        raise Nothing(f"fig05: the table has no {metric} of {condition}")
+    shown, single = means_and_seeds(chosen, ["source", "classifier"])
+    rows, classifiers = level_rows(shown), in_order(shown, "classifier")
+    looks = {source: look_of(source) for source in ordered_methods(shown["source"])}
+    foot = (
+        "Rows: groups of real test patients (in brackets, how many). Colours: the images that the "
+        f"classifier was trained on. Dashed: guessing. {interval_text(shown, seeds_drawn=True)}"
+    )
+    title = f"Which images train a fair classifier? {name_of(condition)}, {dataset_name(dataset)}"
+    fig = page(1.2 + 1.5 * ROW * len(rows), title, foot, notes, list(looks.values()))
+    with matplotlib.rc_context(STYLE):
+        axes = fig.subplots(1, len(classifiers), squeeze=False, sharex=True, sharey=True)[0]
+        for ax, classifier in zip(axes, classifiers, strict=True):
+            own = shown[shown["classifier"].astype(str) == classifier]
+            forest(ax, own, rows, looks, column="source", null=GUESSING, single=single[
+                single["classifier"].astype(str) == classifier
+            ])  # fmt: skip
+            ax.set_title(classifier_name(classifier), loc="left")
+            ax.set_xlabel(axis_name(metric))
+    return fig

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from statsmodels.stats.multitest import multipletests
 
-from fairdiff_lib.audit.contrasts import PRIMARY
-from fairdiff_lib.disk import tables
-from fairdiff_lib.settings.methods import BASELINE
-from fairdiff_lib.studies.ablation import arms
-from fairdiff_lib.studies.ablation.compare import (
-    DISPARITY,
-    Recorded,
-    cell_table,
-    cost_table,
-    disparity_rows,
-    dose_table,
-    method_table,
+from fairdiff_lib.audit.audit import Audit, differences
+from fairdiff_lib.audit.contrasts import DESCRIPTION, EXPLORATORY, PRIMARY
+from fairdiff_lib.audit.estimate import OVERALL, Estimate
+from fairdiff_lib.audit.seeds import (
+    FEW_SEEDS,
+    LEAST_SEEDS,
+    NEW_NOTE,
+    PairedChange,
+    for_new_patients,
+    summarise_seeds,
+    t_interval,
 )
-from fairdiff_lib.studies.ablation.runs import check_declaration, read_runs
+from fairdiff_lib.disk import tables
+from fairdiff_lib.settings.methods import BASELINE, config_of
+from fairdiff_lib.settings.options import Settings
+from fairdiff_lib.studies.ablation.arms import (
+    CORE,
+    WINDOW,
+    Arm,
+    arms_of,
+    declared_comparisons,
+    find_arm,
+    settings_of,
+)
+from fairdiff_lib.studies.ablation.runs import RecordedRun, check_declaration, read_runs
 from fairdiff_lib.studies.verdict.claims import ABLATION, Evidence
 from fairdiff_lib.studies.verdict.protocol import protocol_of
 from fairdiff_lib.studies.verdict.table import as_table, model_words, quality_verdict
@@ -76,7 +89,7 @@ def collect_ablation(study: Study) -> AblationResult:
     notes = tables.failed_gates(gates)
     share = settings.audit.smallest_effect
     methods = method_table(settings, runs, share)
-    has_cells = arms.WINDOW in settings.ablation.roles
+    has_cells = WINDOW in settings.ablation.roles
     cells = cell_table(settings, runs, share) if has_cells else methods.head(0)
     return AblationResult(
         cells if cells.empty else tables.with_notes(cells, notes),
@@ -98,7 +111,7 @@ def c2_table(
 ) -> pd.DataFrame:
     """The verdict on C2 of each judged arm, by the study's own rule and T13's adjusted p."""
     settings, cohort = study.settings, study.cohort
-    names = {arm.name for arm in arms.arms_of(settings)}
+    names = {arm.name for arm in arms_of(settings)}
     rows = []
     for arm in (name for name in JUDGED if name in names):
         rule = replace(protocol_of(study), method=arm, seeds=settings.ablation.seeds)
@@ -154,7 +167,7 @@ def option_table(methods: pd.DataFrame, roles: Mapping[str, str]) -> pd.DataFram
 
 def roles_of(study: Study) -> dict[str, str]:
     """Arm to its role, in the order of the page."""
-    return {arm.name: arm.role for arm in arms.arms_of(study.settings)}
+    return {arm.name: arm.role for arm in arms_of(study.settings)}
 
 
 def values_by_seed(study: Study, arm: str, baseline: str, metric: str = "kid") -> pd.DataFrame:
@@ -167,3 +180,311 @@ def values_by_seed(study: Study, arm: str, baseline: str, metric: str = "kid") -
             values = [next(a for a in run.audits if a.metric == metric) for run in pair]
             rows.append((seed, *(own.overall.value for own in values)))
     return pd.DataFrame(rows, columns=["seed", "arm", "baseline"])
+
+
+COLUMNS = (
+    "dataset", "method", "seeds", "attribute", "level", "metric", "n", "value", "low", "high",
+    "p", "p_adjusted", "baseline", "features", "role", "sd", "smallest_effect", "p_equivalence",
+    "mde", "low_new", "high_new", "note",
+)  # fmt: skip
+DISPARITY = "kid_disparity"
+Recorded = Mapping[tuple[str, int], RecordedRun]
+
+
+def over_seeds(values: Sequence[float]) -> Estimate:
+    """Mean of one number per seed, with its uncertainty over seeds (t, S - 1 degrees of freedom).
+
+    Without a usable variance below ``LEAST_SEEDS`` seeds, so that neither a p nor an equivalence
+    nor a detectable size is read from them.
+    """
+    known = np.asarray(values, dtype=np.float64)
+    known = known[np.isfinite(known)]
+    count = len(known)
+    mean = float(known.mean()) if count else float("nan")
+    if count < LEAST_SEEDS:
+        return Estimate(mean, np.full(max(count, 1), np.nan), count, float(count - 1), FEW_SEEDS)
+    influence = (known - mean) / (count * (count - 1)) ** 0.5
+    return Estimate(mean, influence, count, float(count - 1))
+
+
+# -- T13 -------------------------------------------------------------------------------------
+
+
+def method_table(settings: Settings, runs: Recorded, smallest: float) -> pd.DataFrame:
+    """T13: every arm's own values, and its paired differences from its baselines.
+
+    Parameters
+    ----------
+    settings : Settings
+    runs : mapping of (arm, seed) to RecordedRun
+    smallest : float
+        Smallest effect of interest, x the baseline's overall KID.
+
+    Returns
+    -------
+    DataFrame
+        ``COLUMNS``; rows with an empty baseline are an arm's own, those of attribute "overall"
+        and metric ``*_disparity`` the mean over attributes. low to high: these patients, new
+        seeds; low_new to high_new: new patients as well (metrics with influence values).
+    """
+    sizes = smallest_effects(runs, smallest)
+    parts = [own_values(settings, runs)]
+    for arm in arms_of(settings):
+        for other in arm.against:
+            parts.append(paired_rows(runs, arm, other, sizes))
+    table = pd.concat(parts, ignore_index=True).assign(dataset=settings.dataset)
+    return adjusted(table.reindex(columns=list(COLUMNS)), declared_comparisons(settings))
+
+
+def smallest_effects(runs: Recorded, share: float) -> dict[tuple[str, str], float]:
+    """(metric, features): the smallest effect of interest, from the baseline's overall values.
+
+    A share of the KID; for the squared difference between levels that share squared. None was
+    declared for the denoising loss.
+    """
+    base = [run for (arm, _), run in runs.items() if arm == BASELINE]
+    found = {}
+    for at, own in enumerate(base[0].audits):
+        if own.metric.startswith("kid"):
+            size = share * float(np.mean([run.audits[at].overall.value for run in base]))
+            found[own.metric, own.features] = size
+            found[f"{own.metric}_disparity", own.features] = size**2
+    return found
+
+
+def own_values(settings: Settings, runs: Recorded) -> pd.DataFrame:
+    """Means over seeds of every arm's values, by level, and of its disparities."""
+    rows = []
+    for (arm, seed), run in runs.items():
+        for own in run.audits:
+            found = pd.concat([own.by_group, disparity_rows(own)], ignore_index=True)
+            rows.append(found.assign(method=arm, seed=seed, features=own.features))
+    table = pd.concat(rows, ignore_index=True)
+    names = ["method", "attribute", "level", "metric", "features"]
+    table = table[[*names, "seed", "n", "value", "low", "high", "note"]]
+    confidence = settings.audit.confidence
+    parts = [summarise_seeds(own, confidence) for _, own in table.groupby("method", sort=False)]
+    return pd.concat(parts, ignore_index=True).assign(baseline="", role=DESCRIPTION)
+
+
+def disparity_rows(own: Audit) -> pd.DataFrame:
+    """Disparity of every attribute, and their mean as that of "overall"."""
+    rows = own.disparity
+    known = rows[np.isfinite(rows["value"])]
+    mean = float(known["value"].mean()) if len(known) else float("nan")
+    n = int(known["n"].min()) if len(known) else 0
+    last = {**dict.fromkeys(rows.columns, float("nan")), "attribute": OVERALL[0], "level": "all",
+            "metric": f"{own.metric}_disparity", "n": n, "value": mean,
+            "note": "mean over attributes"}  # fmt: skip
+    return pd.concat([rows, pd.DataFrame([last])], ignore_index=True)
+
+
+def paired_rows(
+    runs: Recorded, arm: Arm, other: str, sizes: Mapping[tuple[str, str], float]
+) -> pd.DataFrame:
+    """Arm minus baseline by level, one row per metric, paired by the seeds that both have."""
+    seeds = [s for name, s in runs if name == arm.name and (other, s) in runs]
+    if not seeds:
+        return pd.DataFrame(columns=list(COLUMNS))
+    rows = []
+    for at, own in enumerate(runs[arm.name, seeds[0]].audits):
+        pairs = [(runs[arm.name, s].audits[at], runs[other, s].audits[at]) for s in seeds]
+        rows += _level_rows(own, pairs, sizes) + _disparity_changes(own, pairs, sizes)
+    shared = {"method": arm.name, "baseline": other, "seeds": ",".join(map(str, seeds))}
+    core = arm.role == CORE
+    return pd.DataFrame(rows).assign(**shared, role=EXPLORATORY if core else DESCRIPTION)
+
+
+def _level_rows(
+    own: Audit, pairs: Sequence[tuple[Audit, Audit]], sizes: Mapping[tuple[str, str], float]
+) -> list[dict[str, Any]]:
+    gaps = [differences(first, second) for first, second in pairs]
+    size = sizes.get((own.metric, own.features), float("nan"))
+    rows = []
+    for key, estimate in own.estimates.items():
+        change = for_new_patients([gap[key] for gap in gaps], own.design.confidence)
+        row = _row(
+            over_seeds([gap[key].value for gap in gaps]), change, size, own.design.confidence
+        )
+        rows.append(
+            row
+            | {"attribute": key[0], "level": key[1], "metric": own.metric, "n": estimate.n}
+            | {"features": own.features, "low_new": change.low_new, "high_new": change.high_new}
+        )
+    return rows
+
+
+def _disparity_changes(
+    own: Audit, pairs: Sequence[tuple[Audit, Audit]], sizes: Mapping[tuple[str, str], float]
+) -> list[dict[str, Any]]:
+    tables = [(disparity_rows(first), disparity_rows(second)) for first, second in pairs]
+    metric, rows = f"{own.metric}_disparity", []
+    size = sizes.get((metric, own.features), float("nan"))
+    for at, name in enumerate(tables[0][0]["attribute"]):
+        values = [float(a["value"].iloc[at] - b["value"].iloc[at]) for a, b in tables]
+        row = _row(over_seeds(values), _plain(values, own.design.confidence), size,
+                   own.design.confidence)  # fmt: skip
+        n = int(tables[0][0]["n"].iloc[at])
+        rows.append(
+            row
+            | {"attribute": name, "level": "all", "metric": metric, "n": n}
+            | {"features": own.features}
+        )
+    return rows
+
+
+def _plain(values: Sequence[float], confidence: float) -> PairedChange:
+    """A change of numbers that have no influence values."""
+    known = np.array([v for v in values if np.isfinite(v)], dtype=np.float64)
+    mean, sd, low, high = t_interval(known, confidence)
+    nan = float("nan")
+    return PairedChange(mean, sd, low, high, over_seeds(known.tolist()).p_value(), nan, nan, nan)
+
+
+def _row(mean: Estimate, change: PairedChange, size: float, confidence: float) -> dict[str, Any]:
+    """Numbers of a paired difference; p, equivalence and MDE only with enough seeds."""
+    notes = [mean.note] if mean.note else []
+    if np.isfinite(change.low_new):
+        notes.append(NEW_NOTE)
+    return {
+        "value": change.value,
+        "sd": change.sd,
+        "low": change.low,
+        "high": change.high,
+        "p": change.p,
+        "smallest_effect": size,
+        "p_equivalence": mean.p_equivalence(size),
+        "mde": mean.detectable(confidence),
+        "note": "; ".join(notes),
+    }
+
+
+def adjusted(table: pd.DataFrame, declared: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """The table with its declared rows marked primary, and p adjusted in each family.
+
+    Primary: overall KID and its mean disparity of the declared comparisons, in the first feature
+    space; Holm. The other rows with a p: false discovery rate.
+    """
+    pairs = pd.Series(list(zip(table["method"], table["baseline"], strict=True)), index=table.index)
+    first = table.loc[table["metric"] == "kid", "features"].iloc[0]
+    endpoint = table["metric"].isin(["kid", DISPARITY]) & (table["attribute"] == OVERALL[0])
+    primary = endpoint & (table["features"] == first) & pairs.isin(list(declared))
+    role = table["role"].where(~primary, PRIMARY)
+    p = table["p"].astype(np.float64)
+    p_adjusted = pd.Series(np.nan, index=table.index)
+    for chosen, method in ((primary, "holm"), (~primary, "fdr_bh")):
+        known = chosen & np.isfinite(p)
+        if known.any():
+            p_adjusted[known] = multipletests(p[known], method=method)[1]
+    return table.assign(role=role, p_adjusted=p_adjusted, p=p)
+
+
+# -- T12 -------------------------------------------------------------------------------------
+
+
+def cell_table(settings: Settings, runs: Recorded, smallest: float) -> pd.DataFrame:
+    """T12: window x drift rate, on the seeds that every cell has.
+
+    Returns
+    -------
+    DataFrame
+        As :func:`method_table` (p and p_adjusted NaN: described), then time_window (steps),
+        exploitation_rate, noise_variance: what the cell amounts to, the weights' variance.
+    """
+    known = {arm.name: arm for arm in arms_of(settings)}
+    cells = [a for a in known.values() if a.role == WINDOW or a.name == "fairdiffusion"]
+    seeds = settings.ablation.other_seeds
+    few = {
+        (name, seed): run
+        for (name, seed), run in runs.items()
+        if seed in seeds and name in {BASELINE, *(cell.name for cell in cells)}
+    }
+    sizes = smallest_effects(few, smallest)
+    parts = [own_values(settings, {k: v for k, v in few.items() if k[0] != BASELINE})]
+    parts += [paired_rows(few, cell, BASELINE, sizes) for cell in cells]
+    table = pd.concat(parts, ignore_index=True).reindex(columns=list(COLUMNS))
+    table = table.assign(dataset=settings.dataset, role=DESCRIPTION)
+    own = {name: settings_of(settings, arm).mitigation for name, arm in known.items()}
+    doses = noise_variances(few)
+    return table.assign(
+        time_window=[own[name].time_window for name in table["method"]],
+        exploitation_rate=[own[name].exploitation_rate for name in table["method"]],
+        noise_variance=[doses[name] for name in table["method"]],
+    )
+
+
+def noise_variances(runs: Recorded) -> dict[str, float]:
+    """Mean over seeds of the weights' variance; 0 for the baseline, NaN without noise."""
+    found: dict[str, list[float]] = {}
+    for (name, _), run in runs.items():
+        value = run.cost.get("noise_variance")
+        blank = 0.0 if name == BASELINE else float("nan")
+        found.setdefault(name, []).append(blank if value is None else float(value))
+    return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+def dose_table(settings: Settings, runs: Recorded) -> pd.DataFrame:
+    """Each run of an arm of pure noise: its weights' variance and what changed from the baseline.
+
+    Returns
+    -------
+    DataFrame
+        dataset, method, role, seed, noise_variance, metric, value (arm minus baseline).
+    """
+    rows = []
+    for arm in arms_of(settings):
+        own = config_of(arm.method, settings_of(settings, arm).mitigation)
+        for (name, seed), run in runs.items():
+            dose = run.cost.get("noise_variance")
+            if name != arm.name or dose is None or own.reweighting != "noise":
+                continue
+            base = runs[BASELINE, seed]
+            values = {
+                "kid": run.audits[0].overall.value - base.audits[0].overall.value,
+                DISPARITY: _mean_disparity(run) - _mean_disparity(base),
+            }
+            labels = {"dataset": settings.dataset, "method": name, "role": arm.role, "seed": seed}
+            rows += [{**labels, "noise_variance": dose, "metric": m, "value": v}
+                     for m, v in values.items()]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _mean_disparity(run: RecordedRun) -> float:
+    return float(disparity_rows(run.audits[0])["value"].iloc[-1])
+
+
+# -- what it cost ----------------------------------------------------------------------------
+
+
+def cost_table(settings: Settings, runs: Recorded) -> pd.DataFrame:
+    """tab_cost: every run's time, memory and the optimiser's share, and what it would be at scale.
+
+    Returns
+    -------
+    DataFrame
+        dataset, method, seed, seconds, seconds_per_step, optimiser_share, measure_share,
+        proposals, seconds_per_proposal, images_seen, peak_memory_gib, share_at_large_step: the
+        optimiser's share where a step takes ``ablation.large_step_seconds`` (assumed, not
+        measured), with the seconds per proposal that were measured here.
+    """
+    rows = []
+    for (name, seed), run in runs.items():
+        own, cost = settings_of(settings, find_arm(settings, name)), run.cost
+        proposals = int(cost["proposals"])
+        each = cost["optimiser_share"] * cost["loop_seconds"] / proposals if proposals else np.nan
+        large = own.ablation.large_step_seconds * own.mitigation.time_window
+        rows.append(
+            {
+                "dataset": settings.dataset,
+                "method": name,
+                "seed": seed,
+                **{key: cost[key] for key in ("seconds", "seconds_per_step", "optimiser_share",
+                                              "measure_share")},
+                "proposals": proposals,
+                "seconds_per_proposal": each,
+                "images_seen": cost["images_seen"],
+                "peak_memory_gib": cost["peak_memory_gib"],
+                "share_at_large_step": each / (each + large) if proposals else 0.0,
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)

@@ -17,9 +17,17 @@ from fairdiff_lib.methods.optimiser import fit_process as fit_process
 from fairdiff_lib.methods.optimiser import quiet as quiet
 from fairdiff_lib.studies.mechanism.dose import Dose, effects, run_cells
 from fairdiff_lib.studies.mechanism.gradients import Probe, ProbeSizes
-from fairdiff_lib.studies.mechanism.history import MeasuredRun, Window, history_table, read_runs
+from fairdiff_lib.studies.mechanism.history import (
+    SHUFFLES,
+    SLICE_COLUMNS,
+    MeasuredRun,
+    Told,
+    Window,
+    history_table,
+    read_runs,
+    slices,
+)
 from fairdiff_lib.studies.mechanism.history import optimiser_window as optimiser_window
-from fairdiff_lib.studies.mechanism.surrogate import SHUFFLES, SLICE_COLUMNS, Told, slices
 from fairdiff_lib.study import Study
 from fairdiff_lib.train.runs import load_base, method_objective
 

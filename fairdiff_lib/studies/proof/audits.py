@@ -22,10 +22,11 @@ from joblib import Parallel, delayed, parallel_config
 from tqdm.auto import tqdm
 
 from fairdiff_lib.audit.audit import Audit, Estimator, audit, kid_audit
-from fairdiff_lib.audit.estimate import MIN_UNITS, Bools, Floats, Levels, group_units
+from fairdiff_lib.audit.estimate import MIN_UNITS, Bools, Floats, Ints, Levels, group_units
+from fairdiff_lib.audit.fid import frechet_distance
 from fairdiff_lib.audit.kid import Kernel, shares, standardised_kid
+from fairdiff_lib.audit.released import replicate_t_test_as_released
 from fairdiff_lib.disk.files import read_table, write_table
-from fairdiff_lib.studies.proof import naive
 
 COLUMNS = (
     "procedure", "layer", "metric", "null", "n_min", "planted_ratio", "simulations",
@@ -160,9 +161,9 @@ class OurAudit:
     def __call__(self, seen: Seen, rng: np.random.Generator) -> Finding:
         table = self.audit(seen, int(rng.integers(2**31))).contrasts
         if self.family:
-            return Finding(bool((table["p_adjusted"] < naive.LEVEL).any()))
+            return Finding(bool((table["p_adjusted"] < LEVEL).any()))
         (row,) = table.to_dict("records")
-        return Finding(row["p"] < naive.LEVEL, row["low"], row["high"])
+        return Finding(row["p"] < LEVEL, row["low"], row["high"])
 
     def audit(self, seen: Seen, seed: int) -> Audit:
         """The audit, by the functions that the study calls."""
@@ -214,19 +215,19 @@ class NaiveTest:
         x, y, small = seen.real, seen.generated, seen.small
         if self.name == "released_t_test":
             seed = int(rng.integers(2**31))
-            return Finding(naive.fid_t_test(x, y, small, self.repeats, seed)[1] < naive.LEVEL)
+            return Finding(fid_t_test(x, y, small, self.repeats, seed)[1] < LEVEL)
         if "equal_n" in self.name:
-            rows = naive.equal_rows(small, rng)
+            rows = equal_rows(small, rng)
             x, y, small = x[rows], y[rows], small[rows]
         if self.kernel is None:
-            gap = naive.fid_gap(x, y)
-            return Finding(naive.permutation_alarm(gap, small, rng, self.repeats))
-        pairs = naive.pair_matrix(self.kernel, x, y)
+            gap = fid_gap(x, y)
+            return Finding(permutation_alarm(gap, small, rng, self.repeats))
+        pairs = pair_matrix(self.kernel, x, y)
         if self.name == "kid_bootstrap_self_pairs":
-            low, high = naive.kid_bootstrap(pairs, small, rng, self.repeats)
+            low, high = kid_bootstrap(pairs, small, rng, self.repeats)
             return Finding(not low <= 0 <= high, low, high)
-        gap = naive.kid_gap(pairs)
-        return Finding(naive.permutation_alarm(gap, small, rng, self.repeats))
+        gap = kid_gap(pairs)
+        return Finding(permutation_alarm(gap, small, rng, self.repeats))
 
 
 # -- cells -------------------------------------------------------------------------------------
@@ -362,3 +363,90 @@ def count(cell: Cell, found: pd.DataFrame) -> dict[str, object]:
     row = {name: getattr(cell, name) for name in COLUMNS[:6]}
     error = float(np.sqrt(max(rate * (1 - rate), 0.25 / n) / n))
     return {**row, "simulations": n, "alarm_rate": rate, "coverage": covered, "mc_error": error}
+
+
+LEVEL = 0.05  # of every test
+
+
+def permutation_alarm(
+    gap: Callable[[Bools], float], small: Bools, rng: np.random.Generator, permutations: int
+) -> bool:
+    """Whether labels that are shuffled give so large a gap in less than 5% of cases.
+
+    Stops as soon as that is settled (Besag and Clifford 1991): the answer is that of all
+    ``permutations``.
+    """
+    observed = gap(small)
+    room = int(np.floor(LEVEL * (permutations + 1))) - 1  # as large ones that an alarm may have
+    for _ in range(permutations):
+        room -= gap(rng.permutation(small)) >= observed
+        if room < 0:
+            return False
+    return True
+
+
+def fid_gap(real: Floats, generated: Floats) -> Callable[[Bools], float]:
+    """|FID of one group - FID of the other|, each at its own n."""
+
+    def gap(small: Bools) -> float:
+        both = [frechet_distance(real[own], generated[own]) for own in (small, ~small)]
+        return abs(both[0] - both[1])
+
+    return gap
+
+
+def equal_rows(small: Bools, rng: np.random.Generator) -> Ints:
+    """All rows of the smaller group and as many of the other."""
+    first, second = np.flatnonzero(small), np.flatnonzero(~small)
+    return np.concatenate([first, rng.choice(second, len(first), replace=False)])
+
+
+def fid_t_test(
+    real: Floats, generated: Floats, small: Bools, replicates: int, seed: int
+) -> tuple[float, float]:
+    """The released t-test over bootstrap replicates of each group's FID: mean difference and p."""
+    return replicate_t_test_as_released(
+        lambda rows: frechet_distance(real[rows], generated[rows]),
+        np.flatnonzero(small),
+        np.flatnonzero(~small),
+        replicates,
+        seed,
+    )
+
+
+def pair_matrix(kernel: Kernel, real: Floats, generated: Floats) -> Floats:
+    """h(i, j) of all pairs of rows, i = j included.  # [N, N]"""
+    cross = kernel(real, generated)
+    return kernel(real, real) + kernel(generated, generated) - cross - cross.T
+
+
+def kid_gap(pairs: Floats) -> Callable[[Bools], float]:
+    """|KID of one group - KID of the other|, each unbiased."""
+
+    def gap(small: Bools) -> float:
+        return abs(_kid(pairs, small.astype(float)) - _kid(pairs, (~small).astype(float)))
+
+    return gap
+
+
+def _kid(pairs: Floats, weight: Floats) -> float:
+    """Mean of h over pairs of the rows drawn, where ``weight`` says how often each was.
+
+    A row that was drawn twice is paired with itself, as in a plain bootstrap.
+    """
+    n = weight.sum()
+    return float((weight @ pairs @ weight - weight @ np.diag(pairs)) / (n * (n - 1)))
+
+
+def kid_bootstrap(
+    pairs: Floats, small: Bools, rng: np.random.Generator, replicates: int
+) -> tuple[float, float]:
+    """95% percentile interval of the contrast, from a bootstrap that counts self-pairs."""
+    gaps = np.zeros(replicates)
+    for sign, own in ((1, small), (-1, ~small)):
+        rows = np.flatnonzero(own)
+        block = pairs[np.ix_(rows, rows)]
+        drawn = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), replicates)
+        gaps += sign * np.array([_kid(block, weight) for weight in drawn.astype(float)])
+    low, high = np.quantile(gaps, [LEVEL / 2, 1 - LEVEL / 2])
+    return float(low), float(high)

@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from fairdiff_lib.audit.audit import labelled
+from fairdiff_lib.audit.classifiers import Scored
+from fairdiff_lib.audit.estimate import group_units
 from fairdiff_lib.audit.harm import confusion_rows, reliability_rows, roc_rows
+from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.show import style as looks
 from fairdiff_lib.show.figures import harm as figures_downstream
 from fairdiff_lib.show.front import Nothing
-from fairdiff_lib.audit.classifiers import Scored
-from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.audit.audit import labelled
-from fairdiff_lib.audit.estimate import group_units
 
 SIMULATED = "fairgenmed_simulated"
 RACE = {"race": ("Asian", "White")}

@@ -14,7 +14,6 @@ from fairdiff_lib.disk.files import write_json, write_table
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import MitigationConfig, as_dict
 from fairdiff_lib.studies.mechanism import history as mechanism
-from fairdiff_lib.studies.mechanism import surrogate
 from fairdiff_lib.train.loop import HISTORY_COLUMNS
 
 ATTRIBUTES = {"race": ("Asian", "Black"), "sex": ("Female", "Male")}
@@ -22,20 +21,20 @@ PLACES = [(a, level) for a, levels in ATTRIBUTES.items() for level in levels]
 LEVELS = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
 
 
-def planted(noise: float, slope: float, n: int = 48, windows: int = 6) -> surrogate.Told:
+def planted(noise: float, slope: float, n: int = 48, windows: int = 6) -> mechanism.Told:
     """Scores that rise with the first level's sigma, if anything does."""
     generator = torch.Generator().manual_seed(0)
     sigma = torch.rand(n, 4, generator=generator, dtype=torch.float64)
     rest = noise * torch.randn(n, generator=generator, dtype=torch.float64)
-    return surrogate.Told(sigma, slope * sigma[:, 0] + rest, torch.arange(n) * windows // n)
+    return mechanism.Told(sigma, slope * sigma[:, 0] + rest, torch.arange(n) * windows // n)
 
 
 def test_a_planted_surface_is_found_and_noise_is_not() -> None:
-    surface = surrogate.fit_quality(planted(0.05, 1.0), shuffles=4)
+    surface = mechanism.fit_quality(planted(0.05, 1.0), shuffles=4)
     assert surface is not None
     assert surface.r2 > 0.9 and max(surface.shuffled) < 0.5
     assert surface.p == pytest.approx(1 / 5)
-    nothing = surrogate.fit_quality(planted(1.0, 0.0), shuffles=4)
+    nothing = mechanism.fit_quality(planted(1.0, 0.0), shuffles=4)
     assert nothing is not None
     assert nothing.r2 < 0.2 and nothing.p > 0.2
     assert (nothing.scores, nothing.windows) == (48, 6)
@@ -43,9 +42,9 @@ def test_a_planted_surface_is_found_and_noise_is_not() -> None:
 
 def test_nothing_is_judged_where_nothing_can_be() -> None:
     pairs = planted(1.0, 0.0)
-    assert surrogate.fit_quality(pairs.only(0)) is None, "one window"
-    flat = surrogate.Told(pairs.sigma, torch.zeros(48).double(), pairs.window)
-    assert surrogate.fit_quality(flat) is None, "constant scores"
+    assert mechanism.fit_quality(pairs.only(0)) is None, "one window"
+    flat = mechanism.Told(pairs.sigma, torch.zeros(48).double(), pairs.window)
+    assert mechanism.fit_quality(flat) is None, "constant scores"
     with pytest.raises(InputError, match=r"window 9: no score; known: \[0, 1"):
         pairs.only(9)
 
@@ -56,15 +55,15 @@ def test_left_out_windows_are_predicted_as_by_conditioning(
     """The closed form against the plain conditional mean of a Gaussian, block by block."""
     pairs = planted(0.3, 1.0, n=20, windows=4)
     seen = {}
-    plain = surrogate._prior
+    plain = mechanism._prior
 
     def spy(process: object) -> tuple[torch.Tensor, torch.Tensor]:
         seen["prior"] = plain(process)
         seen["y"] = process.train_targets.detach()  # type: ignore[attr-defined]
         return seen["prior"]
 
-    monkeypatch.setattr(surrogate, "_prior", spy)
-    r2 = surrogate.window_r2(pairs.sigma, pairs.scores, pairs.window)
+    monkeypatch.setattr(mechanism, "_prior", spy)
+    r2 = mechanism.window_r2(pairs.sigma, pairs.scores, pairs.window)
     (covariance, centred), y = seen["prior"], seen["y"]
     error = total = 0.0
     for window in range(4):
@@ -77,8 +76,8 @@ def test_left_out_windows_are_predicted_as_by_conditioning(
 
 
 def test_slices_rise_where_the_surface_does() -> None:
-    table = surrogate.slices(planted(0.05, 1.0), ATTRIBUTES, points=5)
-    assert tuple(table.columns) == surrogate.SLICE_COLUMNS
+    table = mechanism.slices(planted(0.05, 1.0), ATTRIBUTES, points=5)
+    assert tuple(table.columns) == mechanism.SLICE_COLUMNS
     rise = table.groupby("level", sort=False)["mean"].agg(lambda v: v.iloc[-1] - v.iloc[0])
     assert rise["Asian"] == pytest.approx(1.0, abs=0.2)
     assert rise.drop("Asian").abs().max() < 0.2
@@ -101,7 +100,7 @@ def test_scores_of_steps_belong_to_the_window_that_they_end() -> None:
     rows = sigma_rows(6) + [(s, "score", "", "", -float(s)) for s in range(1, 6)]
     rows += [(6, "score", "", "", math.nan), (3, "acquisition", "", "", 0.0),
              (6, "acquisition", "", "", math.nan)]  # fmt: skip
-    pairs = surrogate.told(history(rows), ATTRIBUTES)
+    pairs = mechanism.told(history(rows), ATTRIBUTES)
     assert pairs is not None
     assert pairs.window.tolist() == [0, 0, 0, 1, 1], "a score of NaN was never used"
     assert pairs.sigma[:, 0].tolist() == pytest.approx([s / 6 for s in range(1, 6)])
@@ -111,11 +110,11 @@ def test_a_score_per_window_belongs_to_its_mean_sigma() -> None:
     rows = sigma_rows(6)
     for end in (3, 6):
         rows += [(end, "score", "", "", -0.1), (end, "acquisition", "", "", math.nan)]
-    pairs = surrogate.told(history(rows), ATTRIBUTES)
+    pairs = mechanism.told(history(rows), ATTRIBUTES)
     assert pairs is not None
     assert pairs.window.tolist() == [0, 1]
     assert pairs.sigma[:, 0].tolist() == pytest.approx([2 / 6, 5 / 6])
-    assert surrogate.told(history(sigma_rows(3)), ATTRIBUTES) is None
+    assert mechanism.told(history(sigma_rows(3)), ATTRIBUTES) is None
 
 
 def test_share_of_negative_weights_is_the_gaussians() -> None:

@@ -20,9 +20,9 @@ from fairdiff_lib.run.graph import STUDIES
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import ProofConfig
 from fairdiff_lib.show.figures import proof as pictures
-from fairdiff_lib.show.words_proof import about_audit, about_fid_bias
+from fairdiff_lib.show.words_studies import about_audit, about_fid_bias
 from fairdiff_lib.sim.fundus import draw_subject
-from fairdiff_lib.studies.proof import audits, gaussians, images, naive
+from fairdiff_lib.studies.proof import audits, images, known, meets_criteria
 from fairdiff_lib.studies.proof.audits import (
     COLUMNS,
     Cell,
@@ -32,7 +32,6 @@ from fairdiff_lib.studies.proof.audits import (
     count,
     simulate,
 )
-from fairdiff_lib.studies.proof.criteria import meets_criteria
 from fairdiff_lib.studies.proof.known import CASE, VARIETY, Planted, feature_cells, fid_bias
 
 SEED = 11  # not the proof's own
@@ -87,20 +86,20 @@ def test_closed_form_kid_is_what_samples_show(design: Planted, group: str) -> No
 
 
 def test_closed_form_fid_of_a_shift_and_of_a_scale() -> None:
-    real = gaussians.Gaussian(np.zeros(3), gaussians.rotation(3, 0) * np.array([1.0, 2.0, 3.0]))
-    shifted = gaussians.Pair(real, real.shifted(np.array([1.0, -2.0, 0.0])))
-    assert gaussians.population_fid(shifted) == pytest.approx(5.0)
-    halved = gaussians.Pair(real, real.scaled(0.5))
-    assert gaussians.population_fid(halved) == pytest.approx(0.25 * 14)
+    real = known.Gaussian(np.zeros(3), known.rotation(3, 0) * np.array([1.0, 2.0, 3.0]))
+    shifted = known.Pair(real, real.shifted(np.array([1.0, -2.0, 0.0])))
+    assert known.population_fid(shifted) == pytest.approx(5.0)
+    halved = known.Pair(real, real.scaled(0.5))
+    assert known.population_fid(halved) == pytest.approx(0.25 * 14)
 
 
 def test_the_unequal_null_has_one_truth_and_unequal_reals(design: Planted) -> None:
     small, large = (design.law(group).pair for group in ("small", "large"))
     for pair in (small, large):
-        assert gaussians.population_kid(design.kernel, pair) == pytest.approx(SMALL.kid, rel=1e-9)
-    of_fid = [gaussians.population_fid(design.law_of_fid(g).pair) for g in ("small", "large")]
+        assert known.population_kid(design.kernel, pair) == pytest.approx(SMALL.kid, rel=1e-9)
+    of_fid = [known.population_fid(design.law_of_fid(g).pair) for g in ("small", "large")]
     assert of_fid[0] == pytest.approx(of_fid[1], rel=1e-9)
-    between_reals = gaussians.population_kid(design.kernel, gaussians.Pair(small.real, large.real))
+    between_reals = known.population_kid(design.kernel, known.Pair(small.real, large.real))
     assert between_reals > 0.5 * SMALL.kid
     ratio = np.trace(small.real.root @ small.real.root.T) / SMALL.width
     assert ratio > 1.3  # more varied
@@ -108,18 +107,16 @@ def test_the_unequal_null_has_one_truth_and_unequal_reals(design: Planted) -> No
 
 def test_a_truth_out_of_reach_is_refused(design: Planted) -> None:
     with pytest.raises(InputError, match=r"planted distance 5: expected above 0 and below"):
-        gaussians.group_pair(
+        known.group_pair(
             "large", design.law("large").pair.real, 5.0,
-            partial(gaussians.population_kid, design.kernel),
+            partial(known.population_kid, design.kernel),
         )  # fmt: skip
 
 
 def test_strata_have_the_planted_kid_at_common_shares_only(design: Planted) -> None:
     pairs = [law.pair for law in design.strata("small", (0.7, 0.3))]
-    assert gaussians.mixture_kid(design.kernel, pairs, (0.7, 0.3)) == pytest.approx(
-        SMALL.kid, rel=1e-9
-    )
-    assert gaussians.mixture_kid(design.kernel, pairs, (0.4, 0.6)) > 1.2 * SMALL.kid
+    assert known.mixture_kid(design.kernel, pairs, (0.7, 0.3)) == pytest.approx(SMALL.kid, rel=1e-9)
+    assert known.mixture_kid(design.kernel, pairs, (0.4, 0.6)) > 1.2 * SMALL.kid
 
 
 # -- a reduced proof ---------------------------------------------------------------------------
@@ -135,7 +132,7 @@ def test_the_audit_keeps_its_promise_and_the_fid_tests_do_not(
     parts = chosen(cells, *(f"F-{name}-{null}-n40-x1" for name in names))
     table = simulate(parts, tmp_path, SEED, processes=1).set_index("procedure")
     assert list(table.reset_index()[list(COLUMNS)].columns) == list(COLUMNS)
-    allowed = stats.binom.ppf([0.0005, 0.9995], SMALL.simulations, naive.LEVEL)
+    allowed = stats.binom.ppf([0.0005, 0.9995], SMALL.simulations, audits.LEVEL)
     alarms = table.loc["audit", "alarm_rate"] * SMALL.simulations
     assert allowed[0] <= alarms <= allowed[1]
     assert abs(table.loc["audit", "coverage"] - 0.95) < 0.04
@@ -222,10 +219,10 @@ def test_a_permutation_that_stops_early_answers_as_a_whole_one() -> None:
         def gap(own: np.ndarray, values: np.ndarray = values) -> float:
             return abs(float(values[own].mean() - values[~own].mean()))
 
-        early = naive.permutation_alarm(gap, small, np.random.default_rng(trial), 39)
+        early = audits.permutation_alarm(gap, small, np.random.default_rng(trial), 39)
         whole = np.random.default_rng(trial)
         larger = sum(gap(whole.permutation(small)) >= gap(small) for _ in range(39))
-        assert early == ((larger + 1) / 40 <= naive.LEVEL)
+        assert early == ((larger + 1) / 40 <= audits.LEVEL)
 
 
 def test_pairs_without_self_pairs_are_the_unbiased_kid() -> None:
@@ -234,9 +231,9 @@ def test_pairs_without_self_pairs_are_the_unbiased_kid() -> None:
     kernel = Kernel(2.0)
     groups = group_units(pd.DataFrame({"subject": np.arange(24)}), {})
     expected = kid(kernel, x, y, groups)[0].value
-    matrix = naive.pair_matrix(kernel, x, y)
-    assert naive._kid(matrix, np.ones(24)) == pytest.approx(expected, abs=1e-12)
-    assert naive._kid(matrix, np.repeat([2.0, 0.0], 12)) > expected  # drawn twice: self-pairs
+    matrix = audits.pair_matrix(kernel, x, y)
+    assert audits._kid(matrix, np.ones(24)) == pytest.approx(expected, abs=1e-12)
+    assert audits._kid(matrix, np.repeat([2.0, 0.0], 12)) > expected  # drawn twice: self-pairs
 
 
 # -- pools -------------------------------------------------------------------------------------
@@ -367,7 +364,7 @@ def test_the_proof_needs_one_trained_generator_and_no_more(
     places = ["--runs-root", str(tmp_path / "runs"), "--figures-root", str(tmp_path / "figures")]
     assert main(["run", "--study", "proof", "--preset", "smoke", "--dry-run", *places]) == 0
     said = capsys.readouterr().out
-    for job in ("01_cohorts", "03_train method=base", "03_train method=none seed=0", "10_proof"):
+    for job in ("01_cohorts", "03_train_base", "03_train_none_seed0", "10_proof"):
         assert job in said
     assert "fairdiffusion" not in said and "04_generate" not in said and "5 jobs" in said
     assert not (tmp_path / "figures").exists()

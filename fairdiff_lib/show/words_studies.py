@@ -1,0 +1,372 @@
+"""Sentences on the mechanism (06), the ablation study (08) and the proof of the audit (10)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fairdiff_lib.settings.names import method_name, number, with_interval
+from fairdiff_lib.show.figures.proof import METRICS, NULLS, PROCEDURES, cell_name
+from fairdiff_lib.show.front import sentence
+from fairdiff_lib.show.words import LEAST, Rows, bullets, counted, listed
+
+# -- 06: the mechanism -----------------------------------------------------------------------
+
+
+@sentence("optimiser")
+def about_optimiser(runs: Rows) -> str:
+    """How often the optimiser was asked, and its share of the training time, per method."""
+    return bullets(
+        f"{method_name(str(method))}: the optimiser chose sigma {own['proposals'].sum():.0f} times "
+        f"in {counted(len(own), 'run')}, in {own['optimiser_share'].mean():.1%} of the time."
+        for method, own in runs.groupby("method", sort=False)
+    )
+
+
+def _values(table: Rows, quantity: str, method: str) -> Rows:
+    return table[(table["quantity"] == quantity) & (table["method"] == method)]
+
+
+def _mean(table: Rows, quantity: str, method: str) -> float:
+    """Over seeds."""
+    return float(_values(table, quantity, method)["value"].mean())
+
+
+def _methods_of(table: Rows, quantity: str) -> list[str]:
+    return list(dict.fromkeys(table.loc[table["quantity"] == quantity, "method"]))
+
+
+@sentence("surrogate")
+def about_surrogate(table: Rows) -> str:
+    """Whether sigma predicts the scores of windows that the surrogate hasn't seen."""
+    lines = []
+    for method in _methods_of(table, "surrogate_p"):
+        p = _values(table, "surrogate_p", method)["value"]
+        r2, chance = (_mean(table, f"surrogate_r2{end}", method) for end in ("", "_shuffled"))
+        beats = int((p <= LEAST).sum())
+        head = "knowing sigma does not help to predict the score"
+        if beats:
+            runs = counted(len(p), "run")
+            head = f"knowing sigma helps to predict the score in {beats} of {runs}"
+        lines.append(
+            f"{method_name(method)}: {head}. The fit explains {r2:.3f} of the variance of left-out "
+            f"windows (R\u00b2); with shuffled scores it explains {chance:.3f}. The smallest p is "
+            f"{p.min():.2f}."
+        )
+    return bullets(lines, "No run has a surrogate to judge: it takes scores in two windows.")
+
+
+@sentence("weights")
+def about_weights(table: Rows) -> str:
+    """Negative weights, and the levels whose mean weight is not 1."""
+    lines = []
+    for method in _methods_of(table, "weight"):
+        own = _values(table, "weight", method)
+        off = int(((own["low"] > 1.0) | (own["high"] < 1.0)).sum())
+        far = own.iloc[int((own["value"] - 1.0).abs().argmax())]
+        text = (
+            f"{method_name(method)}: the mean weight of {off} of {counted(len(own), 'group')} is "
+            f"told from 1. The furthest is {far['level']}'s, {number(far)}."
+        )
+        if len(_values(table, "negative_weights", method)):
+            text += f" {_mean(table, 'negative_weights', method):.1%} of weights are negative"
+            if len(_values(table, "negative_weights_theory", method)):
+                theory = _mean(table, "negative_weights_theory", method)
+                text += f"; the Gaussian formula gives {theory:.1%}"
+            text += "."
+        lines.append(text)
+    return bullets(lines, "Every weight of every run is 1.")
+
+
+@sentence("steps")
+def about_steps(table: Rows) -> str:
+    """Clipping, and how far an update reaches beside the baseline's."""
+    lines = []
+    for method in _methods_of(table, "clip_factor"):
+        spans, factor = (_mean(table, name, method) for name in ("clipped_spans", "clip_factor"))
+        text = (
+            f"{method_name(method)}: gradients were clipped in {spans:.0%} of the logged spans. "
+            f"Clipping leaves {factor:.3f} of a gradient's length on average."
+        )
+        ratios = _values(table, "drift_ratio", method)["value"]
+        if len(ratios):
+            side = "shorter" if ratios.mean() < 1 else "longer"
+            text += (
+                f" The expected part of an update is {abs(ratios.mean() - 1):.1%} {side} than the "
+                "baseline's."
+            )
+        lines.append(text)
+    return bullets(lines, "No run has logged gradient norms.")
+
+
+@sentence("gap")
+def about_gap(table: Rows) -> str:
+    """What the gap of a batch is made of, at the checkpoint."""
+    own = table.drop_duplicates("quantity").set_index("quantity")
+    if "explained_timesteps" not in own.index:
+        return "The gap of a batch was not measured."
+    value, low, high = (own[side].astype(float).to_dict() for side in ("value", "low", "high"))
+
+    def share(name: str) -> str:
+        key = f"explained_{name}"
+        known = np.isfinite(value[key])
+        shown = f"{value[key]:.0%} ({low[key]:.0%} to {high[key]:.0%})"
+        return shown if known else "a share not estimable"
+
+    gap, pooled, alone = (value[key] for key in ("gap_mean", "gap_pooled", "gap_from_timesteps"))
+    first, second = (value[f"explained_{name}"] for name in ("timesteps", "groups"))
+    ahead = "draw of timesteps" if first > second else "groups"
+    return f"**The gap of a batch follows the {ahead} more.**\n\n" + bullets(
+        (
+            f"A batch's gap in loss is {gap:.3f} on average.",
+            f"The same samples pooled have a gap of {pooled:.3f}.",
+            f"Timesteps alone, which know no group, make one of {alone:.3f}.",
+            f"The draw of timesteps explains {share('timesteps')} of the gap's variance.",
+            f"Groups explain {share('groups')}; both together {share('both')}.",
+            f"Levels absent from a batch explain {share('absent')}.",
+        )
+    )
+
+
+@sentence("gradients")
+def about_gradients(table: Rows, cosines: Rows) -> str:
+    """Whether levels pull apart, and what the perturbation leaves of a batch's gradient."""
+    lines = []
+    if len(cosines):
+        apart, pairs = pulling_apart(cosines)
+        same = (cosines["attribute"] == cosines["other_attribute"]) & (
+            cosines["level"] == cosines["other_level"]
+        )
+        own = cosines.loc[same, "value"]
+        lines.append(
+            f"{apart} of {counted(pairs, 'pair')} of groups pull apart: their gradients agree less "
+            "with each other than each does with itself on other images. With itself a group's "
+            f"gradient has a cosine of {own.min():.2f} to {own.max():.2f}; near 0, the noise of so "
+            "few images hides whatever there is."
+        )
+    for method in _methods_of(table, "perturbed_cosine"):
+        angle, length = (_mean(table, f"perturbed_{n}", method) for n in ("cosine", "norm"))
+        lines.append(
+            f"{method_name(method)}, at its mean sigma: the weighted gradient of a batch has a "
+            f"cosine of {angle:.2f} with the plain one. It is {length:.2f} times as long."
+        )
+    return bullets(lines, "No gradient was measured: the model is too large for this probe.")
+
+
+def pulling_apart(cosines: Rows) -> tuple[int, int]:
+    """Pairs of one attribute's levels whose cosine is below both own ones, and number of pairs."""
+    keys = ("attribute", "level", "other_attribute", "other_level")
+    columns = [cosines[name].astype(str) for name in keys]
+    value = dict(zip(zip(*columns, strict=True), cosines["value"], strict=True))
+    places = list(dict.fromkeys((a, b) for a, b, _, _ in value))
+    pairs = [(p, q) for i, p in enumerate(places) for q in places[i + 1 :] if p[0] == q[0]]
+    apart = [value[(*p, *q)] < min(value[(*p, *p)], value[(*q, *q)]) for p, q in pairs]
+    return sum(apart), len(pairs)
+
+
+@sentence("dose")
+def about_dose(effects: Rows) -> str:
+    """What more sigma for a level does to its own held-out loss, and to the gap."""
+    lines = []
+    for reweighting, part in effects.groupby("reweighting", sort=False):
+        own, gap = (part[part["outcome"] == name] for name in ("own_loss", "gap"))
+        if not bool(np.isfinite(own["low"]).any()):
+            lines.append(f"Reweighting by {reweighting}: too few cells for intervals.")
+            continue
+        helped, hurt = int((own["high"] < 0).sum()), int((own["low"] > 0).sum())
+        moved = gap[(gap["low"] > 0) | (gap["high"] < 0)]
+        names = listed([f"{row.level} ({row.value:+.4f})" for row in moved.itertuples()])
+        lines.append(
+            f"Reweighting by {reweighting}: with more sigma, a group's own loss falls for {helped} "
+            f"and rises for {hurt} of {counted(len(own), 'group')}, beyond the interval. It "
+            f"changes by {own['value'].mean():+.4f} on average. The gap moves with the sigma of "
+            f"{len(moved)} of {counted(len(gap), 'group')}{': ' * bool(names)}{names}."
+        )
+    return bullets(lines)
+
+
+PRIMARY, DISPARITY = "primary", "kid_disparity"
+ALPHA = 0.05  # of an adjusted p, for words alone: tables print the number
+ENDPOINTS = {
+    "kid": "image quality (KID)",
+    DISPARITY: "the disparity between groups (squared KID difference)",
+}
+
+
+def _pair(row: Mapping[Any, Any]) -> str:
+    return f"{method_name(row['method'])} against {method_name(row['baseline'])}"
+
+
+def about_comparison(row: Mapping[Any, Any]) -> str:
+    """One declared comparison: what was decided, then its size, its test, what it could miss."""
+    size = with_interval(row["value"], row["low"], row["high"])
+    said = f"**{_pair(row)}**, {ENDPOINTS[row['metric']]}: "
+    if not np.isfinite(row["p_adjusted"]):
+        return f"{said}too few seeds for a test. The change is {size}"
+    if row["p_adjusted"] < ALPHA:
+        worse = "better" if row["value"] < 0 else "worse"
+        return f"{said}{worse}. The change is {size}, adjusted p {row['p_adjusted']:.2g}"
+    if row["p_equivalence"] < ALPHA:
+        share = abs(row["value"]) / row["smallest_effect"]
+        return (
+            f"{said}no change as large as what matters. The change is {share:.0%} of the smallest "
+            f"one of interest: {size}"
+        )
+    return (
+        f"{said}undecided. The change is {size}; one of {row['mde']:.2g} would have been found in "
+        "four of five studies"
+    )
+
+
+@sentence("declared")
+def about_declared(methods: pd.DataFrame) -> str:
+    """The declared comparisons, a line each."""
+    rows = methods[methods["role"] == PRIMARY]
+    return "\n".join(f"- {about_comparison(row)}." for row in rows.to_dict("records"))
+
+
+@sentence("bayesian_part")
+def about_bayes(methods: pd.DataFrame, arm: str, shuffled: str) -> str:
+    """Does what the optimiser is told matter?"""
+    rows = methods[(methods["role"] == PRIMARY) & (methods["method"] == arm)]
+    rows = rows[rows["baseline"] == shuffled]
+    name = f"- **{method_name(arm)} against itself with shuffled scores.**"
+    if rows.empty or not np.isfinite(rows["p_adjusted"]).any():
+        return f"{name} Too few seeds for a test."
+    found = rows[rows["p_adjusted"] < ALPHA]
+    if len(found):
+        better = "better" if (found["value"] < 0).all() else "different, not better in all,"
+        ends = ", ".join(ENDPOINTS[name] for name in found["metric"])
+        return f"{name} It is {better} in {ends}: the Bayesian part does something."
+    equal = rows[rows["p_equivalence"] < ALPHA]
+    if len(equal) == len(rows):
+        return (
+            f"{name} Whatever the optimiser is told, the images are as good and as equal: the "
+            "Bayesian part does nothing as large as what matters, in both endpoints."
+        )
+    ends = ", ".join(ENDPOINTS[name] for name in equal["metric"])
+    part = f"equivalent in {ends}, undecided in the rest" if len(equal) else "undecided"
+    return f"{name} It is {part}. No test says that the Bayesian part matters."
+
+
+@sentence("noise_dose")
+def about_noise_dose(doses: pd.DataFrame, cells: pd.DataFrame) -> str:
+    """How far the noise's variance alone tells what a setting does; a description."""
+    if cells.empty:
+        return "Other windows and drift rates were not run on this data set."
+    own = doses[doses["metric"] == "kid"]
+    inside = own[own["method"].isin(set(cells["method"]))]
+    lines = ["Described, not tested."]
+    for label, part in (("the settings of T12", inside), ("all arms of pure noise", own)):
+        r = np.corrcoef(part["noise_variance"], part["value"])[0, 1]
+        lines.append(
+            f"Over the {len(part)} runs of {label}, the variance of the weights explains "
+            f"{100 * r * r:.0f}% of the variation of the change in KID (correlation {r:+.2f})."
+        )
+    return " ".join(lines)
+
+
+@sentence("cost")
+def about_cost(cost: pd.DataFrame, large_step_seconds: float) -> str:
+    """The optimiser's share, here and where steps are slow."""
+    names = ["optimiser_share", "measure_share", "seconds_per_proposal", "share_at_large_step"]
+    fair = cost[cost["proposals"] > 0].groupby("method")[names].mean()
+    if "fairdiffusion" not in fair.index:
+        return "No arm has an optimiser."
+    own, most = fair.loc["fairdiffusion"], fair.max()
+    top = method_name(str(fair["optimiser_share"].idxmax()))
+    return (
+        f"The optimiser takes {own['optimiser_share']:.1%} of FairDiffusion's training time. The "
+        f"most that it takes in any arm is {most['optimiser_share']:.1%} ({top}). Measuring gaps "
+        f"on held-out patients takes up to {most['measure_share']:.1%} more. A proposal takes "
+        f"{own['seconds_per_proposal']:.2f} s whatever the network's size. At an assumed "
+        f"{large_step_seconds:g} s a step of Stable Diffusion 2.1, the optimiser's share would be "
+        f"{own['share_at_large_step']:.2%}."
+    )
+
+
+@sentence("c2")
+def about_c2(c2: pd.DataFrame) -> str:
+    """The verdicts, a line each."""
+    return "\n".join(
+        f"- **{method_name(str(row.method))}: {row.verdict}** ({row.seeds} seeds). {row.reason}."
+        for row in c2.itertuples()
+    )
+
+
+@sentence("proof_criteria")
+def about_criteria(asked: Mapping[str, Any]) -> str:
+    """What was fixed beforehand."""
+    return (
+        f"Before the proof was run, this was asked of the audit. Where groups are equally good it "
+        f"may alarm in at most {asked['most_alarms']:.0%} of audits. Its 95% intervals have to "
+        f"hold the truth in at least {asked['least_coverage']:.0%} of audits, and in at least "
+        f"{asked['least_coverage_small']:.1%} where the smallest group has fewer than "
+        f"{asked['small']} subjects. A cell of layer F has {asked['simulations']:,} audits, one of "
+        f"layers I and T {asked['pool_simulations']:,}; the seed is {asked['seed']}."
+    )
+
+
+@sentence("proof_audit")
+def about_audit(found: pd.DataFrame) -> str:
+    """How many cells pass, the extremes, and every cell that fails."""
+    kid = found[found["metric"] == "kid"]
+    lines = [
+        f"**{int(found['passed'].sum())} of {len(found)} cells meet the criteria.** Where groups "
+        f"are equally good, an audit by Kernel Inception Distance (KID) raises a false alarm in "
+        f"{kid['alarm_rate'].min():.1%} to {kid['alarm_rate'].max():.1%} of cases, over "
+        f"{kid['simulations'].sum():,} audits. Its 95% intervals hold the truth in "
+        f"{kid['coverage'].min():.1%} to {kid['coverage'].max():.1%}."
+    ]
+    for row in found[~found["passed"]].to_dict("records"):
+        covered = "" if np.isnan(row["coverage"]) else f"; coverage {row['coverage']:.1%}"
+        lines.append(
+            f"- **Fails**: {cell_name(row)}, {NULLS[row['null']].label}: false alarms in "
+            f"{row['alarm_rate']:.1%} (standard error {row['mc_error']:.1%}){covered}."
+        )
+    return "\n".join(lines)
+
+
+@sentence("proof_usual_tests")
+def about_usual_tests(table: pd.DataFrame) -> str:
+    """One line per test in common use: the range of its false alarms in each null."""
+    own = table[(table["procedure"] != "audit") & (table["null"] != "none")]
+    lines = ["How often tests in common use call equally good groups unequal:"]
+    for (metric, procedure), part in own.groupby(["metric", "procedure"], sort=False):
+        rates = [
+            f"{cell['alarm_rate'].min():.0%} to {cell['alarm_rate'].max():.0%} "
+            f"({NULLS[str(null)].label})"
+            for null, cell in part.groupby("null", sort=False)
+        ]
+        lines.append(f"- {METRICS[str(metric)]}, {PROCEDURES[str(procedure)]}: {'; '.join(rates)}.")
+    return "\n".join(lines)
+
+
+@sentence("proof_fid_bias")
+def about_fid_bias(rows: pd.DataFrame, limit: float) -> str:
+    """What plain FID makes of groups whose population FID is the same, at the fewest and most."""
+    means = rows.groupby(["n", "level"], sort=False)["value"].mean().unstack("level")
+    few, many = (
+        " and ".join(f"{value:.3g} for the {level}" for level, value in means.loc[n].items())
+        for n in (means.index.min(), means.index.max())
+    )
+    return (
+        f"Both groups are equally good: their true Frechet Inception Distance (FID) is "
+        f"{limit:.3g}. "
+        f"With {means.index.min():,} images, measured FID is {few}. With {means.index.max():,} "
+        f"images it is {many}. What differs is bias and chance, not quality."
+    )
+
+
+@sentence("proof_truth")
+def about_truth(truths: pd.DataFrame, reach: pd.Series[Any]) -> str:
+    """How exact the pools' truth is, beside the audits' own uncertainty."""
+    return " ".join(
+        f"In layer {layer}, the true KID is known with a standard error of at most "
+        f"{part['standard_error'].max():.2g}. The narrowest interval of an audit reaches "
+        f"{reach[layer]:.2g} to each side."
+        for layer, part in truths.groupby("layer")
+    )
