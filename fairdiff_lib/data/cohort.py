@@ -231,6 +231,11 @@ class Cohort:
         """Attributes, then prompted conditions, with their level names."""
         return self.attribute_levels | self.condition_levels
 
+    @property
+    def one_image_each(self) -> bool:
+        """Whether no subject has two images."""
+        return bool(self.included().table["subject"].is_unique)
+
     def prompted_codes(self) -> npt.NDArray[np.int64]:
         """Level index per condition of :attr:`condition_levels`.  # [N, C]"""
         return self._codes(self.spec.prompted)
