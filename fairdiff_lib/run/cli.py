@@ -35,6 +35,7 @@ from fairdiff_lib.settings.notebooks import NOTEBOOKS, STUDIES
 from fairdiff_lib.settings.options import as_dict
 from fairdiff_lib.settings.presets import PRESETS
 from fairdiff_lib.study import Study
+from fairdiff_lib.workshop.__main__ import add_actions
 
 
 class _Parser(argparse.ArgumentParser):
@@ -130,6 +131,9 @@ def _parser() -> _Parser:
     _add_choice(simulate)
     simulate.add_argument("--output", required=True, metavar="DIR", help="made or replaced")
     simulate.set_defaults(action=_simulate)
+
+    workshop = actions.add_parser("workshop", help="seven exercises: build, check, data")
+    add_actions(workshop)
 
     settings = actions.add_parser("settings", help="print the settings of a preset as JSON")
     _add_choice(settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,11 +14,12 @@ from fairdiff_lib.settings.options import ProofConfig
 from fairdiff_lib.studies.proof.audits import Cell, findings, simulate
 from fairdiff_lib.studies.proof.audits import OurAudit as OurAudit
 from fairdiff_lib.studies.proof.audits import TwoGroups as TwoGroups
-from fairdiff_lib.studies.proof.images import pool_cells
 from fairdiff_lib.studies.proof.known import Planted as Planted
 from fairdiff_lib.studies.proof.known import feature_cells
 from fairdiff_lib.studies.proof.known import fid_bias as fid_bias
-from fairdiff_lib.study import Study
+
+if TYPE_CHECKING:
+    from fairdiff_lib.study import Study
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Proof:
 
 def prove(study: Study) -> Proof:
     """Simulate all audits of the proof, or what an interrupted run left of them."""
+    from fairdiff_lib.studies.proof.images import pool_cells  # torch, which known laws don't need
+
     own = study.settings.proof
     with_images, truths = pool_cells(study)
     cells = feature_cells(own) + with_images

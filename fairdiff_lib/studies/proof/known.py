@@ -290,7 +290,7 @@ def feature_cells(config: ProofConfig) -> list[Cell]:
             cells.append(_ours("auc", null, n, config, Scores(sizes, unequal)))
             for metric in ("accuracy", "denoising_loss"):
                 cells.append(_ours(metric, null, n, config, Means(metric, sizes, unequal)))
-        cells += _crossed(null, design) + _case_mix(null, design)
+        cells += _crossed(null, design) + case_mix_cells(null, design)
     return cells + power_cells(design)
 
 
@@ -321,7 +321,7 @@ def _crossed(null: str, design: Planted) -> list[Cell]:
     ]  # fmt: skip
 
 
-def _case_mix(null: str, design: Planted) -> list[Cell]:
+def case_mix_cells(null: str, design: Planted) -> list[Cell]:
     """Groups of equal KID at common shares of the ill; the plain KID beside it."""
     config = design.config
     totals = (config.family_sizes[0], config.reference)

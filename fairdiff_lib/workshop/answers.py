@@ -1,0 +1,189 @@
+"""Predict, run, check: a learner's answers, each told why it is right or what is wrong with it."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import Any
+
+from fairdiff_lib.settings.errors import InputError
+
+WIDTH = 84  # characters of a line: a phone wraps it, a notebook does not
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is said of an answer."""
+
+    right: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question of the workshop; its words stand in the notebook.
+
+    Attributes
+    ----------
+    judge : callable
+        Says of an answer whether it is right, and why. It tests against the law: a closed form, or
+        a band that holds its Monte Carlo error.
+    solution : str
+    hints : tuple of str
+        From vague to plain.
+    choices : tuple of str
+        What may be predicted; empty where it is a number or is not predicted.
+    truth : str
+        The choice that holds; empty where nothing is predicted.
+    after : str
+        The question of which a prediction has to be made first; empty = its own.
+    numeric : bool
+        Whether the answer that is checked is a number.
+    """
+
+    judge: Callable[[Any], Verdict]
+    solution: str
+    hints: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    truth: str = ""
+    after: str = ""
+    numeric: bool = False
+
+
+def choose(right: str, because: str, wrong: Mapping[str, str], **more: Any) -> Question:
+    """A question whose answer is a letter; ``wrong``: any other letter to what is wrong with it."""
+    letters = tuple(sorted([right, *wrong]))
+
+    def judge(answer: Any) -> Verdict:
+        if answer not in letters:
+            return Verdict(False, f"{answer!r} is none of {_listed(letters)}.")
+        why = because if answer == right else wrong[answer]
+        return Verdict(answer == right, why[0].upper() + why[1:])
+
+    solution = more.pop("solution", f"({right}) {because}")
+    return Question(judge, solution, choices=letters, truth=right, **more)
+
+
+@dataclass
+class _Learner:
+    """What was predicted and got right since the notebook started."""
+
+    predicted: dict[str, str] = field(default_factory=dict)
+    right: dict[str, bool] = field(default_factory=dict)
+    hints: dict[str, int] = field(default_factory=dict)
+
+
+_LEARNER = _Learner()
+
+
+def predict(name: str, answer: Any) -> None:
+    """Note a prediction. Whether it is right is not said: run the experiment.
+
+    Parameters
+    ----------
+    name : str
+        The question's name, as the notebook gives it.
+    answer : str or number
+        One of its letters, where it has some.
+    """
+    question = _question(name)
+    if _is_blank(answer):
+        which = f": one of {_listed(question.choices)}" if question.choices else ""
+        _say(f"Write your prediction in place of the dots{which}.")
+    elif question.choices and answer not in question.choices:
+        _say(f"{answer!r} is none of {_listed(question.choices)}. Choose one of them.")
+    else:
+        _LEARNER.predicted[name] = str(answer)
+        _say(f"Noted: {answer}. Now run it, and see.")
+
+
+def check(name: str, answer: Any) -> None:
+    """Say whether an answer is right, and why, or what is wrong with it.
+
+    Parameters
+    ----------
+    name : str
+    answer
+        A letter, a number or a table, as the question asks.
+    """
+    question = _question(name)
+    if not _has_predicted(name):
+        return
+    if _is_blank(answer):
+        _say("Put your answer in place of the dots.")
+        return
+    if question.numeric and not isinstance(answer, Real):
+        _say(f"Not yet: expected a number, not {answer!r}.")
+        return
+    found = question.judge(answer)
+    _LEARNER.right[name] = found.right
+    _say(("Right. " if found.right else "Not yet. ") + found.why)
+    predicted = _LEARNER.predicted.get(name)
+    if found.right and question.truth and predicted and question.numeric:
+        same = predicted == question.truth
+        words = "as it turned out" if same else f"and it is ({question.truth})"
+        _say(f"You predicted ({predicted}), {words}.")
+
+
+def hint(name: str) -> None:
+    """The next hint; each call tells more."""
+    question = _question(name)
+    told = _LEARNER.hints.get(name, 0)
+    if told < len(question.hints):
+        _LEARNER.hints[name] = told + 1
+        _say(f"Hint {told + 1} of {len(question.hints)}: {question.hints[told]}")
+    else:
+        _say(f'No more hints. solution("{name}") tells it, once you have predicted.')
+
+
+def solution(name: str) -> None:
+    """The answer, with the reason; only after a prediction."""
+    question = _question(name)
+    if _has_predicted(name):
+        _say(f"Solution: {question.solution}")
+
+
+def progress() -> dict[str, bool]:
+    """Question to whether the last answer was right, of those checked since the start."""
+    return dict(_LEARNER.right)
+
+
+def forget() -> None:
+    """Start anew, as a restarted kernel does."""
+    _LEARNER.predicted.clear()
+    _LEARNER.right.clear()
+    _LEARNER.hints.clear()
+
+
+def _has_predicted(name: str) -> bool:
+    first = _question(name).after or name
+    if first in _LEARNER.predicted:
+        return True
+    letters = _question(first).choices
+    what = f"one of {_listed(letters)}" if letters else "your guess"
+    _say(f'First predict: predict("{first}", ...) with {what}. A wrong guess costs nothing.')
+    return False
+
+
+def _is_blank(answer: Any) -> bool:
+    """Whether the dots are still there, alone or in a list."""
+    inside = answer if isinstance(answer, list | tuple) else [answer]
+    return any(part is ... for part in inside)
+
+
+def _question(name: str) -> Question:
+    from fairdiff_lib.workshop.questions import QUESTIONS
+
+    if name not in QUESTIONS:
+        raise InputError(f"unknown question {name!r}; known: {', '.join(QUESTIONS)}")
+    return QUESTIONS[name]
+
+
+def _listed(letters: tuple[str, ...]) -> str:
+    return ", ".join(f'"{letter}"' for letter in letters)
+
+
+def _say(words: str) -> None:
+    print(textwrap.fill(words, WIDTH))

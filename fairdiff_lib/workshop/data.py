@@ -1,0 +1,217 @@
+"""The small data that the exercises read, all simulated, and the command that makes them.
+
+``fairdiff workshop data`` writes them into ``data/workshop`` with a stamp beside each. What takes a
+network (a classifier's predictions, generated pictures) comes from a study, trained where it is
+missing; the rest from laws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from fairdiff_lib.disk.files import atomic_file, read_table, write_table
+from fairdiff_lib.disk.places import PROJECT_ROOT
+from fairdiff_lib.disk.stamps import make_provenance, write_stamp
+from fairdiff_lib.studies.proof.audits import OurAudit
+from fairdiff_lib.workshop import lab
+
+if TYPE_CHECKING:
+    from fairdiff_lib.study import Study
+
+FOLDER = PROJECT_ROOT / "data" / "workshop"
+PICTURES = PROJECT_ROOT / "docs" / "workshop" / "pictures"
+# a shorter training than the quick preset's: exercise 0 needs pictures that lack something
+OVERRIDES = "vae.steps=1000 base.steps=500 training.steps=120"
+SIZES, RATIOS, AUDITS = (20, 36, 60, 90, 132, 200), (1.1, 1.25, 1.5), 300
+ERRORS = {"well": {"A": 1.0, "B": 0.75}, "ill": {"A": 2.0, "B": 1.5}}  # true mean of an image
+COUNTS = {"well": {"A": 160, "B": 40}, "ill": {"A": 40, "B": 160}}  # 200 images a camera
+SHAPE = 8.0  # of the gamma law of an image's error
+LOOKS = 12  # pictures of exercise 0, half of them generated
+SEED = 20250618
+
+
+# -- read ----------------------------------------------------------------------------------------
+
+
+def power() -> pd.DataFrame:
+    """Audits that noticed a worse group, by its size and ratio, and what they could have missed.
+
+    n, ratio, audits, alarms; missed_low, missed_high: 99% of the audits' detectable ratios.
+    """
+    return read_table(FOLDER / "power.csv", ("n", "ratio", "audits", "alarms"))
+
+
+def strata() -> pd.DataFrame:
+    """A row per simulated image: camera, condition, error."""
+    return read_table(FOLDER / "strata.csv", ("camera", "condition", "error"))
+
+
+def predictions() -> pd.DataFrame:
+    """A classifier of simulated FairGenMed: subject, race, sex, split, ill, score."""
+    return read_table(FOLDER / "predictions.csv", ("race", "split", "ill", "score"))
+
+
+def looks() -> tuple[list[Image.Image], pd.DataFrame]:
+    """Twelve pictures, and a row for each: number (from 1), generated."""
+    table = read_table(FOLDER / "looks.csv", ("number", "generated"))
+    with Image.open(FOLDER / "looks.png") as sheet:
+        side = sheet.height
+        boxes = [(side * k, 0, side * (k + 1), side) for k in range(len(table))]
+        return [sheet.crop(box) for box in boxes], table
+
+
+def looks_measured() -> pd.DataFrame:
+    """KID of all generated pictures by two kinds of features: features, n, value, low, high."""
+    return read_table(FOLDER / "looks_measured.csv", ("features", "value", "low", "high"))
+
+
+# -- make ----------------------------------------------------------------------------------------
+
+
+def make_all(runs_root: str, folder: Path = FOLDER) -> list[Path]:
+    """Make everything; minutes where ``runs_root`` has the study's runs, else half an hour."""
+    from fairdiff_lib.study import Study
+
+    study = Study.open("quick", "fairgenmed_simulated", OVERRIDES, runs_root=runs_root)
+    laws = {"errors": ERRORS, "counts": COUNTS, "seed": SEED}
+    counted = {"audits": AUDITS, "reference": lab.REFERENCE, "seed": SEED}
+    files = [
+        _write(folder, "strata", make_strata(), laws),
+        _write(folder, "power", make_power(), counted),
+    ]
+    stamp = {**study.stamp, "simulated": True}
+    files.append(_write(folder, "predictions", make_predictions(study), stamp=stamp))
+    sheet, table, measured = make_looks(study)
+    files.append(_write(folder, "looks_measured", measured, stamp=stamp))
+    with atomic_file(folder / "looks.png") as place:
+        sheet.save(place, format="png", optimize=True)
+    write_table(table, folder / "looks.csv")
+    write_stamp(stamp, folder / "looks.csv", folder / "looks.png")
+    return [*files, folder / "looks.csv", folder / "looks.png", *make_pictures()]
+
+
+def make_pictures(folder: Path = PICTURES) -> list[Path]:
+    """What stands for the sliders on paper, and the lay page's three pictures."""
+    from tempfile import TemporaryDirectory
+
+    from fairdiff_lib.workshop import pictures
+
+    with TemporaryDirectory() as place:
+        audit = pictures.audit_pictures(Path(place) / "example", blur=0.2)
+    drawn = {
+        "sigma": pictures.sigma_panels_figure(),
+        "threshold": pictures.threshold_panels_figure(lab.patients()),
+        "lay_scale": pictures.lay_scale(),
+        "lay_boards": pictures.lay_boards(),
+        "lay_card": pictures.lay_card(audit),
+    }
+    stamp = {"parameters": {"blur": 0.2}, "simulated": True, **make_provenance()}
+    files = []
+    for name, figure in drawn.items():
+        files.append(folder / f"{name}.png")
+        with atomic_file(files[-1]) as temporary:
+            temporary.write_bytes(pictures.png(figure))
+        write_stamp(stamp, files[-1])
+    return files
+
+
+def _write(
+    folder: Path,
+    name: str,
+    table: pd.DataFrame,
+    parameters: Mapping[str, Any] | None = None,
+    stamp: Mapping[str, Any] | None = None,
+) -> Path:
+    """A table with its stamp."""
+    path = write_table(table, folder / f"{name}.csv")
+    own = {"parameters": parameters or {}, "simulated": True, **make_provenance()}
+    write_stamp(stamp or own, path)
+    return path
+
+
+def make_strata() -> pd.DataFrame:
+    """Images whose error is lower for camera B in both conditions, and higher for it overall."""
+    rng = np.random.default_rng(SEED)
+    parts = []
+    for condition, cameras in COUNTS.items():
+        for camera, n in cameras.items():
+            error = rng.gamma(SHAPE, ERRORS[condition][camera] / SHAPE, n).round(4)
+            parts.append(pd.DataFrame({"camera": camera, "condition": condition, "error": error}))
+    table = pd.concat(parts, ignore_index=True)
+    return table.sample(frac=1, random_state=SEED).reset_index(drop=True)
+
+
+def make_power() -> pd.DataFrame:
+    """The law that exercise 2 is checked against, with its Monte Carlo error in ``audits``."""
+    judge = OurAudit(lab.world().kernel)
+    rows = []
+    for n in SIZES:
+        for ratio in RATIOS:
+            scene, found, missed = lab.worse_group(n, ratio), 0, []
+            for number in range(AUDITS):
+                rng = np.random.default_rng([SEED, n, round(100 * ratio), number])
+                (row,) = judge.audit(scene(rng), int(rng.integers(2**31))).contrasts.to_dict(
+                    "records"
+                )
+                found += row["p"] < 0.05
+                missed.append(row["mde_ratio"])
+            low, high = np.nanquantile(missed, [0.005, 0.995])
+            rows.append((n, ratio, AUDITS, found, round(low, 3), round(high, 3)))
+    columns = ["n", "ratio", "audits", "alarms", "missed_low", "missed_high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def make_predictions(study: Study) -> pd.DataFrame:
+    """Validation and test predictions of the classifier that was trained on simulated patients."""
+    from fairdiff_lib.classify.runs import REAL, read_run
+
+    run, parts = read_run(study, REAL, 0, "efficientnet"), []
+    people = study.cohort.included().table[["image", "subject", "race", "sex"]]
+    for split, own in (("val", run.validation), ("test", run.test)):
+        ill = own[own["level"] == "glaucoma"].drop(columns="subject", errors="ignore")
+        joined = people.merge(ill, on="image", validate="one_to_one")
+        parts.append(joined.assign(split=split))
+    table = pd.concat(parts, ignore_index=True)
+    table["ill"] = table["truth"] == "glaucoma"
+    table["score"] = table["probability"].astype(float).round(4)
+    return table[["subject", "race", "sex", "split", "ill", "score"]]
+
+
+def make_looks(study: Study) -> tuple[Image.Image, pd.DataFrame, pd.DataFrame]:
+    """A sheet of pictures side by side, which of them are generated, and what KID says of all."""
+    from fairdiff_lib.audit.audit import kid_audit
+    from fairdiff_lib.audit.kid import fit_kernel
+    from fairdiff_lib.classify.features import EncoderExtractor, Scale, TextureExtractor
+    from fairdiff_lib.classify.runs import load_encoder
+    from fairdiff_lib.model.sample import generate_run, load_generated
+    from fairdiff_lib.train.runs import train
+
+    train(study, "base", 0)
+    train(study, "none", 0)
+    generate_run(study, "none", 0)
+    cohort, size = study.cohort.included(), study.settings.model.image_size
+    test, learnt = cohort.split("test"), cohort.split("train").load_images(size)
+    real, made = test.load_images(size), load_generated(study.places.generated("none", 0), "test")
+    rng = np.random.default_rng(SEED)
+    # of one group alone, so that no group is looked at for its skin or for a planted noise
+    plain = np.flatnonzero((test.table["race"] == "White").to_numpy())
+    rows = rng.choice(plain, LOOKS, replace=False)
+    generated = rng.permutation(np.arange(LOOKS) < LOOKS // 2)
+    tiles = [(made if yes else real)[row] for row, yes in zip(rows, generated, strict=True)]
+    sheet = Image.fromarray(np.concatenate(tiles, axis=2).transpose(1, 2, 0))
+    table = pd.DataFrame({"number": np.arange(1, LOOKS + 1), "generated": generated})
+    measured = []
+    for extractor in (EncoderExtractor(load_encoder(study)), TextureExtractor()):
+        scale = Scale.fit(extractor(learnt))
+        kernel = fit_kernel(scale(extractor(learnt)))
+        own = kid_audit(kernel, scale(extractor(real)), scale(extractor(made)), test.table,
+                        {"sex": ("Female", "Male")}).overall  # fmt: skip
+        measured.append((extractor.name, own.n, own.value, *own.interval(0.95)))
+    columns = ["features", "n", "value", "low", "high"]
+    return sheet, table, pd.DataFrame(measured, columns=columns)

@@ -1,0 +1,468 @@
+"""What the exercises show, with alternative texts; two sliders; the audit of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from fairdiff_lib.audit.audit import Audit, kid_audit
+from fairdiff_lib.audit.estimate import Floats
+from fairdiff_lib.audit.kid import fit_kernel
+from fairdiff_lib.disk.files import read_table
+from fairdiff_lib.workshop import data, lab
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREY = "#0072b2", "#e69f00", "#777777"
+SIGMAS = (0.0, 0.25, 0.5, 1.0, 2.0)
+THRESHOLDS = (-0.6, 0.0, 0.6, 1.2, 1.8)
+DRAWN = 20_000  # weights of a histogram
+
+
+def _page(height: float, title: str, foot: str = "") -> Figure:
+    from fairdiff_lib.show.style import page
+
+    return page(height, title, foot)
+
+
+def png(fig: Figure) -> bytes:
+    """The picture's bytes."""
+    from fairdiff_lib.show.style import as_png
+
+    return as_png(fig)
+
+
+def shown(fig: Figure, alt: str) -> Any:
+    """The picture as a notebook shows it; ``alt`` says in words what is to be seen."""
+    from IPython.display import Image
+
+    return Image(png(fig), width=760, alt=alt)  # type: ignore[no-untyped-call]
+
+
+# -- 0 -------------------------------------------------------------------------------------------
+
+
+def contact_sheet(tell: bool = False) -> Any:
+    """The twelve pictures of exercise 0 with their numbers; ``tell``: and which are generated."""
+    tiles, table = data.looks()
+    fig = _page(3.9, "Simulated eyes and generated ones")
+    for number, tile, made in zip(table["number"], tiles, table["generated"], strict=True):
+        ax = fig.add_subplot(2, 6, number)
+        ax.imshow(np.asarray(tile))
+        ax.set_axis_off()
+        ax.set_title(f"{number}{' generated' if tell and made else ''}", fontsize=9)
+    return shown(fig, "Twelve eye backgrounds in two rows, numbered 1 to 12.")
+
+
+def looks_bars() -> Any:
+    """KID of the same pictures by two kinds of features, with intervals."""
+    table = data.looks_measured()
+    fig = _page(1.7, "The same pictures, two kinds of features", "Lines: 95% intervals.")
+    ax = fig.subplots()
+    said = {"encoder": "a network taught to see glaucoma", "texture": "colour and fine detail"}
+    for at, row in enumerate(table.to_dict("records")):
+        _line(ax, row, at)
+        ax.annotate(f"{row['value']:.3f}", (row["value"], at), (0, 6),
+                    textcoords="offset points", ha="center")  # fmt: skip
+    ax.set_yticks(range(len(table)), [said[name] for name in table["features"]])
+    ax.set_ylim(-0.6, len(table) - 0.3)
+    ax.set_xlim(left=0)
+    ax.set_xlabel("KID (Kernel Inception Distance): 0 where both look alike")
+    rows = table.to_dict("records")
+    words = ", ".join(f"{said[row['features']]} {row['value']:.3f}" for row in rows)
+    return shown(fig, f"KID by features: {words}.")
+
+
+def _line(ax: Any, row: Mapping[Any, Any], at: float) -> None:
+    """A value and its interval."""
+    ax.plot([row["low"], row["high"]], [at, at], color=BLUE, lw=2)
+    ax.plot(row["value"], at, "o", color=BLUE)
+
+
+# -- 1 and 2 -------------------------------------------------------------------------------------
+
+
+def shuffled(observed: float, gaps: Sequence[float]) -> Any:
+    """Differences in FID under shuffled labels, and the one that was observed."""
+    fig = _page(2.2, "One audit: the observed difference, and 99 with shuffled labels")
+    ax = fig.subplots()
+    ax.hist(gaps, bins=20, color=GREY)
+    ax.axvline(observed, color=ORANGE, lw=2.5)
+    ax.annotate("observed", (observed, ax.get_ylim()[1]), (-4, -10), textcoords="offset points",
+                ha="right", color="#8a5a00")  # fmt: skip
+    ax.set_xlabel("|FID of A - FID of B|")
+    ax.set_ylabel("shuffles")
+    most = max(gaps)
+    return shown(fig, f"Shuffled differences reach {most:.1f}; the observed one is {observed:.1f}.")
+
+
+def bias_lines(rows: pd.DataFrame, limit: float) -> Any:
+    """FID against the number of images, and the truth that both groups share."""
+    fig = _page(2.6, "Two groups of equal quality", "Dashed: the true FID of both groups.")
+    ax = fig.subplots()
+    for group, colour, marker in (("A", ORANGE, "o"), ("B", BLUE, "s")):
+        own = rows[rows["group"] == group]
+        mean = own.groupby("n")["value"].mean()
+        ax.plot(own["n"], own["value"], marker, color=colour, alpha=0.4, ms=4)
+        ax.plot(mean.index, mean, marker=marker, color=colour)
+        ax.annotate(group, (float(mean.index[0]), float(mean.iloc[0])), (-12, -3),
+                    textcoords="offset points", color=colour, fontweight="bold")  # fmt: skip
+    ax.axhline(limit, color="black", ls="--", lw=1)
+    ax.set_xscale("log")
+    ticks = sorted(rows["n"].unique())
+    ax.set_xticks(ticks, [str(n) for n in ticks])
+    ax.minorticks_off()
+    ax.set_xlabel("images of each group")
+    ax.set_ylabel("FID")
+    return shown(fig, f"FID falls with the number of images towards {limit:.1f}, from two heights.")
+
+
+def power_lines(table: pd.DataFrame) -> Any:
+    """Share of audits that notice a worse group, against its number of patients."""
+    fig = _page(2.6, "How often does a valid audit notice?", "Lines: 95% intervals of the share.")
+    ax = fig.subplots()
+    looks = {1.1: ("o", GREY), 1.25: ("s", ORANGE), 1.5: ("^", BLUE)}
+    for ratio, own in table.groupby("ratio"):
+        marker, colour = looks.get(round(float(str(ratio)), 3), ("D", "black"))
+        share = own["alarms"] / own["audits"]
+        ax.plot(own["n"], share, marker=marker, color=colour, label=f"{ratio} times as bad")
+        for n, hits, count in zip(own["n"], own["alarms"], own["audits"], strict=True):
+            ax.plot([n, n], lab.wilson(int(hits), int(count)), color=colour, alpha=0.5)
+    ax.axhline(0.8, color="black", ls=":", lw=1)
+    ax.set_ylim(0, 1.02)
+    ax.set_xlabel("patients of the small group")
+    ax.set_ylabel("share that notices")
+    ax.legend()
+    return shown(fig, "The share that notices rises with patients and with the ratio.")
+
+
+# -- 3 -------------------------------------------------------------------------------------------
+
+
+def strata_dots(table: pd.DataFrame) -> Any:
+    """Mean error by condition and camera, and over all; a dot's size is its number of images."""
+    fig = _page(2.6, "Mean error of generated images, simulated", "Size of a dot: images.")
+    ax = fig.subplots()
+    parts = [("well", table[table["condition"] == "well"]), ("all", table),
+             ("ill", table[table["condition"] == "ill"])]  # fmt: skip
+    for at, (_, own) in enumerate(parts):
+        for camera, colour, aside in (("A", ORANGE, -0.08), ("B", BLUE, 0.08)):
+            error = own.loc[own["camera"] == camera, "error"]
+            ax.scatter(at + aside, error.mean(), s=3 * len(error), color=colour, alpha=0.8)
+            ax.annotate(f"{camera}, n={len(error)}", (at + aside, error.mean()),
+                        (14 if aside > 0 else -14, -3), textcoords="offset points",
+                        ha="left" if aside > 0 else "right")  # fmt: skip
+    ax.set_xticks(range(3), [name for name, _ in parts])
+    ax.set_xlim(-0.6, 2.6)
+    ax.set_ylabel("error (less is better)")
+    return shown(fig, "B is lower than A among the well and among the ill, and higher over all.")
+
+
+# -- 4 -------------------------------------------------------------------------------------------
+
+
+def _draw_harm(ax: Any, harm: pd.DataFrame, most: float) -> None:
+    for at, (_, row) in enumerate(harm.iterrows()):
+        colour = (ORANGE, BLUE, GREY)[at % 3]
+        ax.barh(at, -row["missed"], color=colour)
+        ax.barh(at, row["alarmed"], color=colour, alpha=0.45)
+        ax.annotate(f"{row['missed']:.0f}", (-row["missed"], at), (-3, -3),
+                    textcoords="offset points", ha="right")  # fmt: skip
+        ax.annotate(f"{row['alarmed']:.0f}", (row["alarmed"], at), (3, -3),
+                    textcoords="offset points")  # fmt: skip
+        ax.set_ylim(-0.6, at + 0.6)
+    ax.axvline(0, color="black", lw=0.8)
+    ax.set_xlim(-most, most * 1.6)
+    ax.set_yticks(range(len(harm)), [str(name) for name in harm.index])
+    ax.invert_yaxis()
+    ax.set_xticks([])
+
+
+def harm_figure(table: pd.DataFrame, threshold: float) -> Figure:
+    """Patients missed (left) and alarmed for nothing (right), of 1,000 of each group."""
+    title = f"Threshold {threshold:+.1f}: of 1,000 patients of each group"
+    fig = _page(1.7, title, "Left: ill and missed. Right, pale: well and alarmed.")
+    _draw_harm(fig.subplots(), lab.harm_per_thousand(table, threshold), 330.0)
+    return fig
+
+
+def harm_words(table: pd.DataFrame, threshold: float) -> str:
+    """The same in words."""
+    harm = lab.harm_per_thousand(table, threshold)
+    said = [f"Of 1,000 patients of {group} {row['missed']:.0f} are missed and "
+            f"{row['alarmed']:.0f} alarmed." for group, row in harm.iterrows()]  # fmt: skip
+    return f"Threshold {threshold:+.1f}. " + " ".join(said)
+
+
+def harm_bars(table: pd.DataFrame, threshold: float) -> Any:
+    """:func:`harm_figure` as a notebook shows it."""
+    return shown(harm_figure(table, threshold), harm_words(table, threshold))
+
+
+def threshold_panels_figure(table: pd.DataFrame) -> Figure:
+    """The slider's picture at five thresholds."""
+    fig = _page(3.4, "Of 1,000 patients of each group, at five thresholds",
+                "Left: ill and missed. Right, pale: well and alarmed.")  # fmt: skip
+    for ax, threshold in zip(fig.subplots(5, 1), THRESHOLDS, strict=True):
+        _draw_harm(ax, lab.harm_per_thousand(table, threshold), 330.0)
+        ax.set_ylabel(f"{threshold:+.1f}", rotation=0, ha="right", va="center")
+    return fig
+
+
+def threshold_panels(table: pd.DataFrame) -> Any:
+    """What the slider shows, as five panels."""
+    words = " ".join(harm_words(table, threshold) for threshold in THRESHOLDS)
+    return shown(threshold_panels_figure(table), words)
+
+
+def threshold_slider(table: pd.DataFrame) -> Any:
+    """A slider over the threshold; arrow keys move it."""
+    return _slider(
+        "threshold", 0.9, (-2.0, 3.0, 0.1),
+        lambda t: harm_figure(table, t), lambda t: harm_words(table, t),
+    )  # fmt: skip
+
+
+def _slider(
+    name: str,
+    start: float,
+    ends: tuple[float, float, float],
+    draw: Callable[[float], Figure],
+    words: Callable[[float], str],
+) -> Any:
+    import ipywidgets
+
+    least, most, step = ends
+    slider = ipywidgets.FloatSlider(
+        start, min=least, max=most, step=step, description=name, continuous_update=False
+    )
+    picture = ipywidgets.Image(value=png(draw(start)), format="png", width=760)
+    picture.layout.max_width = "100%"
+    said = ipywidgets.HTML(words(start))
+
+    def move(change: Any) -> None:
+        value = round(float(change["new"]), 3)
+        picture.value, said.value = png(draw(value)), words(value)
+
+    slider.observe(move, names="value")
+    return ipywidgets.VBox([slider, picture, said])
+
+
+# -- 5 -------------------------------------------------------------------------------------------
+
+
+def _weights(sigma: float) -> Floats:
+    noise = np.random.default_rng(0).standard_normal((DRAWN, 1))
+    return lab.weights(np.array([sigma]), np.zeros((DRAWN, 1), dtype=np.int64), noise)
+
+
+def _draw_weights(ax: Any, sigma: float) -> None:
+    w = _weights(sigma)
+    bins = np.linspace(-7, 9, 81)
+    heights, _, bars = ax.hist(w, bins=bins, color=BLUE)
+    for bar, left in zip(bars, bins, strict=False):
+        bar.set_color(ORANGE if left < -1e-9 else BLUE)
+    ax.axvline(w.mean(), color="black", lw=1.5)
+    ax.set_ylim(0, 1.15 * heights.max())
+    ax.set_yticks([])
+    ax.set_xlim(-7, 9)
+
+
+def sigma_figure(sigma: float) -> Figure:
+    """Weights of a group at a sigma; their mean is the line."""
+    title = f"Weights of 20,000 images at sigma = {sigma:.2f}"
+    fig = _page(2.1, title, "Line: their mean. Orange: below 0, trained away from.")
+    ax = fig.subplots()
+    _draw_weights(ax, sigma)
+    ax.set_xlabel("weight of an image")
+    return fig
+
+
+def sigma_words(sigma: float) -> str:
+    """The same in words."""
+    w = _weights(sigma)
+    return (f"Sigma {sigma:.2f}: mean weight {w.mean():.2f}, variance {w.var():.2f}, "
+            f"{(w < 0).mean():.0%} below 0.")  # fmt: skip
+
+
+def sigma_panels_figure() -> Figure:
+    """The slider's picture at five sigmas."""
+    fig = _page(4.0, "Weights of 20,000 images at five sigmas",
+                "Line: their mean. Orange: below 0, trained away from.")  # fmt: skip
+    for ax, sigma in zip(fig.subplots(5, 1, sharex=True), SIGMAS, strict=True):
+        _draw_weights(ax, sigma)
+        ax.set_ylabel(f"{sigma:g}", rotation=0, ha="right", va="center")
+    return fig
+
+
+def sigma_panels() -> Any:
+    """What the slider shows, as five panels."""
+    return shown(sigma_panels_figure(), " ".join(sigma_words(sigma) for sigma in SIGMAS))
+
+
+def sigma_slider() -> Any:
+    """A slider over sigma; arrow keys move it."""
+    return _slider("sigma", 0.5, (0.0, 2.0, 0.05), sigma_figure, sigma_words)
+
+
+def toy_paths(paths: dict[str, Floats]) -> Any:
+    """Where the model of one number goes, by what its weights are."""
+    fig = _page(2.6, "A model of one number: A wants 0, B wants 2")
+    ax = fig.subplots()
+    for name, path in paths.items():
+        ax.plot(path, lw=0.8, label=f"{name}: ends at {path[len(path) // 2 :].mean():.2f}")
+    ax.axhline(0.2, color="black", ls="--", lw=1)
+    ax.set_xlabel("step of training")
+    ax.legend(loc="upper right")
+    ends = ", ".join(f"{name} at {path[len(path) // 2 :].mean():.2f}"
+                     for name, path in paths.items())  # fmt: skip
+    return shown(fig, f"Paths of training; they end: {ends}.")
+
+
+# -- 6 -------------------------------------------------------------------------------------------
+
+
+def draw(folder: Path | str, blur: float, planted: tuple[str, str] = ("palette", "cool")) -> Path:
+    """Draw real and generated pictures, one group blurred by so many pixels; the folder."""
+    from fairdiff_lib.sim.shapes import write_example
+
+    write_example(folder, blur=blur, planted=planted)
+    return Path(folder)
+
+
+def audit_pictures(
+    folder: Path | str, blur: float | None = None, planted: tuple[str, str] = ("palette", "cool")
+) -> Audit:
+    """Audit a folder of pictures; with ``blur``, draw them first, one group blurred by so much.
+
+    Features are colour and fine detail (``lab.texture``), in units of their spread over the real
+    pictures.
+    """
+    from fairdiff_lib.sim.shapes import LEVELS, NAMES
+
+    folder = Path(folder) if blur is None else draw(folder, blur, planted)
+    tables = [read_table(folder / f"{name}.csv", ("path", "subject")) for name in NAMES]
+    real, made = (lab.texture(_read(folder, list(table["path"]))) for table in tables)
+    mean, spread = real.mean(axis=0), real.std(axis=0)
+    real, made = (real - mean) / spread, (made - mean) / spread
+    attributes = {name: LEVELS[name] for name in ("palette", "camera")}
+    return kid_audit(fit_kernel(real), real, made, tables[0], attributes, features="texture")
+
+
+def _read(folder: Path, names: Sequence[str]) -> Any:
+    from PIL import Image
+
+    found = []
+    for name in names:
+        with Image.open(folder / name) as picture:
+            found.append(np.asarray(picture.convert("RGB")))
+    return np.stack(found)
+
+
+def example_pairs(folder: Path | str) -> Any:
+    """Real pictures above, generated ones below: the first four of a folder."""
+    from fairdiff_lib.sim.shapes import NAMES
+
+    fig = _page(3.0, "Real pictures above, generated ones below")
+    for k, name in enumerate(NAMES):
+        table = read_table(Path(folder) / f"{name}.csv").iloc[::61].head(4)
+        for at, (tile, palette) in enumerate(
+            zip(_read(Path(folder), list(table["path"])), table["palette"], strict=True)
+        ):
+            ax = fig.add_subplot(2, 4, 4 * k + at + 1)
+            ax.imshow(tile)
+            ax.set_axis_off()
+            ax.set_title(palette, fontsize=8)
+    return shown(fig, "Four real coloured shapes, and the generated ones below them.")
+
+
+def secret_pictures(folder: Path | str, number: int, blur: float = 0.3) -> Path:
+    """Draw pictures for a neighbour: the number chooses which group is blurred."""
+    from fairdiff_lib.workshop.questions import secret_group
+
+    return draw(folder, blur, secret_group(number))
+
+
+def contrast_lines(audit: Audit) -> Any:
+    """Differences between groups with their intervals."""
+    table = audit.contrasts
+    fig = _page(1.6, "Difference in KID, with 95% interval", "0: no difference.")
+    ax = fig.subplots()
+    for at, row in enumerate(table.to_dict("records")):
+        _line(ax, row, at)
+    ax.axvline(0, color="black", lw=0.8)
+    rows = table.to_dict("records")
+    names = [f"{row['attribute']}: {row['level']} minus {row['reference']}" for row in rows]
+    ax.set_yticks(range(len(table)), names)
+    ax.set_ylim(-0.6, len(table) - 0.4)
+    words = [f"{name} {row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+             for name, row in zip(names, rows, strict=True)]  # fmt: skip
+    return shown(fig, "; ".join(words))
+
+
+# -- pictures for those who are no statisticians -------------------------------------------------
+
+
+def lay_scale() -> Figure:
+    """The mean weight of three groups that are shaken differently: all come to rest at 1."""
+    fig = _page(2.2, "1. Shaking a scale does not change what it weighs")
+    ax = fig.subplots()
+    for sigma, colour in ((0.5, BLUE), (1.0, ORANGE), (2.0, GREY)):
+        w = _weights(sigma)[:4000]
+        ax.plot(np.cumsum(w) / np.arange(1, len(w) + 1), color=colour)
+    ax.axhline(1, color="black", lw=1, ls="--")
+    ax.set_ylim(0.4, 1.6)
+    ax.set_yticks([1], ["where it rests"])
+    ax.set_xticks([])
+    ax.set_xlabel("time: three groups, shaken little, more, most")
+    return fig
+
+
+def lay_boards() -> Figure:
+    """Two dart boards: equally well aimed, differently spread."""
+    fig = _page(2.9, "2. Both players aim equally well; one throws wider")
+    rng = np.random.default_rng(5)
+    for ax, spread, name in zip(fig.subplots(1, 2), (0.25, 0.7), ("narrow", "wide"), strict=True):
+        for radius in (1.5, 1.0, 0.5):
+            ax.add_patch(_circle(radius))
+        throws = rng.standard_normal((30, 2)) * spread
+        throws -= throws.mean(axis=0)
+        ax.plot(*throws.T, "o", color=BLUE, ms=4)
+        ax.plot(0, 0, "+", color="black", ms=12, mew=2)
+        ax.set_aspect("equal")
+        ax.set_xlim(-1.7, 1.7)
+        ax.set_ylim(-1.7, 1.7)
+        ax.set_axis_off()
+        ax.set_title(f"{name}: the middle is hit by both")
+    return fig
+
+
+def _circle(radius: float) -> Any:
+    from matplotlib.patches import Circle
+
+    return Circle((0, 0), radius, fill=False, color=GREY, lw=0.8)
+
+
+def lay_card(audit: Audit) -> Figure:
+    """A card: which groups, how many, what differs, what could have been missed."""
+    fig = _page(2.6, "3. A card to ask for")
+    ax = fig.subplots()
+    ax.set_axis_off()
+    lines = []
+    for row in audit.contrasts.to_dict("records"):
+        sure = "clearly" if row["low"] > 0 or row["high"] < 0 else "not seen to be"
+        pair = [row["level"], row["reference"]]
+        worse, best = pair if row["value"] > 0 else reversed(pair)
+        lines.append(f"{row['attribute']}: {row['n']} and {row['n_reference']} patients. Images of "
+                     f"'{worse}' are {sure} worse than of '{best}'.")  # fmt: skip
+        lines.append(f"    A difference up to {row['mde']:.3f} could have been missed.")
+    lines.append("Looked at: colour and fine detail. Not looked at: anatomy.")
+    lines.append("Simulated pictures of coloured shapes: an example.")
+    for k, line in enumerate(lines):
+        ax.text(0.03, 0.9 - 0.16 * k, line, fontsize=9, transform=ax.transAxes)
+    return fig
