@@ -8,12 +8,15 @@ CORES ?= 0
 HAM10000 ?= data/real/ham10000
 SIMULATED := fairgenmed_simulated ham10000_simulated chexpert_simulated
 
+WORKSHOP ?= data/runs/workshop
+WORKSHOP_VENV ?= .venv-workshop
+
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 UV ?= uv
 
 .DELETE_ON_ERROR:
-.PHONY: study study-all study-ham10000 test test-all verify book lint format lock bench clean
+.PHONY: study study-all study-ham10000 workshop test test-all verify book lint format lock bench clean
 
 study: $(READY)
 	$(BIN)/fairdiff run --preset $(PRESET) --cores $(CORES)
@@ -25,6 +28,13 @@ study-all: $(READY)
 
 study-ham10000: $(READY)
 	$(BIN)/fairdiff run --preset reference --dataset ham10000 --data-root $(HAM10000) --cores $(CORES)
+
+# The seven exercises, in a small environment of their own (no torch): is it ready, then the first
+# page. Copies with answers are kept: only a folder that is not there is written.
+workshop: $(WORKSHOP_VENV)/.ready
+	$(WORKSHOP_VENV)/bin/python -m fairdiff_lib.workshop check
+	test -d $(WORKSHOP) || $(WORKSHOP_VENV)/bin/python -m fairdiff_lib.workshop build $(WORKSHOP)
+	$(WORKSHOP_VENV)/bin/jupyter lab $(WORKSHOP)/student/0_look.ipynb
 
 # What a change breaks, in minutes: lint, types, rooms, the tests of seconds, and the smoke study
 # through a kill. pytest last: its closing line is what one looks for.
@@ -65,6 +75,13 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+$(WORKSHOP_VENV)/.ready: .binder/requirements.txt constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "Python 3.11 or newer is needed; %s is %d.%d. Name another: make PYTHON=python3.12" % (sys.executable, v[0], v[1]))'
+	$(PYTHON) -m venv $(WORKSHOP_VENV)
+	$(WORKSHOP_VENV)/bin/python -m pip install --quiet --requirement .binder/requirements.txt
+	$(WORKSHOP_VENV)/bin/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
 # Constraints for every platform and Python from 3.11 on. The lines of CUDA packages go: on a GPU
 # machine torch chooses its own, and a CPU wheel needs none. Old pins stay where they still fit;
 # to renew all of them, remove constraints.txt first.
@@ -79,4 +96,4 @@ lock:
 
 # Environment and caches. What runs made stays: data/runs is yours to remove.
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(WORKSHOP_VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

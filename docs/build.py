@@ -24,14 +24,17 @@ from fairdiff_lib.disk.places import PROJECT_ROOT
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.notebooks import NOTEBOOKS
 from fairdiff_lib.show.style import dataset_name
+from fairdiff_lib.workshop.build import HANDOUT
+from fairdiff_lib.workshop.build import build as build_workshop
 
 SIMULATED = "Simulated data: nothing here is about patients."
 COPIED = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "NOTICE", "CITATION.cff",
-          "data/cards", "data/real/README.md", "notebooks", "fairdiff_lib", "docs", "benchmarks",
+          "data/cards", "data/real/README.md", "data/workshop", "notebooks", "fairdiff_lib", "docs", "benchmarks",
           "pyproject.toml", "Makefile", "Snakefile", "environment.yml")  # fmt: skip
 LINK = re.compile(r"\[([^\[\]]*)\]\(([^()\s]+)\)")
 LOCAL_PATH = re.compile(r"file://|(?<![\w./~-])/(?:home|root|Users|tmp|opt|mnt|var|private)/\w+")
 ERROR = '"output_type": "error"'
+AROUND = ("README", "lay", "slides", "glossary", "exit_questions", "INSTRUCTOR")  # the workshop
 
 
 @dataclass(frozen=True)
@@ -244,8 +247,10 @@ def front_page(parts: Sequence[Part], found: pd.DataFrame, texts: Sequence[str])
         lines += ["Go on to [each verdict in full](verdict.md), to [where to look for each "
                   "claim](claims.md), or to [the README](README.md).", ""]  # fmt: skip
     cards = [doc for doc in texts if "/cards/" in doc]
+    around = [f"docs/workshop/{name}" for name in AROUND]
     for caption, docs in (
         ("Findings", ["claims", "verdict"]),
+        ("Workshop", [around[0], "workshop/exercises", *around[1:]]),
         ("Studies", [part.doc for part in parts]),
         ("Cards", cards),
         ("About", [doc for doc in texts if doc not in cards]),
@@ -253,6 +258,16 @@ def front_page(parts: Sequence[Part], found: pd.DataFrame, texts: Sequence[str])
         titles = {doc: "README" if doc == "README" else "" for doc in docs}
         lines += [toctree(titles, caption), ""]
     return "\n".join(lines)
+
+
+def exercises_page(folder: Path) -> str:
+    """The workshop's notebooks: as learners get them, and with solutions."""
+    lines = ["# Exercises", "", "Without outputs: predict, then run them yourself.", ""]
+    for kind, title in (("student", "As you get them"), ("instructor", "With solutions")):
+        names = sorted(path.stem for path in (folder / kind).glob("*.ipynb"))
+        lines += [f"## {title}", "", toctree({f"workshop/{kind}/{name}": "" for name in names}), ""]
+    handed = f"workshop/{HANDOUT.removesuffix('.md')}"
+    return "\n".join([*lines, "## On paper", "", toctree({handed: "The learner's handout"}), ""])
 
 
 # -- the site ------------------------------------------------------------------------------------
@@ -287,7 +302,9 @@ def write_sources(figures: Path, target: Path) -> list[Part]:
             copies += [root / "README.md", root / "CHANGELOG.md", root / "data/real/README.md"]
         for path in copies:
             path.write_text(without_dead_links(path), encoding="utf-8")
+        workshop = build_workshop(root / "workshop")
         pages = {
+            "workshop/exercises": exercises_page(workshop),
             "index": front_page(parts, found, texts),
             "claims": claims_page(parts, found, figures),
             "verdict": verdict_page(found),

@@ -16,6 +16,7 @@ nitpicky = True
 include_patterns = [
     *("index.md", "claims.md", "verdict.md", "studies/*.md"),
     *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/real/README.md", "data/cards/*.md"),
+    *("docs/workshop/*.md", "workshop/*.md", "workshop/*/*.ipynb"),
     *("figures/**/executed/*.ipynb", "figures/*/*/cards/*.md"),
 ]
 nb_execution_mode = "off"

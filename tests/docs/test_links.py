@@ -11,6 +11,10 @@ from fairdiff_lib.disk.places import PROJECT_ROOT
 
 TEXTS = (
     *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/real/README.md"),
+    *(
+        f"docs/workshop/{path.name}"
+        for path in sorted((PROJECT_ROOT / "docs" / "workshop").glob("*.md"))
+    ),
     *(f"data/cards/{path.name}" for path in sorted((PROJECT_ROOT / "data" / "cards").glob("*.md"))),
 )
 
