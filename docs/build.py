@@ -29,8 +29,8 @@ from fairdiff_lib.workshop.build import build as build_workshop
 
 SIMULATED = "Simulated data: nothing here is about patients."
 COPIED = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "NOTICE", "CITATION.cff",
-          "data/cards", "data/real/README.md", "data/workshop", "notebooks", "fairdiff_lib", "docs", "benchmarks",
-          "pyproject.toml", "Makefile", "Snakefile", "environment.yml")  # fmt: skip
+          "data/cards", "data/real/README.md", "data/workshop", "notebooks", "fairdiff_lib", "docs",
+          "benchmarks", "pyproject.toml", "Makefile", "Snakefile", "environment.yml")  # fmt: skip
 LINK = re.compile(r"\[([^\[\]]*)\]\(([^()\s]+)\)")
 LOCAL_PATH = re.compile(r"file://|(?<![\w./~-])/(?:home|root|Users|tmp|opt|mnt|var|private)/\w+")
 ERROR = '"output_type": "error"'
