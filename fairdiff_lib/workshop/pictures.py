@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,9 +33,14 @@ def _page(height: float, title: str, foot: str = "") -> Figure:
 
 def png(fig: Figure) -> bytes:
     """The picture's bytes."""
-    from fairdiff_lib.show.style import as_png
+    import matplotlib
 
-    return as_png(fig)
+    from fairdiff_lib.show.style import STYLE
+
+    stream = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        fig.savefig(stream, format="png", dpi=150)
+    return stream.getvalue()
 
 
 def shown(fig: Figure, alt: str) -> Any:

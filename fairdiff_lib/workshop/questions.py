@@ -17,8 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from fairdiff_lib.studies.proof.gaussians import population_fid
-from fairdiff_lib.studies.proof.known import Planted
+from fairdiff_lib.studies.proof.known import Planted, population_fid
 from fairdiff_lib.workshop import data, lab
 from fairdiff_lib.workshop.answers import Question, Verdict, choose
 
