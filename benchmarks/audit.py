@@ -22,7 +22,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from fairdiff_lib.audit.estimate import MIN_UNITS, Floats, Groups, Ints, group_units
-from fairdiff_lib.audit.estimators import block_jackknife, multiplicities
+from fairdiff_lib.audit.estimators import multiplicities
 from fairdiff_lib.audit.fid import BLOCKS, UNITS_PER_FEATURE, fid_resamples
 from fairdiff_lib.audit.kid import Kernel, fit_kernel, kid
 from fairdiff_lib.settings.errors import InputError
@@ -182,6 +182,16 @@ def naive_frechet(real: Floats, generated: Floats) -> float:
     return float(shift + np.trace(first) + np.trace(second) - 2 * cross)
 
 
+def block_jackknife(statistic: Callable[[Ints], float], unit: Ints) -> tuple[float, float]:
+    """Corrected value and standard error, each block's units left out by hand."""
+    names, owner = np.unique(unit, return_inverse=True)
+    block = (np.random.default_rng(0).permutation(len(names)) % BLOCKS)[owner]
+    full = statistic(np.arange(len(unit)))
+    left = np.array([statistic(np.flatnonzero(block != b)) for b in range(BLOCKS)])
+    error = np.sqrt((BLOCKS - 1) / BLOCKS * np.sum((left - left.mean()) ** 2))
+    return float(BLOCKS * full - (BLOCKS - 1) * left.mean()), float(error)
+
+
 def naive_resample(real: Floats, generated: Floats, counts: Floats, corrected: bool) -> float:
     """FID of one resample, its images repeated, every block left out in turn."""
     repeats = counts.astype(np.int64)
@@ -191,7 +201,7 @@ def naive_resample(real: Floats, generated: Floats, counts: Floats, corrected: b
         return naive_frechet(real[often], generated[often])
 
     every = np.arange(len(real))
-    return block_jackknife(distance, every, BLOCKS)[0] if corrected else distance(every)
+    return block_jackknife(distance, every)[0] if corrected else distance(every)
 
 
 def bench_fid(sizes: Sizes, features: int, corrected: bool) -> Row:

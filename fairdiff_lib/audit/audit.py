@@ -7,7 +7,7 @@ alone, whatever the metric is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from fairdiff_lib.audit.contrasts import (
+    EXPLORATORY,
     GROUP_COLUMNS,
     Design,
     chance_gap,
@@ -29,6 +30,7 @@ from fairdiff_lib.audit.contrasts import (
 )
 from fairdiff_lib.audit.estimate import (
     OVERALL,
+    Bools,
     Estimate,
     Floats,
     Groups,
@@ -45,6 +47,12 @@ from fairdiff_lib.settings.errors import InputError, refuse_unknown
 Estimator = Callable[[Groups], list[Estimate]]
 Key = tuple[str, str]
 Row = dict[str, Any]
+SMALLEST_SHARE = 0.2  # of the overall KID: a smaller difference between groups is of no interest
+
+
+def each_group(one: Callable[[Ints, Bools], Estimate]) -> Estimator:
+    """Estimator from a function of the images' units [N] and of a group's members, bool [U]."""
+    return lambda groups: [one(groups.unit, member) for member in groups.members.T]
 
 
 def kid_metric(kernel: Kernel, real: ArrayLike, generated: ArrayLike) -> Estimator:
@@ -54,24 +62,18 @@ def kid_metric(kernel: Kernel, real: ArrayLike, generated: ArrayLike) -> Estimat
 
 def mean_metric(values: Floats, bounded: bool = False) -> Estimator:
     """Mean of a value per image [N]: accuracy (``bounded``), a denoising loss, a rate."""
-    return lambda groups: [
-        mean_of_rows(values, groups.unit, member, bounded) for member in groups.members.T
-    ]
+    return each_group(lambda unit, member: mean_of_rows(values, unit, member, bounded))
 
 
 def auc_metric(truth: Ints, scores: Floats) -> Estimator:
     """AUC of class indices [N] and scores [N, K] (finite, or InputError); macro for K > 2."""
     scores = as_features(scores, "scores", len(truth))
-    return lambda groups: [
-        macro_auc(truth, scores, groups.unit, member) for member in groups.members.T
-    ]
+    return each_group(partial(macro_auc, truth, scores))
 
 
 def rows_metric(function: Callable[[Ints], float]) -> Estimator:
     """Any function of image row indices, by the jackknife over units (one call per unit)."""
-    return lambda groups: [
-        jackknife_units(function, groups.unit, member) for member in groups.members.T
-    ]
+    return each_group(partial(jackknife_units, function))
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,6 @@ def audit(
     confidence: float = 0.95,
     secondary_below: int = 80,
     role: str = "primary",
-    smallest_effect: float = float("nan"),
     features: str = "",
     seed: int = 0,
 ) -> Audit:
@@ -181,7 +182,7 @@ def audit(
         Groups to one estimate per group, as :func:`kid_metric` makes.
     groups : Groups
         From :func:`estimate.group_units`, with at least the attributes' levels.
-    attributes, better, confidence, secondary_below, role, smallest_effect, seed
+    attributes, better, confidence, secondary_below, role, seed
         As in :class:`contrasts.Design`.
 
     Raises
@@ -201,8 +202,30 @@ def audit(
         if sum(groups.column(name, level).any() for level in levels) < 2:
             raise InputError(f"audit of {metric}: fewer than two levels of {name} have a subject")
     found = dict(zip(groups.keys, estimator(groups), strict=True))
-    design = Design(attributes, better, confidence, secondary_below, role, smallest_effect, seed)
+    design = Design(attributes, better, confidence, secondary_below, role, seed=seed)
     return Audit(metric, found, design, features)
+
+
+def exploratory_audits(
+    metrics: Mapping[str, Estimator],
+    groups: Groups,
+    attributes: Levels,
+    low: Collection[str] = (),
+    **options: Any,  # of `audit`
+) -> dict[str, Audit]:
+    """Audit of every metric, by name; those in ``low`` are better when low."""
+    return {
+        name: audit(
+            estimator,
+            groups,
+            attributes,
+            metric=name,
+            better="low" if name in low else "high",
+            role=EXPLORATORY,
+            **options,
+        )
+        for name, estimator in metrics.items()
+    }
 
 
 def same_kind(audits: Sequence[Audit], what: str) -> Audit:
@@ -280,37 +303,17 @@ def kid_audit(
     generated: ArrayLike,
     table: pd.DataFrame,
     attributes: Levels,
-    *,
-    unit: str = "subject",
-    confidence: float = 0.95,
-    secondary_below: int = 80,
-    smallest_share: float = 0.2,
-    features: str = "",
-    seed: int = 0,
+    **options: Any,  # of `audit`
 ) -> Audit:
     """Audit of the primary metric: KID of each group against its own reals.
 
-    Parameters
-    ----------
-    real, generated : [N, D]
-        Features of the test images and of the images generated for their prompts.
-    table : DataFrame [N]
-        A row per image: ``unit`` and a column of level names per attribute.
-    smallest_share : float
-        Smallest difference of interest, x the overall KID; another one by
-        :meth:`Audit.with_smallest_effect`.
+    Of features [N, D] of the test images and of those generated for their prompts; ``table`` has
+    their subject and a column of level names per attribute. The smallest difference of interest is
+    ``SMALLEST_SHARE`` of the overall KID; another one by :meth:`Audit.with_smallest_effect`.
     """
-    found = audit(
-        kid_metric(kernel, real, generated),
-        group_units(table, attributes, unit),
-        attributes,
-        metric="kid",
-        confidence=confidence,
-        secondary_below=secondary_below,
-        features=features,
-        seed=seed,
-    )
-    return found.with_smallest_effect(smallest_share * found.overall.value)
+    metric, groups = kid_metric(kernel, real, generated), group_units(table, attributes)
+    found = audit(metric, groups, attributes, metric="kid", **options)
+    return found.with_smallest_effect(SMALLEST_SHARE * found.overall.value)
 
 
 def differences(first: Audit, second: Audit) -> dict[Key, Estimate]:
@@ -346,12 +349,8 @@ def _known(one: Audit, attribute: str) -> list[Estimate]:
 def _by_chance(one: Audit, gap: Row) -> Row:
     share, name = one.design.confidence, f"{gap['metric']}_by_chance"
     if not np.isfinite(gap["value"]) or not one.overall.standard_error > 0:
-        return {
-            **gap,
-            "metric": name,
-            "value": np.nan,
-            "note": "not estimable: no gap or no spread",
-        }
+        note = "not estimable: no gap or no spread"
+        return {**gap, "metric": name, "value": np.nan, "note": note}
     most = chance_gap(one.overall, _known(one, gap["attribute"]), share, one.design.seed)
     note = f"{share:.0%} of cohorts with equal levels of these sizes have a smaller gap"
     return {**gap, "metric": name, "value": most, "note": note}

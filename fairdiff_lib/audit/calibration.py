@@ -14,7 +14,7 @@ import numpy as np
 from scipy import optimize, special
 from statsmodels.discrete.discrete_model import Logit
 
-from fairdiff_lib.audit.audit import Estimator, mean_metric
+from fairdiff_lib.audit.audit import Estimator, each_group, mean_metric
 from fairdiff_lib.audit.estimate import MIN_UNITS, Bools, Estimate, Floats, Ints, not_estimable
 from fairdiff_lib.audit.estimators import bootstrap_bca, mean_of_rows
 from fairdiff_lib.settings.errors import InputError
@@ -34,9 +34,7 @@ def brier_metric(truth: Ints, scores: Floats) -> Estimator:
 # -- expected calibration error --------------------------------------------------------------
 
 
-def ece_metric(
-    truth: Ints, scores: Floats, bins: int = BINS, replicates: int = 400, seed: int = 0
-) -> Estimator:
+def ece_metric(truth: Ints, scores: Floats, replicates: int = 400, seed: int = 0) -> Estimator:
     """Debiased expected calibration error, on the scale of a probability, with BCa intervals.
 
     The root of :func:`squared_calibration_error`, 0 where chance alone gives as much; such a group
@@ -44,7 +42,7 @@ def ece_metric(
     that groups are measured alike.
     """
     sure, right = believed(truth, scores)
-    edges = np.unique(np.quantile(sure, np.linspace(0, 1, bins + 1)[1:-1]))
+    edges = np.unique(np.quantile(sure, np.linspace(0, 1, BINS + 1)[1:-1]))
     place = np.searchsorted(edges, sure, side="right")
 
     def one(unit: Ints, member: Bools) -> Estimate:
@@ -54,7 +52,7 @@ def ece_metric(
         square = partial(squared_calibration_error, sure - right, place, unit)
         return _root(bootstrap_bca(square, unit, member, replicates, seed), member)
 
-    return lambda groups: [one(groups.unit, member) for member in groups.members.T]
+    return each_group(one)
 
 
 def believed(truth: Ints, scores: Floats) -> tuple[Floats, Floats]:
@@ -75,17 +73,8 @@ def squared_calibration_error(
     and the estimator of Kumar et al. (2019). It may be negative. Bins with one subject have no pair
     and are left out.
 
-    Parameters
-    ----------
-    excess, place : [N]
-        Probability minus outcome, and bin, of each row.
-    rows, weights : int64 [n], float64 [R, n]
-        Rows taken, and how often each counts: the same for the rows of a unit.
-
-    Returns
-    -------
-    float64 [R]
-        NaN without a pair.
+    Of each row's probability minus outcome, and bin ([N]); ``rows`` [n] are taken, each as often as
+    ``weights`` [R, n] says, alike for the rows of a unit. Returns [R], NaN without a pair.
     """
     _, first, owner = np.unique(unit[rows], return_index=True, return_inverse=True)
     cell = (owner, place[rows])
@@ -98,33 +87,21 @@ def squared_calibration_error(
     mass = np.where(pairs > 0, drawn @ count, 0.0)
     square = np.divide(cross, pairs, out=np.zeros_like(cross), where=pairs > 0)
     total = mass.sum(axis=1)
-    value = np.divide(
-        (mass * square).sum(axis=1), total, out=np.full(len(total), np.nan), where=total > 0
-    )
-    return np.asarray(value)
+    nothing = np.full(len(total), np.nan)
+    return np.asarray(np.divide((mass * square).sum(axis=1), total, out=nothing, where=total > 0))
 
 
 def _root(square: Estimate, member: Bools) -> Estimate:
     """Root of a squared error, its interval and (by the delta method) its influence."""
     if not np.isfinite(square.value):
         return square
-    limits = None
-    if square.limits is not None:
-        limits = partial(_root_limits, square)
+    limits = None if square.limits is None else partial(_root_limits, square)
+    root = replace(square, limits=limits, bounds=(0.0, 1.0))
     if square.value > 0:
         value = float(np.sqrt(square.value))
-        return replace(
-            square,
-            value=value,
-            influence=square.influence / (2 * value),
-            limits=limits,
-            bounds=(0.0, 1.0),
-        )
+        return replace(root, value=value, influence=square.influence / (2 * value))
     note = "no more than chance alone gives: no contrasts"
-    influence = np.where(member, np.nan, 0.0)
-    return replace(
-        square, value=0.0, influence=influence, limits=limits, note=note, bounds=(0.0, 1.0)
-    )
+    return replace(root, value=0.0, influence=np.where(member, np.nan, 0.0), note=note)
 
 
 def _root_limits(square: Estimate, confidence: float) -> tuple[float, float]:
@@ -156,12 +133,10 @@ def _calibration(truth: Ints, scores: Floats, slope: bool) -> Estimator:
         raise InputError(f"calibration slope: {scores.shape[1]} classes; expected two")
     sure = np.clip(scores[:, 1], LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
     case, score = truth == 1, special.logit(sure)
-    return lambda groups: [
-        _logistic(case, score, groups.unit, member, slope) for member in groups.members.T
-    ]
+    return each_group(partial(_logistic, case, score, slope))
 
 
-def _logistic(case: Bools, score: Floats, unit: Ints, member: Bools, slope: bool) -> Estimate:
+def _logistic(case: Bools, score: Floats, slope: bool, unit: Ints, member: Bools) -> Estimate:
     """Last coefficient of a logistic regression, with its influence values over units."""
     rows, units = np.flatnonzero(member[unit]), len(member)
     n = len(np.unique(unit[rows]))
@@ -220,4 +195,4 @@ def fnr_metric(truth: Ints, predicted: Ints) -> Estimator:
         reason = f"fewer than {MIN_UNITS} positive subjects" if found.n else "no positive subject"
         return not_estimable(len(member), found.n, reason)
 
-    return lambda groups: [one(groups.unit, member) for member in groups.members.T]
+    return each_group(one)

@@ -18,9 +18,10 @@ from fairdiff_lib.audit.audit import (
     Audit,
     Estimator,
     Labelled,
-    audit,
     contrast_table,
     differences,
+    each_group,
+    exploratory_audits,
     labelled,
     mean_metric,
     worst_rows,
@@ -33,9 +34,7 @@ from fairdiff_lib.audit.calibration import (
     fnr_metric,
 )
 from fairdiff_lib.audit.contrasts import (
-    EXPLORATORY,
     GAP_NOTE,
-    PRIMARY,
     control_discoveries,
     dpd,
     eod,
@@ -99,20 +98,10 @@ def scored(
 ) -> Scored:
     """Arrays of one condition, joined with the attributes by image name.
 
-    Parameters
-    ----------
-    predictions : DataFrame
-        ``PREDICTION_COLUMNS``; truth and level are names.
-    table : DataFrame
-        image and a column of level names per attribute.
-    threshold : float
-        On the probability of the second level, for two levels.
-
-    Raises
-    ------
-    InputError
-        A missing column, an image without attributes, a level without a probability in [0, 1], or
-        the same probabilities for every image.
+    Predictions have ``PREDICTION_COLUMNS``, truth and level as names; ``table`` has image and level
+    names per attribute; of two levels the second is called from ``threshold`` on. InputError: a
+    column or an image's attributes missing, a level without a probability in [0, 1], or the same
+    probabilities for every image.
     """
     missing = [name for name in PREDICTION_COLUMNS if name not in predictions]
     missing += ["image"] * ("image" not in table)
@@ -198,7 +187,7 @@ def _auc_metric(data: Scored, bootstrap: int, seed: int) -> Estimator:
         drawn = bootstrap_bca(resampled, unit, member, bootstrap, seed)
         return replace(exact, limits=drawn.limits, note=drawn.note)
 
-    return lambda groups: [one(groups.unit, member) for member in groups.members.T]
+    return each_group(one)
 
 
 def classification_audits(
@@ -208,30 +197,24 @@ def classification_audits(
     secondary_below: int = 80,
     *,
     names: Sequence[str] = (),
-    roles: Mapping[str, str] | None = None,
     bootstrap: int = 400,
     seed: int = 0,
 ) -> dict[str, Audit]:
-    """Audit of every metric of one condition, by name; exploratory unless ``roles`` says else.
+    """Audit of every metric of one condition, by name; exploratory.
 
     AUC is DeLong's; selection and false-positive rates make DPD and EOD testable as signed
     contrasts. ``names`` restricts the metrics.
     """
     metrics = classification_metrics(data, bootstrap, seed)
-    return {
-        name: audit(
-            estimator,
-            data.groups,
-            attributes,
-            metric=name,
-            better="low" if name in LOW_IS_BETTER else "high",
-            confidence=confidence,
-            secondary_below=secondary_below,
-            role=(roles or {}).get(name, EXPLORATORY),
-        )
-        for name, estimator in metrics.items()
-        if not names or name in names
-    }
+    chosen = {name: one for name, one in metrics.items() if not names or name in names}
+    return exploratory_audits(
+        chosen,
+        data.groups,
+        attributes,
+        LOW_IS_BETTER,
+        confidence=confidence,
+        secondary_below=secondary_below,
+    )
 
 
 def es_estimate(one: Audit, attribute: str) -> Estimate:
@@ -240,12 +223,7 @@ def es_estimate(one: Audit, attribute: str) -> Estimate:
     Its influence values are those of M and of the levels, weighted by the derivatives; they
     know the subjects that M and M_g share. Where levels are equal the value lies below M by
     as much as chance moves them, and no interval mends that.
-
-    Parameters
-    ----------
-    one : Audit
-        Of a metric that is better when high; levels that it could not estimate stay out.
-    attribute : str
+    Levels without a value stay out.
     """
     whole = one.overall
     each = [one.estimates[attribute, level] for level in one.attributes[attribute]]
@@ -300,7 +278,6 @@ def classification_table(
     metrics: Sequence[str] = (),
     confidence: float = 0.95,
     bootstrap: int = 400,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Metrics of every condition, overall, by level and summarised by attribute.
 
@@ -334,7 +311,7 @@ def classification_table(
     for condition in dict.fromkeys(predictions["condition"]):
         data = scored(predictions, table, condition, attributes, _cut(thresholds, condition))
         audits = classification_audits(
-            data, attributes, confidence, names=metrics, bootstrap=bootstrap, seed=seed
+            data, attributes, confidence, names=metrics, bootstrap=bootstrap
         )
         parts = [one.by_group for one in audits.values()]
         parts += [_es_rows(audits[name]) for name in ("accuracy", "auc")]
@@ -359,22 +336,16 @@ def contrasted_audits(
     *,
     labels: Mapping[str, Any],
     thresholds: Mapping[str, float] | None = None,
-    primary: tuple[str, str] | None = None,
     confidence: float = 0.95,
     secondary_below: int = 80,
 ) -> list[tuple[Mapping[str, Any], Audit]]:
-    """Audits of ``CONTRASTED`` metrics of every condition, each with its labels.
-
-    ``primary`` is the (condition, metric) that was declared beforehand; all else is exploratory.
-    """
+    """Audits of ``CONTRASTED`` metrics of every condition, each with its labels."""
     audits: list[tuple[Mapping[str, Any], Audit]] = []
     for condition in dict.fromkeys(predictions["condition"]):
         data = scored(predictions, table, condition, attributes, _cut(thresholds, condition))
-        roles = {primary[1]: PRIMARY} if primary and primary[0] == condition else None
-        found = classification_audits(
-            data, attributes, confidence, secondary_below, names=CONTRASTED, roles=roles,
-            bootstrap=0,  # contrasts rest on influence values
-        )  # fmt: skip
+        found = classification_audits(  # no bootstrap: contrasts rest on influence values
+            data, attributes, confidence, secondary_below, names=CONTRASTED, bootstrap=0
+        )
         audits += [({**labels, "condition": condition}, one) for one in found.values()]
     return audits
 
@@ -395,7 +366,6 @@ def encoder_fairness(
     *,
     labels: Mapping[str, Any],
     confidence: float = 0.95,
-    bootstrap: int = 400,
 ) -> pd.DataFrame:
     """How well the audit's own encoder reads real test images, by group.
 
@@ -405,9 +375,7 @@ def encoder_fairness(
     frames = []
     for condition in dict.fromkeys(predictions["condition"]):
         data = scored(predictions, table, condition, attributes)
-        audits = classification_audits(
-            data, attributes, confidence, names=("accuracy", "auc"), bootstrap=bootstrap
-        )
+        audits = classification_audits(data, attributes, confidence, names=("accuracy", "auc"))
         frames += [one.by_group.assign(condition=condition) for one in audits.values()]
     found = pd.concat(frames, ignore_index=True)[list(COLUMNS)]
     return labelled(found.assign(metric="encoder_" + found["metric"]), labels)

@@ -51,31 +51,15 @@ DIRECTIONS = {  # of the metrics that equity summaries are made for
 
 @dataclass(frozen=True)
 class Design:
-    """What is compared with what, and which comparisons were declared beforehand.
-
-    Attributes
-    ----------
-    better : str
-        ``"high"`` or ``"low"``.
-    confidence : float
-        Of each interval by itself; the family is kept by ``p_adjusted``.
-    secondary_below : int
-        Levels with fewer units are secondary.
-    role : str
-        ``primary`` for a primary endpoint; any other holds for all contrasts of the audit.
-    smallest_effect : float
-        Smallest difference of interest, in units of the metric; NaN where none was declared.
-    seed : int
-        Of the Monte Carlo behind max-|t|.
-    """
+    """What is compared with what, and which comparisons were declared beforehand."""
 
     attributes: Levels
-    better: str = "low"
-    confidence: float = 0.95
-    secondary_below: int = 80
-    role: str = PRIMARY
-    smallest_effect: float = float("nan")
-    seed: int = 0
+    better: str = "low"  # or "high"
+    confidence: float = 0.95  # of each interval by itself; the family is kept by p_adjusted
+    secondary_below: int = 80  # levels with fewer units are secondary
+    role: str = PRIMARY  # of a primary endpoint; any other holds for all contrasts of the audit
+    smallest_effect: float = float("nan")  # of interest, in units of the metric; NaN: undeclared
+    seed: int = 0  # of the Monte Carlo behind max-|t|
 
 
 def pairs_with_largest(found: Found, attributes: Levels) -> list[tuple[Key, Key]]:

@@ -34,19 +34,12 @@ LEAST_POWER = -14.0  # of 10: a smaller p is not told from this one
 class Groups:
     """Which units there are and which groups they belong to.
 
-    Attributes
-    ----------
-    unit : int64 [N]
-        Unit of each image row; units are numbered by sorted name, so the order of rows
-        does not matter.
-    keys : tuple of (attribute, level)
-        One per column of ``members``; the first is ("overall", "all").
-    members : bool [U, M]
+    Units are numbered by sorted name, so the order of rows does not matter.
     """
 
-    unit: Ints
-    keys: tuple[tuple[str, str], ...]
-    members: Bools
+    unit: Ints  # [N]: of each image row
+    keys: tuple[tuple[str, str], ...]  # (attribute, level) per column, ("overall", "all") first
+    members: Bools  # [U, M]
 
     def column(self, attribute: str, level: str) -> Bools:
         """Units of a level, bool [U]."""
@@ -60,17 +53,8 @@ class Groups:
 def group_units(table: pd.DataFrame, levels: Levels, unit: str = "subject") -> Groups:
     """Units and groups of a table with a row per image.
 
-    Parameters
-    ----------
-    table : DataFrame [N]
-        A column ``unit`` and a column per key of ``levels`` that holds level names.
-    levels : mapping
-        Attribute or condition to its level names; a level without a row stays, with n = 0.
-
-    Raises
-    ------
-    InputError
-        A missing column, a level that is not declared, a unit in two levels.
+    A column ``unit``, and one per key of ``levels`` that holds level names; a level without a row
+    stays, with n = 0. InputError: a missing column, an undeclared level, a unit in two levels.
     """
     for name in (unit, *levels):
         if name not in table.columns:
@@ -107,41 +91,22 @@ def _level_of_units(
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its uncertainty over units.
+    """A number with its uncertainty over units."""
 
-    Attributes
-    ----------
-    value : float
-        NaN where not estimable; ``note`` then says why.
-    influence : float64 [U]
-        Squares sum to the variance; zero for units that had no part. NaN where the value
-        has no usable variance (all values equal, perfect separation): neither it nor a
-        difference from it then has an interval or a p.
-    n : int
-        Units behind the value.
-    df : float
-        Degrees of freedom of the t-interval.
-    note : str
-    bounded : bool
-        A rate in [0, 1]: its interval is made on the logit scale.
-    limits : callable, optional
-        Confidence to (low, high), where the interval isn't the t-interval: a bootstrap's, or
-        that of a difference of two rates. Combinations don't inherit it.
-    bounds : (low, high)
-        What the value can't leave, and its interval doesn't; a mean over models keeps them.
-    from_limits : bool
-        Differences of separate groups are made from the limits of both, as those of rates.
-    """
-
-    value: float
+    value: float  # NaN where not estimable; the note then says why
+    # [U]: squares sum to the variance; zero for units that had no part. NaN where the value has no
+    # usable variance (all equal, perfect separation): no interval or p, of a difference neither
     influence: Floats
-    n: int
-    df: float
+    n: int  # units behind the value
+    df: float  # degrees of freedom of the t-interval
     note: str = ""
-    bounded: bool = False
+    bounded: bool = False  # a rate in [0, 1]: its interval is made on the logit scale
+    # confidence to (low, high), where that isn't the t-interval: a bootstrap's, or that of a
+    # difference of two rates. Combinations don't inherit it
     limits: Callable[[float], tuple[float, float]] | None = None
+    # what the value can't leave, and its interval doesn't; a mean over models keeps them
     bounds: tuple[float, float] = (-np.inf, np.inf)
-    from_limits: bool = False
+    from_limits: bool = False  # differences of separate groups come from both limits, as of rates
 
     @property
     def standard_error(self) -> float:

@@ -38,16 +38,10 @@ def u_statistic(
     With h(i, j) over pairs of units and a_i = sum_{j != i} h(i, j) / (n - 1), the value is
     the mean of a_i and V = 4 (n - 1) / (n (n - 2)^2) sum_i (a_i - value)^2.
 
-    Parameters
-    ----------
-    real, generated : float64 [N]
-        Sum over the group's other units j of the part of h(i, j) that belongs to the real
-        (generated) image; a row per image, averaged here over the images of a unit.
-    unit : int64 [N]
-    member : bool [U]
-    source : int64 [N], optional
-        Unit that the generated image was made for, where it stands elsewhere (a
-        permutation): its influence is booked there.
+    ``real`` and ``generated`` [N]: sum over the group's other units j of the part of h(i, j) that
+    belongs to the real (generated) image; a row per image, averaged here over those of a unit.
+    ``source`` [N]: unit that the generated image was made for, where it stands elsewhere (a
+    permutation): its influence is booked there.
     """
     n, units = int(member.sum()), len(member)
     if n < MIN_UNITS:
@@ -134,23 +128,6 @@ def macro_auc(truth: Ints, scores: Floats, unit: Ints, member: Bools) -> Estimat
     if not mean.standard_error > 0:
         return without_error(mean.value, member, n, "a class with a single subject, or separated")
     return Estimate(mean.value, mean.influence, n, min(c.df for c in classes), bounded=True)
-
-
-def block_jackknife(
-    statistic: Callable[[Ints], float], unit: Ints, blocks: int = 20, seed: int = 0
-) -> tuple[float, float, float]:
-    """Bias-corrected value, standard error and full-sample value of any function of rows.
-
-    Units (never single images) are dealt into ``blocks`` at random; the jackknife removes the part
-    of the bias that is proportional to 1/n.
-    """
-    names, owner = np.unique(unit, return_inverse=True)
-    deal = np.random.default_rng(seed).permutation(len(names)) % blocks
-    block, rows = deal[owner], np.arange(len(unit), dtype=np.int64)
-    full = statistic(rows)
-    left = np.array([statistic(rows[block != b]) for b in range(blocks)])
-    error = np.sqrt((blocks - 1) / blocks * np.sum((left - left.mean()) ** 2))
-    return float(blocks * full - (blocks - 1) * left.mean()), float(error), full
 
 
 def jackknife_units(function: Callable[[Ints], float], unit: Ints, member: Bools) -> Estimate:

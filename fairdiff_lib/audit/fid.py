@@ -181,10 +181,10 @@ class _Blocks:
         return np.concatenate(found)
 
 
-def _deal(real: Floats, generated: Floats, unit: Ints, seed: int = 0) -> _Blocks:
-    """The blocks of :func:`estimators.block_jackknife`, of features less their common mean."""
+def _deal(real: Floats, generated: Floats, unit: Ints) -> _Blocks:
+    """Units (never single images) at random in blocks, of features less their common mean."""
     names, owner = np.unique(unit, return_inverse=True)
-    block = (np.random.default_rng(seed).permutation(len(names)) % BLOCKS)[owner]
+    block = (np.random.default_rng(0).permutation(len(names)) % BLOCKS)[owner]
     rows = [np.flatnonzero(block == b) for b in range(BLOCKS)]
     centre = (real.mean(axis=0) + generated.mean(axis=0)) / 2
     x, y = _tensors(real - centre, generated - centre)

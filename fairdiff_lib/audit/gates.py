@@ -76,9 +76,7 @@ def prompt_auc(measured: ArrayLike, abnormal: ArrayLike) -> float:
     return float(both * below.mean() / (2 * len(low)) + (1 - both) / 2)
 
 
-def gate_reconstruction(
-    ruler: Ruler, measured: ArrayLike, truth: ArrayLike, least: float = 0.6
-) -> Row:
+def gate_reconstruction(ruler: Ruler, measured: ArrayLike, truth: ArrayLike, least: float) -> Row:
     """The ruler's quantity on the VAE's reconstructions against the simulator's truth."""
     lost = int(np.sum(~np.isfinite(np.asarray(measured, dtype=np.float64))))
     value = reconstruction_r2(measured, truth)
@@ -86,7 +84,7 @@ def gate_reconstruction(
     return _row("vae_reconstruction", np.size(truth), value, least, ">=", value >= least, note)
 
 
-def gate_prompt(ruler: Ruler, measured: ArrayLike, high: ArrayLike, least: float = 0.8) -> Row:
+def gate_prompt(ruler: Ruler, measured: ArrayLike, high: ArrayLike, least: float) -> Row:
     """The ruler's quantity on generated images, prompts for its high against its low level."""
     lost = int(np.sum(~np.isfinite(np.asarray(measured, dtype=np.float64))))
     value = prompt_auc(measured, high)
@@ -159,15 +157,9 @@ def _row(
     passed: bool | np.bool_,
     note: str,
 ) -> Row:
-    return {
-        "gate": gate,
-        "n": int(n),
-        "value": float(value),
-        "threshold": float(threshold),
-        "comparison": comparison,
-        "passed": bool(passed),  # NaN compares as failed
-        "note": note,
-    }
+    numbers = int(n), float(value), float(threshold)
+    cells = (gate, *numbers, comparison, bool(passed), note)  # NaN compares as failed
+    return dict(zip(COLUMNS, cells, strict=True))
 
 
 def gates(
@@ -183,9 +175,7 @@ def gates(
     prompt: tuple[Ruler, ArrayLike, ArrayLike] | None = None,
     least_r2: float = 0.6,
     least_auc: float = 0.8,
-    unit: str = "subject",
     confidence: float = 0.95,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """All gates of one generator.
 
@@ -195,7 +185,7 @@ def gates(
         Features of the test images, of the images generated for their prompts, and of the
         test images after a Gaussian blur.
     table : DataFrame [N]
-        A row per image: ``unit`` and a column with the condition's level names.
+        A row per image: subject and a column with the condition's level names.
     condition : (name, level names)
         The cohort's primary condition.
     reconstruction : (ruler, measured [R], truth [R]), optional
@@ -209,7 +199,7 @@ def gates(
         The labels, then ``COLUMNS``.
     """
     name, levels = condition
-    groups = group_units(table, {name: levels}, unit)
+    groups = group_units(table, {name: levels})
     x = as_features(real, "real features", len(table))
     y = as_features(generated, "generated features", len(table))
     z = as_features(blurred, "features of blurred reals", len(table))
@@ -220,13 +210,14 @@ def gates(
         rows.append(gate_prompt(*prompt, least_auc))
     own = kid(kernel, x, y, groups)
     mean = within_condition(own, groups, name)
-    shuffled = shuffled_kid(kernel, x, y, groups, name, seed)
+    shuffled = shuffled_kid(kernel, x, y, groups, name)
     blur = within_condition(kid(kernel, x, z, groups), groups, name)
-    rows.append(
-        gate_below("below_shuffled_prompts", mean, shuffled, "shuffled prompts", confidence)
-    )
-    rows.append(gate_below("below_blurred_reals", mean, blur, "blurred reals", confidence))
+    for name, control, what in (
+        ("below_shuffled_prompts", shuffled, "shuffled prompts"),
+        ("below_blurred_reals", blur, "blurred reals"),
+    ):
+        rows.append(gate_below(name, mean, control, what, confidence))
     everyone: Bools = groups.column(*OVERALL)
-    splits = real_floor(kernel, x, groups.unit, everyone, seed=seed)
+    splits = real_floor(kernel, x, groups.unit, everyone)
     rows.append(gate_floor(own[0], splits, confidence))
     return pd.DataFrame([{**labels, **row} for row in rows])[[*labels, *COLUMNS]]

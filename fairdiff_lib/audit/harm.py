@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fairdiff_lib.audit.audit import Audit, Estimator, audit, worst_rows
+from fairdiff_lib.audit.audit import Audit, Estimator, exploratory_audits, worst_rows
 from fairdiff_lib.audit.calibration import BINS, believed
 from fairdiff_lib.audit.classifiers import LOW_IS_BETTER, Scored, classification_audits
-from fairdiff_lib.audit.contrasts import EXPLORATORY, GROUP_COLUMNS
+from fairdiff_lib.audit.contrasts import GROUP_COLUMNS
 from fairdiff_lib.audit.estimate import (
     MIN_UNITS,
     OVERALL,
@@ -45,21 +45,11 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Threshold:
-    """A group's threshold, and how far it would move with other validation subjects.
+    """A group's threshold, and how far it would move with other validation subjects."""
 
-    Attributes
-    ----------
-    value : float
-        NaN where it can't be chosen; ``note`` then says why.
-    drawn : float64 [R]
-        The threshold of every bootstrap sample of the group's validation cases.
-    n : int
-        Validation subjects with the condition.
-    """
-
-    value: float
-    drawn: Floats
-    n: int
+    value: float  # NaN where it can't be chosen; the note then says why
+    drawn: Floats  # [R]: of every bootstrap sample of the group's validation cases
+    n: int  # validation subjects with the condition
     note: str = ""
 
 
@@ -162,7 +152,6 @@ def harm_audits(
     confidence: float = 0.95,
     secondary_below: int = 80,
     bootstrap: int = 400,
-    seed: int = 0,
 ) -> dict[str, Audit]:
     """Audits of calibration and harm of one condition, by metric; all exploratory.
 
@@ -177,21 +166,10 @@ def harm_audits(
         secondary_below,
         names=(SEEN, *BELIEVED, *HARMED),
         bootstrap=bootstrap,
-        seed=seed,
     )
     rates = equal_sensitivity_metrics(test, thresholds) if thresholds else {}
-    for name, estimator in rates.items():
-        found[name] = audit(
-            estimator,
-            test.groups,
-            attributes,
-            metric=name,
-            better="low" if name in CAN_BE_WORST else "high",
-            confidence=confidence,
-            secondary_below=secondary_below,
-            role=EXPLORATORY,
-        )
-    return found
+    own = {"confidence": confidence, "secondary_below": secondary_below}
+    return found | exploratory_audits(rates, test.groups, attributes, CAN_BE_WORST, **own)
 
 
 def harm_table(audits: Mapping[str, Audit], thresholds: Thresholds | None = None) -> pd.DataFrame:
@@ -211,20 +189,12 @@ def harm_table(audits: Mapping[str, Audit], thresholds: Thresholds | None = None
 
 
 def _threshold_rows(thresholds: Thresholds) -> pd.DataFrame:
-    rows: list[dict[str, Any]] = [
-        {
-            "attribute": attribute,
-            "level": level,
-            "metric": f"threshold{AT_EQUAL}",
-            "n": one.n,
-            "value": one.value,
-            "low": np.nan,
-            "high": np.nan,
-            "note": f"not estimable: {one.note}" if one.note else "chosen on validation",
-        }
-        for (attribute, level), one in thresholds.items()
-    ]
-    return pd.DataFrame(rows)
+    rows = [
+        (*key, f"threshold{AT_EQUAL}", one.n, one.value, np.nan, np.nan,
+         f"not estimable: {one.note}" if one.note else "chosen on validation")
+        for key, one in thresholds.items()
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=list(GROUP_COLUMNS))
 
 
 def _groups(data: Scored) -> Iterator[tuple[Row, Bools, Ints]]:
@@ -291,16 +261,16 @@ def roc_at(truth: Bools, score: Floats, times: Floats, grid: Floats) -> Floats:
 # -- reliability -----------------------------------------------------------------------------
 
 
-def reliability_rows(data: Scored, bins: int = BINS // 2, confidence: float = 0.95) -> pd.DataFrame:
+def reliability_rows(data: Scored, confidence: float = 0.95) -> pd.DataFrame:
     """How often it came true against the mean probability, in bins of equal mass by group.
 
-    Unlike the bins of ece, these are each group's own, as many as leave ``MIN_UNITS`` subjects in
-    each, so that a small group has a few points instead of none.
+    Unlike the bins of ece, these are each group's own, half as many or as few as leave
+    ``MIN_UNITS`` subjects in each, so that a small group has a few points instead of none.
     """
     sure, right = believed(data.truth, data.scores)
     unit, parts = data.groups.unit, []
     for name, member, rows in _groups(data):
-        count = int(np.clip(name["n"] // MIN_UNITS, 1, bins))
+        count = int(np.clip(name["n"] // MIN_UNITS, 1, BINS // 2))
         shares = np.arange(1, count) / count
         cuts = np.unique(np.quantile(sure[rows], shares)) if len(rows) else np.zeros(0)
         place = np.searchsorted(cuts, sure, side="right")

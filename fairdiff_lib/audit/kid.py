@@ -31,6 +31,7 @@ from fairdiff_lib.settings.errors import InputError, refuse_unknown
 CHUNK = 256  # rows and columns of a kernel block: one that stays in the processor's cache
 SINGLE_ABOVE = 4096  # images, real and generated, from which float32 products are worth it
 SINGLE_REACH = 10.0  # bandwidths from the centre, up to which float32 products are safe
+MOST_ROWS = 2000  # training images that the bandwidth is found from
 MIN_STRATUM = 5  # units of a group that each condition level needs for a standardised KID
 
 
@@ -45,21 +46,10 @@ def partner_sums(
 ) -> Floats:
     """For each row a: sum over the rows b of *other* units of k(a, b) share[b] basis[unit[b]].
 
-    Parameters
-    ----------
-    bandwidth : float
-        Of the Gaussian kernel k, in units of the features.
-    rows, unit, share : [R, D], [R], [R]
-        Real and generated images alike; share is an image's weight in its unit, signed as in h.
-    basis : [U, C]
-        A column per sum that is wanted, as the members of a group.
-    exact : bool, optional
-        True: float64 products; False: float32 ones, unless an image lies more than
-        ``SINGLE_REACH`` bandwidths from the centre; by number of images without it.
-
-    Returns
-    -------
-    float64 [R, C]
+    Of rows [R, D], real and generated alike; ``share`` [R] is an image's weight in its unit, signed
+    as in h; ``basis`` [U, C] has a column per sum that is wanted, as the members of a group.
+    ``exact``: float64 products, else float32 ones unless an image lies more than ``SINGLE_REACH``
+    bandwidths from the centre; None goes by the number of images. Returns [R, C].
     """
     wide = np.asarray(basis, dtype=np.float64)
     kinds, kind = np.unique(wide, axis=0, return_inverse=True)
@@ -171,15 +161,15 @@ def as_features(features: ArrayLike, what: str, rows: int | None = None) -> Floa
     return array
 
 
-def fit_kernel(train_features: ArrayLike, seed: int = 0, rows: int = 2000) -> Kernel:
+def fit_kernel(train_features: ArrayLike, seed: int = 0) -> Kernel:
     """Kernel whose bandwidth is the median distance between real training images [N, D].
 
     Fixed before any generated image is seen, and the same for every method and group. At most
-    ``rows`` images are drawn. InputError for fewer than two images, or where all are equal.
+    ``MOST_ROWS`` images are drawn. InputError for fewer than two images, or where all are equal.
     """
     features = as_features(train_features, "training features")
-    if len(features) > rows:
-        chosen = np.random.default_rng(seed).choice(len(features), rows, replace=False)
+    if len(features) > MOST_ROWS:
+        chosen = np.random.default_rng(seed).choice(len(features), MOST_ROWS, replace=False)
         features = features[chosen]
     upper = np.triu_indices(len(features), 1)
     squares = squared_distances(features, features)[upper] if len(features) > 1 else np.zeros(1)
@@ -337,9 +327,6 @@ def kid_unpaired(
     generated: ArrayLike,
     groups: Groups,
     generated_groups: Groups,
-    *,
-    exact: bool | None = None,
-    chunk: int = CHUNK,
 ) -> list[Estimate]:
     """Unbiased KID of every group, real and generated images of different units.
 
@@ -353,12 +340,9 @@ def kid_unpaired(
     x, y = _features(real, generated, len(groups.unit), len(generated_groups.unit))
     first, second = groups.members, generated_groups.members
     unit = np.concatenate([groups.unit, len(first) + generated_groups.unit])
-    basis = np.block(
-        [[first, np.zeros_like(first)], [np.zeros_like(second), second]]
-    )  # partners among the reals, then among the generated
-    sums = partner_sums(
-        kernel.bandwidth, np.concatenate([x, y]), unit, _share(unit), basis, exact, chunk
-    )
+    # partners among the reals, then among the generated
+    basis = np.block([[first, np.zeros_like(first)], [np.zeros_like(second), second]])
+    sums = partner_sums(kernel.bandwidth, np.concatenate([x, y]), unit, _share(unit), basis)
     to_real, to_made = np.split(unit_means(sums, unit, len(basis)), 2, axis=1)
     in_real, in_made = np.split(basis, 2, axis=1)
     return [
@@ -396,8 +380,6 @@ def standardised_kid(
     weights: Mapping[str, float],
     *,
     generated_unit: Ints | None = None,
-    exact: bool | None = None,
-    chunk: int = CHUNK,
 ) -> list[Estimate]:
     """KID of every group as if all groups had the same shares of a condition's levels.
 
@@ -405,19 +387,9 @@ def standardised_kid(
     j in c': the squared distance between the reweighted laws, unbiased. The weights count as fixed;
     influence is centred within a level, so the variance is a stratified one.
 
-    Parameters
-    ----------
-    strata : Groups
-        The condition's levels, from ``group_units(table, {condition: levels})``.
-    weights : mapping
-        Level to its common share (sum 1), as :func:`shares` of the pooled test set; a level of
-        share 0 is ignored.
-
-    Returns
-    -------
-    list of Estimate
-        Degrees of freedom are Satterthwaite's. NaN with the reason where a group has fewer than
-        ``MIN_STRATUM`` units in a level that counts.
+    ``strata`` has the condition's levels alone; ``weights`` are their common shares (sum 1), as
+    :func:`shares` of the pooled test set; 0 leaves a level out. Degrees of freedom are
+    Satterthwaite's. NaN with the reason below ``MIN_STRATUM`` units in a level that counts.
     """
     condition, used = _strata(groups, strata, weights)
     own = _generated_unit(groups, generated_unit)
@@ -427,7 +399,7 @@ def standardised_kid(
     cells = groups.members[:, :, None] & level[:, None, :]  # [U, M, C]
     units = len(cells)
     cross = Groups(groups.unit, (), cells.reshape(units, -1))
-    sums = pair_sums(kernel, x, y, cross, own, exact, chunk)
+    sums = pair_sums(kernel, x, y, cross, own)
     total = unit_means(sums.real, groups.unit, units) + unit_means(sums.generated, own, units)
     found = []
     for m, partners in enumerate(np.moveaxis(total.reshape(cells.shape), 1, 0)):

@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from statsmodels.stats.proportion import proportion_confint
 
-from fairdiff_lib.audit.audit import Audit, Estimator, auc_metric, audit
-from fairdiff_lib.audit.contrasts import EXPLORATORY
+from fairdiff_lib.audit.audit import Audit, Estimator, auc_metric, each_group, exploratory_audits
 from fairdiff_lib.audit.estimate import (
     MIN_UNITS,
     OVERALL,
@@ -186,12 +185,10 @@ def nearer_metric(
     own = np.array([place.get(name, -1) for name in prompted], dtype=np.int64)
     found = [_draw(to_train, to_held, own, pair, train.strata) for pair in pairs]
     subjects = len(train.names) + len(held.names)
-    return lambda groups: [
-        _share(found, groups.unit, member, subjects) for member in groups.members.T
-    ]
+    return each_group(partial(_share, found, subjects))
 
 
-def _share(draws: Sequence[Draw], unit: Ints, member: Bools, subjects: int) -> Estimate:
+def _share(draws: Sequence[Draw], subjects: int, unit: Ints, member: Bools) -> Estimate:
     """A group's share, mean over draws."""
     n = int(member.sum())
     if n < MIN_UNITS:
@@ -257,19 +254,8 @@ def membership_audits(
         ALARMED: lambda groups: [rates.rate(groups, k, False) for k in range(len(groups.keys))],
         ADVANTAGE: lambda groups: [rates.advantage(groups, k) for k in range(len(groups.keys))],
     }
-    return {
-        name: audit(
-            estimator,
-            scores.groups,
-            attributes,
-            metric=name,
-            confidence=confidence,
-            secondary_below=secondary_below,
-            role=EXPLORATORY,
-            seed=seed,
-        )
-        for name, estimator in metrics.items()
-    }
+    own = {"confidence": confidence, "secondary_below": secondary_below, "seed": seed}
+    return exploratory_audits(metrics, scores.groups, attributes, tuple(metrics), **own)
 
 
 class _Rates:

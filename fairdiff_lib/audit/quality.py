@@ -46,12 +46,10 @@ def inception_score(probabilities: Floats) -> float:
     return float(np.exp(np.sum(p * (log_p - np.log(p.mean(axis=0))), axis=1).mean()))
 
 
-def manifold_scores(
-    real: Floats, generated: Floats, neighbours: int = NEIGHBOURS
-) -> dict[str, Floats]:
+def manifold_scores(real: Floats, generated: Floats) -> dict[str, Floats]:
     """Per-image precision, recall (Kynkaanniemi 2019), density and coverage (Naeem 2020).
 
-    A ball around each image reaches to its ``neighbours``-th neighbour among its own kind.
+    A ball around each image reaches to its ``NEIGHBOURS``-th neighbour among its own kind.
     Precision and density per generated image [P], recall and coverage per real image [N]; the mean
     of each is the score.
     """
@@ -60,12 +58,12 @@ def manifold_scores(
     for name, own in (("real", real), ("generated", generated)):
         within = squared_distances(own, own)
         np.fill_diagonal(within, np.inf)  # an image is not its own neighbour
-        reach[name] = np.partition(within, neighbours - 1, axis=1)[:, neighbours - 1]
+        reach[name] = np.partition(within, NEIGHBOURS - 1, axis=1)[:, NEIGHBOURS - 1]
     inside = cross <= reach["real"][:, None]
     return {
         "precision": inside.any(axis=0).astype(np.float64),
         "recall": (cross <= reach["generated"][None, :]).any(axis=1).astype(np.float64),
-        "density": inside.sum(axis=0) / neighbours,
+        "density": inside.sum(axis=0) / NEIGHBOURS,
         "coverage": inside.any(axis=1).astype(np.float64),
     }
 
@@ -81,7 +79,6 @@ def quality_table(
     labels: Mapping[str, Any],
     train: tuple[ArrayLike, pd.DataFrame] | None = None,
     probabilities: ArrayLike | None = None,
-    unit: str = "subject",
     confidence: float = 0.95,
     known: Mapping[tuple[str, str], Estimate] | None = None,
 ) -> pd.DataFrame:
@@ -92,7 +89,7 @@ def quality_table(
     real, generated : [N, D]
         Features of the test images and of the images generated for their prompts.
     table : DataFrame [N]
-        A row per image: ``unit`` and a column of level names per key of ``levels``.
+        A row per image: subject and a column of level names per key of ``levels``.
     levels : mapping
         Attributes and conditions to their level names, in the order to be shown.
     kernel : Kernel
@@ -106,10 +103,10 @@ def quality_table(
     known : mapping of (attribute, level) to Estimate, optional
         The KID of these groups, where it was computed before.
     """
-    groups = group_units(table, levels, unit)
+    groups = group_units(table, levels)
     x = as_features(real, "real features", len(table))
     y = as_features(generated, "generated features", len(table))
-    seen = None if train is None else _training(train, levels, unit, x.shape[1])
+    seen = None if train is None else _training(train, levels, x.shape[1])
     scores = None if probabilities is None else as_features(probabilities, "probabilities", len(x))
     rows: list[Row] = []
     if known is None:
@@ -139,13 +136,13 @@ def _row(
 
 
 def _training(
-    train: tuple[ArrayLike, pd.DataFrame], levels: Levels, unit: str, width: int
+    train: tuple[ArrayLike, pd.DataFrame], levels: Levels, width: int
 ) -> tuple[Floats, Groups]:
     """Training features with their groups."""
     features = as_features(train[0], "training features", len(train[1]))
     if features.shape[1] != width:
         raise InputError(f"training features: {features.shape[1]} columns; expected {width}")
-    return features, group_units(train[1], levels, unit)
+    return features, group_units(train[1], levels)
 
 
 def _floor_row(splits: Floats) -> Row:

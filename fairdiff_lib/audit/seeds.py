@@ -123,22 +123,15 @@ def t_interval(
 class PairedChange:
     """Mean paired difference over seeds, and what it says of whom.
 
-    Attributes
-    ----------
-    value, sd : float
-        Over seeds; sd is NaN for one seed.
-    low, high, p : float
-        New seeds on *these* patients: t with S - 1 degrees of freedom.
-    low_new, high_new, p_new : float
-        New seeds on *new* patients. Each p is NaN below ``LEAST_SEEDS`` seeds.
+    Each p is NaN below ``LEAST_SEEDS`` seeds.
     """
 
     value: float
-    sd: float
-    low: float
+    sd: float  # over seeds, NaN for one
+    low: float  # new seeds on *these* patients: t with S - 1 degrees of freedom
     high: float
     p: float
-    low_new: float
+    low_new: float  # new seeds on *new* patients
     high_new: float
     p_new: float
 
@@ -154,12 +147,6 @@ def for_new_patients(gaps: Sequence[Estimate], confidence: float = 0.95) -> Pair
     patients) enters both terms, at 1 / S: the sum errs, if at all, on the wide side. Degrees of
     freedom after Satterthwaite (1946); where these, being more than S - 1, would make the interval
     narrower than that for these patients, it is that one: new patients make nothing surer.
-
-    Parameters
-    ----------
-    gaps : sequence of Estimate, length S
-        Differences of two models of one seed, as of :func:`audit.differences`.
-    confidence : float
     """
     nan = float("nan")
     known = [gap for gap in gaps if np.isfinite(gap.value)]
@@ -226,18 +213,9 @@ def _change_note(gaps: Sequence[Estimate]) -> str:
 
 
 def over_seeds(table: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
-    """Means over seeds, followed by the single seeds where there are several.
+    """:func:`summarise_seeds`, followed by the single seeds where there are several.
 
-    Parameters
-    ----------
-    table : DataFrame
-        As for :func:`summarise_seeds`.
-    confidence : float
-
-    Returns
-    -------
-    DataFrame
-        As :func:`summarise_seeds`; seeds is "0" for one run, "0,1,2" for a mean.
+    Column seeds is "0" for one run, "0,1,2" for a mean.
     """
     parts = [summarise_seeds(table, confidence)]
     if table["seed"].nunique() > 1:
@@ -253,12 +231,7 @@ def single_seeds(table: pd.DataFrame) -> pd.DataFrame:
 def means_and_seeds(table: pd.DataFrame, keys: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows that get a dot and an interval, and the single seeds behind a mean.
 
-    Parameters
-    ----------
-    table : DataFrame
-        With a column seeds; "0,1,2" is a mean over three.
-    keys : sequence of str
-        The columns that name a method or a setting.
+    ``keys`` are the columns that name a method or a setting.
     """
     mean = table["seeds"].astype(str).str.contains(",")
     averaged = mean.groupby([table[key] for key in keys]).transform("any")

@@ -27,7 +27,7 @@ from fairdiff_lib.audit.classifiers import (
     es_estimate,
     scored,
 )
-from fairdiff_lib.audit.contrasts import EXPLORATORY, PRIMARY, SPREAD, dpd, eod, equity_scaled
+from fairdiff_lib.audit.contrasts import EXPLORATORY, SPREAD, dpd, eod, equity_scaled
 from fairdiff_lib.audit.estimate import group_units
 from fairdiff_lib.audit.estimators import jackknife_units, weighted_auc
 from fairdiff_lib.settings.errors import InputError
@@ -172,10 +172,8 @@ def simple(n: int = 300, seed: int = 3) -> tuple[pd.DataFrame, pd.DataFrame]:
 ATTRIBUTES = {name: NAMES[name] for name in ("race", "sex")}
 
 
-def contrasts(
-    predictions: pd.DataFrame, table: pd.DataFrame, primary: tuple[str, str] | None = None
-) -> pd.DataFrame:
-    audits = contrasted_audits(predictions, table, ATTRIBUTES, labels=LABELS, primary=primary)
+def contrasts(predictions: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    audits = contrasted_audits(predictions, table, ATTRIBUTES, labels=LABELS)
     return classification_contrasts(audits)
 
 
@@ -201,17 +199,12 @@ def test_contrasts_find_the_group_the_classifier_fails() -> None:
     assert set(rows["role"]) == {EXPLORATORY}
 
 
-def test_only_the_declared_endpoint_is_primary_and_the_rest_is_one_family() -> None:
-    """Two conditions: max-|t| for the declared one, one false discovery rate for all others."""
+def test_both_conditions_are_one_exploratory_family() -> None:
     first, table = simple()
     both = pd.concat([first, simple(seed=4)[0].assign(condition="d")])
-    found = contrasts(both, table, primary=("c", "auc"))
-    found = found[found["level"] != SPREAD]
-    declared = (found["condition"] == "c") & (found["metric"] == "auc") & (found["n"] >= 80)
-    assert declared.any()
-    assert (found.loc[declared, "role"] == PRIMARY).all()
-    assert (found.loc[~declared, "role"] != PRIMARY).all()
-    rest = found[~declared & found["p"].notna()]
+    found = contrasts(both, table)
+    rest = found[(found["level"] != SPREAD) & found["p"].notna()]
+    assert set(rest["condition"]) == {"c", "d"} and set(rest["role"]) == {EXPLORATORY}
     expected = stats.false_discovery_control(rest["p"])
     np.testing.assert_allclose(rest["p_adjusted"], expected, rtol=1e-9)
 

@@ -82,7 +82,7 @@ def test_reconstruction_gate_counts_lost_discs_against_the_vae() -> None:
     assert gates.reconstruction_r2(np.full(100, np.nan), truth) == pytest.approx(0)
     lost = np.where(np.arange(100) % 2, np.nan, truth)
     assert gates.reconstruction_r2(lost, truth) == pytest.approx(0.5, abs=0.02)
-    row = gates.gate_reconstruction(RULER, lost, truth)
+    row = gates.gate_reconstruction(RULER, lost, truth, 0.6)
     assert not row["passed"]
     assert "no disc found in 50" in row["note"]
 
