@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.names import NOT_ESTIMABLE, axis_name, name_of
-from fairdiff_lib.show.style import MUTED, STYLE, Look, handles
+from fairdiff_lib.show.style import MUTED, STYLE, Look, handles, level_looks
 
 Rows = pd.DataFrame
 LEVEL, EVERYONE = Look("", "#0072b2", "o"), Look("", "#000000", "D")
@@ -42,6 +42,19 @@ def require(table: Rows, columns: Sequence[str], what: str) -> str:
 def in_order(table: Rows, column: str) -> list[str]:
     """The values of a column, each once, as they come."""
     return list(dict.fromkeys(table[column].astype(str)))
+
+
+def attributes_of(table: Rows) -> list[str]:
+    """The table's attributes, without "overall"."""
+    return [name for name in in_order(table, "attribute") if name != "overall"]
+
+
+def counted_looks(table: Rows, summed: bool = False) -> dict[str, Look]:
+    """Levels of one attribute with the smallest n behind any value, or the sum over its bins."""
+    levels, groups = in_order(table, "level"), table.groupby("level")["n"]
+    n = groups.sum() if summed else groups.min()
+    looks = level_looks([f"{level} ({int(n[level])})" for level in levels])
+    return dict(zip(levels, looks, strict=True))
 
 
 def level_rows(table: Rows) -> list[tuple[str, str]]:

@@ -25,38 +25,21 @@ from fairdiff_lib.study import Study
 
 @dataclass(frozen=True)
 class Downstream:
-    """What 07 writes and shows.
+    """What 07 writes and shows."""
 
-    Attributes
-    ----------
-    runs : list of Run
-        The classifiers' predictions.
-    table : DataFrame
-        dataset, source ("real" or a method), seeds, classifier (the configuration that ran),
-        condition, attribute, level, metric, n, value, low, high, note.
-    contrasts : DataFrame
-        dataset, source, seeds, classifier, condition, then ``contrasts.CONTRAST_COLUMNS``:
-        differences between levels, mean over seeds; all exploratory.
-    changes : DataFrame
-        dataset, classifier, condition, then ``seeds.CHANGE_COLUMNS``: generated images against
-        the baseline's and against real ones, paired by seed and subject; AUC and accuracy by
-        level, and both equity-scaled by attribute.
-    cost : DataFrame
-        Training seconds and steps of every classifier.
-    tables : dict of DataFrame
-        What is published, by id: the data set's own tables (one, or one per condition that
-        images are asked for), contrasts and changes.
-    notes : list of str
-        The gates of 05 that failed.
-    """
-
-    runs: list[Run]
+    runs: list[Run]  # the classifiers' predictions
+    # dataset, source ("real" or a method), seeds, classifier (the configuration that ran),
+    # condition, attribute, level, metric, n, value, low, high, note
     table: pd.DataFrame
+    # dataset, source, seeds, classifier, condition, CONTRAST_COLUMNS: between levels, mean over
+    # seeds; all exploratory
     contrasts: pd.DataFrame
+    # dataset, classifier, condition, CHANGE_COLUMNS: generated images against the baseline's and
+    # against real ones, paired by seed and subject; AUC and accuracy, also equity-scaled
     changes: pd.DataFrame
-    cost: pd.DataFrame
-    tables: dict[str, pd.DataFrame]
-    notes: list[str]
+    cost: pd.DataFrame  # training seconds and steps of every classifier
+    tables: dict[str, pd.DataFrame]  # published, by id; the data set's own one per condition
+    notes: list[str]  # the gates of 05 that failed
 
     def scalars(self, condition: str) -> dict[str, Any]:
         """What 07 records: a condition's overall AUC by source and classifier."""
@@ -130,10 +113,7 @@ def _contrasts(study: Study, runs: Sequence[Run]) -> pd.DataFrame:
 
 def paired_changes(study: Study, runs: Sequence[Run]) -> pd.DataFrame:
     """Every method against ``none``, then every source of generated images against real ones."""
-    attributes, confidence = (
-        study.cohort.attribute_levels,
-        study.settings.audit.confidence,
-    )
+    attributes, confidence = study.cohort.attribute_levels, study.settings.audit.confidence
     audits: dict[tuple[str, str, str], dict[tuple[str, int], Audit]] = {}
     for run in runs:
         for condition in study.cohort.condition_levels:

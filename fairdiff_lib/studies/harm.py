@@ -37,36 +37,19 @@ class Harm:
     number, then attribute, level, metric, n, value, low, high, note. Contrasts end with
     ``contrasts.CONTRAST_COLUMNS`` and are of the mean of the seeds' models, so that a subject
     counts once; all are exploratory.
-
-    Attributes
-    ----------
-    runs : list of Run
-        The classifiers' predictions.
-    table, contrasts : DataFrame
-        Calibration and harm of every classifier and condition. The contrasts are of what 07's
-        don't have.
-    curves : dict of DataFrame
-        "roc", "reliability", "confusion" of the first classifier and seed of every source, for
-        the primary condition: the columns of ``audit.harm``'s rows.
-    shown, shown_contrasts : DataFrame
-        What generated images show against what was asked, beside real ones.
-    ruler : DataFrame
-        Rows of ``shown`` about what is measured from a simulated picture; none of real data.
-    probe : DataFrame
-        Can the group be read from an image?
-    notes : list of str
-        The gates of 05 that failed.
     """
 
-    runs: list[Run]
-    table: pd.DataFrame
-    contrasts: pd.DataFrame
+    runs: list[Run]  # the classifiers' predictions
+    table: pd.DataFrame  # calibration and harm of every classifier and condition
+    contrasts: pd.DataFrame  # of what 07's don't have
+    # "roc", "reliability", "confusion" of the first classifier and seed of every source, for the
+    # primary condition: the columns of ``audit.harm``'s rows
     curves: dict[str, pd.DataFrame]
-    shown: pd.DataFrame
+    shown: pd.DataFrame  # what generated images show against what was asked, beside real ones
     shown_contrasts: pd.DataFrame
-    ruler: pd.DataFrame
-    probe: pd.DataFrame
-    notes: list[str]
+    ruler: pd.DataFrame  # rows of ``shown`` measured from a simulated picture; none of real data
+    probe: pd.DataFrame  # can the group be read from an image?
+    notes: list[str]  # the gates of 05 that failed
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:

@@ -238,24 +238,16 @@ class Matrix:
 
     # -- runs --------------------------------------------------------------------------------
 
-    def runs(self) -> list[MatrixRun]:
-        """Every run of the study."""
-        return matrix_runs(self.study.settings.matrix)
-
     def folder(self, run: MatrixRun) -> Path:
         """Where a run is kept."""
         return folder_of(self.study.places, run, self.attribute)
 
-    def predictions(self, run: MatrixRun, split: str = "test") -> pd.DataFrame:
-        """Probabilities of real images: fitted where missing, found again where not."""
+    def predictions(self, run: MatrixRun) -> pd.DataFrame:
+        """Probabilities of real test images: fitted where missing, found again where not."""
         folder = self.folder(run)
         if not is_fitted(folder, self.study.cohort):
             self._fit(run)
-        return read_kept(folder, self.levels, split)
-
-    def thresholds(self, run: MatrixRun) -> dict[str, float]:
-        """Thresholds that validation gave a run, by condition of two levels."""
-        return kept_thresholds(self.folder(run))
+        return read_kept(folder, self.levels, "test")
 
     def notes(self, run: MatrixRun) -> dict[str, Any]:
         """What the run's folder says of itself: steps, seconds, images."""
@@ -311,38 +303,20 @@ class Matrix:
 
 @dataclass(frozen=True)
 class MatrixResult:
-    """What 13 writes and shows.
+    """What 13 writes and shows."""
 
-    Attributes
-    ----------
-    predictions : dict of MatrixRun to DataFrame
-        Of real test images: ``PREDICTION_COLUMNS``.
-    table : DataFrame
-        dataset, method (the arm), share, classifier, condition, attribute, level, metric, seeds,
-        n, value, low, high, note.
-    changes : DataFrame
-        dataset, classifier, condition, share, baseline_share, then ``seeds.CHANGE_COLUMNS``: an
-        arm minus real images, at the same share, or at all of them where the arm has no real ones.
-    cost : DataFrame
-        A row per run: what it was shown, its steps and seconds.
-    transfer : DataFrame
-        Train on A, test on B; see :func:`measure_transfer`.
-    attribute : str
-        That balanced images are balanced over.
-    note : str
-        How many trained generators are behind it.
-    notes : list of str
-        The gates of 05 that failed.
-    """
-
-    predictions: dict[MatrixRun, pd.DataFrame]
+    predictions: dict[MatrixRun, pd.DataFrame]  # of real test images: PREDICTION_COLUMNS
+    # dataset, method (the arm), share, classifier, condition, attribute, level, metric, seeds, n,
+    # value, low, high, note
     table: pd.DataFrame
+    # dataset, classifier, condition, share, baseline_share, CHANGE_COLUMNS: an arm minus real
+    # images, at the same share, or at all of them where the arm has no real ones
     changes: pd.DataFrame
-    cost: pd.DataFrame
-    transfer: pd.DataFrame
-    attribute: str
-    note: str
-    notes: list[str]
+    cost: pd.DataFrame  # a row per run: what it was shown, its steps and seconds
+    transfer: pd.DataFrame  # train on A, test on B; see `measure_transfer`
+    attribute: str  # that balanced images are balanced over
+    note: str  # how many trained generators are behind it
+    notes: list[str]  # the gates of 05 that failed
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -387,11 +361,12 @@ def measure_matrix(study: Study) -> MatrixResult:
     """
     matrix, own, dataset = Matrix(study), study.settings.audit, study.settings.dataset
     test, attributes = matrix.held.parts["test"].table, study.cohort.attribute_levels
-    name, predictions = matrix.config.name, {run: matrix.predictions(run) for run in matrix.runs()}
+    runs, name = matrix_runs(study.settings.matrix), matrix.config.name
+    predictions = {run: matrix.predictions(run) for run in runs}
     parts: list[pd.DataFrame] = []
     audits: dict[tuple[MatrixRun, str], dict[str, Audit]] = {}
     for run, said in predictions.items():
-        cuts = matrix.thresholds(run)
+        cuts = kept_thresholds(matrix.folder(run))
         labels = {"dataset": dataset, "method": run.arm, "share": run.share, "seed": run.seed}
         parts.append(
             classification_table(
@@ -417,7 +392,7 @@ def measure_matrix(study: Study) -> MatrixResult:
     failed = gate_notes(study.places)
     notes = [*failed, note]
     changes = labelled(_changes(matrix, audits), {"dataset": dataset, "classifier": name})
-    cost = pd.DataFrame([matrix.notes(run) for run in matrix.runs()])[list(COSTS)]
+    cost = pd.DataFrame([matrix.notes(run) for run in runs])[list(COSTS)]
     refuse_unequal(cost)
     transfer = measure_transfer(study)
     told = with_notes(table, notes), with_notes(changes, notes)

@@ -21,22 +21,14 @@ REAL = "real"
 
 @dataclass(frozen=True)
 class MatrixArm:
-    """What a classifier is trained on.
+    """What a classifier is trained on."""
 
-    Attributes
-    ----------
-    real : bool
-        A share of the real training subjects' images.
-    made : str
-        Generated images: "" none, "train" for the training prompts, "balanced" for prompts with
-        every level of an attribute equally often. As many as there are training images.
-    first : bool
-        The generated ones alone for half of the steps, then the real ones alone; otherwise all
-        together, each image equally likely.
-    """
-
-    real: bool
+    real: bool  # a share of the real training subjects' images
+    # as many generated images as training images: "" none, "train" of the training prompts,
+    # "balanced" of prompts with every level of an attribute equally often
     made: str = ""
+    # generated ones alone for half of the steps, then real ones alone; otherwise all together,
+    # each image equally likely
     first: bool = False
 
 
@@ -52,21 +44,11 @@ ARMS: dict[str, MatrixArm] = {
 
 @dataclass(frozen=True)
 class MatrixRun:
-    """A classifier of the matrix.
+    """A classifier of the matrix."""
 
-    Attributes
-    ----------
-    arm : str
-        Key of :data:`ARMS`.
-    share : float
-        Of the real training subjects, in (0, 1]; 0 for an arm without real images.
-    seed : int
-        Of the classifier and of the draw of subjects.
-    """
-
-    arm: str
-    share: float
-    seed: int
+    arm: str  # key of ARMS
+    share: float  # of the real training subjects, in (0, 1]; 0 for an arm without real images
+    seed: int  # of the classifier and of the draw of subjects
 
     def __post_init__(self) -> None:
         refuse_unknown("arm of the matrix", self.arm, tuple(ARMS))
@@ -119,13 +101,17 @@ def folder_of(places: Places, run: MatrixRun, attribute: str) -> Path:
     return places.matrix_run(label, run.seed, generator)
 
 
+def _check_method(part: str, method: str, settings: Settings) -> None:
+    if method not in settings.methods:
+        raise InputError(
+            f"{part}.method={method}: expected one of methods={','.join(settings.methods)}"
+        )
+
+
 def check_arms(settings: Settings) -> None:
     """Refuse a matrix that these settings cannot make, naming the field."""
     own = settings.matrix
-    if own.method not in settings.methods:
-        raise InputError(
-            f"matrix.method={own.method}: expected one of methods={','.join(settings.methods)}"
-        )
+    _check_method("matrix", own.method, settings)
     if own.balance:
         names = tuple(a.name for a in dataset_of(settings.dataset).spec().attributes)
         refuse_unknown("attribute in matrix.balance", own.balance, names)
@@ -171,10 +157,7 @@ def own_cell(settings: Settings) -> Cell:
 def check_cells(settings: Settings) -> None:
     """Refuse a sweep that these settings cannot make, naming the field."""
     own = settings.sweep
-    if own.method not in settings.methods:
-        raise InputError(
-            f"sweep.method={own.method}: expected one of methods={','.join(settings.methods)}"
-        )
+    _check_method("sweep", own.method, settings)
     if own_cell(settings) not in cells_of(settings):
         raise InputError(
             f"sweep: the study's own cell ({own_cell(settings).name}) is missing; expected it "

@@ -35,60 +35,31 @@ MEAN_NOTE = "interval over subjects, of the mean of these runs"
 
 @dataclass(frozen=True)
 class Known:
-    """The real side of the privacy audits, the same for every run.
-
-    Attributes
-    ----------
-    cohort : Cohort
-        Included rows, split by split in the order of ``SPLITS``.
-    spaces : tuple of (Space, Pool, Pool)
-        Each feature space with its training and its held-out images.
-    latents : float32 [N, C, h, w]
-        Of the cohort's rows.
-    asked, everyone : Groups
-        Of the test prompts, and of the cohort's rows.
-    """
+    """The real side of the privacy audits, the same for every run."""
 
     study: Study
-    cohort: Cohort
-    spaces: tuple[tuple[Space, Pool, Pool], ...]
-    latents: Any
-    asked: Groups
-    everyone: Groups
+    cohort: Cohort  # included rows, split by split in the order of SPLITS
+    spaces: tuple[tuple[Space, Pool, Pool], ...]  # with its training and its held-out images
+    latents: Any  # float32 [N, C, h, w] of the cohort's rows
+    asked: Groups  # of the test prompts
+    everyone: Groups  # of the cohort's rows
 
 
 @dataclass(frozen=True)
 class Privacy:
-    """What 14 writes and shows.
+    """What 14 writes and shows."""
 
-    Attributes
-    ----------
-    known : Known
-        The real side.
-    made : float64 [N, D]
-        Features of the first run's images of the test prompts, in the first feature space.
-    scores : Scores
-        What an attacker of the first run knows.
-    sizes : DataFrame
-        Subjects behind the audits; see :func:`reference_sizes`.
-    table : DataFrame
-        dataset, method, attribute, level, metric (nearer_to_training, or membership_auc, _tpr,
-        _fpr, _advantage), features, seeds, n, value, low, high, note. Method "real" is a control:
-        the test images themselves in place of generated ones are at a half, unless the features
-        alone tell training from held-out.
-    contrasts : DataFrame
-        Of ``CONTRASTED``, mean over seeds; exploratory.
-    notes : list of str
-        The gates of 05 that failed.
-    """
-
-    known: Known
-    made: Floats
-    scores: memory.Scores
-    sizes: pd.DataFrame
+    known: Known  # the real side
+    made: Floats  # [N, D] of the first run's images of test prompts, in the first feature space
+    scores: memory.Scores  # what an attacker of the first run knows
+    sizes: pd.DataFrame  # subjects behind the audits; see `reference_sizes`
+    # dataset, method, attribute, level, metric (nearer_to_training, or membership_auc, _tpr, _fpr,
+    # _advantage), features, seeds, n, value, low, high, note. Method "real" is a control: the test
+    # images themselves in place of generated ones are at a half, unless the features alone tell
+    # training from held-out
     table: pd.DataFrame
-    contrasts: pd.DataFrame
-    notes: list[str]
+    contrasts: pd.DataFrame  # of CONTRASTED, mean over seeds; exploratory
+    notes: list[str]  # the gates of 05 that failed
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -277,14 +248,8 @@ def reference_sizes(cohort: Cohort) -> pd.DataFrame:
         for level in levels:
             own = subjects[name] == level if name != "overall" else subjects["split"] != ""
             strata = subjects[own]["stratum"].unique()
-            rows.append(
-                {
-                    "attribute": name,
-                    "level": level,
-                    "training": int((own & trained).sum()),
-                    "held_out": int((own & ~trained).sum()),
-                    "pairs": int(pairs.reindex(strata).sum()),
-                    "prompts": int((own & (subjects["split"] == "test")).sum()),
-                }
-            )
-    return pd.DataFrame(rows)
+            sizes = ((own & trained).sum(), (own & ~trained).sum(), pairs.reindex(strata).sum(),
+                     (own & (subjects["split"] == "test")).sum())  # fmt: skip
+            rows.append((name, level, *map(int, sizes)))
+    columns = ["attribute", "level", "training", "held_out", "pairs", "prompts"]
+    return pd.DataFrame(rows, columns=columns)

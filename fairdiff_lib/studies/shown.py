@@ -25,15 +25,14 @@ from sklearn.preprocessing import StandardScaler
 
 from fairdiff_lib.audit.audit import (
     Audit,
-    Estimator,
-    audit,
     differences,
+    exploratory_audits,
     labelled,
     mean_metric,
     rows_metric,
 )
 from fairdiff_lib.audit.classifiers import Scored, classification_audits, scored
-from fairdiff_lib.audit.contrasts import EXPLORATORY, GROUP_COLUMNS
+from fairdiff_lib.audit.contrasts import GROUP_COLUMNS
 from fairdiff_lib.audit.estimate import (
     Bools,
     Estimate,
@@ -161,11 +160,11 @@ class Reader:
         )
         measured = ruler.measure(images)
         asked = test.prompted_codes()[:, list(conditions).index(ruler.condition)]
-        sizes = (own.confidence, own.secondary_below)
-        found = measured_audits(ruler, measured, asked, groups, attributes, *sizes)
+        sizes = {"confidence": own.confidence, "secondary_below": own.secondary_below}
+        found = measured_audits(ruler, measured, asked, groups, attributes, **sizes)
         if real:
             truth = ruler.truth(cohort.root, test.table["image"].tolist())
-            found |= ruler_audits(measured, truth, groups, attributes, *sizes)
+            found |= ruler_audits(measured, truth, groups, attributes, **sizes)
         return found
 
     def rows(self, found: Found, labels: Labels) -> list[pd.DataFrame]:
@@ -221,8 +220,7 @@ def ruler_audits(
     truth: Floats,
     groups: Groups,
     attributes: Levels,
-    confidence: float = 0.95,
-    secondary_below: int = 80,
+    **sizes: Any,
 ) -> dict[str, Audit]:
     """Is the measurement itself to be believed, and equally for all? Against the simulator's truth.
 
@@ -232,12 +230,9 @@ def ruler_audits(
     """
     lost = np.isnan(measured).astype(np.float64)
     agrees = rows_metric(lambda rows: reconstruction_r2(measured[rows], truth[rows]))
-    metrics: dict[str, tuple[Estimator, str]] = {
-        "ruler_r2": (agrees, "high"),
-        "ruler_bias": (mean_metric(measured - truth), "low"),
-        "ruler_lost": (mean_metric(lost, bounded=True), "low"),
-    }
-    return _audits(metrics, groups, attributes, confidence, secondary_below)
+    bias, share = mean_metric(measured - truth), mean_metric(lost, bounded=True)
+    metrics = {"ruler_r2": agrees, "ruler_bias": bias, "ruler_lost": share}
+    return exploratory_audits(metrics, groups, attributes, ("ruler_bias", "ruler_lost"), **sizes)
 
 
 def measured_audits(
@@ -246,8 +241,7 @@ def measured_audits(
     asked: Ints,
     groups: Groups,
     attributes: Levels,
-    confidence: float = 0.95,
-    secondary_below: int = 80,
+    **sizes: Any,
 ) -> dict[str, Audit]:
     """A ruler's quantity [N] against the prompted level [N], which rises with it.
 
@@ -264,13 +258,14 @@ def measured_audits(
         chosen = rows[ends[rows]]
         return prompt_auc(measured[chosen], asked[chosen] > 0)
 
-    metrics: dict[str, tuple[Estimator, str]] = {
-        f"{ruler.key}_auc": (rows_metric(largest_against_smallest), "high"),
-        f"{ruler.key}_{AGREEMENT}": (mean_metric(shows, bounded=True), "high"),
-        f"{ruler.key}_lost": (mean_metric(lost.astype(np.float64), bounded=True), "low"),
-        ruler.mean: (mean_metric(measured), "low"),
+    metrics = {
+        f"{ruler.key}_auc": rows_metric(largest_against_smallest),
+        f"{ruler.key}_{AGREEMENT}": mean_metric(shows, bounded=True),
+        f"{ruler.key}_lost": mean_metric(lost.astype(np.float64), bounded=True),
+        ruler.mean: mean_metric(measured),
     }
-    return _audits(metrics, groups, attributes, confidence, secondary_below)
+    low = (f"{ruler.key}_lost", ruler.mean)
+    return exploratory_audits(metrics, groups, attributes, low, **sizes)
 
 
 def _check_levels(ruler: Ruler, asked: Ints) -> None:
@@ -282,28 +277,6 @@ def _check_levels(ruler: Ruler, asked: Ints) -> None:
             f"{ruler.name}: prompted levels {asked.min()} to {asked.max()}; "
             f"expected 0 to {len(cuts)} for {len(cuts)} cut(s)"
         )
-
-
-def _audits(
-    metrics: Mapping[str, tuple[Estimator, str]],
-    groups: Groups,
-    attributes: Levels,
-    confidence: float,
-    secondary_below: int,
-) -> dict[str, Audit]:
-    return {
-        name: audit(
-            estimator,
-            groups,
-            attributes,
-            metric=name,
-            better=better,
-            confidence=confidence,
-            secondary_below=secondary_below,
-            role=EXPLORATORY,
-        )
-        for name, (estimator, better) in metrics.items()
-    }
 
 
 # -- can the group be read from an image? ----------------------------------------------------

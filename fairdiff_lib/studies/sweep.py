@@ -32,38 +32,17 @@ from fairdiff_lib.study import Study
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What 15 writes and shows; tables begin with dataset, method, seeds, guidance, steps.
+    """What 15 writes and shows; tables begin with dataset, method, seeds, guidance, steps."""
 
-    Attributes
-    ----------
-    prompts : Cohort
-        The rows of the test split whose prompts every cell draws.
-    spaces : tuple of Space
-        Feature spaces with the reals of these rows.
-    images : dict of Cell to uint8 [N, 3, H, W]
-    audits : dict of Cell to list of Audit
-        KID by group, in each feature space.
-    own : Cell
-        The study's own cell, which the others are compared with.
-    table : DataFrame
-        attribute, level, metric (kid), features, n, value, low, high, note.
-    changes : DataFrame
-        The same with p; metric kid_change: a cell minus the study's own, on the same prompts.
-    contrasts : DataFrame
-        ``contrasts.CONTRAST_COLUMNS`` of kid_change: does a level change more than another?
-    notes : list of str
-        The gates of 05 that failed.
-    """
-
-    prompts: Cohort
-    spaces: tuple[Space, ...]
-    images: dict[Cell, Any]
-    audits: dict[Cell, list[Audit]]
-    own: Cell
-    table: pd.DataFrame
-    changes: pd.DataFrame
-    contrasts: pd.DataFrame
-    notes: list[str]
+    prompts: Cohort  # the rows of the test split whose prompts every cell draws
+    spaces: tuple[Space, ...]  # feature spaces with the reals of these rows
+    images: dict[Cell, Any]  # uint8 [N, 3, H, W]
+    audits: dict[Cell, list[Audit]]  # KID by group, in each feature space
+    own: Cell  # the study's own, which the others are compared with
+    table: pd.DataFrame  # attribute, level, metric (kid), features, n, value, low, high, note
+    changes: pd.DataFrame  # with p; kid_change: a cell minus the own, on the same prompts
+    contrasts: pd.DataFrame  # CONTRAST_COLUMNS: does a level change more than another?
+    notes: list[str]  # the gates of 05 that failed
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:

@@ -98,7 +98,7 @@ def test_prompt_auc_counts_ties_and_lost_discs_as_one_half() -> None:
     assert gates.prompt_auc(np.array([0.5, 0.5, 0.5, 0.5]), asked) == 0.5
     assert gates.prompt_auc(np.array([np.nan, 0.6, 0.3, 0.2]), asked) == 0.75
     assert gates.prompt_auc(np.full(4, np.nan), asked) == 0.5
-    assert not gates.gate_prompt(RULER, np.ones(4), np.ones(4, dtype=bool))["passed"]
+    assert not gates.gate_prompt(RULER, np.ones(4), np.ones(4, dtype=bool), 0.8)["passed"]
 
 
 def test_condition_without_enough_subjects_is_refused() -> None:

@@ -27,7 +27,7 @@ from fairdiff_lib.show.front import Nothing
 from fairdiff_lib.studies import matrix as matrix_study
 from fairdiff_lib.studies import plans
 from fairdiff_lib.studies.matrix import Matrix, share_rows
-from fairdiff_lib.studies.plans import ARMS, MatrixRun, folder_of
+from fairdiff_lib.studies.plans import ARMS, MatrixRun, folder_of, matrix_runs
 from fairdiff_lib.study import Study
 
 OVERRIDES = {"methods": "none", "classifiers": "efficientnet", "matrix.balance": "sex"}
@@ -243,7 +243,7 @@ def test_a_killed_study_goes_on_without_fitting_twice(
 
     monkeypatch.setattr(matrix_study, "write_fit", spy)
     matrix = matrix_of(study)
-    after = {run: matrix.predictions(run) for run in matrix.runs()}
+    after = {run: matrix.predictions(run) for run in matrix_runs(study.settings.matrix)}
     assert fitted == [lost]
     pd.testing.assert_frame_equal(after[run], before)
 

@@ -25,7 +25,7 @@ from fairdiff_lib.run.graph import GraphRun as Graph
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import SweepConfig
 from fairdiff_lib.show import words as sentences_privacy
-from fairdiff_lib.show.figures import sweep as figures_sweep
+from fairdiff_lib.show.figures import matrix as figures_sweep
 from fairdiff_lib.studies import sweep
 from fairdiff_lib.studies.plans import Cell, cells_of, check_cells, own_cell
 from fairdiff_lib.study import Study

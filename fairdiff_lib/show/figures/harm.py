@@ -16,7 +16,9 @@ from fairdiff_lib.settings.names import NOT_ESTIMABLE, classifier_name, method_n
 from fairdiff_lib.show.front import Nothing, figure
 from fairdiff_lib.show.panels import (
     Rows,
+    attributes_of,
     beside,
+    counted_looks,
     forest,
     heat,
     in_order,
@@ -32,7 +34,6 @@ from fairdiff_lib.show.style import (
     STYLE,
     Look,
     dataset_name,
-    level_looks,
     look_of,
     ordered_methods,
     page,
@@ -40,10 +41,6 @@ from fairdiff_lib.show.style import (
 
 LEAST_SPAN = 0.1  # of an axis of slopes
 DIAGONAL = {"color": "#bbbbbb", "lw": 0.6, "zorder": 0}
-
-
-def _attributes(table: Rows) -> list[str]:
-    return [name for name in in_order(table, "attribute") if name != "overall"]
 
 
 def _classifier(table: Rows, what: str) -> str:
@@ -54,30 +51,12 @@ def _classifier(table: Rows, what: str) -> str:
     return f"{classifier_name(names[0])}. " if names else ""
 
 
-def _counted(table: Rows, summed: bool = False) -> dict[str, Look]:
-    """Levels of one attribute with the smallest n behind any value, or the sum over its bins."""
-    levels, groups = in_order(table, "level"), table.groupby("level")["n"]
-    n = groups.sum() if summed else groups.min()
-    looks = level_looks([f"{level} ({int(n[level])})" for level in levels])
-    return dict(zip(levels, looks, strict=True))
-
-
 # -- a panel per source and attribute --------------------------------------------------------
 
 
 @figure("fig_roc")
 def fig_roc(table: Rows, *, condition: str, notes: Sequence[str] = ()) -> Figure:
-    """ROC curves of every level, a row of panels per source of training images.
-
-    Parameters
-    ----------
-    table : DataFrame
-        dataset, method, classifier, then the columns of ``audit.harm.roc_rows``.
-    condition : str
-        Named in the title.
-    notes : sequence of str
-        Warnings to print on the page.
-    """
+    """ROC curves of every level (``audit.harm.roc_rows``), a row per source of training images."""
     columns = ("method", "attribute", "level", "n", "false_positive_rate", "value", "low", "high")
     dataset = require(table, ("dataset", *columns), "fig_roc")
     foot = (
@@ -107,15 +86,7 @@ def _roc(ax: Axes, table: Rows, looks: Mapping[str, Look]) -> None:
 
 @figure("fig_reliability")
 def fig_reliability(table: Rows, *, condition: str, notes: Sequence[str] = ()) -> Figure:
-    """How often it came true against what was said, by level, a row of panels per source.
-
-    Parameters
-    ----------
-    table : DataFrame
-        dataset, method, classifier, then the columns of ``audit.harm.reliability_rows``.
-    condition, notes
-        As for :func:`fig_roc`.
-    """
+    """How often it came true against what was said (``audit.harm.reliability_rows``), by level."""
     columns = ("method", "attribute", "level", "n", "probability", "value", "low", "high")
     dataset = require(table, ("dataset", *columns), "fig_reliability")
     foot = (
@@ -146,7 +117,7 @@ def _grid(
     labels: tuple[str, str],
 ) -> Figure:
     """Square panels: a row per method, a column per attribute, both axes from 0 to 1."""
-    methods, attributes = ordered_methods(table["method"]), _attributes(table)
+    methods, attributes = ordered_methods(table["method"]), attributes_of(table)
     fig = page(0.95 + 1.95 * len(methods), title, foot, notes)
     size = (len(methods), len(attributes))
     with matplotlib.rc_context(STYLE):
@@ -154,7 +125,7 @@ def _grid(
         for row, method in zip(panels, methods, strict=True):
             for ax, attribute in zip(row, attributes, strict=True):
                 own = table[(table["method"] == method) & (table["attribute"] == attribute)]
-                looks = _counted(own, summed="probability" in own)
+                looks = counted_looks(own, summed="probability" in own)
                 ax.plot([0, 1], [0, 1], **DIAGONAL)
                 draw(ax, own, looks)
                 ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
@@ -174,22 +145,11 @@ def _grid(
 
 @figure("fig_confusion")
 def fig_confusion(table: Rows, *, condition: str, notes: Sequence[str] = ()) -> Figure:
-    """What images of every class were called, by level: a row per source, a column per level.
-
-    Parameters
-    ----------
-    table : DataFrame
-        dataset, method, classifier, then the columns of ``audit.harm.confusion_rows``.
-    condition, notes
-        As for :func:`fig_roc`.
-    """
+    """What images of each class were called (``audit.harm.confusion_rows``), a column a level."""
     columns = ("method", "attribute", "level", "truth", "called", "n", "count", "value")
     dataset = require(table, ("dataset", *columns, "low", "high"), "fig_confusion")
-    methods, keys, classes = (
-        ordered_methods(table["method"]),
-        level_rows(table),
-        in_order(table, "truth"),
-    )
+    methods, keys = ordered_methods(table["method"]), level_rows(table)
+    classes = in_order(table, "truth")
     foot = (
         f"{_classifier(table, 'fig_confusion')}In each square: rows are the truth, columns what "
         f"was called, from the top left {' | '.join(classes)}. Inside: percent of the row with its "
@@ -252,19 +212,8 @@ def fig_slopes(
 ) -> Figure:
     """A line per level from real images to each method: a row of panels per metric.
 
-    Parameters
-    ----------
-    table : DataFrame
-        dataset, method, seeds, condition, attribute, level, metric, n, value, low, high; of one
-        classifier.
-    lines : sequence of (condition, metric)
-        A row of panels each. Metrics are shares, or on their scale.
-    title : str
-        The dataset's name is added, and the condition's where there is one.
-    foot : str
-        What the values rest on; the meaning of the marks is added.
-    notes : sequence of str
-        Warnings to print on the page.
+    Of one classifier; ``lines`` are (condition, metric), metrics on the scale of a share. The data
+    set's name is added to the title, the meaning of the marks to the foot.
     """
     columns = ("method", "seeds", "condition", "attribute", "level", "metric", "n", "value")
     dataset = require(table, ("dataset", *columns, "low", "high"), "fig_slopes")
@@ -273,7 +222,7 @@ def fig_slopes(
         if not ((shown["condition"] == condition) & (shown["metric"] == metric)).any():
             raise InputError(f"fig_slopes: the table has no {metric!r} of {condition!r}")
     conditions = list(dict.fromkeys(condition for condition, _ in lines))
-    attributes = [name for name in _attributes(shown) if name not in set(shown["condition"])]
+    attributes = [name for name in attributes_of(shown) if name not in set(shown["condition"])]
     text = (
         f"{_classifier(table, 'fig_slopes')}{foot} {interval_text(table)} In brackets: patients "
         "behind a value (fewest)."
@@ -301,7 +250,7 @@ def _slope_row(
     names = [method_name(name).replace(" ", "\n", 1) for name in methods]
     for ax, attribute in zip(axes, attributes, strict=True):
         own = table[table["attribute"] == attribute]
-        looks = _counted(own)
+        looks = counted_looks(own)
         _slopes(ax, own, methods, looks)
         ax.set_xticks(range(len(methods)), names)
         panel_legend(ax, list(looks.values()))
@@ -335,16 +284,7 @@ def _slopes(ax: Axes, table: Rows, methods: Sequence[str], looks: Mapping[str, L
 
 @figure("fig_probe")
 def fig_probe(table: Rows, notes: Sequence[str] = ()) -> Figure:
-    """AUC of linear probes: a row of panels per feature space, a column per training source.
-
-    Parameters
-    ----------
-    table : DataFrame
-        dataset, method, features, trained_on, attribute, level, metric, seeds, n, value, low,
-        high, as ``studies.shown`` makes.
-    notes : sequence of str
-        Warnings to print on the page.
-    """
+    """AUC of linear probes: a row of panels per feature space, a column per training source."""
     columns = ("method", "features", "trained_on", "attribute", "level", "metric", "n", "value")
     dataset = require(table, ("dataset", *columns, "low", "high"), "fig_probe")
     chosen, _ = means_and_seeds(table[table["metric"] == "probe_auc"], ["method"])

@@ -30,15 +30,7 @@ HEIGHT = 0.27  # inches that a level takes
 def fig_privacy(table: Rows, *, false_positives: float, notes: Sequence[str] = ()) -> Figure:
     """Both audits by level, a panel per number, with what no memory would give.
 
-    Parameters
-    ----------
-    table : DataFrame
-        dataset, method, seeds, attribute, level, metric, features, n, value, low, high, as
-        ``studies.privacy`` makes.
-    false_positives : float
-        That membership inference's threshold was set for.
-    notes : sequence of str
-        Warnings to print on the page.
+    ``false_positives``: that membership inference's threshold was set for.
     """
     columns = ("method", "seeds", "attribute", "level", "metric", "features", "n", "value")
     dataset = require(table, ("dataset", *columns, "low", "high"), "fig_privacy")
