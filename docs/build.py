@@ -286,7 +286,14 @@ def write_sources(figures: Path, target: Path) -> list[Part]:
         raise InputError(f"{figures}: no table, figure or executed notebook with a stamp below it")
     found = verdicts(parts)
     cards = sorted(PROJECT_ROOT.glob("data/cards/*.md"))
-    texts = ["README", "CONTRIBUTING", "CHANGELOG", "data/real/README"]
+    texts = [
+        "README",
+        "docs/findings",
+        "docs/guide",
+        "CONTRIBUTING",
+        "CHANGELOG",
+        "data/real/README",
+    ]
     texts += [f"data/cards/{card.stem}" for card in cards]
     texts += [f"figures/{card.relative_to(figures).with_suffix('').as_posix()}"
               for card in sorted(figures.glob("*/*/cards/*.md"))]  # fmt: skip
@@ -298,8 +305,7 @@ def write_sources(figures: Path, target: Path) -> list[Part]:
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(origin, root / name)
         copies = [*root.glob("figures/**/executed/*.ipynb"), *root.glob("figures/*/*/cards/*.md")]
-        if figures != PROJECT_ROOT / "figures":  # the README speaks of the committed ones
-            copies += [root / "README.md", root / "CHANGELOG.md", root / "data/real/README.md"]
+        copies += [root / f"{doc}.md" for doc in texts if "/cards/" not in doc]
         for path in copies:
             path.write_text(without_dead_links(path), encoding="utf-8")
         workshop = build_workshop(root / "workshop")
@@ -314,15 +320,19 @@ def write_sources(figures: Path, target: Path) -> list[Part]:
             path = root / f"{doc}.md"
             path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
+        index = root / "index.md"  # begins as the README does
+        index.write_text(without_dead_links(index), encoding="utf-8")
     return parts
 
 
 def without_dead_links(page: Path) -> str:
-    """A page's text in which a link to what is not there is plain words."""
+    """A page's text in which a link to what has no page is plain words."""
 
     def new(match: re.Match[str]) -> str:
         target = match[2].partition("#")[0]
-        gone = not re.match(r"[a-z]+:|$", target) and not (page.parent / target).exists()
+        place = page.parent / target
+        source = place.parent.name == "notebooks"  # has no page: its executed copies have
+        gone = not re.match(r"[a-z]+:|$", target) and (source or not place.exists())
         return match[1] if gone else match[0]
 
     return LINK.sub(new, page.read_text(encoding="utf-8"))

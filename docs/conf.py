@@ -15,7 +15,8 @@ extensions = ["myst_nb"]
 nitpicky = True
 include_patterns = [
     *("index.md", "claims.md", "verdict.md", "studies/*.md"),
-    *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/real/README.md", "data/cards/*.md"),
+    *("README.md", "docs/findings.md", "docs/guide.md", "CONTRIBUTING.md", "CHANGELOG.md"),
+    *("data/real/README.md", "data/cards/*.md"),
     *("docs/workshop/*.md", "workshop/*.md", "workshop/*/*.ipynb"),
     *("figures/**/executed/*.ipynb", "figures/*/*/cards/*.md"),
 ]

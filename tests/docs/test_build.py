@@ -117,8 +117,13 @@ def test_markdown_is_taken_literally() -> None:
 
 
 def test_committed_tables_and_figures_have_a_title() -> None:
-    """A new table names what it holds and its notebook; only commands' tables have none."""
+    """A new table names what it holds and its notebook; only commands' tables have none.
+
+    Two pictures of version 0.1 are no longer drawn (a sentence says what they showed); they stay
+    until the results are made anew.
+    """
+    retired = {"fig_shown", "fig_transfer"}
     made = [path for part in build.read_parts(PROJECT_ROOT / "figures") for path in part.files]
-    unknown = [path for path in made if path.stem not in contents()
+    unknown = [path for path in made if path.stem not in {*contents(), *retired}
                and "preset" in path.with_suffix(".json").read_text()]  # fmt: skip
     assert made and not unknown
