@@ -31,53 +31,26 @@ SIMULATED_LIMIT = (
 
 @dataclass(frozen=True)
 class Dataset:
-    """All that belongs to a data set.
+    """All that belongs to a data set."""
 
-    Attributes
-    ----------
-    name : str
-        As notebooks and folders say it.
-    title : str
-        As readers see it.
-    specs : mapping
-        Coding (how labels are read) -> spec; the first is ``default``.
-    reader : callable
-        ``(root, coding, split_seed) -> Source``.
-    unit : str
-        Whom its tests count, in the plural.
-    limits : str
-        What nothing measured on it says: a sentence.
-    quality, downstream : mapping
-        Table id -> title: of its images' quality (notebook 05; two: by attribute, by condition),
-        and of classifiers (07; one, or one per prompted condition).
-    draws_splits : bool
-        The reader draws the splits, so that ``reading.split_seed`` has a meaning.
-    elsewhere : bool
-        It can say whether a finding holds elsewhere (C4): it is not the paper's first data set.
-    settings : mapping
-        Preset -> dotted setting -> value, where it needs another than all the others.
-    simulate : callable or None
-        ``(population, root)`` writes simulated patients in its layout; None of real data.
-    populations : mapping
-        Preset -> what is simulated; ``usual`` for the others.
-    ruler : Ruler or None
-        What can be measured on simulated pictures.
-    """
-
-    name: str
-    title: str
-    specs: Mapping[str, CohortSpec]
-    reader: Reader
+    name: str  # as notebooks and folders say it
+    title: str  # as readers see it
+    specs: Mapping[str, CohortSpec]  # coding (how labels are read) -> spec; first "default"
+    reader: Reader  # (root, coding, split_seed) -> Source
+    # table id -> title: of its images' quality (notebook 05; two: by attribute, by condition),
+    # and of classifiers (07; one, or one per prompted condition)
     quality: Mapping[str, str]
     downstream: Mapping[str, str]
-    unit: str = "subjects"
-    limits: str = ""
-    draws_splits: bool = True
-    elsewhere: bool = True
+    unit: str = "subjects"  # whom its tests count, in the plural
+    limits: str = ""  # what nothing measured on it says: a sentence
+    draws_splits: bool = True  # by the reader, so that reading.split_seed has a meaning
+    elsewhere: bool = True  # it can say whether a finding holds elsewhere: not the paper's first
+    # preset -> dotted setting -> value, where it needs another than all the others
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    # (population, root): writes simulated patients in its layout; None of real data
     simulate: Callable[[Any, Path], None] | None = None
-    populations: Mapping[str, Population] = field(default_factory=dict)
-    ruler: Ruler | None = None
+    populations: Mapping[str, Population] = field(default_factory=dict)  # preset -> what is drawn
+    ruler: Ruler | None = None  # what can be measured on simulated pictures
 
     @property
     def simulated(self) -> bool:
@@ -100,31 +73,18 @@ class Dataset:
         return self.populations.get(preset, self.populations.get(USUAL))
 
     def draw(self, population: Population | None, root: Path) -> None:
-        """Write its simulated patients into a folder that is not there yet.
-
-        Raises
-        ------
-        InputError
-            A real data set, settings that can't be simulated, or a full disk.
-        """
+        """Write its simulated patients into a folder; a real data set is refused."""
         if self.simulate is None:
             known = ", ".join(name for name, entry in DATASETS.items() if entry.simulated)
             raise InputError(f"dataset {self.name!r} is not simulated; expected one of {known}")
         self.simulate(population, root)
 
     def read(
-        self,
-        root: Path,
-        *,
-        coding: str = "default",
-        split_seed: int = 0,
-        check_images: bool = True,
+        self, root: Path, *, coding: str = "default", split_seed: int = 0, check_images: bool = True
     ) -> Cohort:
         """Its cohort from a folder in the original layout; see ``data.cohort.read_cohort``."""
-        own = self.spec(coding)
-        return read_cohort(
-            own, self.reader, root, coding=coding, split_seed=split_seed, check_images=check_images
-        )
+        spec = self.spec(coding)
+        return read_cohort(spec, self.reader, root, coding, split_seed, check_images)
 
 
 _SIMULATED = ", simulated"
@@ -237,10 +197,7 @@ _COLOUR = {"model.latent_channels": 8, "model.vae_chroma_weight": 3.0}
 _HAM10000_SIMULATED = _simulated(
     _HAM10000,
     "; HAM10000's layout has neither race nor skin tone",
-    settings={
-        "quick": {**_COLOUR, "vae.steps": 3000},
-        "reference": {**_COLOUR, "vae.steps": 4000},
-    },
+    settings={"quick": {**_COLOUR, "vae.steps": 3000}, "reference": {**_COLOUR, "vae.steps": 4000}},
     simulate=skin.simulate_ham10000,
     populations={
         # fewer would leave the rarest diagnoses out of the validation tenth
@@ -295,25 +252,11 @@ def contents() -> dict[str, tuple[str, str]]:
 
 
 def load_settings(
-    preset: str = "quick",
-    dataset: str = DEFAULT,
-    overrides: Mapping[str, Any] | None = None,
+    preset: str = "quick", dataset: str = DEFAULT, overrides: Mapping[str, Any] | None = None
 ) -> Settings:
-    """Settings of a preset for a data set, with single fields replaced.
+    """Settings of a preset for a data set, with overrides as ``{"training.steps": "20"}``.
 
-    Parameters
-    ----------
-    preset : str
-        ``smoke``, ``quick``, ``reference`` or ``paper``.
-    dataset : str
-        One of :data:`DATASETS`.
-    overrides : mapping, optional
-        Dotted field name to value or text, as ``{"training.steps": "20"}``.
-
-    Raises
-    ------
-    InputError
-        A preset, data set or field that does not exist, or a value that it can't have.
+    A preset, data set or field that does not exist is refused, and a value that it can't have.
     """
     refuse_unknown("preset", preset, PRESETS)
     entry = dataset_of(dataset)

@@ -41,19 +41,11 @@ NEEDS = {  # what a notebook may require -> in words, and the job that makes it
 
 @dataclass(frozen=True)
 class Study:
-    """A data set, a preset and what was changed of it, and where its files lie.
-
-    Attributes
-    ----------
-    settings : Settings
-    places : Places
-    parameters : mapping
-        What the notebook was given, for the stamp.
-    """
+    """A data set, a preset and what was changed of it, and where its files lie."""
 
     settings: Settings
     places: Places
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # the notebook's, for the stamp
 
     @classmethod
     def open(
@@ -101,16 +93,11 @@ class Study:
         InputError
             Real data that are missing (where they were expected) or can't be read.
         """
-        entry, root, own = (
-            dataset_of(self.settings.dataset),
-            self.places.data,
-            self.settings.reading,
-        )
+        entry, root = dataset_of(self.settings.dataset), self.places.data
+        own = self.settings.reading
+        if not root.is_dir() and not entry.simulated:
+            raise InputError(f"{root}: folder not found; put {entry.name} there or give data_root")
         if not root.is_dir():
-            if not entry.simulated:
-                raise InputError(
-                    f"{root}: folder not found; put {entry.name} there or give data_root"
-                )
             entry.draw(self.settings.simulator, root)
         kept, notes = self.places.cohort / "cohort.csv", self.places.cohort / "cohort.json"
         mark = folder_mark(root)
@@ -244,11 +231,6 @@ class Study:
             plain[key] = None if isinstance(item, float) and item != item else item
         write_json(self.places.records / f"{name}.json", plain)
         return plain
-
-
-def load_cohort(settings: Settings, places: Places) -> Cohort:
-    """Until every notebook begins with ``Study.open``."""
-    return Study(settings, places).cohort
 
 
 def folder_mark(root: Path) -> str:

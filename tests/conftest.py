@@ -55,10 +55,7 @@ def study_of() -> StudyOf:
 
 TOY = CohortSpec(
     name="toy",
-    attributes=(
-        Attribute("site", ("North", "South")),
-        Attribute("hand", ("left", "right")),
-    ),
+    attributes=(Attribute("site", ("North", "South")), Attribute("hand", ("left", "right"))),
     conditions=(Condition("mark", ("plain", "dotted")),),
     template="Picture of a {hand} hand from the {site}: {mark}",
     phrases={"site": {"North": "north", "South": "south"}},

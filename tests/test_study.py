@@ -94,9 +94,7 @@ def test_gallery_changes_only_what_the_prompt_mentions(
     assert ham.gallery_rows() == [("malignant", "benign"), ("malignant", "malignant")]
 
 
-def test_the_ruler_is_tried_on_simulated_data_only(
-    study: tuple[Settings, Places, Cohort],
-) -> None:
+def test_the_ruler_is_tried_on_simulated_data_only(study: tuple[Settings, Places, Cohort]) -> None:
     settings, places, cohort = study
     row = ruler_table(Study(settings, places)).iloc[0]
     assert row["images"] == 40 and np.isfinite(row["value"])

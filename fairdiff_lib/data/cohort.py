@@ -41,46 +41,26 @@ class Attribute:
 
 
 @dataclass(frozen=True)
-class Condition:
-    """A clinical condition and its levels, from least to most affected where that has a sense."""
-
-    name: str
-    levels: tuple[str, ...]
+class Condition(Attribute):
+    """A clinical condition: from least to most affected where that has a sense."""
 
 
 @dataclass(frozen=True)
 class CohortSpec:
-    """A dataset as a declared object.
+    """A dataset as a declared object."""
 
-    Attributes
-    ----------
-    name : str
-        Of the data set in its original layout; a simulated one has the same.
-    attributes, conditions : tuple
-        In the order of the columns of :meth:`Cohort.codes` and :meth:`Cohort.condition_codes`.
-    template : str
-        Prompt with a ``{field}`` per attribute or condition that it mentions.
-    phrases : mapping
-        Field -> level -> words in the prompt; a field that is not named says its level.
-    split_rule : str
-        How the splits come about, in words.
-    modality : str
-        What the images are, in words.
-    primary_condition : str
-        The condition that quality is compared within.
-    """
-
-    name: str
-    attributes: tuple[Attribute, ...]
-    conditions: tuple[Condition, ...]
-    template: str
+    name: str  # of the data set in its original layout; a simulated one has the same
+    attributes: tuple[Attribute, ...]  # in the order of the columns of Cohort.codes
+    conditions: tuple[Condition, ...]  # in that of Cohort.condition_codes
+    template: str  # prompt with a {field} per attribute or condition that it mentions
+    # field -> level -> words in the prompt; a field that is not named says its level
     phrases: Mapping[str, Mapping[str, str]]
-    split_rule: str
-    modality: str
-    primary_condition: str
+    split_rule: str  # how the splits come about, in words
+    modality: str  # what the images are, in words
+    primary_condition: str  # that quality is compared within
 
     @property
-    def fields(self) -> tuple[Attribute | Condition, ...]:
+    def fields(self) -> tuple[Attribute, ...]:
         """Attributes, then conditions."""
         return (*self.attributes, *self.conditions)
 
@@ -104,38 +84,18 @@ class CohortSpec:
 
 @dataclass(frozen=True)
 class Ruler:
-    """A quantity that pictures of a family show, and that a prompt asks for.
+    """A quantity that pictures of a family show, and that a prompt asks for."""
 
-    Attributes
-    ----------
-    name : str
-        In words, as "cup-disc ratio".
-    column : str
-        Of truth.csv: what was drawn.
-    key : str
-        Begins the names of its gate and metrics, as "cup_disc" in "cup_disc_agreement".
-    mean : str
-        Metric that is its mean over images, as "cup_disc_ratio".
-    condition, low, high : str
-        A prompted condition, and the two levels that the gate compares: images asked to be at
-        ``high`` should measure higher.
-    cuts : tuple of float
-        Values between the condition's neighbouring levels, in their order.
-    nothing : str
-        What NaN says, as "no disc found".
-    measure : callable
-        uint8 [n, 3, H, W] -> float64 [n], NaN where nothing could be measured.
-    """
-
-    name: str
-    column: str
-    key: str
-    mean: str
-    condition: str
+    name: str  # in words, as "cup-disc ratio"
+    column: str  # of truth.csv: what was drawn
+    key: str  # begins the names of its gate and metrics, as "cup_disc" in "cup_disc_agreement"
+    mean: str  # metric that is its mean over images, as "cup_disc_ratio"
+    condition: str  # a prompted one; of its levels the gate compares two
     low: str
-    high: str
-    cuts: tuple[float, ...]
-    nothing: str
+    high: str  # images asked to be here should measure higher
+    cuts: tuple[float, ...]  # between the condition's neighbouring levels, in their order
+    nothing: str  # what NaN says, as "no disc found"
+    # uint8 [n, 3, H, W] -> float64 [n], NaN where nothing could be measured
     measure: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float64]]
 
     @property
@@ -150,24 +110,15 @@ class Ruler:
 
 @dataclass(frozen=True)
 class Cohort:
-    """Rows of a dataset and where their images are.
-
-    Attributes
-    ----------
-    spec : CohortSpec
-    table : DataFrame
-        subject, image (unique), path (relative to ``root``), split, a column per
-        attribute and condition (level names or ``"unknown"``), prompt (empty where a
-        level is unknown), excluded (empty or the reason). Index 0 to N - 1.
-    root : Path
-    data_hash : str
-        SHA-256 of labels and image bytes of the whole dataset, not of the selection.
-    """
+    """Rows of a dataset and where their images are."""
 
     spec: CohortSpec
+    # subject, image (unique), path (relative to root), split, a column per attribute and condition
+    # (level names or "unknown"), prompt (empty where a level is unknown), excluded (empty or the
+    # reason); index 0 to N - 1
     table: pd.DataFrame
     root: Path
-    data_hash: str
+    data_hash: str  # SHA-256 of labels and image bytes of the whole dataset, not of the selection
 
     def __len__(self) -> int:
         return len(self.table)
@@ -189,20 +140,14 @@ class Cohort:
         return self.take((self.table["split"] == name).to_numpy(dtype=bool))
 
     def codes(self) -> npt.NDArray[np.int64]:
-        """Level index per attribute, in the spec's order.  # [N, A]
-
-        Raises
-        ------
-        InputError
-            A row with an unknown level: call :meth:`included` first.
-        """
+        """Level index per attribute, in the spec's order; of :meth:`included` rows.  # [N, A]"""
         return self._codes(self.spec.attributes)
 
     def condition_codes(self) -> npt.NDArray[np.int64]:
         """Level index per condition, in the spec's order; as :meth:`codes`.  # [N, C]"""
         return self._codes(self.spec.conditions)
 
-    def _codes(self, fields: Sequence[Attribute | Condition]) -> npt.NDArray[np.int64]:
+    def _codes(self, fields: Sequence[Attribute]) -> npt.NDArray[np.int64]:
         columns = []
         for field in fields:
             index = {level: code for code, level in enumerate(field.levels)}
@@ -253,12 +198,7 @@ class Cohort:
     def group_examples(self) -> tuple[npt.NDArray[np.int64], list[str]]:
         """A test row per attribute level, as alike in everything else as the test split allows.
 
-        Returns
-        -------
-        rows : int64 [G]
-            Positions in ``included().split("test")``.
-        names : list of str
-            The level that each row stands for.
+        Positions in ``included().split("test")``, and the level that each stands for.
         """
         table, profile = self.included().split("test").table, self.usual_profile()
         alike = (table[list(profile)] == pd.Series(profile)).to_numpy().sum(axis=1)  # [N]
@@ -276,22 +216,11 @@ class Cohort:
     def load_images(
         self, size: int, rows: Rows | None = None, squash: bool = False
     ) -> npt.NDArray[np.uint8]:
-        """Images of the rows (all by default), decoded now.
+        """Images of the rows (all by default), decoded now.  # -> uint8 [n, 3, size, size]
 
-        The centre square is cut out and reduced with an antialiasing filter, in the
-        same way for every use, so that generator and metrics see the same pictures.
-
-        Parameters
-        ----------
-        size : int
-            Pixels of a side.
-        rows : sequence of int or mask, optional
-        squash : bool
-            The whole picture is pressed into a square instead (fault E6), for comparison only.
-
-        Returns
-        -------
-        uint8 [n, 3, size, size]
+        The centre square is cut out and reduced with an antialiasing filter, in the same way for
+        every use, so that generator and metrics see the same pictures. ``squash`` presses the
+        whole picture into a square instead (fault E6), for comparison only.
         """
         chosen = self if rows is None else self.take(rows)
         out = np.empty((len(chosen), 3, size, size), dtype=np.uint8)
@@ -322,34 +251,11 @@ Reader = Callable[[Path, str, int], Source]  # (root, coding, split_seed)
 
 
 def read_cohort(
-    spec: CohortSpec,
-    reader: Reader,
-    root: Path,
-    *,
-    coding: str = "default",
-    split_seed: int = 0,
-    check_images: bool = True,
+    spec: CohortSpec, reader: Reader, root: Path, coding: str, split_seed: int, check_images: bool
 ) -> Cohort:
-    """Read a data set in its authors' layout.
+    """Read a data set in its authors' layout: all rows; those that are left out say why.
 
-    Parameters
-    ----------
-    spec : CohortSpec
-    reader : callable
-        ``(root, coding, split_seed) -> Source``.
-    root : Path
-        The data set's folder.
-    coding : str
-        How labels are read, where the reader has a choice.
-    split_seed : int
-        Of splits that we draw.
-    check_images : bool
-        Refuse a missing or truncated image now, not when it is first needed.
-
-    Returns
-    -------
-    Cohort
-        All rows; those that are left out say why.
+    ``check_images`` refuses a missing or truncated image now, not when it is first needed.
 
     Raises
     ------
@@ -367,14 +273,9 @@ def read_cohort(
     refuse_empty(spec, table, root)
     images_hash = hash_images(root, asked, check=check_images)
     total = hashlib.sha256(f"{source.labels_hash}\n{images_hash}".encode()).hexdigest()
-    columns = [
-        "subject",
-        "image",
-        "path",
-        "split",
-        *(field.name for field in spec.fields),
-    ]
-    return Cohort(spec, table[[*columns, "prompt", "excluded"]], root, total)
+    own = [field.name for field in spec.fields]
+    columns = ["subject", "image", "path", "split", *own, "prompt", "excluded"]
+    return Cohort(spec, table[columns], root, total)
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, str]]:

@@ -15,20 +15,9 @@ from fairdiff_lib.data.reading import OUTSIDE, SPLITS, UNKNOWN
 def cohort_table(cohort: Cohort, dataset: str, confidence: float = 0.95) -> pd.DataFrame:
     """Subjects by attribute level and split, and prevalence of every condition level.
 
-    Parameters
-    ----------
-    cohort : Cohort
-        Excluded rows are left out.
-    dataset : str
-    confidence : float
-        Of the Wilson intervals.
-
-    Returns
-    -------
-    DataFrame
-        dataset, split (train, val, test, all), attribute, level, condition,
-        condition_level, metric ("count": subjects, "images", "prevalence"), n
-        (subjects), value, low, high.
+    Of included rows: dataset, split (train, val, test, all), attribute, level, condition,
+    condition_level, metric ("count": subjects, "images", "prevalence"), n (subjects), value, low,
+    high (Wilson intervals at ``confidence``).
     """
     included = cohort.included()
     subjects = included.table.drop_duplicates("subject")
@@ -40,7 +29,12 @@ def cohort_table(cohort: Cohort, dataset: str, confidence: float = 0.95) -> pd.D
                 key = {"dataset": dataset, "split": split, "attribute": attribute, "level": level}
                 own = _rows_of(subjects, split, attribute, level)
                 images = len(_rows_of(included.table, split, attribute, level))
-                rows += _counts(key, len(own), images)
+                blank = {**key, "condition": "", "condition_level": "", "n": len(own)}
+                counted = {"count": float(len(own)), "images": float(images)}
+                rows += [
+                    {**blank, "low": np.nan, "high": np.nan, "metric": metric, "value": value}
+                    for metric, value in counted.items()
+                ]
                 rows += _prevalences(key, own, cohort, confidence)
     return pd.DataFrame(rows)
 
@@ -49,14 +43,6 @@ def _rows_of(table: pd.DataFrame, split: str, attribute: str, level: str) -> pd.
     if split != "all":
         table = table[table["split"] == split]
     return table if attribute == "overall" else table[table[attribute] == level]
-
-
-def _counts(key: dict[str, Any], subjects: int, images: int) -> list[dict[str, Any]]:
-    blank = {"condition": "", "condition_level": "", "n": subjects, "low": np.nan, "high": np.nan}
-    return [
-        {**key, **blank, "metric": "count", "value": float(subjects)},
-        {**key, **blank, "metric": "images", "value": float(images)},
-    ]
 
 
 def _prevalences(
@@ -84,15 +70,10 @@ def split_table(cohort: Cohort) -> pd.DataFrame:
     for split in SPLITS:
         own = table[table["split"] == split]
         kept = own[own["excluded"] == ""]
-        rows.append(
-            {
-                "split": split,
-                "subjects": kept["subject"].nunique(),
-                "images": len(kept),
-                "excluded_images": len(own) - len(kept),
-                "subjects_in_another_split": int((homes[own["subject"].unique()] > 1).sum()),
-            }
-        )
+        row = {"split": split, "subjects": kept["subject"].nunique(), "images": len(kept)}
+        row |= {"excluded_images": len(own) - len(kept)}
+        crossing = int((homes[own["subject"].unique()] > 1).sum())
+        rows.append({**row, "subjects_in_another_split": crossing})
     return pd.DataFrame(rows)
 
 
@@ -100,13 +81,8 @@ def flow_table(cohort: Cohort) -> pd.DataFrame:
     """Who is in the data, who left and why, and who is in the study (a flow diagram's numbers).
 
     A subject is counted as in the study if any of its images is, else as having left for the
-    reason of its first image.
-
-    Returns
-    -------
-    DataFrame
-        step ("in the data", "left: " with the reason, "in the study"), attribute, level (those
-        not known too), subjects, images.
+    reason of its first image: step ("in the data", "left: " with the reason, "in the study"),
+    attribute, level (those not known too), subjects, images.
     """
     table = cohort.table
     kept = table[table["excluded"] == ""]

@@ -43,12 +43,7 @@ _ETHNICITY = {
     "0": "Non-Hispanic",
     "1": "Hispanic",
 }
-_GLAUCOMA = {
-    "no": "non-glaucoma",
-    "yes": "glaucoma",
-    "0": "non-glaucoma",
-    "1": "glaucoma",
-}
+_GLAUCOMA = {"no": "non-glaucoma", "yes": "glaucoma", "0": "non-glaucoma", "1": "glaucoma"}
 # no integer coding of the next three is documented, so numbers (but -1) are refused
 _MD = {name: name for name in ("normal", "mild", "moderate", "severe")}
 _CDR = {name: name for name in ("normal", "borderline", "abnormal")}
@@ -61,13 +56,7 @@ _REFRACTION = {
     "hyperopia": "positive",
 }
 _REFRACTION_COLUMNS = ("near_vision_refraction_stage", "se_status")
-_USE = {
-    "training": "train",
-    "train": "train",
-    "validation": "val",
-    "val": "val",
-    "test": "test",
-}
+_USE = {"training": "train", "train": "train", "validation": "val", "val": "val", "test": "test"}
 _SPLIT_FOLDERS = {
     "train": ("train", "Dataset/Training", "Dataset/train", "Training"),
     "val": ("val", "Dataset/Validation", "Dataset/val", "Validation"),
@@ -131,15 +120,7 @@ def read_fairgenmed(root: Path, coding: str, split_seed: int) -> Source:
     """
     refuse_unknown("coding", coding, ("default",))
     path = _summary(root)
-    needed = (
-        "use",
-        "filename",
-        "gender",
-        "race",
-        "ethnicity",
-        "glaucoma",
-        "md_severity",
-    )
+    needed = ("use", "filename", "gender", "race", "ethnicity", "glaucoma", "md_severity")
     frame = read_text_csv(path, (*needed, "cdr_status"))
     refraction = next((name for name in _REFRACTION_COLUMNS if name in frame.columns), None)
     if refraction is None:
@@ -222,14 +203,7 @@ def read_archive(path: Path, keys: Sequence[str]) -> dict[str, str]:
         raise InputError(
             f"{path}: not an npz of plain arrays (pickled objects are refused)"
         ) from None
-    except (
-        OSError,
-        EOFError,
-        KeyError,
-        zipfile.BadZipFile,
-        zlib.error,
-        AttributeError,
-    ):
+    except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, AttributeError):
         raise InputError(f"{path}: truncated or not an npz archive") from None
     for key in keys:
         if key not in held:

@@ -24,10 +24,7 @@ from fairdiff_lib.settings.errors import InputError, refuse_unknown
 
 DX = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 _MALIGNANT = {"default": ("akiec", "bcc", "mel"), "medfair": ("akiec", "mel")}
-AGE_LEVELS = {
-    "default": ("under 60", "60 or older"),
-    "medfair": ("60 or under", "over 60"),
-}
+AGE_LEVELS = {"default": ("under 60", "60 or older"), "medfair": ("60 or under", "over 60")}
 _FOLDERS = "images|ham10000_images_part_[12]"
 
 
@@ -36,14 +33,8 @@ def spec_ham10000(coding: str) -> CohortSpec:
     younger, older = AGE_LEVELS[coding]
     return CohortSpec(
         name="ham10000",
-        attributes=(
-            Attribute("sex", ("Female", "Male")),
-            Attribute("age", (younger, older)),
-        ),
-        conditions=(
-            Condition("malignant", ("benign", "malignant")),
-            Condition("dx", DX),
-        ),
+        attributes=(Attribute("sex", ("Female", "Male")), Attribute("age", (younger, older))),
+        conditions=(Condition("malignant", ("benign", "malignant")), Condition("dx", DX)),
         template=(
             "Dermoscopic image of a {sex} {age} patient with the following diagnostic category: "
             "{malignant}"

@@ -33,20 +33,13 @@ _PNG_END = b"IEND\xaeB`\x82"
 
 @dataclass(frozen=True)
 class Source:
-    """What a reader returns.
+    """What a reader returns."""
 
-    Attributes
-    ----------
-    table : DataFrame
-        Columns subject, image, path (relative to the root), split, and one per attribute and
-        condition, holding level names or ``"unknown"``. Optional: excluded, the reason why the
-        reader leaves a row out (with the split ``OUTSIDE`` where it was never to be in one).
-    labels_hash : str
-        SHA-256 of the label files' content (hexadecimal).
-    """
-
+    # columns subject, image, path (relative to the root), split, and one per attribute and
+    # condition, holding level names or "unknown"; excluded, where there is one: the reason why the
+    # reader leaves a row out (with the split OUTSIDE where it was never to be in one)
     table: pd.DataFrame
-    labels_hash: str
+    labels_hash: str  # SHA-256 of the label files' content (hexadecimal)
 
 
 # -- cells -----------------------------------------------------------------------------------
@@ -119,20 +112,9 @@ def ages(
     cells: Sequence[str], levels: tuple[str, str], path: Path, column: str, *,
     turns: float = 60, above: bool = False, placeholders: Sequence[float] = (),
 ) -> list[str]:  # fmt: skip
-    """Age in years -> level name; blank is unknown, anything but a number is refused.
+    """Age in years -> level name (younger, older); blank is unknown, no number is refused.
 
-    Parameters
-    ----------
-    cells : sequence of str
-    levels : (younger, older)
-    path, column
-        For the refusal.
-    turns : float
-        Age at which the older level begins.
-    above : bool
-        It begins above that age.
-    placeholders : sequence of float
-        Ages that stand for none.
+    The older level begins at ``turns`` years, or ``above`` them; ``placeholders`` stand for none.
     """
     younger, older = levels
     found = []
@@ -181,13 +163,7 @@ def refuse_respelt(levels: Sequence[str], where: str) -> None:
 
 
 def split_subjects(subjects: Sequence[str], strata: Sequence[str], seed: int) -> list[str]:
-    """70/10/20 split by subject within each stratum, in the order of a seeded hash.
-
-    Returns
-    -------
-    list of str
-        ``train``, ``val`` or ``test`` per row; the same for every row of a subject.
-    """
+    """70/10/20 split by subject within each stratum, in the order of a seeded hash: a row's."""
     groups: dict[str, set[str]] = {}
     for subject, level in zip(subjects, strata, strict=True):
         groups.setdefault(level, set()).add(subject)
@@ -213,12 +189,7 @@ def open_picture(path: Path) -> Image.Image:
     """A picture as a viewer shows it, in RGB.
 
     It is turned as its EXIF tag says, and laid on black where it is transparent: whatever colour
-    is hidden under an alpha of 0 is not seen.
-
-    Raises
-    ------
-    InputError
-        No such file, no picture, or one with more than 8 bits per channel.
+    is hidden under an alpha of 0 is not seen. More than 8 bits per channel are refused.
     """
     try:
         with Image.open(path) as file:
@@ -242,15 +213,8 @@ def open_picture(path: Path) -> Image.Image:
 def find_images(root: Path, names: Sequence[str], folders: str) -> dict[str, str]:
     """File name -> path relative to ``root``, for the names that are there.
 
-    A name may be in two folders, as in some archives, but not with two contents.
-
-    Parameters
-    ----------
-    root : Path
-    names : sequence of str
-    folders : str
-        Pattern of the folders below ``root`` that may hold images, whatever their case; ``root``
-        itself may hold them too.
+    A name may be in two folders, as in some archives, but not with two contents. ``folders`` is a
+    pattern of those below ``root`` that may hold images, whatever their case; so may ``root``.
     """
     pattern, asked = re.compile(folders, re.IGNORECASE), {name.lower(): name for name in names}
     below = sorted(f for depth in ("*", "*/*") for f in root.glob(depth) if f.is_dir())

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from fairdiff_lib.disk.files import write_json
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.methods import METHODS, config_of, fields_of
 from fairdiff_lib.settings.options import Settings
@@ -47,19 +44,10 @@ class _Figure:
 
 @dataclass(frozen=True)
 class Places:
-    """Where everything lies.
-
-    Parameters
-    ----------
-    settings : Settings
-    data_root : str
-        Folder of the real data; empty = data/real/<dataset>.
-    runs_root, figures_root : str
-        Relative ones are below the project.
-    """
+    """Where everything lies; relative roots are below the project."""
 
     settings: Settings
-    data_root: str = ""
+    data_root: str = ""  # folder of the real data; empty = data/real/<dataset>
     runs_root: str = "data/runs"
     figures_root: str = "figures"
 
@@ -163,29 +151,10 @@ class Places:
         return self.generated(source, seed)
 
     def name_of(self, path: Path) -> str:
-        """A file's name below one of the roots, as ``runs/<dataset>/base-.../run.json``.
-
-        Raises
-        ------
-        InputError
-            The file lies elsewhere.
-        """
+        """A file's name below a root, as ``runs/<dataset>/base-.../run.json``; else refused."""
         for name, root in self.roots.items():
             if path.is_relative_to(root):
                 return f"{name}/{path.relative_to(root).as_posix()}"
         raise InputError(
             f"{path}: expected a file below {', '.join(map(str, self.roots.values()))}"
         )
-
-
-def record(layout: Places, name: str, scalars: Mapping[str, Any]) -> dict[str, Any]:
-    """Write a notebook's scalars as JSON (``layout.records/<name>.json``) and return them.
-
-    Numpy scalars become plain ones; NaN becomes None.
-    """
-    plain: dict[str, Any] = {}
-    for key, value in scalars.items():
-        item = value.item() if hasattr(value, "item") else value
-        plain[key] = None if isinstance(item, float) and item != item else item
-    write_json(layout.records / f"{name}.json", plain)
-    return plain

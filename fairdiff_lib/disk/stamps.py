@@ -26,13 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 OK, BROKEN, UNVERIFIABLE = "ok", "BROKEN", "unverifiable"  # states of a link
-CODE_PATHS = (
-    "fairdiff_lib",
-    "notebooks",
-    "Snakefile",
-    "pyproject.toml",
-    "constraints.txt",
-)
+CODE_PATHS = ("fairdiff_lib", "notebooks", "Snakefile", "pyproject.toml", "constraints.txt")
 STAMPED_PACKAGES = (
     "torch",
     "diffusers",

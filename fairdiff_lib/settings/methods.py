@@ -23,39 +23,20 @@ Role = Literal["core", "control", "rival", "option"]
 
 @dataclass(frozen=True)
 class Method:
-    """A training method.
+    """A training method."""
 
-    Attributes
-    ----------
-    uses : tuple of str
-        Fields of :class:`MitigationConfig` that it reads; it sees the others at their defaults.
-    options : mapping
-        Fields that it fixes, whatever the settings say.
-    sources : tuple of str
-        Methods whose finished runs it reads; its folder depends on what they depend on.
-    other_seed : bool
-        It reads the source's run of the next seed, not of its own.
-    label, colour, marker : str
-        How tables and figures show it; without a label by its own name.
-    role : str
-        In the ablation study. Core: tested, with all seeds; others are described. Control: the
-        method with a part taken away. Rival: another way to the same end. Option: one departure.
-    against : tuple of str
-        Methods that the ablation compares it with, paired by seed.
-    scored_windows : bool
-        A window is one score, so the ablation gives it more and shorter ones.
-    """
-
-    uses: tuple[str, ...] = ()
-    options: Mapping[str, Any] = field(default_factory=dict)
-    sources: tuple[str, ...] = ()
-    other_seed: bool = False
-    label: str = ""
+    uses: tuple[str, ...] = ()  # fields of MitigationConfig that it reads; others as by default
+    options: Mapping[str, Any] = field(default_factory=dict)  # fields that it fixes
+    sources: tuple[str, ...] = ()  # methods whose finished runs it reads, so that it uses theirs
+    other_seed: bool = False  # it reads the source's run of the next seed, not of its own
+    label: str = ""  # how tables and figures show it; else its own name
     colour: str = NEUTRAL
     marker: str = "o"
+    # in the ablation. Core: tested, with all seeds; others are described. Control: the method with
+    # a part taken away. Rival: another way to the same end. Option: one departure.
     role: Role = "rival"
-    against: tuple[str, ...] = (BASELINE,)
-    scored_windows: bool = False
+    against: tuple[str, ...] = (BASELINE,)  # whom the ablation compares it with, paired by seed
+    scored_windows: bool = False  # a window is one score: the ablation gives it more, shorter ones
 
 
 PERTURBATION = (
@@ -65,31 +46,14 @@ PERTURBATION = (
     "held_out_timesteps", "noise_model", "history", "initial_points",
 )  # fmt: skip
 P_AS_RELEASED: Mapping[str, Any] = MappingProxyType(
-    {
-        "missing_group": AS_RELEASED,
-        "clamp": AS_RELEASED,
-        "drift": AS_RELEASED,
-        "window_count": AS_RELEASED,
-        "reweighting": "noise",
-        "ranks": AS_RELEASED,
-        "objective": "batch_gap",
-        "noise_model": "inferred",
-        "history": "window",
-    }
+    dict.fromkeys(("missing_group", "clamp", "drift", "window_count", "ranks"), AS_RELEASED)
+    | {"reweighting": "noise", "objective": "batch_gap"}
+    | {"noise_model": "inferred", "history": "window"}
 )
 P_CORRECTED: Mapping[str, Any] = MappingProxyType(
-    {
-        "missing_group": CORRECTED,
-        "clamp": CORRECTED,
-        "drift": CORRECTED,
-        "window_count": CORRECTED,
-        "reweighting": "mean",
-        "ranks": CORRECTED,
-        "objective": "held_out",
-        "noise_model": "known",
-        "history": "all",
-        "ucb_beta": 1.0,  # the released 0.1 hardly explores: it repeats its first good guess
-    }
+    dict.fromkeys(("missing_group", "clamp", "drift", "window_count", "ranks"), CORRECTED)
+    | {"reweighting": "mean", "objective": "held_out", "noise_model": "known", "history": "all"}
+    | {"ucb_beta": 1.0}  # the released 0.1 hardly explores: it repeats its first good guess
 )
 _BOTH = (BASELINE, FAIR)
 

@@ -62,12 +62,6 @@ ENDINGS = {  # of what is put together from a metric
     "_psd_mean": "{}: performance-scaled disparity, mean",
     "_psd_max": "{}: performance-scaled disparity, largest",
 }
-SPELLED = {  # once per notebook, where a short name first stands
-    "KID": "Kernel Inception Distance",
-    "FID": "Fr\u00e9chet Inception Distance",
-    "MiFID": "memorisation-informed Fr\u00e9chet Inception Distance",
-    "AUC": "area under the receiver operating characteristic curve",
-}
 NOT_ESTIMABLE = "not estimable"
 LOW_IS_BEST = ("kid", "fid", "mifid", "dpd", "eod", "brier", "ece", "fnr")
 SOURCES = {  # of images, besides the methods

@@ -25,69 +25,30 @@ STUDIES = {  # what a run can be for
 
 @dataclass(frozen=True)
 class Notebook:
-    """A notebook, and the job of the graph that runs it.
+    """A notebook, and the job of the graph that runs it."""
 
-    Attributes
-    ----------
-    notebook : str
-        Name of its file, without suffix.
-    question : str
-        Its title.
-    study : str
-        Of ``STUDIES``, the one that makes it; empty for a notebook that is only run alone.
-    after : tuple of str
-        Jobs of ``JOBS`` that it waits for. One that runs per method and seed means every run, or
-        the same run where the waiting job is per run too.
-    tables, figures, cards : dict
-        Id to title of what it always makes.
-    of_dataset : str
-        ``quality`` or ``downstream``: the data set's own tables, which it makes besides.
-    spanning : dict
-        Id to title of tables that all data sets share: no data set's output.
-    simulated_only : tuple of str
-        Ids among the above that only simulated data have.
-    claims : tuple of str
-        The paper's claims that its numbers bear on; C4 is C1 to C3 on other data.
-    per_run : bool
-        Whether it runs for every method and seed.
-    arms : str
-        The study whose arms' runs it collects: ``ablation``, ``matrix``, or none.
-    parameters : dict
-        Given besides the shared ones.
-    threads : str
-        ``one`` core, the share of a ``run`` among runs side by side, or the ``machine``.
-    minutes : int
-        After which a queue ends it; 0 = the profile's.
-    digest : tuple of str
-        Sections of the settings, besides the main study's, of which a change runs it again.
-    place : str
-        Folder (of ``Places``) of its tables and figures.
-    made : str
-        Folder (of ``Places``) whose size its record notes.
-    declared : bool
-        Whether the protocol has to be written before.
-    """
-
-    notebook: str
-    question: str
-    study: str = "main"
+    notebook: str  # name of its file, without suffix
+    question: str  # its title
+    study: str = "main"  # of STUDIES, the one that makes it; empty: only ever run alone
+    # jobs of JOBS that it waits for; one that runs per method and seed means every run, or the
+    # same run where the waiting job is per run too
     after: tuple[str, ...] = ()
-    tables: Mapping[str, str] = field(default_factory=dict)
+    tables: Mapping[str, str] = field(default_factory=dict)  # id -> title of what it always makes
     figures: Mapping[str, str] = field(default_factory=dict)
     cards: Mapping[str, str] = field(default_factory=dict)
-    of_dataset: str = ""
-    spanning: Mapping[str, str] = field(default_factory=dict)
-    simulated_only: tuple[str, ...] = ()
-    claims: tuple[str, ...] = ()
-    per_run: bool = False
-    arms: str = ""
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    threads: str = "one"
-    minutes: int = 0
-    digest: tuple[str, ...] = ()
-    place: str = "figures"
-    made: str = ""
-    declared: bool = False
+    of_dataset: str = ""  # quality or downstream: the data set's own tables, made besides
+    spanning: Mapping[str, str] = field(default_factory=dict)  # tables that all data sets share
+    simulated_only: tuple[str, ...] = ()  # ids among the above that only simulated data have
+    claims: tuple[str, ...] = ()  # of the paper, that it bears on; C4 is C1 to C3 on other data
+    per_run: bool = False  # it runs for every method and seed
+    arms: str = ""  # the study whose arms' runs it collects: ablation, matrix, or none
+    parameters: Mapping[str, str] = field(default_factory=dict)  # besides the shared ones
+    threads: str = "one"  # one core, the share of a run among runs side by side, or the machine
+    minutes: int = 0  # after which a queue ends it; 0 = the profile's
+    digest: tuple[str, ...] = ()  # sections of the settings, besides the main study's, it reads
+    place: str = "figures"  # folder (of Places) of its tables and figures
+    made: str = ""  # folder (of Places) whose size its record notes
+    declared: bool = False  # the protocol has to be written before
 
     @property
     def titles(self) -> dict[str, str]:
@@ -278,9 +239,7 @@ _ALL = (
             "tab_matrix_cost": "downstream matrix: what each run was shown, its steps",
             "tab_transfer": "trained on one source, tested on another",
         },
-        figures={
-            "fig_matrix": "learning curves over the share of real data",
-        },
+        figures={"fig_matrix": "learning curves over the share of real data"},
         claims=("C3",),
         threads="machine",
         digest=("matrix",),
@@ -341,15 +300,6 @@ _JOBS = {
     ),
 }
 JOBS: dict[str, Notebook] = dict(sorted(_JOBS.items()))
-
-
-def place_of(name: str, parameters: Mapping[str, Any]) -> str:
-    """Folder (of ``Places``) that a table or figure lies in, by its id.
-
-    Two jobs of one notebook may make the same id in two places: ``parameters`` tell them apart.
-    """
-    maker = maker_of(name, parameters)
-    return maker.place if maker else "figures"
 
 
 def maker_of(name: str, parameters: Mapping[str, Any], kind: str = "") -> Notebook | None:

@@ -183,9 +183,7 @@ def draw_subject(config: FundusPopulation, split: str, index: int) -> Subject:
     uniform = np.random.default_rng([config.seed, number]).random(12).tolist()
     share_white = 1 - config.share_asian - config.share_black
     race = choose(
-        place[0],
-        ("Asian", "Black", "White"),
-        (config.share_asian, config.share_black, share_white),
+        place[0], ("Asian", "Black", "White"), (config.share_asian, config.share_black, share_white)
     )
     ethnicity = "Hispanic" if place[1] < config.share_hispanic else "Non-Hispanic"
     glaucoma = "yes" if uniform[0] < _GLAUCOMA_PREVALENCE[race] else "no"

@@ -523,10 +523,7 @@ FUNDUS_CASES: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
         lambda root: (root / "test/slo_fundus_00020.jpg").unlink(),
         ("1 of 24", "test/slo_fundus_00020.jpg"),
     ),
-    "truncated jpg": (
-        cut("test/slo_fundus_00020.jpg"),
-        ("test/slo_fundus_00020.jpg", "truncated"),
-    ),
+    "truncated jpg": (cut("test/slo_fundus_00020.jpg"), ("test/slo_fundus_00020.jpg", "truncated")),
     "level without a training subject": (
         lambda root: edit(
             root / "data_summary.csv",

@@ -290,8 +290,7 @@ def test_ratio_is_read_from_a_blurred_picture(
 
 
 def test_measuring_depends_on_the_picture_alone(
-    sample: tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]],
-    monkeypatch: pytest.MonkeyPatch,
+    sample: tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = sample[0]
     together = measure_cup_disc_ratio(images)
