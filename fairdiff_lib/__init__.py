@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from fairdiff_lib.audit.audit import auc_metric as auc_metric
     from fairdiff_lib.audit.audit import kid_metric as kid_metric
     from fairdiff_lib.audit.audit import mean_metric as mean_metric
-    from fairdiff_lib.audit.gates import gates as gates
     from fairdiff_lib.audit.kid import fit_kernel as fit_kernel
     from fairdiff_lib.audit.kid import kid as kid
+    from fairdiff_lib.audit.quality import gates as gates
     from fairdiff_lib.classify.fit import fit_classifier as fit_classifier
     from fairdiff_lib.datasets import DATASETS as DATASETS
     from fairdiff_lib.methods.groups import group_means as group_means
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 # a line above and a word here: the second is what runs (PEP 562), the first what mypy reads
 _PUBLIC = {
     "audit.audit": ("Audit", "auc_metric", "kid_metric", "mean_metric"),
-    "audit.gates": ("gates",),
     "audit.kid": ("fit_kernel", "kid"),
+    "audit.quality": ("gates",),
     "classify.fit": ("fit_classifier",),
     "datasets": ("DATASETS",),
     "methods.groups": ("group_means", "loss_gap"),

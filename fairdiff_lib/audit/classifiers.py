@@ -222,8 +222,7 @@ def es_estimate(one: Audit, attribute: str) -> Estimate:
 
     Its influence values are those of M and of the levels, weighted by the derivatives; they
     know the subjects that M and M_g share. Where levels are equal the value lies below M by
-    as much as chance moves them, and no interval mends that.
-    Levels without a value stay out.
+    as much as chance moves them, and no interval mends that. Levels without a value stay out.
     """
     whole = one.overall
     each = [one.estimates[attribute, level] for level in one.attributes[attribute]]
@@ -283,22 +282,17 @@ def classification_table(
 
     Parameters
     ----------
-    predictions : DataFrame
-        ``PREDICTION_COLUMNS``; the order of levels is that of their first rows. A truth of
-        "unknown" is left out.
-    table : DataFrame
-        image and a column of level names per attribute.
+    predictions, table : DataFrame
+        As for :func:`scored`; levels in the order of their first rows.
     labels : mapping
         First columns, as {"dataset": ..., "source": ..., "seed": ..., "classifier": ...}.
     thresholds : mapping, optional
         Condition to the threshold for its second level of two; 0.5 where absent or NaN.
-    watched : DataFrame, optional
-        Looks at the test images while fitting, for what choosing the step by them would have
-        claimed (fault E4).
-    mismatched : DataFrame, optional
-        Predictions of the same images, prepared otherwise than the training images (fault E6).
+    watched, mismatched : DataFrame, optional
+        Looks at the test images while fitting (what choosing the step by them would have claimed,
+        fault E4); predictions of the same images, prepared otherwise than in training (fault E6).
     metrics : sequence of str
-        Of those that are audited by group, which (with accuracy and auc); all without a name.
+        Those audited by group (with accuracy and auc); all without a name.
 
     Returns
     -------

@@ -18,13 +18,12 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
-from fairdiff_lib.audit.audit import Audit
+from fairdiff_lib.audit.audit import Audit, crossed, intersection_rows
 from fairdiff_lib.audit.estimate import MIN_UNITS, Floats, Groups, Ints, group_units
 from fairdiff_lib.audit.fid import fid_against_n
 from fairdiff_lib.audit.kid import Kernel, as_features, fit_kernel, real_floor
 from fairdiff_lib.audit.quality import FLOOR_SPLITS
 from fairdiff_lib.audit.realism import near_copies
-from fairdiff_lib.audit.shrinkage import crossed, intersection_rows
 from fairdiff_lib.classify.features import (
     BATCH,
     SPREAD_FLOOR,

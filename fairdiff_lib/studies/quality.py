@@ -20,6 +20,8 @@ from fairdiff_lib.audit.audit import (
     Estimator,
     audit,
     contrast_table,
+    crossed,
+    intersection_rows,
     labelled,
     mean_audit,
     mean_metric,
@@ -34,12 +36,16 @@ from fairdiff_lib.audit.contrasts import (
     equity_rows,
 )
 from fairdiff_lib.audit.estimate import OVERALL, Floats, Groups, Levels, group_units
-from fairdiff_lib.audit.gates import gates, reconstruction_r2
 from fairdiff_lib.audit.kid import Kernel, kid, kid_unpaired, shares, standardised_kid
-from fairdiff_lib.audit.quality import COLUMNS, inception_score, quality_table
+from fairdiff_lib.audit.quality import (
+    COLUMNS,
+    gates,
+    inception_score,
+    quality_table,
+    reconstruction_r2,
+)
 from fairdiff_lib.audit.released import inception_score_as_released
 from fairdiff_lib.audit.seeds import compare_audits, over_seeds
-from fairdiff_lib.audit.shrinkage import crossed, intersection_rows
 from fairdiff_lib.classify.features import Space
 from fairdiff_lib.classify.fit import Classifier
 from fairdiff_lib.classify.predictions import predictions_table

@@ -44,8 +44,8 @@ from fairdiff_lib.audit.estimate import (
     group_units,
 )
 from fairdiff_lib.audit.estimators import auc, macro_auc
-from fairdiff_lib.audit.gates import prompt_auc, reconstruction_r2
 from fairdiff_lib.audit.kid import as_features
+from fairdiff_lib.audit.quality import prompt_auc, reconstruction_r2
 from fairdiff_lib.classify.features import Extractor, extract, make_extractor
 from fairdiff_lib.classify.fit import Classifier
 from fairdiff_lib.classify.runs import load_encoder, read_back

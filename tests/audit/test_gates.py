@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fairdiff_lib.audit import gates
+from fairdiff_lib.audit import quality
 from fairdiff_lib.audit.estimate import Floats, difference, group_units
 from fairdiff_lib.audit.kid import Kernel, kid
 from fairdiff_lib.datasets import dataset_of
@@ -32,8 +32,8 @@ def images(rng: np.random.Generator, listens: bool) -> tuple[Floats, Floats]:
 def run(real: Floats, generated: Floats, blurred: Floats) -> pd.Series:
     """Gate to passed."""
     labels = {"dataset": "toy", "method": "none", "seed": 0}
-    table = gates.gates(KERNEL, real, generated, blurred, TABLE, CONDITION, labels=labels)
-    assert list(table.columns) == [*labels, *gates.COLUMNS]
+    table = quality.gates(KERNEL, real, generated, blurred, TABLE, CONDITION, labels=labels)
+    assert list(table.columns) == [*labels, *quality.GATE_COLUMNS]
     return table.set_index("gate")["passed"]
 
 
@@ -66,8 +66,8 @@ def test_shuffle_gate_rarely_passes_by_luck_and_knows_its_error() -> None:
     groups = group_units(TABLE, {"sick": CONDITION[1]})
     for seed in range(150):
         real, generated = images(rng, listens=False)
-        own = gates.within_condition(kid(KERNEL, real, generated, groups), groups, "sick")
-        shuffled = gates.shuffled_kid(KERNEL, real, generated, groups, "sick", seed)
+        own = quality.within_condition(kid(KERNEL, real, generated, groups), groups, "sick")
+        shuffled = quality.shuffled_kid(KERNEL, real, generated, groups, "sick", seed)
         gap = difference(own, shuffled)
         upper.append(gap.interval()[1])
         values.append(gap.value)
@@ -78,31 +78,31 @@ def test_shuffle_gate_rarely_passes_by_luck_and_knows_its_error() -> None:
 
 def test_reconstruction_gate_counts_lost_discs_against_the_vae() -> None:
     truth = np.linspace(0.2, 0.8, 100)
-    assert gates.reconstruction_r2(truth, truth) == pytest.approx(1)
-    assert gates.reconstruction_r2(np.full(100, np.nan), truth) == pytest.approx(0)
+    assert quality.reconstruction_r2(truth, truth) == pytest.approx(1)
+    assert quality.reconstruction_r2(np.full(100, np.nan), truth) == pytest.approx(0)
     lost = np.where(np.arange(100) % 2, np.nan, truth)
-    assert gates.reconstruction_r2(lost, truth) == pytest.approx(0.5, abs=0.02)
-    row = gates.gate_reconstruction(RULER, lost, truth, 0.6)
+    assert quality.reconstruction_r2(lost, truth) == pytest.approx(0.5, abs=0.02)
+    row = quality.gate_reconstruction(RULER, lost, truth, 0.6)
     assert not row["passed"]
     assert "no disc found in 50" in row["note"]
 
 
 def test_reconstruction_gate_wants_the_value_not_a_correlate() -> None:
     truth = np.linspace(0.2, 0.8, 100)
-    assert gates.reconstruction_r2(0.3 * truth, truth) < 0
+    assert quality.reconstruction_r2(0.3 * truth, truth) < 0
 
 
 def test_prompt_auc_counts_ties_and_lost_discs_as_one_half() -> None:
     asked = np.array([True, True, False, False])
-    assert gates.prompt_auc(np.array([0.7, 0.6, 0.3, 0.2]), asked) == 1
-    assert gates.prompt_auc(np.array([0.5, 0.5, 0.5, 0.5]), asked) == 0.5
-    assert gates.prompt_auc(np.array([np.nan, 0.6, 0.3, 0.2]), asked) == 0.75
-    assert gates.prompt_auc(np.full(4, np.nan), asked) == 0.5
-    assert not gates.gate_prompt(RULER, np.ones(4), np.ones(4, dtype=bool), 0.8)["passed"]
+    assert quality.prompt_auc(np.array([0.7, 0.6, 0.3, 0.2]), asked) == 1
+    assert quality.prompt_auc(np.array([0.5, 0.5, 0.5, 0.5]), asked) == 0.5
+    assert quality.prompt_auc(np.array([np.nan, 0.6, 0.3, 0.2]), asked) == 0.75
+    assert quality.prompt_auc(np.full(4, np.nan), asked) == 0.5
+    assert not quality.gate_prompt(RULER, np.ones(4), np.ones(4, dtype=bool), 0.8)["passed"]
 
 
 def test_condition_without_enough_subjects_is_refused() -> None:
     few = TABLE.iloc[:5]
     features = np.random.default_rng(5).normal(size=(5, 4))
     with pytest.raises(InputError, match="no level of 'sick' has enough subjects"):
-        gates.gates(KERNEL, features, features, features, few, CONDITION, labels={})
+        quality.gates(KERNEL, features, features, features, few, CONDITION, labels={})

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from statsmodels.stats.meta_analysis import combine_effects
 
-from fairdiff_lib.audit.shrinkage import LEAST_GROUPS, crossed, shrink
+from fairdiff_lib.audit.audit import LEAST_GROUPS, crossed, shrink
 from fairdiff_lib.settings.errors import InputError
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from fairdiff_lib.audit.gates import prompt_auc, reconstruction_r2
+from fairdiff_lib.audit.quality import prompt_auc, reconstruction_r2
 from fairdiff_lib.classify.runs import check_splits
 from fairdiff_lib.data.chexpert import WITH, WITHOUT
 from fairdiff_lib.data.cohort import Cohort, square

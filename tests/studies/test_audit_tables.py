@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fairdiff_lib.audit.audit import Audit, audit, kid_metric, mean_metric
+from fairdiff_lib.audit.audit import Audit, audit, crossed, kid_metric, mean_metric
 from fairdiff_lib.audit.estimate import group_units
 from fairdiff_lib.audit.kid import Kernel
-from fairdiff_lib.audit.shrinkage import crossed
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.studies import quality

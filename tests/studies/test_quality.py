@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fairdiff_lib.audit.audit import crossed
 from fairdiff_lib.audit.estimate import group_units
 from fairdiff_lib.audit.kid import Kernel, kid
 from fairdiff_lib.audit.quality import COLUMNS
-from fairdiff_lib.audit.shrinkage import crossed
 from fairdiff_lib.classify.features import RandomConvExtractor, Scale
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.datasets import dataset_of, load_settings
