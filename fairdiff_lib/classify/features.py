@@ -42,26 +42,16 @@ LITE_WEIGHTS = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db
 
 
 class Extractor(Protocol):
-    """Maps images to features, each image by itself.
-
-    Attributes
-    ----------
-    name : str
-        What a table calls it.
-    identity : str
-        Name and weights: two extractors of one identity give equal features. Keys the cache.
-    width : int
-        Number of features D.
-    """
+    """Maps images to features, each image by itself."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str: ...  # what a table calls it
 
     @property
-    def identity(self) -> str: ...
+    def identity(self) -> str: ...  # keys the cache: two of one identity give equal features
 
     @property
-    def width(self) -> int: ...
+    def width(self) -> int: ...  # number of features D
 
     def __call__(self, images: Images) -> Features: ...  # uint8 [N, 3, H, W] => float32 [N, D]
 
@@ -102,38 +92,25 @@ SPREAD_FLOOR = 0.05  # of the median spread
 
 @dataclass(frozen=True)
 class Scale:
-    """Features in units of their spread over real training images, so that each one counts.
+    """Features in units of their spread over real training images, so that each one counts."""
 
-    Attributes
-    ----------
-    mean, spread : float64 [D]
-        A feature that is constant over the training images has spread 1, or the floor.
-    below : tuple of int
-        Features whose spread was raised to the floor.
-    """
-
-    mean: NDArray[np.float64]
-    spread: NDArray[np.float64]
-    below: tuple[int, ...] = ()
+    mean: NDArray[np.float64]  # [D]
+    spread: NDArray[np.float64]  # [D]; 1, or the floor, of a feature that is constant there
+    below: tuple[int, ...] = ()  # features whose spread was raised to the floor
 
     @classmethod
     def fit(cls, train: Features, floor: float = 0.0) -> Scale:  # [N, D]
         """Fix the scale, before any generated image is seen.
 
-        Parameters
-        ----------
-        train : float [N, D]
-        floor : float
-            Least spread, in median spreads of the features above it. A feature that hardly varies
-            over real images (a channel that is constant but for a speck, a unit of a ReLU network
-            that is rarely on) would otherwise put harmless grain thousands of spreads away.
+        ``floor`` is the least spread, in median spreads of the features above it. A feature that
+        hardly varies over real images (a channel that is constant but for a speck, a unit of a ReLU
+        network that is rarely on) would otherwise put harmless grain thousands of spreads away.
         """
         values = train.astype(np.float64)
         spread = values.std(axis=0)
         usual = spread[spread > 0]
-        while (
-            len(usual) and (usual < floor * np.median(usual)).any()
-        ):  # its own low ones don't move the median
+        # its own low ones don't move the median
+        while len(usual) and (usual < floor * np.median(usual)).any():
             usual = usual[usual >= floor * np.median(usual)]
         if floor > 0 and len(usual):
             least = floor * float(np.median(usual))
@@ -329,21 +306,9 @@ class LiteExtractor:
 def make_extractor(
     name: str, revision: str = "", classifier: Classifier | None = None
 ) -> Extractor:
-    """Extractor by name.
+    """Extractor by name: of ``BUILT_IN``, a folder, or a hub id as ``owner/model`` at a commit.
 
-    Parameters
-    ----------
-    name : str
-        Of ``BUILT_IN``, a folder, or a hub id as ``owner/model``.
-    revision : str
-        Commit of a hub id.
-    classifier : Classifier, optional
-        Required for ``encoder``.
-
-    Raises
-    ------
-    InputError
-        An unknown name, or something that the named extractor needs isn't there.
+    ``encoder`` requires the classifier.
     """
     if name == "encoder":
         if classifier is None:
@@ -376,25 +341,9 @@ def hash_images(images: Images) -> str:
 def extract(
     extractor: Extractor, images: Images, batch: int = BATCH, cache: Path | str | None = None
 ) -> Features:
-    """Features of all images, a batch at a time, read from the cache where they are there.
+    """Features of all images, float32 [N, D], a batch at a time.
 
-    Parameters
-    ----------
-    extractor : Extractor
-    images : uint8 [N, 3, H, W]
-    batch : int
-        Images per pass; does not change a feature.
-    cache : path, optional
-        Folder for ``<identity>-<hash of the images>.npy``.
-
-    Returns
-    -------
-    float32 [N, D]
-
-    Raises
-    ------
-    InputError
-        Images of another type or shape, or features that are not finite.
+    Read from the folder ``cache`` where ``<identity>-<hash of the images>.npy`` is there.
     """
     check_images("images", images)
     if not len(images):

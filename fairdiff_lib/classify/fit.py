@@ -27,22 +27,19 @@ from torch import Tensor, nn
 
 from fairdiff_lib.classify.networks import (
     ClassificationObjective,
-    Images,
-    Labels,
     Selection,
     build_network,
     contiguous,
     device_of,
-    parameter_groups,
     to_pixels,
 )
 from fairdiff_lib.classify.predictions import (
     LOOK_COLUMNS,
-    Heads,
+    Images,
+    Labels,
     Levels,
     Probabilities,
     Watch,
-    as_levels,
     check_every_level,
     check_images,
     check_labels,
@@ -72,32 +69,19 @@ SHAPES = {  # fields of ClassifierConfig that decide a network's weights
 
 @dataclass
 class Classifier:
-    """A fitted network with what was chosen on validation.
-
-    Attributes
-    ----------
-    levels : dict of str to tuple of str
-        Condition to its level names, in the order of the label columns.
-    thresholds : dict of str to float
-        Per binary condition, on the probability of level 1; NaN where validation
-        had one level only.
-    curve : dict of int to float
-        Step to mean validation loss, nats (under fault E4: 1 - mean AUC on the test images).
-    watched : DataFrame
-        Of images that were looked at beside validation and decided nothing: step, condition,
-        metric ("auc"), n (images), value, selected (true at ``selected_step``). Not saved.
-    seconds : float
-        That the training loop took, looks included. Not saved.
-    """
+    """A fitted network with what was chosen on validation."""
 
     module: Any
     config: ClassifierConfig
     levels: Levels
+    # per binary condition, on the probability of level 1; NaN where validation had one level only
     thresholds: dict[str, float] = field(default_factory=dict)
     selected_step: int = 0
+    # step to mean validation loss, nats (under fault E4: 1 - mean AUC on the test images)
     curve: dict[int, float] = field(default_factory=dict)
+    # of images that were looked at beside validation and decided nothing; not saved
     watched: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=LOOK_COLUMNS))
-    seconds: float = 0.0
+    seconds: float = 0.0  # that the training loop took, looks included; not saved
 
     @property
     def name(self) -> str:
@@ -153,21 +137,19 @@ class Classifier:
         cls,
         folder: Path | str,
         config: ClassifierConfig | None = None,
-        heads: Heads | None = None,
+        levels: Levels | None = None,
     ) -> Classifier:
         """Read what :meth:`save` wrote, onto the accelerator where there is one.
 
-        Files that are missing or damaged are refused, and another architecture (``config``) or
-        other conditions (``heads``) than are expected.
+        Files that are missing or damaged are refused, and another architecture or other conditions
+        than are expected.
         """
-        notes_path = Path(folder) / "config.json"
-        notes = read_json(notes_path)
-        found = _read_notes(notes_path, notes)
+        notes = Path(folder) / "config.json"
+        found = _read_notes(notes)
         if config is not None:
-            _expect_shapes(notes_path, found.config, config)
-        if heads is not None:
-            wanted = _counts(as_levels(heads))
-            _expect(notes_path, "conditions", _counts(found.levels), wanted)
+            _expect_shapes(notes, found.config, config)
+        if levels is not None:
+            _expect(notes, "conditions", _counts(found.levels), _counts(levels))
         _load_weights(found.module, Path(folder) / "model.safetensors")
         found.module.to("cuda" if torch.cuda.is_available() else "cpu").eval()
         return found
@@ -189,8 +171,9 @@ def _expect(path: Path | str, name: str, found: object, wanted: object) -> None:
         raise InputError(f"{path}: {name} is {found}; expected {wanted}")
 
 
-def _read_notes(path: Path, notes: Any) -> Classifier:
+def _read_notes(path: Path) -> Classifier:
     """Classifier with fresh weights, as its config.json describes it."""
+    notes = read_json(path)
     try:
         config = ClassifierConfig(**notes["config"])
         _expect(path, "architecture", notes["architecture"], VERSIONS[config.architecture])
@@ -201,7 +184,7 @@ def _read_notes(path: Path, notes: Any) -> Classifier:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: not a classifier's config.json ({error})") from error
-    module = build_network(config, _counts(levels), notes.get("backbone"))
+    module = build_network(config, levels, notes.get("backbone"))
     return Classifier(module, config, levels, thresholds, step, curve)
 
 
@@ -240,7 +223,7 @@ def _fingerprint(config: ClassifierConfig, seed: int, levels: Levels, *arrays: A
 def fit_classifier(
     images: Images,
     labels: Labels,
-    heads: Heads,
+    levels: Levels,
     val_images: Images,
     val_labels: Labels,
     config: ClassifierConfig,
@@ -256,9 +239,9 @@ def fit_classifier(
     images, val_images : uint8 [N, 3, S, S]
         Training images, real or generated; validation images that no generator saw.
     labels, val_labels : int64 [N, C]
-        Level indices, a column per condition in the order of ``heads``; -1 = not known.
-    heads : mapping of str to int or sequence of str
-        Condition to its number of levels, or to their names.
+        Level indices, a column per condition in the order of ``levels``; -1 = not known.
+    levels : dict of str to tuple of str
+        Condition to its level names.
     config : ClassifierConfig
     seed : int
         Of the initial weights, the order and the augmentation.
@@ -272,10 +255,6 @@ def fit_classifier(
         Training starts from its weights instead of fresh ones, as after pretraining; it stays
         as it is.
 
-    Returns
-    -------
-    Classifier
-
     Raises
     ------
     InputError
@@ -283,7 +262,8 @@ def fit_classifier(
         value, an initial classifier of another architecture or other conditions, or a
         validation loss that is never finite.
     """
-    levels = as_levels(heads)
+    if not levels:
+        raise InputError("levels is empty; a classifier needs at least one condition")
     config = with_steps(config, len(images))
     check_labels("training", images, labels, levels)
     check_every_level(labels, levels)
@@ -315,9 +295,7 @@ def fit_classifier(
             watching(step, getattr(trained, "module", trained))  # bare, where it is wrapped
 
     result = fit(
-        ClassificationObjective(
-            module, images, labels, parameter_groups(module, config.layer_decay)
-        ),
+        ClassificationObjective(module, images, labels, config.layer_decay),
         config.loop,
         count=len(images),
         seed=seed,
@@ -339,7 +317,7 @@ def _network(
     """A network with fresh weights of a seed, or with a copy of a classifier's."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        module = build_network(config, _counts(levels))
+        module = build_network(config, levels)
     if initial is not None:
         _expect_shapes("initial classifier", initial.config, config)
         _expect("initial classifier", "conditions", _counts(initial.levels), _counts(levels))
@@ -396,10 +374,7 @@ def _watching(
 
 
 def _finish(
-    module: Any,
-    config: ClassifierConfig,
-    levels: Levels,
-    selection: Selection,
+    module: Any, config: ClassifierConfig, levels: Levels, selection: Selection
 ) -> Classifier:
     """Classifier with the selected weights and its thresholds."""
     if selection.best is None:
@@ -408,14 +383,8 @@ def _finish(
             f"lower loop.learning_rate={config.loop.learning_rate}"
         )
     module.load_state_dict(selection.best)
-    fitted = Classifier(
-        module,
-        config,
-        levels,
-        {},
-        selection.best_step,
-        dict(sorted(selection.curve.items())),
-    )
+    curve = dict(sorted(selection.curve.items()))
+    fitted = Classifier(module, config, levels, {}, selection.best_step, curve)
     probabilities = fitted.predict(selection.images)
     for column, (name, names) in zip(selection.labels.T, levels.items(), strict=True):
         if len(names) == 2:

@@ -9,15 +9,13 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -32,6 +30,7 @@ from transformers import (
     ViTModel,
 )
 
+from fairdiff_lib.classify.predictions import Images, Labels, Levels
 from fairdiff_lib.disk.files import atomic_file
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import ClassifierConfig
@@ -40,10 +39,6 @@ SELECTION_BATCH = 256  # validation images per pass
 SHIFT = 0.06  # largest augmenting shift, fraction of the image's side
 MOMENTUM = 0.1  # share of a new batch in the statistics that predictions use
 TOP_CHANNELS = 1280  # of EfficientNet-B0's last convolution
-
-Images = NDArray[np.uint8]
-Labels = NDArray[np.int64]
-Heads = Sequence[tuple[str, int]]  # condition and its number of levels
 
 
 # -- the network -----------------------------------------------------------------------------
@@ -81,15 +76,14 @@ class ResidualNetwork(nn.Module):
     validation loss on HAM10000 at 64 pixels.)
     """
 
-    def __init__(self, config: ClassifierConfig, heads: Heads) -> None:
+    def __init__(self, config: ClassifierConfig, levels: Levels) -> None:
         super().__init__()
         widths = (config.channels[0], *config.channels)
         self.stem = nn.Conv2d(3, widths[0], 3, 2, 1, bias=False)
         self.stem_norm = _norm(widths[0])
         self.stages = nn.Sequential(*[BasicBlock(a, b, 2) for a, b in pairwise(widths)])
         self.project = nn.Linear(2 * widths[-1], config.feature_width)
-        self.names = tuple(name for name, _ in heads)
-        self.heads = nn.ModuleList(nn.Linear(config.feature_width, count) for _, count in heads)
+        self.names, self.heads = tuple(levels), _heads(config.feature_width, levels)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 20% faster
 
     def features(self, pixels: Tensor) -> Tensor:  # [B, 3, H, W] in [-1, 1] => [B, feature_width]
@@ -110,6 +104,10 @@ class ResidualNetwork(nn.Module):
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:  # [B, 3, H, W] => name: [B, levels]
         h = self.features(pixels)
         return {name: head(h) for name, head in zip(self.names, self.heads, strict=True)}
+
+
+def _heads(width: int, levels: Levels) -> nn.ModuleList:
+    return nn.ModuleList(nn.Linear(width, len(names)) for names in levels.values())
 
 
 def to_pixels(images: Tensor) -> Tensor:  # uint8 [B, 3, H, W] => float32 in [-1, 1]
@@ -136,7 +134,7 @@ class DropPath(nn.Module):
 
     def draw(self, count: int, part: slice, generator: torch.Generator) -> None:
         """Decide for ``part`` of a step's ``count`` rows."""
-        chance = torch.rand(self.uses, count, generator=generator, device=generator.device)
+        chance = torch.rand(self.uses, count, generator=generator)
         self.waiting = list((chance >= self.rate)[:, part])
 
     def forward(self, branch: Tensor) -> Tensor:  # [b, ...] => the same
@@ -147,7 +145,7 @@ class DropPath(nn.Module):
 
 
 def draw_paths(module: nn.Module, count: int, part: slice, generator: torch.Generator) -> None:
-    """Draw every drop path of a network; one without them leaves the generator alone."""
+    """Draw every drop path; a network without them leaves the generator alone."""
     for own in module.modules():
         if isinstance(own, DropPath) and own.rate:
             own.draw(count, part, generator)
@@ -260,7 +258,7 @@ class TransformersNetwork(nn.Module):
     """
 
     def __init__(
-        self, config: ClassifierConfig, heads: Heads, stored: Mapping[str, Any] | None = None
+        self, config: ClassifierConfig, levels: Levels, stored: Mapping[str, Any] | None = None
     ) -> None:
         super().__init__()
         self.input_size = config.input_size
@@ -286,8 +284,7 @@ class TransformersNetwork(nn.Module):
         if self.tokens:
             self.backbone.pooler = None  # type: ignore[assignment]  # it would get no gradient
         self.width = int(own.hidden_size if self.tokens else own.hidden_dim)
-        self.names = tuple(name for name, _ in heads)
-        self.heads = nn.ModuleList(nn.Linear(self.width, count) for _, count in heads)
+        self.names, self.heads = tuple(levels), _heads(self.width, levels)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
@@ -313,12 +310,12 @@ class TransformersNetwork(nn.Module):
 
 
 def build_network(
-    config: ClassifierConfig, heads: Heads, stored: Mapping[str, Any] | None = None
+    config: ClassifierConfig, levels: Levels, stored: Mapping[str, Any] | None = None
 ) -> nn.Module:
     """The network that a configuration names, with fresh or pretrained weights."""
     if config.architecture == "residual":
-        return ResidualNetwork(config, heads)
-    return TransformersNetwork(config, heads, stored)
+        return ResidualNetwork(config, levels)
+    return TransformersNetwork(config, levels, stored)
 
 
 # -- layer-wise learning rates ---------------------------------------------------------------
@@ -383,32 +380,28 @@ def augment(images: Tensor, flip: Tensor, shift: Tensor) -> Tensor:
 class ClassificationObjective:
     """What ``loop.fit`` optimises: images [N, 3, H, W] and labels [N, C] in memory, one network.
 
-    ``groups``: parameters by their share of the learning rate, as of :func:`parameter_groups`.
+    ``decay``: of the learning rate from layer to layer, as of :func:`parameter_groups`.
     """
 
     module: nn.Module
     images: Images
     labels: Labels
-    groups: list[dict[str, Any]] | None = None
+    decay: float = 1.0
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """What the optimiser is given."""
-        return self.groups or [{"params": list(self.module.parameters())}]
+        return parameter_groups(self.module, self.decay)
 
     def loss(
         self, module: nn.Module, rows: Tensor, part: slice, generator: torch.Generator
     ) -> Tensor:  # rows int64 [B] => [b]
         """Unreduced loss of ``rows[part]`` under an augmentation drawn for all rows."""
         reach = max(1, round(SHIFT * self.images.shape[-1]))
-        device = generator.device
-        flip = torch.rand(len(rows), generator=generator, device=device) < 0.5
-        size = (len(rows), 2)
-        shift = torch.randint(-reach, reach + 1, size, generator=generator, device=device)
+        flip = torch.rand(len(rows), generator=generator) < 0.5
+        shift = torch.randint(-reach, reach + 1, (len(rows), 2), generator=generator)
         draw_paths(module, len(rows), part, generator)
-        chosen = rows[part].cpu().numpy()
+        chosen, place = rows[part].numpy(), device_of(module)
         images = torch.from_numpy(self.images[chosen])
-        place = device_of(module)
-        seen = augment(images, flip[part].cpu(), shift[part].cpu()).to(place)
+        seen = augment(images, flip[part], shift[part]).to(place)
         labels = torch.from_numpy(self.labels[chosen]).to(place)
         return multitask_loss(module(to_pixels(seen)), labels)
 
@@ -461,20 +454,15 @@ class Selection:
         if step % self.every and step != self.steps:
             return
         network = getattr(module, "module", module)  # bare, where several processes wrap it
-        if self.score is None:
-            self.curve[step] = mean_loss(network, self.images, self.labels)
-        else:
-            self.curve[step] = self.score(network)
+        self.curve[step] = (
+            self.score(network) if self.score else mean_loss(network, self.images, self.labels)
+        )
         best = self.curve.get(self.best_step, math.inf)
         if self.curve[step] < best:  # never true of a loss that isn't a number
             self.best_step = step
             self.best = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
         if self.path is not None and self.best is not None:
-            notes = {
-                "key": self.key,
-                "step": str(self.best_step),
-                "curve": json.dumps(self.curve),
-            }
+            notes = {"key": self.key, "step": str(self.best_step), "curve": json.dumps(self.curve)}
             with atomic_file(self.path) as temporary:
                 save_file(contiguous(self.best), temporary, metadata=notes)
 

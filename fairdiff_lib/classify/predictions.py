@@ -7,7 +7,7 @@ to recompute a metric.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +25,7 @@ LOOK_COLUMNS = ("step", "condition", "metric", "n", "value", "selected")
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 Probabilities = dict[str, NDArray[np.float64]]
-Levels = dict[str, tuple[str, ...]]
-Heads = Mapping[str, int | Sequence[str]]  # condition to its levels: how many, or their names
-
-
-def as_levels(heads: Heads) -> Levels:
-    """Level names of every condition; a bare count gets the names "0", "1", ..."""
-    if not heads:
-        raise InputError("heads is empty; a classifier needs at least one condition")
-    return {
-        name: tuple(map(str, range(given))) if isinstance(given, int) else tuple(given)
-        for name, given in heads.items()
-    }
+Levels = dict[str, tuple[str, ...]]  # condition to its level names, as the labels' columns
 
 
 def check_images(what: str, images: Images) -> None:
@@ -99,35 +88,25 @@ def youden_threshold(truth: NDArray[np.bool_], score: NDArray[np.float64]) -> fl
 
 def predictions_table(
     probabilities: Probabilities,
-    levels: Heads,
+    levels: Levels,
     images: Sequence[str],
     subjects: Sequence[Any],
     truth: Labels,
 ) -> pd.DataFrame:
     """Tidy predictions, ``PREDICTION_COLUMNS``: a row per image, condition and level.
 
-    Parameters
-    ----------
-    probabilities : dict of str to float64 [N, K]
-        From :meth:`Classifier.predict`.
-    levels : mapping of str to sequence of str
-        Condition to its level names, in the order of the columns of ``truth``.
-    images : sequence of str [N]
-        Unique names, the key to join attributes by; a name that occurs twice is refused.
-    subjects : sequence [N]
-    truth : int64 [N, C]
-        Level indices; -1 becomes ``UNKNOWN``.
+    Of probabilities by condition, float64 [N, K]; unique names of the images, the key to join
+    attributes by; and level indices, int64 [N, C], of which -1 becomes ``UNKNOWN``.
     """
-    named = as_levels(levels)
     counts = {"images": len(images), "subjects": len(subjects), "truth": len(truth)}
-    counts |= {f"probabilities of {name}": len(probabilities[name]) for name in named}
+    counts |= {f"probabilities of {name}": len(probabilities[name]) for name in levels}
     if len(set(counts.values())) > 1:
         raise InputError(f"predictions: lengths differ; {counts}")
     twice = pd.Index(images)[pd.Index(images).duplicated()]
     if len(twice):
         raise InputError(f"predictions: image {twice[0]!r} occurs twice; expected unique names")
     frames = []
-    for column, (condition, names) in zip(truth.T, named.items(), strict=True):
+    for column, (condition, names) in zip(truth.T, levels.items(), strict=True):
         own = np.array([*names, UNKNOWN], dtype=object)[column]  # -1 picks the last
         frames.append(
             pd.DataFrame(
@@ -144,11 +123,10 @@ def predictions_table(
     return pd.concat(frames, ignore_index=True)
 
 
-def check_predictions(where: Path | str, found: pd.DataFrame, levels: Heads) -> None:
+def check_predictions(where: Path | str, found: pd.DataFrame, levels: Levels) -> None:
     """Refuse saved predictions with a condition, level or truth that the spec doesn't know."""
-    named = as_levels(levels)
-    _refuse_strange(where, found, "condition", tuple(named))
-    for condition, names in named.items():
+    _refuse_strange(where, found, "condition", tuple(levels))
+    for condition, names in levels.items():
         own = found[found["condition"] == condition]
         _refuse_strange(where, own, "level", names)
         _refuse_strange(where, own, "truth", (*names, UNKNOWN))
@@ -166,14 +144,14 @@ def _refuse_strange(
         )
 
 
-def condition_auc(probabilities: Probabilities, labels: Labels, levels: Heads) -> pd.DataFrame:
+def condition_auc(probabilities: Probabilities, labels: Labels, levels: Levels) -> pd.DataFrame:
     """Macro one-against-rest AUC per condition over images (two levels: of the second).
 
     Of probabilities [N, K] by condition and labels [N, C] in the order of ``levels``, rows of -1
     left out. Returns condition, metric ("auc"), n (images), value (NaN where a level is absent).
     """
     rows = []
-    for column, (condition, names) in zip(labels.T, as_levels(levels).items(), strict=True):
+    for column, (condition, names) in zip(labels.T, levels.items(), strict=True):
         known, value = column >= 0, math.nan
         codes, scores = column[known], probabilities[condition][known]
         if len(np.unique(codes)) == len(names):
@@ -194,7 +172,7 @@ class Watch:
         self,
         predict: Callable[[Any], Probabilities],
         labels: Labels,
-        levels: Heads,
+        levels: Levels,
         path: Path | None = None,
     ) -> None:
         self.predict, self.labels, self.levels, self.path = predict, labels, levels, path

@@ -45,36 +45,20 @@ THREADS = 2  # that the encoder is trained on, on every machine
 
 @dataclass(frozen=True)
 class Run:
-    """What a source's classifier says of real images.
-
-    Attributes
-    ----------
-    dataset, source : str
-        The source is "real" or a method.
-    seed : int
-    classifier : str
-        Name of the configuration that ran.
-    test, validation : DataFrame
-        ``PREDICTION_COLUMNS``.
-    cuts : dict of str to float
-        Threshold that validation gave, by condition of two levels.
-    watched : DataFrame
-        What it did on the test images at each look.
-    mismatched : DataFrame or None
-        The same classifier on test images as fault E6 would show them; None for real sources. As
-        released the generated images lie turned by -90 degrees beside real ones. A classifier of
-        upright generated images that is shown real ones turned by +90 degrees sees the same angle
-        between them, so nothing has to be trained again.
-    """
+    """What a source's classifier says of real images."""
 
     dataset: str
-    source: str
+    source: str  # "real" or a method
     seed: int
-    classifier: str
-    test: pd.DataFrame
-    validation: pd.DataFrame
-    cuts: dict[str, float]
-    watched: pd.DataFrame
+    classifier: str  # name of the configuration that ran
+    test: pd.DataFrame  # PREDICTION_COLUMNS
+    validation: pd.DataFrame  # PREDICTION_COLUMNS
+    cuts: dict[str, float]  # threshold that validation gave, by condition of two levels
+    watched: pd.DataFrame  # what it did on the test images at each look
+    # the same on test images as fault E6 would show them; None for real sources. As released the
+    # generated images lie turned by -90 degrees beside real ones. A classifier of upright generated
+    # images that is shown real ones turned by +90 degrees sees the same angle between them, so
+    # nothing has to be trained again
     mismatched: pd.DataFrame | None
 
     def labels(self, source: str = "method") -> dict[str, Any]:
@@ -111,20 +95,8 @@ def read_run(study: Study, source: str, seed: int, name: str) -> Run:
     """A source's classifier on real images: fitted where it is missing, found again where not.
 
     Its step and thresholds are chosen on real validation images, which no generator saw; the
-    test images are only watched, for the as-released choice of the best test epoch.
-
-    Parameters
-    ----------
-    source : str
-        "real" or a method.
-    seed : int
-    name : str
-        One of ``options.CLASSIFIERS``.
-
-    Raises
-    ------
-    InputError
-        A level that a split lacks, missing generated images, or a file that was changed.
+    test images are only watched, for the as-released choice of the best test epoch. ``name`` is one
+    of ``options.CLASSIFIERS``.
     """
     folder = study.places.classifier(source, seed, name)
     if not is_fitted(folder, study.cohort):
@@ -192,10 +164,7 @@ def _read(path: Path, columns: tuple[str, ...], levels: Levels) -> pd.DataFrame:
 def check_splits(cohort: Cohort, levels: Levels) -> None:
     """Refuse a condition's level that a split lacks, naming all three.
 
-    Raises
-    ------
-    InputError
-        Without it in validation nothing can be chosen; without it in test, no AUC be measured.
+    Without it in validation nothing can be chosen; without it in test, no AUC be measured.
     """
     for split in ("train", "val", "test"):
         table = cohort.included().split(split).table
@@ -234,18 +203,10 @@ def training_images(
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Real images that choose a classifier's step and thresholds, and those it is tested on.
+    """Real images that choose a classifier's step and thresholds, and those it is tested on."""
 
-    Attributes
-    ----------
-    parts : dict of str to Cohort
-        "val" and "test".
-    images : dict of str to uint8 [N, 3, S, S]
-        Of both, prepared as the classifier's settings say.
-    """
-
-    parts: dict[str, Cohort]
-    images: dict[str, Images]
+    parts: dict[str, Cohort]  # "val" and "test"
+    images: dict[str, Images]  # of both, prepared as the classifier's settings say
 
 
 def read_held_out(study: Study, preparation: str) -> HeldOut:
@@ -314,32 +275,25 @@ def _fit(study: Study, source: str, seed: int, name: str) -> None:
     write_fit(folder, cohort, classifier, held)
 
 
-def _predict(classifier: Classifier, images: Images, part: Cohort) -> pd.DataFrame:
+def _predict(
+    classifier: Classifier, images: Images, part: Cohort, levels: Levels | None = None
+) -> pd.DataFrame:
+    levels, found = levels or classifier.levels, classifier.predict(images)
     return predictions_table(
-        classifier.predict(images),
-        classifier.levels,
+        {name: found[name] for name in levels},
+        levels,
         part.table["image"].tolist(),
         part.table["subject"].tolist(),
-        label_codes(part, classifier.levels),
+        label_codes(part, levels),
     )
 
 
 def read_back(classifier: Classifier, part: Cohort, images: Images) -> pd.DataFrame:
     """What a classifier sees in images of a cohort's rows, real or generated for their prompts.
 
-    Returns
-    -------
-    DataFrame
-        ``PREDICTION_COLUMNS`` of the prompted conditions.
+    ``PREDICTION_COLUMNS`` of the prompted conditions.
     """
-    levels, found = part.condition_levels, classifier.predict(images)
-    return predictions_table(
-        {name: found[name] for name in levels},
-        levels,
-        part.table["image"].tolist(),
-        part.table["subject"].tolist(),
-        part.prompted_codes(),
-    )
+    return _predict(classifier, images, part, part.condition_levels)
 
 
 # -- the feature encoder ---------------------------------------------------------------------
@@ -386,14 +340,7 @@ def load_extractor(study: Study, encoder: Classifier) -> Extractor:
 def feature_spaces(
     study: Study, encoder: Classifier, train: Images, test: Images
 ) -> tuple[Space, ...]:
-    """The primary feature space, then the sensitivity's where there is one.
-
-    Parameters
-    ----------
-    encoder : Classifier
-    train, test : uint8 [N, 3, S, S]
-        Real images of both splits.
-    """
+    """The primary feature space, then the sensitivity's where there is one; of real images."""
     own = study.settings.audit
     extractors = [load_extractor(study, encoder)]
     if own.sensitivity not in ("", own.features):

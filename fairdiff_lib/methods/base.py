@@ -38,30 +38,18 @@ def register(*methods: str) -> Callable[[Kind], Kind]:
 
 @register("none")
 class Mitigation:
-    """A training method; this one changes nothing.
-
-    Parameters
-    ----------
-    config : MitigationConfig
-        As the method sees it; see ``settings.methods.config_of``.
-    attributes : mapping
-        Attribute name to level names.
-    seed : int
-        Of the method's own draws.
-    steps_per_epoch, rank : int
-        Optimiser steps in one pass over the training split; number of this process.
-    """
+    """A training method; this one changes nothing."""
 
     name = "none"
     kept: tuple[str, ...] = ()  # attributes in a checkpoint: tensors, lists, or with a state_dict
 
     def __init__(
         self,
-        config: MitigationConfig,
+        config: MitigationConfig,  # as the method sees it; see settings.methods.config_of
         attributes: Attributes,
-        seed: int,
-        steps_per_epoch: int = 1,
-        rank: int = 0,
+        seed: int,  # of the method's own draws
+        steps_per_epoch: int = 1,  # optimiser steps in one pass over the training split
+        rank: int = 0,  # number of this process
     ) -> None:
         for attribute, names in attributes.items():
             if len(names) < 2:
@@ -86,10 +74,7 @@ class Mitigation:
         """Histories of the finished runs that the entry in METHODS names as sources, by method."""
 
     def sampling_weights(self, cohort: Any) -> np.ndarray | None:
-        """Sampling weight of each training row, float64 [N]; None = each row once per epoch.
-
-        Asked before every step, so that a method may change its mind.
-        """
+        """Weight of each training row for a step, float64 [N]; None = each row once per epoch."""
         return None
 
     def learning_rate_factor(self, step: int) -> float:
@@ -97,10 +82,9 @@ class Mitigation:
         return 1.0
 
     def weights(self, losses: Tensor, levels: Tensor, step: int) -> Tensor:
-        """Loss weights of a gathered (micro-)batch, float64 [N].
+        """Loss weights of a gathered (micro-)batch, float64 [N], in a step (from 0 over the run).
 
-        From its losses, float [N], detached and of all processes, and levels, int64 [N, A]; steps
-        count from 0 over the whole run.
+        From its losses, float [N], detached and of all processes, and levels, int64 [N, A].
         """
         return torch.ones(len(losses), dtype=torch.float64)
 
@@ -152,13 +136,7 @@ def make_method(
     steps_per_epoch: int,
     rank: int = 0,
 ) -> Mitigation:
-    """A method by name, with its own options and without those that it doesn't read.
-
-    Raises
-    ------
-    InputError
-        The method has no entry or no class, or an attribute has fewer than two levels.
-    """
+    """A method by name, with its own options and without those that it doesn't read."""
     refuse_unknown("method", name, METHODS)
     if name not in CLASSES:
         raise InputError(

@@ -48,8 +48,7 @@ def level_counts(levels: Tensor, sizes: list[int]) -> Tensor:
 def group_means(losses: Tensor, levels: Tensor, attributes: Attributes) -> list[Tensor]:
     """Mean loss of each level, per attribute.
 
-    Losses float [N] and level indices int64 [N, A] => A float64 tensors [number of levels], NaN
-    where no sample has the level.
+    Losses float [N], level indices int64 [N, A] => A float64 [number of levels], NaN where empty.
     """
     sizes = [len(names) for names in attributes.values()]
     sums, counts = level_sums(losses, levels, sizes)
@@ -131,11 +130,6 @@ def inverse_frequency(levels: Tensor, sizes: list[int]) -> Tensor:
     """Weight of each row, ``mean_a N / (K_a n_{a, level_a(i)})`` with K_a levels, float64 [N].
 
     Its mean over the rows is 1, and so is its mean within a level of one attribute alone.
-
-    Raises
-    ------
-    InputError
-        A level that no row has.
     """
     counts = level_counts(levels, sizes)
     if not bool((counts > 0).all()):

@@ -101,10 +101,9 @@ def successive_noise(scores: Tensor) -> float:
     von Neumann 1941; free of a slow trend. Where sigma jumps between two scores, what it changed
     counts as noise too, so the value errs towards caution. At least a millionth of the variance.
     """
-    floor = max(1e-6 * float(scores.var()) if len(scores) > 1 else 0.0, 1e-12)
     if len(scores) < 2:
-        return floor
-    return max(float(scores.diff().square().mean()) / 2.0, floor)
+        return 1e-12
+    return max(float(scores.diff().square().mean()) / 2.0, 1e-6 * float(scores.var()), 1e-12)
 
 
 @contextmanager
@@ -215,22 +214,19 @@ class SigmaPath:
     def propose(self, step: int) -> tuple[Tensor | None, float]:
         """The optimiser's candidate, float64 [G] or None, and its acquisition."""
         generator = generator_for(self.seed, "botorch", step, *self.own_name)
-        return next_sigma(
-            torch.tensor(self.tried, dtype=torch.float64).reshape(-1, len(self.sigma)),
-            torch.tensor(self.told(step), dtype=torch.float64),
-            self.config,
-            int(torch.randint(2**31, (1,), generator=generator)),
-        )
+        seed = int(torch.randint(2**31, (1,), generator=generator))
+        return self._next(self.told(step), self.config, seed)
 
     def recommend(self) -> Tensor:
         """The posterior mean's maximiser, float64 [G]; ``sigma`` where nothing can be fitted."""
-        best, _ = next_sigma(
-            torch.tensor(self.tried, dtype=torch.float64).reshape(-1, len(self.sigma)),
-            torch.tensor(self.scores, dtype=torch.float64),
-            replace(self.config, ucb_beta=0.0),
-            self.seed,
-        )
+        best, _ = self._next(self.scores, replace(self.config, ucb_beta=0.0), self.seed)
         return self.sigma if best is None else best
+
+    def _next(
+        self, scores: list[float], config: MitigationConfig, seed: int
+    ) -> tuple[Tensor | None, float]:
+        tried = torch.tensor(self.tried, dtype=torch.float64).reshape(-1, len(self.sigma))
+        return next_sigma(tried, torch.tensor(scores, dtype=torch.float64), config, seed)
 
     def told(self, step: int) -> list[float]:
         """The scores as the optimiser is told them."""

@@ -105,18 +105,12 @@ class RandomPerturbation(Mitigation):
         return torch.randn(levels.shape, generator=generator, dtype=torch.float64)
 
     def scales(self) -> Tensor:
-        """Current noise scale per level, float64 [G]."""
         return self.sigma
 
 
-@register(
-    "fairdiffusion", "fairdiffusion_as_released", "fairdiffusion_corrected", "fairdiffusion_noise"
-)
+@register(*(f"fairdiffusion{kind}" for kind in ("", "_as_released", "_corrected", "_noise")))
 class FairBayesianPerturbation(RandomPerturbation):
-    """Fair Bayesian Perturbation (Luo et al. 2025); ``MitigationConfig`` explains its options.
-
-    Sigma follows an ``optimiser.SigmaPath``.
-    """
+    """Fair Bayesian Perturbation (Luo et al. 2025); ``MitigationConfig`` explains its options."""
 
     path_class: type[SigmaPath] = SigmaPath
     kept = ("path", "running")
@@ -154,12 +148,11 @@ class FairBayesianPerturbation(RandomPerturbation):
         self, losses: Tensor, levels: Tensor, step: int, timesteps: Tensor | None = None
     ) -> dict[str, float]:
         """Fits the optimiser when its window is full."""
-        measure = None
         if self.config.objective == "running_bins":
             self.running.add(losses, levels, timesteps)
-            measure = self._running_gap
-        elif self.config.objective == "held_out":
-            measure = self._held_out_gap
+        measure = {"running_bins": self._running_gap, "held_out": self._held_out_gap}.get(
+            self.config.objective
+        )
         score = loss_gap(losses, levels, self.attributes, self.config.missing_group)
         self.path.agree = self.agree
         seen = self.path.advance(score, step, measure)

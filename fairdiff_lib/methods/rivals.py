@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,8 +24,16 @@ from fairdiff_lib.methods.groups import (
     positions,
     raked,
 )
-from fairdiff_lib.model.adapters import LoraAdapter, Prompts, TokenAdapter, attention_layers
+from fairdiff_lib.model.adapters import (
+    Adapter,
+    LoraAdapter,
+    Prompts,
+    TokenAdapter,
+    attention_layers,
+)
 from fairdiff_lib.model.pipeline import embed_prompts
+
+Made = TypeVar("Made", bound=Adapter)
 
 # -- by frequency ----------------------------------------------------------------------------
 
@@ -195,11 +203,7 @@ class AdaptiveSampling(Mitigation):
     its part equally; a floor stays as in the data; attributes are averaged.
     """
 
-    kept = (
-        "seen",
-        "points",
-        "running",
-    )
+    kept = ("seen", "points", "running")
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -218,12 +222,8 @@ class AdaptiveSampling(Mitigation):
         if gains is None:
             return None
         counts = level_counts(self.codes, self.sizes)
-        shares = [
-            part / part.sum() if part.sum() > 0 else own / own.sum()
-            for part, own in zip(
-                by_attribute(gains, self.sizes), by_attribute(counts, self.sizes), strict=True
-            )
-        ]
+        parts = zip(*(by_attribute(x, self.sizes) for x in (gains, counts)), strict=True)
+        shares = [g / g.sum() if g.sum() > 0 else own / own.sum() for g, own in parts]
         ratio = torch.cat(shares) * len(self.codes) / counts
         weights = ratio[positions(self.codes, self.sizes)].mean(dim=1)
         floor = self.config.sampling_floor
@@ -282,6 +282,13 @@ def _without_attributes(spec: Any, row: Mapping[str, str]) -> str:
     return " ".join(text.split())
 
 
+def seeded(kind: type[Made], method: Mitigation, prompts: Prompts, options: Any) -> Made:
+    """An adapter whose first weights are drawn by the method's seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(method.seed)
+        return kind(prompts, method.sizes, options)
+
+
 @register("demographic_tokens")
 class DemographicTokens(Mitigation):
     """Demographic tokens in the manner of CompDiff.
@@ -295,12 +302,9 @@ class DemographicTokens(Mitigation):
 
     def prepare(self, pipeline: Any, cohort: Any) -> None:
         """Give the pipeline its adapter."""
-        prompts = all_prompts(cohort.spec, neutral=True)
         width = pipeline.unet.config.cross_attention_dim
         options = {"width": width, "auxiliary_weight": self.config.auxiliary_weight}
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            adapter = TokenAdapter(prompts, self.sizes, options)
+        adapter = seeded(TokenAdapter, self, all_prompts(cohort.spec, neutral=True), options)
         words = [word for levels in self.attributes.values() for word in (*levels, "")]
         features, index = embed_prompts(pipeline, words)
         with torch.no_grad():
@@ -327,10 +331,7 @@ class FairLora(Mitigation):
             "own": own.lora_own,
             "layers": attention_layers(pipeline.unet),
         }
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            prompts = all_prompts(cohort.spec, neutral=False)
-            adapter = LoraAdapter(prompts, self.sizes, options)
+        adapter = seeded(LoraAdapter, self, all_prompts(cohort.spec, neutral=False), options)
         adapter.attach(pipeline.unet)
         pipeline.adapter = adapter
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from fairdiff_lib.disk.files import read_json, write_json
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
@@ -25,16 +26,9 @@ PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")  # of an attention block
 
 
 class Adapter(nn.Module):
-    """An adapter that does nothing.
+    """An adapter that does nothing, for every prompt of a data set.
 
-    Parameters
-    ----------
-    prompts : mapping
-        Every prompt of the dataset: what the text encoder sees in its stead, and its levels.
-    sizes : list of A int
-        Levels per attribute.
-    options : mapping
-        Of the kind; JSON-ready.
+    ``sizes`` are levels per attribute, ``options`` those of the kind; JSON-ready.
     """
 
     def __init__(self, prompts: Prompts, sizes: list[int], options: Mapping[str, Any]) -> None:
@@ -69,12 +63,9 @@ class Adapter(nn.Module):
 
 def where_in_table(codes: Tensor, sizes: list[int]) -> Tensor:
     """Row of each level in a table with an "unknown" (-1) after each attribute's levels."""
-    starts, start = [], 0
-    for size in sizes:
-        starts.append(start)
-        start += size + 1
     ends = torch.tensor(sizes, device=codes.device)
-    return torch.where(codes < 0, ends, codes) + torch.tensor(starts, device=codes.device)
+    starts = (ends + 1).cumsum(0) - (ends + 1)
+    return torch.where(codes < 0, ends, codes) + starts
 
 
 class TokenAdapter(Adapter):
@@ -114,14 +105,11 @@ class TokenAdapter(Adapter):
 
     def auxiliary(self, codes: Tensor) -> Tensor:
         """Weighted mean cross-entropy of the heads, float [N]; 0 for the empty prompt."""
-        tokens, losses = self.tokens(codes), []
-        for (token, attribute), head in zip(self.told, self.heads, strict=True):
-            target = codes[:, attribute]
-            losses.append(
-                nn.functional.cross_entropy(
-                    head(tokens[:, token]), target, ignore_index=-1, reduction="none"
-                )
-            )
+        tokens = self.tokens(codes)
+        losses = [
+            cross_entropy(head(tokens[:, token]), codes[:, a], ignore_index=-1, reduction="none")
+            for (token, a), head in zip(self.told, self.heads, strict=True)
+        ]
         return float(self.options["auxiliary_weight"]) * torch.stack(losses).mean(dim=0)
 
 

@@ -14,7 +14,7 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
-from fairdiff_lib.model.pipeline import conditioning
+from fairdiff_lib.model.pipeline import BATCH, conditioning
 from fairdiff_lib.settings.errors import InputError
 
 # l_i = mean_{c,h,w} (target_i - unet(sqrt(abar_t) z_i + sqrt(1 - abar_t) e_i, t_i, text_i))^2
@@ -102,32 +102,12 @@ def denoising_losses_at(
     names: Sequence[str],
     timesteps: Sequence[int],
     seed: int,
-    batch: int = 64,
-) -> Tensor:
-    """Denoising loss of each row at fixed timesteps, with noise that belongs to the row.
+    batch: int = BATCH,
+) -> Tensor:  # [N, T]
+    """Denoising loss of each row at fixed timesteps, with noise that belongs to the row, float64.
 
     The noise depends on seed, name and timestep alone, so rows can be compared between checkpoints.
-
-    Parameters
-    ----------
-    pipeline : StableDiffusionPipeline
-    latents : float32 [N, C, h, w]
-        Scaled, as of ``pipeline.mean_latents``.
-    prompts, names : sequences of str, length N
-        What a row is conditioned on, and what its noise is drawn from.
-    timesteps : sequence of int, length T
-        Within the noise schedule, [0, 1000).
-    seed, batch : int
-        Of the noise; rows per pass.
-
-    Returns
-    -------
-    float64 [N, T]
-
-    Raises
-    ------
-    InputError
-        A timestep outside the schedule, or lengths that differ.
+    Latents, float32 [N, C, h, w], are scaled, as of ``pipeline.mean_latents``.
     """
     scheduler = training_scheduler(pipeline)
     last = scheduler.config.num_train_timesteps - 1

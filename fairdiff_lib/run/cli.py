@@ -46,18 +46,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of the console script.
-
-    Parameters
-    ----------
-    arguments : sequence of str, optional
-        Without them, those of the process.
-
-    Returns
-    -------
-    int
-        0 done, 1 failed, 2 bad input, 130 interrupted.
-    """
+    """Entry point of the console script: 0 done, 1 failed, 2 bad input, 130 interrupted."""
     try:
         chosen = _parser().parse_args(arguments)
         code: int = chosen.action(chosen)

@@ -155,13 +155,7 @@ def check_study(name: str, settings: Settings) -> None:
 
 
 def plan(run: GraphRun, cores: int, profile: Profile = LOCAL) -> list[tuple[Jobs, Job]]:
-    """The jobs that are left to do, by data set.
-
-    Raises
-    ------
-    InputError
-        Bad parameters, or a graph that can't be planned.
-    """
+    """The jobs that are left to do, by data set."""
     _prepare(run, profile)
     done = _ask(_command(run, cores, profile, "--summary", "--nolock"))
     if done.returncode:
@@ -242,18 +236,8 @@ def _shown(path: Path | str) -> str:
 def run_graph(run: GraphRun, cores: int, profile: Profile = LOCAL) -> int:
     """Run what is missing; after a kill, go on from there.
 
-    Parameters
-    ----------
-    run : GraphRun
-    cores : int
-        Jobs side by side, and threads of a job that has the machine to itself; in a queue, of
-        each job.
-    profile : Profile
-
-    Returns
-    -------
-    int
-        Exit code: 0 done, 1 failed, 2 bad input, 130 interrupted.
+    ``cores`` are jobs side by side, and threads of a job that has the machine to itself; in a
+    queue, of each job. Exit code: 0 done, 1 failed, 2 bad input, 130 interrupted.
     """
     _prepare(run, profile)
     with _only_run_in(run.runs) as lock:

@@ -31,67 +31,30 @@ ARM_MINUTES = 720
 
 @dataclass(frozen=True)
 class Job:
-    """One job of the graph.
+    """One job of the graph."""
 
-    Attributes
-    ----------
-    name : str
-        Of its record, as ``03_train_none_seed0``.
-    title : str
-        What people are told of it, as ``03_train method=none seed=0``.
-    kind : str
-        What takes equally long.
-    needs : tuple of str
-        Files that it waits for.
-    record : str
-        Written last.
-    makes : tuple of str
-        Other files that it writes.
-    executed : str
-        The copy of its notebook, kept also when it fails; empty for an arm.
-    threads : int
-    minutes : int
-        After which a queue ends it; 0 = the profile's.
-    entry : Notebook or None
-        None for an arm and the protocol.
-    parameters : dict
-        Of the notebook, besides the shared ones.
-    arm : tuple
-        Study, arm and seed; empty for a notebook.
-    """
-
-    name: str
-    title: str
-    kind: str
-    needs: tuple[str, ...]
-    record: str
-    makes: tuple[str, ...] = ()
-    executed: str = ""
+    name: str  # of its record, as 03_train_none_seed0
+    title: str  # what people are told of it, as "03_train method=none seed=0"
+    kind: str  # what takes equally long
+    needs: tuple[str, ...]  # files that it waits for
+    record: str  # written last
+    makes: tuple[str, ...] = ()  # other files that it writes
+    executed: str = ""  # the copy of its notebook, kept also when it fails; empty for an arm
     threads: int = 1
-    minutes: int = 0
-    entry: Notebook | None = None
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    arm: tuple[str, str, int] | tuple[()] = ()
+    minutes: int = 0  # after which a queue ends it; 0 = the profile's
+    entry: Notebook | None = None  # None for an arm and the protocol
+    parameters: Mapping[str, str] = field(default_factory=dict)  # besides the shared ones
+    arm: tuple[str, str, int] | tuple[()] = ()  # study, arm and seed; empty for a notebook
 
 
 @dataclass(frozen=True)
 class Jobs:
-    """Every job that a data set has.
-
-    Parameters
-    ----------
-    study : Study
-    studies : sequence of str
-        Of ``STUDIES``, those that are asked for.
-    cores : int
-    apart : bool
-        Whether each job has ``cores`` of its own, as in a queue.
-    """
+    """Every job that a data set has."""
 
     study: Study
-    studies: Sequence[str] = ("main",)
+    studies: Sequence[str] = ("main",)  # of STUDIES, those that are asked for
     cores: int = 1
-    apart: bool = False
+    apart: bool = False  # each job has the cores for itself, as in a queue
 
     @property
     def settings(self) -> Settings:
@@ -228,13 +191,12 @@ class Jobs:
         made = []
         for arm, seed in arms.runs_of(self.settings):
             path = arms.path_of(places, arm, seed)
-            needs: tuple[str, ...] = ()
+            needs: list[str] = []
             if not arms.is_recorded(self.study, arm, seed):
                 sources = arms.sources_of(self.settings, arm, seed)
                 read = [arms.path_of(places, known[name], own) for name, own in sources]
-                needs = (self.record("03_train_base"), *map(str, read))
-            beside = tuple(str(path.with_suffix(kind)) for kind in (".csv", ".npz"))
-            made.append(self._arm("ablation", arm.name, seed, path, needs, beside))
+                needs = [self.record("03_train_base"), *map(str, read)]
+            made.append(self._arm("ablation", arm.name, seed, path, needs, (".csv", ".npz")))
         return made
 
     @cached_property
@@ -243,12 +205,13 @@ class Jobs:
         own, made = self.settings.matrix, []
         for arm, spec in plans.ARMS.items():
             for seed in own.seeds:
-                needs = self.record("01_cohorts")
+                needs = "01_cohorts"
                 if spec.made:
-                    generator = plans.generator_seed(self.settings, seed)
-                    needs = self.record(_named("04_generate", (own.method, generator)))
+                    needs = _named(
+                        "04_generate", (own.method, plans.generator_seed(self.settings, seed))
+                    )
                 path = self.study.places.matrix / f"{arm}_seed{seed}.json"
-                made.append(self._arm("matrix", arm, seed, path, (needs,), ()))
+                made.append(self._arm("matrix", arm, seed, path, [self.record(needs)]))
         return made
 
     def _arm(
@@ -257,16 +220,16 @@ class Jobs:
         arm: str,
         seed: int,
         path: Path,
-        needs: tuple[str, ...],
-        beside: tuple[str, ...],
+        needs: Sequence[str],
+        beside: Sequence[str] = (),
     ) -> Job:
         return Job(
             f"arm_{study}_{arm.replace(' ', '-')}_seed{seed}",
             title=f"arm {arm} seed={seed}",
             kind=f"arm {study}",
-            needs=needs,
+            needs=tuple(needs),
             record=str(path),
-            makes=beside,
+            makes=tuple(str(path.with_suffix(kind)) for kind in beside),
             threads=self.cores if self.apart else 1,  # arms are many: here one core each
             minutes=ARM_MINUTES,
             arm=(study, arm, seed),

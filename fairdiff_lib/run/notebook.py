@@ -22,6 +22,7 @@ from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.disk.files import atomic_file, read_json, write_json
 from fairdiff_lib.disk.places import PROJECT_ROOT
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
+from fairdiff_lib.settings.methods import METHODS
 from fairdiff_lib.settings.notebooks import BASE, JOBS, NOTEBOOKS
 from fairdiff_lib.settings.options import Settings, parse_overrides
 from fairdiff_lib.study import Study
@@ -41,21 +42,11 @@ class NotebookFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Job:
-    """A notebook with checked parameters.
+    """A notebook with checked parameters."""
 
-    Parameters
-    ----------
-    path : Path
-        The source notebook.
-    parameters : dict
-        Only those that were given; the notebook's own defaults hold for the rest.
-    settings : Settings
-        What preset, dataset and overrides amount to.
-    """
-
-    path: Path
-    parameters: dict[str, Any]
-    settings: Settings
+    path: Path  # the source notebook
+    parameters: dict[str, Any]  # those that were given; its own defaults hold for the rest
+    settings: Settings  # what preset, dataset and overrides amount to
 
     @property
     def kind(self) -> str:
@@ -91,13 +82,7 @@ class Job:
 
 
 def find_notebook(name: str) -> Path:
-    """Path of a notebook named in full, with its suffix, or by its number alone.
-
-    Raises
-    ------
-    InputError
-        No such notebook.
-    """
+    """Path of a notebook named in full, with its suffix, or by its number alone."""
     stem = name.removesuffix(".ipynb")
     stem = {key.split("_")[0]: key for key in NOTEBOOKS}.get(stem, stem)
     refuse_unknown("notebook", stem, tuple(NOTEBOOKS))
@@ -117,13 +102,7 @@ def _papermill() -> Any:
 
 
 def known_parameters(path: Path) -> dict[str, Any]:
-    """Name to default value of the parameters cell.
-
-    Raises
-    ------
-    InputError
-        The notebook has no parameters cell, or a default that is no plain value.
-    """
+    """Name to default value of the parameters cell."""
     papermill = _papermill()
     found = papermill.inspect_notebook(str(path))
     if not found:
@@ -136,30 +115,12 @@ def known_parameters(path: Path) -> dict[str, Any]:
 
 def check_methods(methods: tuple[str, ...]) -> None:
     """Refuse a method that does not exist, with the list of those that do."""
-    if set(methods) <= {"none"}:
-        return  # spares the two seconds that torch takes to import
-    from fairdiff_lib.settings.methods import METHODS
-
     for method in methods:
         refuse_unknown("method", method, tuple(METHODS))
 
 
 def plan_job(name: str, given: Mapping[str, Any]) -> Job:
-    """Check a notebook's name and every parameter before anything is started.
-
-    Parameters
-    ----------
-    name : str
-        As for :func:`find_notebook`.
-    given : mapping
-        Parameter to value or text.
-
-    Raises
-    ------
-    InputError
-        An unknown notebook, parameter, preset, dataset, method or setting, or a value
-        of another type.
-    """
+    """Check a notebook's name (:func:`find_notebook`) and every parameter, before it is started."""
     path = find_notebook(name)
     defaults = known_parameters(path)
     values: dict[str, Any] = {}
@@ -189,20 +150,8 @@ def _convert(name: str, value: Any, kind: type) -> Any:
 def run_job(job: Job, output: Path, threads: int = 0) -> None:
     """Run a notebook and write its executed copy, also when it fails.
 
-    Parameters
-    ----------
-    job : Job
-    output : Path
-        The executed copy.
-    threads : int
-        Of the numerical libraries; 0 leaves it to them.
-
-    Raises
-    ------
-    InputError
-        The notebook met bad input; the message is its line.
-    NotebookFailed
-        Anything else.
+    On so many threads of the numerical libraries; 0 leaves it to them. Bad input that the notebook
+    met is an InputError with its line, anything else :class:`NotebookFailed`.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -292,10 +241,7 @@ def _rewrite_clean(path: Path) -> None:
 def clean(notebook: Any) -> None:
     """Remove in place what changes from run to run: timings, random ids, this machine's paths.
 
-    Parameters
-    ----------
-    notebook : NotebookNode
-        Version 4. Outputs, tags and execution counts stay.
+    Of a notebook of version 4; outputs, tags and execution counts stay.
     """
     for number, cell in enumerate(notebook.cells):
         if "injected-parameters" in cell.metadata.get("tags", []):
@@ -346,15 +292,9 @@ def without_paths(text: str) -> str:
 
 
 def write_record(path: Path, job: Job) -> None:
-    """Write the file that says that a job is done, last of all.
-
-    Parameters
-    ----------
-    path : Path
-        Declared as the job's output in the Snakefile.
-    job : Job
-    """
-    made = folder_bytes(job.made) if job.made else 0
+    """Write the file that says that a job is done, last of all; the Snakefile declares it."""
+    inside = job.made.rglob("*") if job.made else ()
+    made = sum(file.stat().st_size for file in inside if file.is_file())
     record = {
         "notebook": job.path.stem,
         "kind": job.kind,
@@ -375,8 +315,3 @@ def read_failures(folder: Path, since: float) -> list[dict[str, Any]]:
     """Failures below ``folder`` that are younger than ``since`` (seconds since the epoch)."""
     found = sorted(folder.glob("*.failed.json"))
     return [read_json(path) for path in found if path.stat().st_mtime >= since]
-
-
-def folder_bytes(folder: Path) -> int:
-    """Bytes of the files below a folder; 0 where there is none."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -71,13 +71,7 @@ class Profile:
         return found | ({PARTITION: self.partition} if self.partition else {})
 
     def check(self) -> None:
-        """Refuse what could not submit a job, before anything starts.
-
-        Raises
-        ------
-        InputError
-            An unknown profile; a partition for this machine, or none for a queue; no plugin.
-        """
+        """Refuse what could not submit a job, before anything starts."""
         if not self.queued:
             if self.partition:
                 raise InputError(
@@ -108,17 +102,7 @@ class Profile:
         """Deal with what a killed run left in the queue, so that nothing is done twice.
 
         Its jobs that wait are cancelled: this run submits them again. Those that run are waited
-        for: what they make is found when the graph is planned.
-
-        Parameters
-        ----------
-        runs : Path
-            The runs folder, which the caller holds.
-
-        Raises
-        ------
-        InputError
-            There is no queue to be asked.
+        for: what they make is found when the graph is planned. The caller holds the runs folder.
         """
         if not self.queued:
             return

@@ -24,24 +24,10 @@ SHOWN = (".csv", ".png", ".html")  # kinds that a stamp stands beside
 
 
 def trace(path: Path | str, runs_root: str = "data/runs", data_root: str = "") -> list[Link]:
-    """The chain from the data to a table or figure, each link checked.
+    """The chain from the data to a table, figure or card with its stamp, each link checked.
 
-    Parameters
-    ----------
-    path : path
-        A table (.csv), figure (.png, .pdf) or card (.html) with its stamp beside it.
-    runs_root, data_root : str
-        As of the run; what isn't here makes links unverifiable, not broken.
-
-    Returns
-    -------
-    list of Link
-        From the data to the file.
-
-    Raises
-    ------
-    InputError
-        The file is missing.
+    ``runs_root`` and ``data_root`` are those of the run; what isn't there makes links unverifiable,
+    not broken.
     """
     path = Path(path).resolve()
     if not path.is_file():

@@ -50,16 +50,7 @@ def check_stamps(figures: Path) -> list[str]:
 def check_twice(place: Path, cores: int) -> list[str]:
     """Run the smoke study twice and compare; problems, a line each.
 
-    Parameters
-    ----------
-    place : Path
-        Emptied first; keeps both runs and the notebooks that were compared.
-    cores : int
-
-    Raises
-    ------
-    InputError
-        nbval isn't installed, ``place`` holds something else, or a run fails for bad input.
+    ``place`` is emptied first; it keeps both runs and the notebooks that were compared.
     """
     if find_spec("nbval") is None:
         raise InputError("nbval isn't installed: pip install -e '.[dev]'")
@@ -87,17 +78,8 @@ def check_twice(place: Path, cores: int) -> list[str]:
 def prepare(first: Path, second: Path, target: Path) -> tuple[int, list[str]]:
     """Write the first run's notebooks so that running a cell gives the second run's outputs.
 
-    Parameters
-    ----------
-    first, second : Path
-        Folders of executed notebooks; outputs of the first are the reference.
-    target : Path
-
-    Returns
-    -------
-    tuple
-        How many cells have a table with a column of timings, and are not compared; problems, a
-        line for each notebook that only one run has or whose cells differ.
+    Gives how many cells have a table with a column of timings, and are not compared; and problems,
+    a line for each notebook that only one run has or whose cells differ.
     """
     left_out, problems = 0, []
     for name in sorted(

@@ -105,38 +105,20 @@ def fit(
     objective: Objective,
     loop: LoopConfig,
     *,
-    count: int,
-    seed: int,
+    count: int,  # training rows
+    seed: int,  # of order, noise and timesteps
     folder: Path | None = None,
-    levels: np.ndarray | None = None,
+    levels: np.ndarray | None = None,  # int64 [count, A]; with a method
     method: Mitigation | None = None,
-    sampling: Callable[[], np.ndarray | None] | None = None,
-    after_step: Callable[[int, nn.Module], None] | None = None,
-    identity: Mapping[str, Any] | None = None,
-    label: str = "training",
+    sampling: Callable[[], np.ndarray | None] | None = None,  # of a step, see batch_rows
+    after_step: Callable[[int, nn.Module], None] | None = None,  # told how many are done
+    identity: Mapping[str, Any] | None = None,  # what else a checkpoint must agree on
+    label: str = "training",  # of the progress bar
 ) -> FitResult:
     """Optimise an objective's module in place.
 
-    Parameters
-    ----------
-    objective : Objective
-    loop : LoopConfig
-    count, seed : int
-        Training rows; seed of order, noise and timesteps.
-    folder : path, optional
-        Of resumable checkpoints; without it a killed run starts again. The last step leaves none:
-        whoever asked for the weights keeps them.
-    levels : int64 [count, A], optional
-        Level index of each training row per attribute; with ``method``.
-    method : Mitigation, optional
-    sampling : callable, optional
-        Gives a step's sampling weights, float [count] or None; see :func:`batch_rows`.
-    after_step : callable, optional
-        Called with the number of finished steps and the module.
-    identity : mapping, optional
-        What else a checkpoint must agree on; InputError if it does not.
-    label : str
-        Of the progress bar.
+    Without a folder for checkpoints a killed run starts again. The last step leaves none: whoever
+    asked for the weights keeps them.
     """
     agreed = {
         "loop": as_dict(loop),

@@ -38,6 +38,7 @@ from fairdiff_lib.train import loop as loops
 from fairdiff_lib.train.loop import HISTORY_COLUMNS, FitResult, fit
 
 BASE = "base"  # no method: what all of them start from
+KL_WEIGHT = 1e-6  # as Stable Diffusion's VAE
 COSTS = {
     "seconds": "seconds in all",
     "seconds_per_step": "seconds a step",
@@ -135,7 +136,7 @@ class Reconstruction(nn.Module):
 
 @dataclass
 class AutoencoderObjective:
-    """``|e| + e^2 + kl_weight KL``, per sample, of the weighted error ``e``.
+    """``|e| + e^2 + KL_WEIGHT KL``, per sample, of the weighted error ``e``.
 
     ``e = g + chroma_weight (d - g)``, where ``d = x' - x`` and ``g`` is its mean over red, green
     and blue. At 1 it is the plain error. A small autoencoder that sees few steps learns brightness
@@ -145,7 +146,6 @@ class AutoencoderObjective:
     module: nn.Module  # Reconstruction
     images: np.ndarray  # uint8 [N, 3, H, W]
     latent_shape: tuple[int, int, int]  # C, h, w
-    kl_weight: float = 1e-6  # as Stable Diffusion's VAE
     chroma_weight: float = 1.0
 
     def loss(
@@ -160,7 +160,7 @@ class AutoencoderObjective:
             grey = error.mean(dim=1, keepdim=True)
             error = grey + self.chroma_weight * (error - grey)
         per_image: Tensor = (error.abs() + error.square()).flatten(1).mean(dim=1)
-        total: Tensor = per_image + self.kl_weight * kl
+        total: Tensor = per_image + KL_WEIGHT * kl
         return total
 
 
@@ -251,7 +251,7 @@ def train_base(study: Study) -> Path:
     history = pd.concat(histories) if histories else pd.DataFrame(columns=["stage"])
     with loops.first_only() as first:
         if first:
-            model.save_pipeline(pipeline, folder / "pipeline")
+            model.save_pipeline(pipeline, folder / PIPELINES["ema"])
             with files.atomic_file(folder / "latents.safetensors") as temporary:
                 save_file({"mean": mean.contiguous(), "std": std.contiguous()}, temporary)
             files.write_table(history, folder / "history.csv")
@@ -266,19 +266,14 @@ def _train_rows(study: Study) -> Any:
 def _fit_autoencoder(study: Study, pipeline: Any, images: np.ndarray) -> pd.DataFrame:
     unet, weight = pipeline.unet.config, study.settings.model.vae_chroma_weight
     shape = (unet.in_channels, unet.sample_size, unet.sample_size)
-    module = Reconstruction(pipeline.vae)
-    objective = AutoencoderObjective(module, images, shape, chroma_weight=weight)
-    result = _fit(study, study.places.base / "work" / "vae", objective, study.settings.vae,
-                  count=len(images), seed=0, label="VAE")  # fmt: skip
-    _use_average(result.average, module)
-    return result.history.assign(stage="vae")
+    objective = AutoencoderObjective(Reconstruction(pipeline.vae), images, shape, weight)
+    return _fit_base(study, "vae", objective, study.settings.vae, len(images), "VAE")
 
 
 def _fit_base_unet(
     study: Study, pipeline: Any, prompts: list[str], mean: Tensor, std: Tensor
 ) -> pd.DataFrame:
-    distinct = ["", *sorted(set(prompts))]
-    position = {prompt: row for row, prompt in enumerate(distinct)}
+    distinct, rows = model.distinct_prompts(prompts)
     loop = study.settings.base
     objective = DenoisingObjective(
         TextToLatent(pipeline.unet, pipeline.text_encoder),
@@ -287,13 +282,19 @@ def _fit_base_unet(
         std,
         pipeline.vae.config.scaling_factor,
         model.tokenize(pipeline.tokenizer, distinct),
-        torch.tensor([position[prompt] for prompt in prompts]),
+        rows,
         loop.prompt_dropout,
     )
-    result = _fit(study, study.places.base / "work" / "unet", objective, loop,
-                  count=len(prompts), seed=0, label="base U-Net")  # fmt: skip
+    return _fit_base(study, BASE, objective, loop, len(prompts), "base U-Net")
+
+
+def _fit_base(
+    study: Study, stage: str, objective: Any, loop: LoopConfig, count: int, label: str
+) -> pd.DataFrame:
+    work = study.places.base / "work" / stage
+    result = _fit(study, work, objective, loop, count=count, seed=0, label=label)
     _use_average(result.average, objective.module)
-    return result.history.assign(stage=BASE)
+    return result.history.assign(stage=stage)
 
 
 def _fit(study: Study, work: Path, objective: Any, loop: LoopConfig, **own: Any) -> FitResult:
@@ -332,21 +333,15 @@ class Batch(NamedTuple):
 
 @dataclass
 class Start:
-    """Where a method's run begins: the base, the method as it is prepared, and what it will see.
-
-    Attributes
-    ----------
-    pipeline : StableDiffusionPipeline
-    method : Mitigation
-    objective : DenoisingObjective
-        Its ``module`` is what is trained: the U-Net, with the method's adapter if it has one.
-    """
+    """Where a method's run begins: the base, the method as it is prepared, and what it will see."""
 
     study: Study
     seed: int
-    pipeline: Any
+    pipeline: Any  # StableDiffusionPipeline
     method: Mitigation
-    objective: DenoisingObjective
+    objective: (
+        DenoisingObjective  # its module is trained: the U-Net, with an adapter if there is one
+    )
 
     @property
     def module(self) -> nn.Module:
@@ -390,8 +385,7 @@ def start(study: Study, method: str, seed: int) -> Start:
     made.read_sources(source_histories(study, method, seed))
     # no method sees a test row, not even by mistake
     made.prepare(pipeline, kept.take((kept.table["split"] != "test").to_numpy(dtype=bool)))
-    objective = method_objective(study, pipeline, study.settings.training.prompt_dropout)
-    return Start(study, seed, pipeline, made, objective)
+    return Start(study, seed, pipeline, made, method_objective(study, pipeline))
 
 
 def train_method(study: Study, method: str, seed: int) -> Path:
@@ -429,23 +423,17 @@ def train_method(study: Study, method: str, seed: int) -> Path:
     return folder
 
 
-def method_objective(study: Study, pipeline: Any, dropout: float = 0.0) -> DenoisingObjective:
+def method_objective(study: Study, pipeline: Any) -> DenoisingObjective:
     """What a method minimises, on the base's cached latents of the included training rows.
 
-    Parameters
-    ----------
-    study : Study
-    pipeline : StableDiffusionPipeline
-        The study's base, or fine-tuned from it: they share the VAE.
-    dropout : float
-        Share of prompts emptied.
+    The pipeline is the study's base, or fine-tuned from it: they share the VAE.
     """
     cached = load_file(study.places.base / "latents.safetensors")
     prompts = _train_rows(study).table["prompt"].tolist()
     module, text, prompt = model.conditioning(pipeline, prompts)
     scaling = pipeline.vae.config.scaling_factor
     known = module, training_scheduler(pipeline), cached["mean"], cached["std"], scaling
-    return DenoisingObjective(*known, text, prompt, dropout)
+    return DenoisingObjective(*known, text, prompt, study.settings.training.prompt_dropout)
 
 
 def source_histories(study: Study, method: str, seed: int) -> dict[str, pd.DataFrame]:
@@ -464,7 +452,7 @@ def source_histories(study: Study, method: str, seed: int) -> dict[str, pd.DataF
                 f"{folder}: method {method} reads the finished run of {source}, seed {other}; "
                 "train that first"
             )
-        histories[source] = read_table(folder / "history.csv", HISTORY_COLUMNS)
+        histories[source] = _read_history(folder)
     return histories
 
 
@@ -491,33 +479,25 @@ def _finish(
     """Write run.json, which marks a finished run, and drop its checkpoints."""
     settings, unit = study.settings, 2**30 if sys.platform == "darwin" else 2**20  # bytes, KiB
     loop = settings.base if method == BASE else settings.training
-    gpu = torch.cuda.max_memory_allocated() / 2**30 if loops.has_gpu() else None
+    spent = max(result.seconds, 1e-9) if result else 0.0
     facts = {
         "method": method,
         "seed": seed,
         "seconds": round(time.perf_counter() - started, 1),
-        "loop_seconds": None,
-        "seconds_per_step": None,
-        "optimiser_share": 0.0,
-        "measure_share": 0.0,
-        "processes": None,
+        "loop_seconds": round(result.seconds, 1) if result else None,
+        "seconds_per_step": round(result.seconds / loop.steps, 4) if result else None,
+        "optimiser_share": round(result.optimiser_seconds / spent, 5) if result else 0.0,
+        "measure_share": round(result.measure_seconds / spent, 5) if result else 0.0,
+        "processes": result.processes if result else None,
         "images_seen": loop.steps * loop.batch,
-        "first_losses": None,
+        "first_losses": result.first_losses if result else None,
         "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 2),
-        "peak_gpu_memory_gib": gpu,
+        "peak_gpu_memory_gib": (
+            torch.cuda.max_memory_allocated() / 2**30 if loops.has_gpu() else None
+        ),
         "stamp": make_stamp(settings, study.cohort.data_hash, {"method": method, "seed": seed}),
         "rests_on": hashes_of(study.places, _below(study, method, seed)),
     }
-    if result is not None:
-        seconds = max(result.seconds, 1e-9)
-        facts |= {
-            "loop_seconds": round(result.seconds, 1),
-            "seconds_per_step": round(result.seconds / loop.steps, 4),
-            "optimiser_share": round(result.optimiser_seconds / seconds, 5),
-            "measure_share": round(result.measure_seconds / seconds, 5),
-            "processes": result.processes,
-            "first_losses": result.first_losses,
-        }
     files.write_json(folder / "run.json", facts)
     shutil.rmtree(folder / "work", ignore_errors=True)
 
@@ -530,7 +510,11 @@ def read_history(folders: Sequence[Path]) -> pd.DataFrame:
     parts = []
     for folder in folders:
         run = read_json(folder / "run.json")
-        table = read_table(folder / "history.csv", HISTORY_COLUMNS)
-        parts.append(table.assign(method=run["method"], seed=run["seed"]))
-    history = pd.concat(parts, ignore_index=True).fillna({"attribute": "", "level": ""})
-    return history[["method", "seed", "stage", *HISTORY_COLUMNS]]
+        parts.append(_read_history(folder).assign(method=run["method"], seed=run["seed"]))
+    return pd.concat(parts, ignore_index=True)[["method", "seed", "stage", *HISTORY_COLUMNS]]
+
+
+def _read_history(folder: Path) -> pd.DataFrame:
+    names = {"attribute": str, "level": str}  # of the base's, which has none, pandas makes numbers
+    table = read_table(folder / "history.csv", HISTORY_COLUMNS, dtype=names)
+    return table.fillna(dict.fromkeys(names, ""))

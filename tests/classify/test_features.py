@@ -32,7 +32,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (9, 3, 16, 16), dtype=np.uint
 def make_classifier(seed: int = 0) -> Classifier:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        module = ResidualNetwork(CONFIG, [("stripe", 2)])
+        module = ResidualNetwork(CONFIG, {"stripe": ("none", "wide")})
     return Classifier(module, CONFIG, {"stripe": ("none", "wide")})
 
 

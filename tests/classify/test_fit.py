@@ -276,7 +276,7 @@ def test_loss_is_a_sum_of_cross_entropies_and_skips_the_unknown() -> None:
 
 def test_loss_of_a_part_is_that_part_of_the_whole() -> None:
     torch.manual_seed(0)
-    net = ResidualNetwork(CONFIG, [("stripe", 2), ("colour", 3)])
+    net = ResidualNetwork(CONFIG, HEADS)
     objective = ClassificationObjective(net, *TRAIN)
     rows = torch.arange(10)
     whole, part = (
@@ -353,8 +353,8 @@ def test_saved_and_loaded_is_the_same_classifier(fitted: Classifier, tmp_path: P
     [
         (dataclasses.replace(CONFIG, channels=(8, 24)), HEADS, "channels"),
         (dataclasses.replace(CONFIG, feature_width=13), HEADS, "feature_width"),
-        (CONFIG, {"stripe": 2, "colour": 4}, "conditions"),
-        (CONFIG, {"colour": 3, "stripe": 2}, "conditions"),
+        (CONFIG, HEADS | {"colour": (*HEADS["colour"], "grey")}, "conditions"),
+        (CONFIG, dict(reversed(HEADS.items())), "conditions"),
     ],
 )
 def test_another_architecture_is_refused(

@@ -28,7 +28,6 @@ from fairdiff_lib.train.loop import fit
 
 SIDE = 16
 HEADS = {"colour": ("red", "green", "blue"), "bright": ("no", "yes")}
-COUNTS = [(name, len(levels)) for name, levels in HEADS.items()]
 LOOP = LoopConfig(
     steps=50, batch=32, learning_rate=4e-3, warmup=5, schedule="cosine", ema_decay=0.0
 )
@@ -106,7 +105,7 @@ def test_epochs_are_passes_over_the_training_images() -> None:
 
 def test_predictions_rest_on_many_batches_of_training() -> None:
     """The library's own momentum would keep the statistics of the last batch alone."""
-    net = build_network(EFFICIENTNET, COUNTS)
+    net = build_network(EFFICIENTNET, HEADS)
     momenta = {m.momentum for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)}
     assert momenta == {0.1}
 
@@ -126,14 +125,14 @@ def test_drop_path_leaves_whole_samples_out_and_keeps_the_mean() -> None:
 
 
 def test_deeper_branches_are_dropped_more_often() -> None:
-    net = TransformersNetwork(dataclasses.replace(VIT, layers=3, drop_path=0.2), COUNTS)
+    net = TransformersNetwork(dataclasses.replace(VIT, layers=3, drop_path=0.2), HEADS)
     rates = [one.rate for one in net.modules() if isinstance(one, DropPath)]
     assert rates == pytest.approx([0, 0.1, 0.2])
 
 
 def test_loss_of_a_part_is_that_part_of_the_whole_with_drop_path() -> None:
     """Micro batches and processes see the draws of one process."""
-    net = build_network(dataclasses.replace(VIT, drop_path=0.5), COUNTS).train()
+    net = build_network(dataclasses.replace(VIT, drop_path=0.5), HEADS).train()
     objective = ClassificationObjective(net, *TRAIN)
     whole, part, undrawn = (
         objective.loss(net, torch.arange(10), cut, torch.Generator().manual_seed(seed))
@@ -147,7 +146,7 @@ def test_loss_of_a_part_is_that_part_of_the_whole_with_drop_path() -> None:
 
 
 def test_every_parameter_has_the_share_of_its_depth() -> None:
-    net = build_network(VIT, COUNTS)
+    net = build_network(VIT, HEADS)
     groups = parameter_groups(net, 0.5)
     shares = {id(p): own["rate_share"] for own in groups for p in own["params"]}
     assert len(shares) == sum(len(own["params"]) for own in groups) == len(list(net.parameters()))
@@ -160,7 +159,7 @@ def test_every_parameter_has_the_share_of_its_depth() -> None:
 
 def test_the_loop_moves_each_layer_by_its_share() -> None:
     """Adam's first step is the learning rate, whatever the gradient."""
-    net = build_network(VIT, COUNTS)
+    net = build_network(VIT, HEADS)
     before = {name: value.detach().clone() for name, value in net.named_parameters()}
     loop = LoopConfig(
         steps=1, batch=32, learning_rate=1e-3, warmup=0, weight_decay=0.0, ema_decay=0.0
@@ -193,7 +192,7 @@ def save_vit(folder: Path) -> LibraryViT:
 def test_weights_of_a_folder_are_taken_and_needed_no_more_once_saved(tmp_path: Path) -> None:
     given = save_vit(tmp_path / "weights")
     config = brief(VIT, pretrained=str(tmp_path / "weights"))
-    net = build_network(config, COUNTS)
+    net = build_network(config, HEADS)
     torch.testing.assert_close(
         net.backbone.layers[0].mlp.fc1.weight, given.layers[0].mlp.fc1.weight
     )
@@ -211,15 +210,15 @@ def test_weights_of_another_architecture_are_refused_with_one_line(tmp_path: Pat
     EfficientNetModel(small).save_pretrained(tmp_path)
     message = r"weights of another architecture; model_type is 'efficientnet', expected 'vit'"
     with pytest.raises(InputError, match=message) as caught:
-        build_network(dataclasses.replace(VIT, pretrained=str(tmp_path)), COUNTS)
+        build_network(dataclasses.replace(VIT, pretrained=str(tmp_path)), HEADS)
     assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
 
 
 def test_a_hub_id_needs_a_commit_and_a_folder_needs_a_model(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"needs a revision \(vit\.revision"):
-        build_network(dataclasses.replace(VIT, pretrained="owner/vit"), COUNTS)
+        build_network(dataclasses.replace(VIT, pretrained="owner/vit"), HEADS)
     with pytest.raises(InputError, match="cannot be loaded") as caught:
-        build_network(dataclasses.replace(VIT, pretrained=str(tmp_path)), COUNTS)
+        build_network(dataclasses.replace(VIT, pretrained=str(tmp_path)), HEADS)
     assert "\n" not in str(caught.value)
 
 

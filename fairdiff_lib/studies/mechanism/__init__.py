@@ -107,7 +107,7 @@ def measure_mechanism(
     runs = read_runs(named)
     pipeline = load_base(study)
     probe = Probe(
-        method_objective(study, pipeline, settings.training.prompt_dropout),
+        method_objective(study, pipeline),
         train.table["image"].tolist(),
         torch.as_tensor(train.codes()),
         attributes,

@@ -223,7 +223,7 @@ def _run_cell(study: Study, dose: Dose, cell: Cell) -> pd.DataFrame:
     held_out = HeldOut(pipeline, kept, attributes, config, seed=0)  # the same rows for every cell
     loop = dataclasses.replace(settings.training, steps=dose.steps, ema_decay=0.0)
     fit(
-        method_objective(study, pipeline, loop.prompt_dropout),
+        method_objective(study, pipeline),
         loop,
         count=len(train),
         seed=cell.seed,
