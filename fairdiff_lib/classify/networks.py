@@ -222,8 +222,7 @@ def load_pretrained(what: str, source: str, revision: str, field: str) -> tuple[
                 source, revision=at, use_safetensors=True, output_loading_info=True
             )
     except (OSError, ValueError, ImportError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{what} {source!r}: cannot be loaded ({reason})") from error
+        raise _not_loaded(what, source, error) from error
     missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
     if missing:
         raise InputError(
@@ -231,6 +230,11 @@ def load_pretrained(what: str, source: str, revision: str, field: str) -> tuple[
             f"as {missing[0]}; expected a whole model"
         )
     return processor, model
+
+
+def _not_loaded(what: str, source: str, error: Exception) -> InputError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return InputError(f"{what} {source!r}: cannot be loaded ({reason})")
 
 
 def _check_kind(config: ClassifierConfig) -> None:
@@ -242,8 +246,7 @@ def _check_kind(config: ClassifierConfig) -> None:
     try:
         kind = AutoConfig.from_pretrained(source, revision=None if local else config.revision)
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"classifier {source!r}: cannot be loaded ({reason})") from error
+        raise _not_loaded("classifier", source, error) from error
     if kind.model_type != config.architecture:
         raise InputError(
             f"classifier {source!r}: weights of another architecture; model_type is "

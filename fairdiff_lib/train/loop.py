@@ -41,7 +41,11 @@ FIRST_STEPS = 5  # whose losses are kept one by one
 
 
 class Objective(Protocol):
-    """Something to optimise: a module, and the unreduced loss of some rows of the training data."""
+    """A module, and the unreduced loss of some rows of the training data.
+
+    An objective may keep the ``timesteps`` that it drew for all rows, and offer
+    ``parameter_groups()``, each with a ``rate_share`` of the learning rate (1 without).
+    """
 
     module: nn.Module
 
@@ -51,9 +55,7 @@ class Objective(Protocol):
         """Loss of each row in ``rows[part]``, float [n], with gradient.
 
         Draws are made for all ``rows`` and then cut, so they depend neither on the number of
-        processes nor on accumulation. ``module`` is the objective's own, wrapped for several
-        processes. An objective may keep the ``timesteps`` that it drew for all rows, and offer
-        ``parameter_groups()``, each with a ``rate_share`` of the learning rate (1 without).
+        processes nor on accumulation. ``module`` is the objective's, wrapped where they are several.
         """
 
 
@@ -177,9 +179,8 @@ class _Run:
             fused=True,  # small modules spend a tenth of a step in the plain one
         )
         self.module, self.optimiser = self.accelerator.prepare(plain, optimiser)
-        self.average = (
-            EMAModel(plain.parameters(), decay=loop.ema_decay) if loop.ema_decay else None
-        )
+        decay = loop.ema_decay
+        self.average = EMAModel(plain.parameters(), decay=decay) if decay else None
         if method is not None and self.processes > 1:
             method.agree = _of_first_process
         self.rows: list[tuple[Any, ...]] = []

@@ -7,6 +7,7 @@ import io
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -108,10 +109,8 @@ def test_fitting_leaves_the_global_random_state_alone() -> None:
     torch.testing.assert_close(torch.rand(3), expected)
 
 
-def test_killed_and_resumed_equals_uninterrupted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = fit_classifier(*TRAIN, HEADS, *VAL, short(), seed=0)
+def fit_until_killed(monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
+    """The short fit, killed after its third step."""
     select = networks.Selection.__call__
 
     def die(self: networks.Selection, step: int, module: torch.nn.Module) -> None:
@@ -121,7 +120,15 @@ def test_killed_and_resumed_equals_uninterrupted(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(networks.Selection, "__call__", die)
-        fit_classifier(*TRAIN, HEADS, *VAL, short(), seed=0, folder=tmp_path)
+        fit_classifier(*TRAIN, HEADS, *VAL, short(), seed=0, **options)
+
+
+def test_killed_and_resumed_equals_uninterrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = fit_classifier(*TRAIN, HEADS, *VAL, short(), seed=0)
+    select = networks.Selection.__call__
+    fit_until_killed(monkeypatch, folder=tmp_path)
     seen: list[int] = []
 
     def watch(self: networks.Selection, step: int, module: torch.nn.Module) -> None:
@@ -170,16 +177,7 @@ def test_a_resumed_fit_still_knows_what_was_watched_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = fit_classifier(*TRAIN, HEADS, *VAL, short(), seed=0, watch=TEST)
-    select = networks.Selection.__call__
-
-    def die(self: networks.Selection, step: int, module: torch.nn.Module) -> None:
-        select(self, step, module)
-        if step == 3:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(networks.Selection, "__call__", die)
-        fit_classifier(*TRAIN, HEADS, *VAL, short(), seed=0, folder=tmp_path, watch=TEST)
+    fit_until_killed(monkeypatch, folder=tmp_path, watch=TEST)
     resumed = fit_classifier(*TRAIN, HEADS, *VAL, short(), seed=0, folder=tmp_path, watch=TEST)
     pd.testing.assert_frame_equal(resumed.watched, whole.watched)
     other = fit_classifier(*TRAIN, HEADS, *VAL, short(), seed=0, folder=tmp_path, watch=VAL)

@@ -164,7 +164,7 @@ def test_the_loop_moves_each_layer_by_its_share() -> None:
     loop = LoopConfig(
         steps=1, batch=32, learning_rate=1e-3, warmup=0, weight_decay=0.0, ema_decay=0.0
     )
-    objective = ClassificationObjective(net, *TRAIN, parameter_groups(net, 0.1))
+    objective = ClassificationObjective(net, *TRAIN, 0.1)
     fit(objective, loop, count=160, seed=0)
     moved = {
         name: float((p.detach() - before[name]).abs().max()) for name, p in net.named_parameters()
