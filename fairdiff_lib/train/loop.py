@@ -55,7 +55,7 @@ class Objective(Protocol):
         """Loss of each row in ``rows[part]``, float [n], with gradient.
 
         Draws are made for all ``rows`` and then cut, so they depend neither on the number of
-        processes nor on accumulation. ``module`` is the objective's, wrapped where they are several.
+        processes nor on accumulation. ``module`` is the objective's, wrapped for several ones.
         """
 
 
