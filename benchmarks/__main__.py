@@ -1,4 +1,4 @@
-"""``python -m benchmarks jobs``, ``audit`` or ``optimiser``: measure, print, and write if asked."""
+"""``python -m benchmarks`` with jobs, audit, optimiser or workshop: measure, print, write if asked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks import audit, jobs, optimiser
+from benchmarks import audit, jobs, optimiser, workshop
 from fairdiff_lib.disk.places import PROJECT_ROOT
 from fairdiff_lib.disk.stamps import make_provenance, publish_table
 from fairdiff_lib.settings.errors import InputError
@@ -34,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     second.add_argument("--surfaces", type=int, default=20, metavar="N", help="simulated")
     second.add_argument("--windows", type=int, default=30, metavar="N", help="of each")
     second.set_defaults(action=_optimiser)
-    for what in (own, second):
+    third = whats.add_parser("workshop", help="seconds of each exercise, against its budget")
+    third.set_defaults(action=_workshop)
+    for what in (own, second, third):
         what.add_argument("--output", default="", metavar="CSV", help="the table and its stamp")
     try:
         chosen = parser.parse_args(arguments)
@@ -78,6 +80,13 @@ def _optimiser(chosen: argparse.Namespace) -> None:
     first = optimiser.FRESH
     given = {"seeds": [first, first + chosen.surfaces - 1], "windows": chosen.windows}
     _write(table, chosen.output, given)
+
+
+def _workshop(chosen: argparse.Namespace) -> None:
+    table = workshop.run_benchmarks()
+    print("seconds of this machine, right answers, first import included")
+    print(table.to_string(index=False, float_format=lambda value: f"{value:.1f}"))
+    _write(table, chosen.output, {"budget": workshop.BUDGET})
 
 
 def _write(table: pd.DataFrame, output: str, parameters: dict[str, Any]) -> None:

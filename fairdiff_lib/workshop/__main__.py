@@ -23,6 +23,7 @@ def add_actions(parser: argparse.ArgumentParser) -> None:
     check = actions.add_parser("check", help="is this machine ready? some seconds")
     check.set_defaults(action=_check)
     data = actions.add_parser("data", help="make the committed data and pictures again")
+    data.add_argument("parts", nargs="*", metavar="PART", help="as power; all without")
     data.add_argument("--runs-root", default="data/runs", metavar="DIR", help="models and images")
     data.set_defaults(action=_data)
 
@@ -58,10 +59,11 @@ def _check(chosen: argparse.Namespace) -> int:
 
 
 def _data(chosen: argparse.Namespace) -> int:
-    from fairdiff_lib.workshop.data import make_all
+    from fairdiff_lib.workshop.data import PARTS, make
 
-    for path in make_all(chosen.runs_root):
-        print(path.name, f"{path.stat().st_size / 1000:.0f} kB")
+    for part in chosen.parts or PARTS:
+        for path in make(part, chosen.runs_root):
+            print(path.name, f"{path.stat().st_size / 1000:.0f} kB")
     return 0
 
 

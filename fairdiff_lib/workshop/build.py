@@ -122,9 +122,10 @@ def _questions(cells: Sequence[dict[str, Any]]) -> list[str]:
     texts = ["".join(cell["source"]) for cell in own if cell["cell_type"] == "markdown"]
     lines = [f"## {texts[0].splitlines()[0].lstrip('# ')}", ""]
     for text in texts:
-        head, _, rest = text.partition("\n")
-        if head.startswith("## Predict"):
-            lines += [rest.strip(), "", "Your prediction: ______  After the run: ______", ""]
-        elif head.startswith("## Explain"):
+        _, asked, after = text.partition("## Predict")
+        if asked:
+            lines += [after.partition("\n")[2].strip(), ""]
+            lines += ["Your prediction: ______  After the run: ______", ""]
+        elif "xplain\n" in text:
             lines += ["In one sentence: " + "_" * 60, ""]
     return lines

@@ -18,6 +18,7 @@ from PIL import Image
 from fairdiff_lib.disk.files import atomic_file, read_table, write_table
 from fairdiff_lib.disk.places import PROJECT_ROOT
 from fairdiff_lib.disk.stamps import make_provenance, write_stamp
+from fairdiff_lib.settings.errors import refuse_unknown
 from fairdiff_lib.studies.proof.audits import OurAudit
 from fairdiff_lib.workshop import lab
 
@@ -34,6 +35,7 @@ COUNTS = {"well": {"A": 160, "B": 40}, "ill": {"A": 40, "B": 160}}  # 200 images
 SHAPE = 8.0  # of the gamma law of an image's error
 LOOKS = 12  # pictures of exercise 0, half of them generated
 SEED = 20250618
+PARTS = ("strata", "power", "predictions", "looks", "pictures")
 
 
 # -- read ----------------------------------------------------------------------------------------
@@ -74,26 +76,36 @@ def looks_measured() -> pd.DataFrame:
 # -- make ----------------------------------------------------------------------------------------
 
 
-def make_all(runs_root: str, folder: Path = FOLDER) -> list[Path]:
-    """Make everything; minutes where ``runs_root`` has the study's runs, else half an hour."""
+def make(what: str, runs_root: str, folder: Path = FOLDER) -> list[Path]:
+    """Make one of :data:`PARTS`; half an hour where ``runs_root`` lacks the runs it needs.
+
+    Raises
+    ------
+    InputError
+        An unknown part.
+    """
+    refuse_unknown("part", what, PARTS)
+    if what == "strata":
+        laws = {"errors": ERRORS, "counts": COUNTS, "seed": SEED}
+        return [_write(folder, what, make_strata(), laws)]
+    if what == "power":
+        counted = {"audits": AUDITS, "reference": lab.REFERENCE, "seed": SEED}
+        return [_write(folder, what, make_power(), counted)]
+    if what == "pictures":
+        return make_pictures()
     from fairdiff_lib.study import Study
 
     study = Study.open("quick", "fairgenmed_simulated", OVERRIDES, runs_root=runs_root)
-    laws = {"errors": ERRORS, "counts": COUNTS, "seed": SEED}
-    counted = {"audits": AUDITS, "reference": lab.REFERENCE, "seed": SEED}
-    files = [
-        _write(folder, "strata", make_strata(), laws),
-        _write(folder, "power", make_power(), counted),
-    ]
     stamp = {**study.stamp, "simulated": True}
-    files.append(_write(folder, "predictions", make_predictions(study), stamp=stamp))
+    if what == "predictions":
+        return [_write(folder, what, make_predictions(study), stamp=stamp)]
     sheet, table, measured = make_looks(study)
-    files.append(_write(folder, "looks_measured", measured, stamp=stamp))
     with atomic_file(folder / "looks.png") as place:
         sheet.save(place, format="png", optimize=True)
     write_table(table, folder / "looks.csv")
     write_stamp(stamp, folder / "looks.csv", folder / "looks.png")
-    return [*files, folder / "looks.csv", folder / "looks.png", *make_pictures()]
+    both = [folder / "looks.csv", folder / "looks.png"]
+    return [_write(folder, "looks_measured", measured, stamp=stamp), *both]
 
 
 def make_pictures(folder: Path = PICTURES) -> list[Path]:

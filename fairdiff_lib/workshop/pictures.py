@@ -25,10 +25,24 @@ THRESHOLDS = (-0.6, 0.0, 0.6, 1.2, 1.8)
 DRAWN = 20_000  # weights of a histogram
 
 
-def _page(height: float, title: str, foot: str = "") -> Figure:
+def _page(height: float, title: str, foot: str = "", width: float = 0.0) -> Figure:
+    """A page of the house style; ``width`` in inches where it is to be read on a phone."""
     from fairdiff_lib.show.style import page
 
-    return page(height, title, foot)
+    fig = page(height, title, foot)
+    if width:
+        fig.set_size_inches(width, height)
+    return fig
+
+
+def _axes(fig: Figure, *shape: int, **options: Any) -> Any:
+    """Axes in the house style."""
+    import matplotlib
+
+    from fairdiff_lib.show.style import STYLE
+
+    with matplotlib.rc_context({**STYLE, "font.size": 9}):
+        return fig.subplots(*shape, **options)
 
 
 def png(fig: Figure) -> bytes:
@@ -56,7 +70,7 @@ def shown(fig: Figure, alt: str) -> Any:
 def contact_sheet(tell: bool = False) -> Any:
     """The twelve pictures of exercise 0 with their numbers; ``tell``: and which are generated."""
     tiles, table = data.looks()
-    fig = _page(3.9, "Simulated eyes and generated ones")
+    fig = _page(3.1, "Simulated eyes and generated ones")
     for number, tile, made in zip(table["number"], tiles, table["generated"], strict=True):
         ax = fig.add_subplot(2, 6, number)
         ax.imshow(np.asarray(tile))
@@ -69,7 +83,7 @@ def looks_bars() -> Any:
     """KID of the same pictures by two kinds of features, with intervals."""
     table = data.looks_measured()
     fig = _page(1.7, "The same pictures, two kinds of features", "Lines: 95% intervals.")
-    ax = fig.subplots()
+    ax = _axes(fig)
     said = {"encoder": "a network taught to see glaucoma", "texture": "colour and fine detail"}
     for at, row in enumerate(table.to_dict("records")):
         _line(ax, row, at)
@@ -96,7 +110,7 @@ def _line(ax: Any, row: Mapping[Any, Any], at: float) -> None:
 def shuffled(observed: float, gaps: Sequence[float]) -> Any:
     """Differences in FID under shuffled labels, and the one that was observed."""
     fig = _page(2.2, "One audit: the observed difference, and 99 with shuffled labels")
-    ax = fig.subplots()
+    ax = _axes(fig)
     ax.hist(gaps, bins=20, color=GREY)
     ax.axvline(observed, color=ORANGE, lw=2.5)
     ax.annotate("observed", (observed, ax.get_ylim()[1]), (-4, -10), textcoords="offset points",
@@ -110,7 +124,7 @@ def shuffled(observed: float, gaps: Sequence[float]) -> Any:
 def bias_lines(rows: pd.DataFrame, limit: float) -> Any:
     """FID against the number of images, and the truth that both groups share."""
     fig = _page(2.6, "Two groups of equal quality", "Dashed: the true FID of both groups.")
-    ax = fig.subplots()
+    ax = _axes(fig)
     for group, colour, marker in (("A", ORANGE, "o"), ("B", BLUE, "s")):
         own = rows[rows["group"] == group]
         mean = own.groupby("n")["value"].mean()
@@ -131,7 +145,7 @@ def bias_lines(rows: pd.DataFrame, limit: float) -> Any:
 def power_lines(table: pd.DataFrame) -> Any:
     """Share of audits that notice a worse group, against its number of patients."""
     fig = _page(2.6, "How often does a valid audit notice?", "Lines: 95% intervals of the share.")
-    ax = fig.subplots()
+    ax = _axes(fig)
     looks = {1.1: ("o", GREY), 1.25: ("s", ORANGE), 1.5: ("^", BLUE)}
     for ratio, own in table.groupby("ratio"):
         marker, colour = looks.get(round(float(str(ratio)), 3), ("D", "black"))
@@ -153,7 +167,7 @@ def power_lines(table: pd.DataFrame) -> Any:
 def strata_dots(table: pd.DataFrame) -> Any:
     """Mean error by condition and camera, and over all; a dot's size is its number of images."""
     fig = _page(2.6, "Mean error of generated images, simulated", "Size of a dot: images.")
-    ax = fig.subplots()
+    ax = _axes(fig)
     parts = [("well", table[table["condition"] == "well"]), ("all", table),
              ("ill", table[table["condition"] == "ill"])]  # fmt: skip
     for at, (_, own) in enumerate(parts):
@@ -183,7 +197,7 @@ def _draw_harm(ax: Any, harm: pd.DataFrame, most: float) -> None:
                     textcoords="offset points")  # fmt: skip
         ax.set_ylim(-0.6, at + 0.6)
     ax.axvline(0, color="black", lw=0.8)
-    ax.set_xlim(-most, most * 1.6)
+    ax.set_xlim(-most, most * 2.4)
     ax.set_yticks(range(len(harm)), [str(name) for name in harm.index])
     ax.invert_yaxis()
     ax.set_xticks([])
@@ -193,7 +207,7 @@ def harm_figure(table: pd.DataFrame, threshold: float) -> Figure:
     """Patients missed (left) and alarmed for nothing (right), of 1,000 of each group."""
     title = f"Threshold {threshold:+.1f}: of 1,000 patients of each group"
     fig = _page(1.7, title, "Left: ill and missed. Right, pale: well and alarmed.")
-    _draw_harm(fig.subplots(), lab.harm_per_thousand(table, threshold), 330.0)
+    _draw_harm(_axes(fig), lab.harm_per_thousand(table, threshold), 330.0)
     return fig
 
 
@@ -214,7 +228,7 @@ def threshold_panels_figure(table: pd.DataFrame) -> Figure:
     """The slider's picture at five thresholds."""
     fig = _page(3.4, "Of 1,000 patients of each group, at five thresholds",
                 "Left: ill and missed. Right, pale: well and alarmed.")  # fmt: skip
-    for ax, threshold in zip(fig.subplots(5, 1), THRESHOLDS, strict=True):
+    for ax, threshold in zip(_axes(fig, 5, 1), THRESHOLDS, strict=True):
         _draw_harm(ax, lab.harm_per_thousand(table, threshold), 330.0)
         ax.set_ylabel(f"{threshold:+.1f}", rotation=0, ha="right", va="center")
     return fig
@@ -247,6 +261,7 @@ def _slider(
     slider = ipywidgets.FloatSlider(
         start, min=least, max=most, step=step, description=name, continuous_update=False
     )
+    slider.layout.width = "min(100%, 480px)"
     picture = ipywidgets.Image(value=png(draw(start)), format="png", width=760)
     picture.layout.max_width = "100%"
     said = ipywidgets.HTML(words(start))
@@ -283,7 +298,7 @@ def sigma_figure(sigma: float) -> Figure:
     """Weights of a group at a sigma; their mean is the line."""
     title = f"Weights of 20,000 images at sigma = {sigma:.2f}"
     fig = _page(2.1, title, "Line: their mean. Orange: below 0, trained away from.")
-    ax = fig.subplots()
+    ax = _axes(fig)
     _draw_weights(ax, sigma)
     ax.set_xlabel("weight of an image")
     return fig
@@ -300,7 +315,7 @@ def sigma_panels_figure() -> Figure:
     """The slider's picture at five sigmas."""
     fig = _page(4.0, "Weights of 20,000 images at five sigmas",
                 "Line: their mean. Orange: below 0, trained away from.")  # fmt: skip
-    for ax, sigma in zip(fig.subplots(5, 1, sharex=True), SIGMAS, strict=True):
+    for ax, sigma in zip(_axes(fig, 5, 1, sharex=True), SIGMAS, strict=True):
         _draw_weights(ax, sigma)
         ax.set_ylabel(f"{sigma:g}", rotation=0, ha="right", va="center")
     return fig
@@ -319,7 +334,7 @@ def sigma_slider() -> Any:
 def toy_paths(paths: dict[str, Floats]) -> Any:
     """Where the model of one number goes, by what its weights are."""
     fig = _page(2.6, "A model of one number: A wants 0, B wants 2")
-    ax = fig.subplots()
+    ax = _axes(fig)
     for name, path in paths.items():
         ax.plot(path, lw=0.8, label=f"{name}: ends at {path[len(path) // 2 :].mean():.2f}")
     ax.axhline(0.2, color="black", ls="--", lw=1)
@@ -398,7 +413,7 @@ def contrast_lines(audit: Audit) -> Any:
     """Differences between groups with their intervals."""
     table = audit.contrasts
     fig = _page(1.6, "Difference in KID, with 95% interval", "0: no difference.")
-    ax = fig.subplots()
+    ax = _axes(fig)
     for at, row in enumerate(table.to_dict("records")):
         _line(ax, row, at)
     ax.axvline(0, color="black", lw=0.8)
@@ -416,8 +431,8 @@ def contrast_lines(audit: Audit) -> Any:
 
 def lay_scale() -> Figure:
     """The mean weight of three groups that are shaken differently: all come to rest at 1."""
-    fig = _page(2.2, "1. Shaking a scale does not change what it weighs")
-    ax = fig.subplots()
+    fig = _page(2.2, "1. Shaking a scale does not change what it weighs", width=4.6)
+    ax = _axes(fig)
     for sigma, colour in ((0.5, BLUE), (1.0, ORANGE), (2.0, GREY)):
         w = _weights(sigma)[:4000]
         ax.plot(np.cumsum(w) / np.arange(1, len(w) + 1), color=colour)
@@ -431,9 +446,11 @@ def lay_scale() -> Figure:
 
 def lay_boards() -> Figure:
     """Two dart boards: equally well aimed, differently spread."""
-    fig = _page(2.9, "2. Both players aim equally well; one throws wider")
+    fig = _page(2.7, "2. Both players aim equally well; one throws wider", width=4.6)
     rng = np.random.default_rng(5)
-    for ax, spread, name in zip(fig.subplots(1, 2), (0.25, 0.7), ("narrow", "wide"), strict=True):
+    for ax, spread, name in zip(
+        _axes(fig, 1, 2), (0.25, 0.7), ("throws narrowly", "throws widely"), strict=True
+    ):
         for radius in (1.5, 1.0, 0.5):
             ax.add_patch(_circle(radius))
         throws = rng.standard_normal((30, 2)) * spread
@@ -444,7 +461,7 @@ def lay_boards() -> Figure:
         ax.set_xlim(-1.7, 1.7)
         ax.set_ylim(-1.7, 1.7)
         ax.set_axis_off()
-        ax.set_title(f"{name}: the middle is hit by both")
+        ax.set_title(name)
     return fig
 
 
@@ -456,19 +473,21 @@ def _circle(radius: float) -> Any:
 
 def lay_card(audit: Audit) -> Figure:
     """A card: which groups, how many, what differs, what could have been missed."""
-    fig = _page(2.6, "3. A card to ask for")
-    ax = fig.subplots()
+    fig = _page(2.6, "3. A card to ask for", width=4.6)
+    ax = _axes(fig)
     ax.set_axis_off()
     lines = []
     for row in audit.contrasts.to_dict("records"):
-        sure = "clearly" if row["low"] > 0 or row["high"] < 0 else "not seen to be"
+        seen = row["low"] > 0 or row["high"] < 0
         pair = [row["level"], row["reference"]]
         worse, best = pair if row["value"] > 0 else reversed(pair)
-        lines.append(f"{row['attribute']}: {row['n']} and {row['n_reference']} patients. Images of "
-                     f"'{worse}' are {sure} worse than of '{best}'.")  # fmt: skip
-        lines.append(f"    A difference up to {row['mde']:.3f} could have been missed.")
+        lines.append(f"{row['attribute']}: {row['n']} and {row['n_reference']} pictures")
+        if seen:
+            lines.append(f"    those of '{worse}' are worse than those of '{best}'")
+        else:
+            lines.append(f"    no difference seen; one up to {row['mde']:.3f} could be missed")
     lines.append("Looked at: colour and fine detail. Not looked at: anatomy.")
-    lines.append("Simulated pictures of coloured shapes: an example.")
+    lines.append("An example: simulated pictures of coloured shapes.")
     for k, line in enumerate(lines):
-        ax.text(0.03, 0.9 - 0.16 * k, line, fontsize=9, transform=ax.transAxes)
+        ax.text(0.0, 0.95 - 0.17 * k, line, fontsize=9, transform=ax.transAxes)
     return fig
