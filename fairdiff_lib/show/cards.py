@@ -84,41 +84,21 @@ def framed(page: str) -> HTML:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a card says besides the audit's own numbers.
+    """What a card says besides the audit's own numbers."""
 
-    Attributes
-    ----------
-    title : str
-        The question, with the word "simulated" where the images are.
-    compared : sequence of (str, str)
-        Name and content of each line on what was compared: counts, sources, features.
-    endpoint : str
-        The primary endpoint, in words.
-    caveats : sequence of str
-    unit : str
-        What n counts.
-    floor : DataFrame, optional
-        attribute, level, low, high: the noise between two halves of the reals.
-    standardised : DataFrame, optional
-        Contrasts at a common case mix, in the audit's contrast columns.
-    mix : str
-        The condition that they are standardised for.
-    table : str
-        The file that holds all contrasts.
-    standing : str
-        Stands before the finding: what limits it most.
-    """
-
-    title: str
+    title: str  # the question, with the word "simulated" where the images are
+    # name and content of each line on what was compared: counts, sources, features
     compared: Sequence[tuple[str, str]]
-    endpoint: str
+    endpoint: str  # the primary endpoint, in words
     caveats: Sequence[str]
-    unit: str = "subject"
+    unit: str = "subject"  # what n counts
+    # attribute, level, low, high: the noise between two halves of the reals
     floor: pd.DataFrame | None = None
+    # contrasts at a common case mix, in the audit's contrast columns
     standardised: pd.DataFrame | None = None
-    mix: str = ""
-    table: str = "contrasts.csv"
-    standing: str = ""
+    mix: str = ""  # the condition that they are standardised for
+    table: str = "contrasts.csv"  # the file that holds all contrasts
+    standing: str = ""  # stands before the finding: what limits it most
 
 
 @sentence("finding")
@@ -257,16 +237,7 @@ def shown_audit(result: Any, rule: Any, metric: str = "kid") -> Audit:
 
 
 def publish_study_card(study: Study, result: Any, protocol: Any) -> str:
-    """Write ``card.html`` of the study and its stamp; the page.
-
-    Parameters
-    ----------
-    study : Study
-    result
-        Audits by (method, seeds), and the tables ``gates`` and ``encoder``: what notebook 05 made.
-    protocol
-        ``rule`` and ``before``: the protocol, and whether it was written before any test image.
-    """
+    """Write ``card.html`` of the study and its stamp; the page."""
     facts = study_facts(result, study.cohort, protocol)
     page = render_html(shown_audit(result, protocol.rule), facts, study.stamp)
     path = study.places.figures / "card.html"
@@ -497,16 +468,7 @@ def _published(study: Study, path: Path, name: str) -> str:
 
 
 def write_model_card(study: Study, folder: Path, method: str) -> Path:
-    """Write the card of a trained pipeline into its run's folder, from its run.json; its path.
-
-    Parameters
-    ----------
-    study : Study
-    folder : Path
-        As ``places.base`` or ``places.run(method, seed)``, finished.
-    method : str
-        ``base`` or a method.
-    """
+    """Write the card of a trained pipeline into its run's folder, from its run.json; its path."""
     settings, cohort = study.settings, study.cohort
     run, simulated = read_json(folder / "run.json"), settings.simulated
     started = settings.model.pretrained or None

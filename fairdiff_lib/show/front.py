@@ -219,13 +219,8 @@ def runs_table(study: Study) -> pd.DataFrame:
 def collect_index(study: Study) -> pd.DataFrame:
     """Every table, figure and card that exists: id, title, file, notebook, commit, dirty.
 
-    Files and notebooks are named relative to ``places.executed``, where the index is read.
-    Of a file that spans data sets, the commit is its last run's; dirty if any of its runs was.
-
-    Raises
-    ------
-    InputError
-        There is none yet.
+    Files and notebooks are named relative to ``places.executed``, where the index is read. Of a
+    file that spans data sets, the commit is its last run's; dirty if any of its runs was.
     """
     rows = []
     for name, (title, notebook) in contents().items():

@@ -226,14 +226,7 @@ def dot_rows(table: Rows) -> list[tuple[str, pd.Series[Any] | None]]:
 
 
 def draw_dots(ax: Axes, table: Rows) -> None:
-    """One generator's levels below each other: dot, interval, n, and the floor shaded behind.
-
-    Parameters
-    ----------
-    ax : Axes
-    table : DataFrame
-        attribute, level, metric, n, value, low, high, and floor_low, floor_high where known.
-    """
+    """One generator's levels below each other: dot, interval, n, and the floor shaded behind."""
     lines = dot_rows(table)
     for at, (_, row) in enumerate(lines):
         if row is None:

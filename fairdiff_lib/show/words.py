@@ -123,16 +123,7 @@ def _one_seed(table: Rows) -> str:
 
 
 def about_contrast(row: Row, share: float = 0.2, confidence: float = 0.95) -> str:
-    """What a contrast says: a difference, an equivalence, or how much could have been missed.
-
-    Parameters
-    ----------
-    row : Series
-        A row of ``CONTRAST_COLUMNS``.
-    share : float
-        Smallest effect of interest, x the baseline's value.
-    confidence : float
-    """
+    """What a contrast says: a difference, an equivalence, or how much could have been missed."""
     level, other, where = row["level"], row["reference"], name_of(str(row["attribute"]))
     metric = name_of(str(row.get("metric", "kid")))
     if not np.isfinite(row["p_adjusted"]):
@@ -236,15 +227,7 @@ def _images(source: str) -> str:
 
 @sentence("methods")
 def about_methods(table: Rows, column: str) -> str:
-    """For every name in a column, each method's value.
-
-    Parameters
-    ----------
-    table : DataFrame
-        method, seeds, value, low, high and the column; one row per method and name.
-    column : str
-        As "condition" or "attribute".
-    """
+    """For every name in a column, each method's value."""
     rows, _ = means_and_seeds(table, ["method"])
     lines = []
     for name, own in rows.groupby(column, sort=False):

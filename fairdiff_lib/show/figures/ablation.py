@@ -47,22 +47,7 @@ def arm_look(name: str) -> Look:
 
 @figure("fig07")
 def fig07(cells: pd.DataFrame, doses: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
-    """T12's settings with intervals, and every arm of pure noise by the noise that it amounts to.
-
-    Parameters
-    ----------
-    cells : DataFrame
-        T12 of one data set.
-    doses : DataFrame
-        As ``compare.dose_table``.
-    notes : sequence of str
-        Warnings to print on the page.
-
-    Raises
-    ------
-    Nothing
-        The settings were not run on this data set.
-    """
+    """T12's settings with intervals, and every arm of pure noise by the noise it amounts to."""
     if cells.empty:
         raise Nothing("other windows and drift rates were not run on this data set")
     columns = ("dataset", "time_window", "exploitation_rate", "baseline", "metric", "seeds")
@@ -111,17 +96,7 @@ def fig07(cells: pd.DataFrame, doses: pd.DataFrame, notes: Sequence[str] = ()) -
 
 @figure("fig_methods")
 def fig_methods(table: pd.DataFrame, roles: dict[str, str], notes: Sequence[str] = ()) -> Figure:
-    """Every arm minus Stable Diffusion: overall KID and the differences between levels.
-
-    Parameters
-    ----------
-    table : DataFrame
-        T13 of one dataset.
-    roles : dict
-        Arm to role, in the order of the page.
-    notes : sequence of str
-        Warnings to print on the page.
-    """
+    """Every arm minus Stable Diffusion: overall KID and the differences between levels."""
     dataset = require(table, ("dataset", "method", "baseline", "metric", "seeds"), "fig_methods")
     own = table[(table["baseline"] == "none") & (table["attribute"] == "overall")]
     first = table.loc[table["metric"] == "kid", "features"].iloc[0]

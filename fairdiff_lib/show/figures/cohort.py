@@ -45,17 +45,7 @@ SIDE_BY_SIDE = 4  # conditions that a page has room for
 
 @figure("fig01")
 def fig01(table: Rows, notes: Sequence[str] = (), *, confidence: float = 0.95) -> Figure:
-    """Cohort: subjects by level and split, and prevalence of every condition.
-
-    Parameters
-    ----------
-    table : DataFrame
-        As ``cohort_table`` gives it.
-    notes : sequence of str
-        Warnings to print on the page.
-    confidence : float
-        Of the intervals.
-    """
+    """Cohort: subjects by level and split, and prevalence of every condition."""
     columns = ("split", "attribute", "level", "condition", "condition_level", "metric", "value")
     dataset = require(table, ("dataset", *columns, "low", "high"), "fig01")
     shares = table[table["metric"] == "prevalence"]
@@ -154,33 +144,15 @@ def side_of(images: np.ndarray, room: float) -> float:
 @figure("fig02")
 def fig02(
     images: Mapping[str, np.ndarray],
-    columns: Sequence[str],
+    columns: Sequence[str],  # name of each group
     *,
-    dataset: str,
-    prompts: Sequence[str] = (),
-    model: str = "",
+    dataset: str,  # decides the title, and whether the real row is drawn
+    prompts: Sequence[str] = (),  # what was asked for, printed under the pictures
+    model: str = "",  # what drew them, in words
     show_real: bool = False,
     notes: Sequence[str] = (),
 ) -> Figure:
-    """Real and generated images by group; a column is one prompt, a row one source.
-
-    Parameters
-    ----------
-    images : mapping of str to uint8 array [G, 3, H, W]
-        Source ("real" or a method) to one image per group, in the order of ``columns``.
-    columns : sequence of str
-        Name of each group.
-    dataset : str
-        Decides the title, and whether the real row is drawn.
-    prompts : sequence of str, length G
-        What was asked for, printed under the pictures.
-    model : str
-        What drew them, in words.
-    show_real : bool
-        Draw real patients' images (local runs only; they must not be published).
-    notes : sequence of str
-        Warnings to print on the page.
-    """
+    """Real and generated images by group; a column is one prompt, a row one source."""
     chosen = {k: v for k, v in images.items() if k != "real" or may_show_real(dataset, show_real)}
     sources = ordered_methods(chosen)
     if not sources:
@@ -225,25 +197,11 @@ def fig06(
     images: Mapping[str, np.ndarray],
     rows: Sequence[tuple[str, str]],
     *,
-    dataset: str,
-    prompt: str = "",
+    dataset: str,  # decides the title
+    prompt: str = "",  # the prompt that the rows change, printed on the page
     notes: Sequence[str] = (),
 ) -> Figure:
-    """Prompt gallery: one condition changes at a time, five samples of each.
-
-    Parameters
-    ----------
-    images : mapping of str to uint8 array [R, S, 3, H, W]
-        Method to S samples for each of R prompts, in the order of ``rows``.
-    rows : sequence of (condition, level)
-        What is asked for in that row; the rest of the prompt stays the same.
-    dataset : str
-        Decides the title.
-    prompt : str
-        The prompt that the rows change, printed on the page.
-    notes : sequence of str
-        Warnings to print on the page.
-    """
+    """Prompt gallery: one condition changes at a time, five samples of each."""
     methods = ordered_methods(images)
     if not methods:
         raise InputError("fig06: no image to show")
@@ -278,14 +236,7 @@ def fig06(
 
 @figure("patients", kept=False)
 def sample_page(images: np.ndarray, names: Sequence[str], *, dataset: str) -> Figure:
-    """Patients of a simulated dataset, one per group; of a real one none.
-
-    Parameters
-    ----------
-    images : uint8 [G, 3, H, W]
-    names : sequence of str, length G
-    dataset : str
-    """
+    """Patients of a simulated dataset, one per group; of a real one none."""
     if not may_show_real(dataset):
         raise Nothing("real patients' images are not shown.")
     check_images({"real": images}, len(names), "patients")

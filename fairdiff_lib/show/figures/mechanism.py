@@ -58,15 +58,7 @@ def looks_of(labels: Sequence[str]) -> dict[str, Look]:
 
 @figure("fig_weights")
 def fig_weights(weights: pd.DataFrame, scales: Sequence[float] = (0.25, 0.5, 1.0)) -> Figure:
-    """Twelve samples' weights, and how a weight is distributed at three noise scales.
-
-    Parameters
-    ----------
-    weights : DataFrame
-        A row per sample: ``sample`` (who, in words) and ``weight``.
-    scales : sequence of float
-        Of the noise, the same for every level; three attributes.
-    """
+    """Twelve samples' weights, and how a weight is distributed at three noise scales."""
     foot = (
         "Left: loss weights of one batch's first samples, all noise scales 1, as at the start of "
         "the released method. A negative weight teaches the model to be worse at that image. "
@@ -104,15 +96,7 @@ def fig_weights(weights: pd.DataFrame, scales: Sequence[float] = (0.25, 0.5, 1.0
 
 @figure("fig_surrogate")
 def fig_surrogate(slices: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
-    """The score that the optimiser expects along one level's sigma, a panel per attribute.
-
-    Parameters
-    ----------
-    slices : DataFrame
-        ``surrogate.SLICE_COLUMNS`` of one run.
-    notes : sequence of str
-        Warnings to print on the page.
-    """
+    """The score that the optimiser expects along one level's sigma, a panel per attribute."""
     foot = (
         "Mean score that the Gaussian process expects along one level's noise scale, the others at "
         "their mean, with its band; dotted: the mean that was tried. Score: minus the loss gap, "
@@ -141,15 +125,7 @@ def fig_surrogate(slices: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
 
 @figure("fig_mechanism")
 def fig_mechanism(table: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
-    """Does sigma predict the score, what is the score made of, how long are the updates?
-
-    Parameters
-    ----------
-    table : DataFrame
-        tab_mechanism.
-    notes : sequence of str
-        Warnings to print on the page.
-    """
+    """Does sigma predict the score, what is the score made of, how long are the updates?"""
     dataset = require(table, ("dataset", "method", "quantity", "value", "low"), "fig_mechanism")
     foot = (
         "Left: share of the score's variance that the Gaussian process predicts in windows that it "
@@ -224,15 +200,7 @@ def _say_if_empty(ax: Axes, table: pd.DataFrame) -> None:
 
 @figure("fig_dose")
 def fig_dose(effects: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
-    """Effect of each level's sigma, from low to high, on its own loss, the mean loss and the gap.
-
-    Parameters
-    ----------
-    effects : DataFrame
-        As of ``mechanism.dose.effects``.
-    notes : sequence of str
-        Warnings to print on the page.
-    """
+    """Effect of each level's sigma, low to high, on its own loss, the mean loss and the gap."""
     columns = ("dataset", "reweighting", "outcome", "attribute", "level", "n", "value")
     dataset = require(effects, (*columns, "low", "high"), "fig_dose")
     kinds, rows = list(dict.fromkeys(effects["reweighting"])), level_rows(effects)
@@ -269,17 +237,7 @@ QUANTITIES = {  # of the whole batch: what a panel is called
 
 @figure("fig04")
 def fig04(table: Rows, notes: Sequence[str] = ()) -> Figure:
-    """The optimiser's path: sigma per level, acquisition value, loss gap and loss.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Columns dataset, method, seed, step, quantity ("sigma", "acquisition",
-        "objective", "loss"; others are not drawn), attribute, level, value, as
-        ``read_history`` gives them; attribute "" is the whole batch.
-    notes : sequence of str
-        Warnings to print on the page.
-    """
+    """The optimiser's path: sigma per level, acquisition value, loss gap and loss."""
     columns = ("dataset", "method", "seed", "step", "quantity", "attribute", "level", "value")
     dataset = require(table, columns, "fig04")
     sigma = table[table["quantity"] == "sigma"]
@@ -313,13 +271,7 @@ def fig04(table: Rows, notes: Sequence[str] = ()) -> Figure:
 
 @figure("loss", kept=False)
 def loss_page(history: Rows) -> Figure:
-    """The loss of one run against the step, a panel per stage (VAE, base U-Net, fine-tuning).
-
-    Parameters
-    ----------
-    history : DataFrame
-        dataset, method, seed, stage, step, quantity, attribute, level, value.
-    """
+    """The loss of one run against the step, a panel per stage (VAE, base U-Net, fine-tuning)."""
     dataset = require(history, ("dataset", "method", "stage", "step", "value"), "loss page")
     whole = history[(history["quantity"] == "loss") & (history["attribute"] == "")]
     stages = in_order(whole, "stage")

@@ -55,13 +55,7 @@ def cell_name(row: Any) -> str:
 
 @figure("fig_calibration")
 def fig_calibration(table: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
-    """False alarms of the audit and of usual tests, where groups are equally good.
-
-    Parameters
-    ----------
-    table : DataFrame
-        In ``audits.COLUMNS``; a dot is a row, the table has them one by one.
-    """
+    """False alarms of the audit and of usual tests, where groups are equally good."""
     under = table[(table["null"] != "none") & table["metric"].isin(["kid", "fid"])]
     names = {
         f"{METRICS[metric]}: {PROCEDURES[procedure]}": (metric, procedure)
@@ -108,17 +102,7 @@ def _with_error(row: Any, column: str) -> pd.Series[Any]:
 
 @figure("fig_power")
 def fig_power(table: pd.DataFrame, reference: int, kid: float) -> Figure:
-    """Share of audits that alarm against the planted KID ratio, a line per size.
-
-    Parameters
-    ----------
-    table : DataFrame
-        In ``audits.COLUMNS``.
-    reference : int
-        Subjects of the large group.
-    kid : float
-        Its KID.
-    """
+    """Share of audits that alarm against the planted KID ratio, a line per size."""
     own = table[(table["procedure"] == "audit") & (table["layer"] == "F")]
     own = own[(own["metric"] == "kid") & (own["null"] != "exchangeable")]
     sizes = sorted(set(own["n_min"]))

@@ -50,31 +50,13 @@ from fairdiff_lib.show.style import (
 def fig03(
     table: Rows,
     *,
-    metric: str = "kid",
+    metric: str = "kid",  # which metric of the table
     floor: str = "kid_floor",
-    rows: Sequence[Sequence[str]] = (),
+    rows: Sequence[Sequence[str]] = (),  # attributes of each row of panels; empty = all in one row
     notes: Sequence[str] = (),
-    confidence: float = 0.95,
+    confidence: float = 0.95,  # of the intervals
 ) -> Figure:
-    """Quality by group: a panel per attribute, methods side by side, n under each level.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Columns dataset, method, seeds ("0", or "0,1,2" for a mean over seeds),
-        attribute, level, metric, features, n, value, low, high. Where a method has a
-        mean, it gets the dot and the single seeds are small dots beside it.
-    metric : str
-        Which metric of the table.
-    floor : str
-        Metric whose interval is shaded behind the dots, where the table has it.
-    rows : sequence of sequences of str
-        Attributes of each row of panels; empty = all in one row.
-    notes : sequence of str
-        Warnings to print on the page.
-    confidence : float
-        Of the intervals.
-    """
+    """Quality by group: a panel per attribute, methods side by side, n under each level."""
     columns = ("dataset", "method", "seeds", "attribute", "level", "metric", "n", "value")
     dataset = require(table, (*columns, "low", "high"), "fig03")
     chosen = table[table["metric"] == metric]
@@ -154,33 +136,14 @@ def _tick(table: Rows, level: str) -> str:
 
 @figure("by_group", kept=False)
 def by_group_dots(
-    table: Rows,
+    table: Rows,  # ``Audit.by_group``; with floor_low and floor_high the floor is shaded
     *,
-    title: str = "Image quality by group",
-    unit: str = "subject",
-    confidence: float = 0.95,
+    title: str = "Image quality by group",  # says "simulated" where the images are
+    unit: str = "subject",  # what n counts
+    confidence: float = 0.95,  # of the intervals
     notes: Sequence[str] = (),
 ) -> Figure:
-    """One generator's metric by level, each with interval, n and the real-real floor.
-
-    Parameters
-    ----------
-    table : DataFrame
-        ``Audit.by_group``; with floor_low and floor_high the floor is shaded.
-    title : str
-        Says "simulated" where the images are.
-    unit : str
-        What n counts.
-    confidence : float
-        Of the intervals.
-    notes : sequence of str
-        Warnings to print on the page.
-
-    Raises
-    ------
-    InputError
-        The table lacks a column or has no row, or more than one metric.
-    """
+    """One generator's metric by level, each with interval, n and the real-real floor."""
     columns = ("attribute", "level", "metric", "n", "value", "low", "high")
     require(table.assign(dataset="own"), columns, "by-group dots")
     if table["metric"].nunique() != 1:
@@ -202,22 +165,7 @@ def fid_against_n_figure(
     limit: str = "FID at n without end, from a line through FID against 1/n",
     notes: Sequence[str] = (),
 ) -> Figure:
-    """Plain FID depends on n: two levels of unequal n differ in it without any disparity.
-
-    Parameters
-    ----------
-    rows : DataFrame
-        n, draw, value, as ``fid_against_n`` makes; a column ``level`` where there are several.
-    limits : mapping of str to float, optional
-        Level to its FID at n without end: a dashed line. The empty name without levels, or where
-        all levels have the same.
-    title : str
-        Says "simulated" where the images are.
-    limit : str
-        What the dashed lines are.
-    notes : sequence of str
-        Warnings to print on the page.
-    """
+    """Plain FID depends on n: two levels of unequal n differ in it without any disparity."""
     require(rows.assign(dataset="own"), ("n", "draw", "value"), "FID against n")
     table = rows if "level" in rows else rows.assign(level="")
     table = table.astype({"level": str})
@@ -259,18 +207,7 @@ GUESSING = 0.5
 
 @figure("fig05")
 def fig05(table: Rows, *, condition: str, metric: str = "auc", notes: Sequence[str] = ()) -> Figure:
-    """AUC of a condition by level: a panel per classifier, training sources side by side.
-
-    Parameters
-    ----------
-    table : DataFrame
-        dataset, source, seeds, classifier, condition, attribute, level, metric, n, value, low,
-        high.
-    condition, metric : str
-        What is shown; all else is in the table.
-    notes : sequence of str
-        Warnings to print on the page.
-    """
+    """AUC of a condition by level: a panel per classifier, training sources side by side."""
     columns = ("dataset", "source", "seeds", "classifier", "condition", "attribute", "level")
     dataset = require(table, (*columns, "metric", "n", "value", "low", "high"), "fig05")
     chosen = table[(table["condition"] == condition) & (table["metric"] == metric)]

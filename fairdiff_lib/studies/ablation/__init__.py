@@ -45,28 +45,15 @@ JUDGED = ("fairdiffusion", "fairdiffusion_corrected")  # arms that C2 is asked o
 
 @dataclass(frozen=True)
 class AblationResult:
-    """The ablation study's tables.
+    """The ablation study's tables."""
 
-    Attributes
-    ----------
-    cells, methods : DataFrame
-        T12, T13: see :mod:`compare`. T12 has no row where its cells were not run.
-    doses, cost : DataFrame
-    c2 : DataFrame
-        A row per judged arm, in ``verdict.COLUMNS`` and method.
-    notes : list of str
-        Gates that failed in any run, a line each.
-    before : bool
-        The comparisons were declared before any run was measured.
-    """
-
-    cells: pd.DataFrame
+    cells: pd.DataFrame  # T12 (no row where its cells were not run)
     methods: pd.DataFrame
     doses: pd.DataFrame
     cost: pd.DataFrame
-    c2: pd.DataFrame
-    notes: list[str]
-    before: bool
+    c2: pd.DataFrame  # A row per judged arm, in ``verdict.COLUMNS`` and method
+    notes: list[str]  # gates that failed in any run, a line each
+    before: bool  # the comparisons were declared before any run was measured
 
     def scalars(self) -> dict[str, Any]:
         """What 08 records: rows, and the verdicts."""
@@ -118,7 +105,7 @@ def c2_table(
         evidence = Evidence(
             dataset=settings.dataset,
             attributes=list(cohort.attribute_levels),
-            quality=_by_seed({k: v for k, v in runs.items() if k[0] in (BASELINE, arm)}),
+            quality=_values({k: v for k, v in runs.items() if k[0] in (BASELINE, arm)}),
             contrasts=pd.DataFrame(),
             downstream=pd.DataFrame(),
             failed=notes,
@@ -135,11 +122,11 @@ def c2_table(
     return table
 
 
-def _by_seed(runs: Recorded) -> pd.DataFrame:
-    """Values of every run, as ``verdict.Evidence.quality`` wants them."""
+def _values(runs: Recorded) -> pd.DataFrame:
+    """Values and disparities of every run, by level; seeds as ``verdict.Evidence`` wants them."""
     parts = [
         pd.concat([own.by_group, disparity_rows(own)], ignore_index=True).assign(
-            method=arm, seeds=str(seed), features=own.features
+            method=arm, seed=seed, seeds=str(seed), features=own.features
         )
         for (arm, seed), run in runs.items()
         for own in run.audits
@@ -149,9 +136,8 @@ def _by_seed(runs: Recorded) -> pd.DataFrame:
 
 def publish_ablation(study: Study, result: AblationResult) -> None:
     """Write T12, T13, the cost of every run, and the verdict on C2."""
-    todo = {"tab12": result.cells, "tab13": result.methods, "tab_cost": result.cost,
-            "tab_c2": result.c2}  # fmt: skip
-    for name, table in todo.items():
+    todo = {"tab12": result.cells, "tab13": result.methods, "tab_cost": result.cost}
+    for name, table in {**todo, "tab_c2": result.c2}.items():
         study.publish(name, table)
 
 
@@ -172,13 +158,12 @@ def roles_of(study: Study) -> dict[str, str]:
 
 def values_by_seed(study: Study, arm: str, baseline: str, metric: str = "kid") -> pd.DataFrame:
     """Overall values of two arms for the seeds that both have: seed, arm, baseline."""
-    found = {run.key: run for run in read_runs(study)}
-    rows = []
-    for name, seed in found:
-        if name == arm and (baseline, seed) in found:
-            pair = [found[x, seed] for x in (arm, baseline)]
-            values = [next(a for a in run.audits if a.metric == metric) for run in pair]
-            rows.append((seed, *(own.overall.value for own in values)))
+    found = {
+        run.key: next(own.overall.value for own in run.audits if own.metric == metric)
+        for run in read_runs(study)
+    }
+    both = [seed for name, seed in found if name == arm and (baseline, seed) in found]
+    rows = [(seed, found[arm, seed], found[baseline, seed]) for seed in both]
     return pd.DataFrame(rows, columns=["seed", "arm", "baseline"])
 
 
@@ -254,14 +239,8 @@ def smallest_effects(runs: Recorded, share: float) -> dict[tuple[str, str], floa
 
 def own_values(settings: Settings, runs: Recorded) -> pd.DataFrame:
     """Means over seeds of every arm's values, by level, and of its disparities."""
-    rows = []
-    for (arm, seed), run in runs.items():
-        for own in run.audits:
-            found = pd.concat([own.by_group, disparity_rows(own)], ignore_index=True)
-            rows.append(found.assign(method=arm, seed=seed, features=own.features))
-    table = pd.concat(rows, ignore_index=True)
     names = ["method", "attribute", "level", "metric", "features"]
-    table = table[[*names, "seed", "n", "value", "low", "high", "note"]]
+    table = _values(runs)[[*names, "seed", "n", "value", "low", "high", "note"]]
     confidence = settings.audit.confidence
     parts = [summarise_seeds(own, confidence) for _, own in table.groupby("method", sort=False)]
     return pd.concat(parts, ignore_index=True).assign(baseline="", role=DESCRIPTION)
@@ -299,63 +278,50 @@ def _level_rows(
     own: Audit, pairs: Sequence[tuple[Audit, Audit]], sizes: Mapping[tuple[str, str], float]
 ) -> list[dict[str, Any]]:
     gaps = [differences(first, second) for first, second in pairs]
-    size = sizes.get((own.metric, own.features), float("nan"))
-    rows = []
-    for key, estimate in own.estimates.items():
-        change = for_new_patients([gap[key] for gap in gaps], own.design.confidence)
-        row = _row(
-            over_seeds([gap[key].value for gap in gaps]), change, size, own.design.confidence
-        )
-        rows.append(
-            row
-            | {"attribute": key[0], "level": key[1], "metric": own.metric, "n": estimate.n}
-            | {"features": own.features, "low_new": change.low_new, "high_new": change.high_new}
-        )
-    return rows
+    changes = {key: [gap[key] for gap in gaps] for key in own.estimates}
+    return [
+        _row(own, own.metric, key, own.estimates[key].n, sizes, [x.value for x in change],
+             for_new_patients(change, own.design.confidence))
+        for key, change in changes.items()
+    ]  # fmt: skip
 
 
 def _disparity_changes(
     own: Audit, pairs: Sequence[tuple[Audit, Audit]], sizes: Mapping[tuple[str, str], float]
 ) -> list[dict[str, Any]]:
     tables = [(disparity_rows(first), disparity_rows(second)) for first, second in pairs]
-    metric, rows = f"{own.metric}_disparity", []
-    size = sizes.get((metric, own.features), float("nan"))
-    for at, name in enumerate(tables[0][0]["attribute"]):
+    metric, confidence, rows = f"{own.metric}_disparity", own.design.confidence, []
+    for at, (name, n) in enumerate(
+        zip(*(tables[0][0][x] for x in ("attribute", "n")), strict=True)
+    ):
         values = [float(a["value"].iloc[at] - b["value"].iloc[at]) for a, b in tables]
-        row = _row(over_seeds(values), _plain(values, own.design.confidence), size,
-                   own.design.confidence)  # fmt: skip
-        n = int(tables[0][0]["n"].iloc[at])
-        rows.append(
-            row
-            | {"attribute": name, "level": "all", "metric": metric, "n": n}
-            | {"features": own.features}
-        )
+        known = np.array([v for v in values if np.isfinite(v)], dtype=np.float64)
+        nan, p = float("nan"), over_seeds(known.tolist()).p_value()
+        change = PairedChange(*t_interval(known, confidence), p, nan, nan, nan)  # no influence
+        rows.append(_row(own, metric, (name, "all"), int(n), sizes, values, change))
     return rows
 
 
-def _plain(values: Sequence[float], confidence: float) -> PairedChange:
-    """A change of numbers that have no influence values."""
-    known = np.array([v for v in values if np.isfinite(v)], dtype=np.float64)
-    mean, sd, low, high = t_interval(known, confidence)
-    nan = float("nan")
-    return PairedChange(mean, sd, low, high, over_seeds(known.tolist()).p_value(), nan, nan, nan)
-
-
-def _row(mean: Estimate, change: PairedChange, size: float, confidence: float) -> dict[str, Any]:
-    """Numbers of a paired difference; p, equivalence and MDE only with enough seeds."""
-    notes = [mean.note] if mean.note else []
-    if np.isfinite(change.low_new):
-        notes.append(NEW_NOTE)
+def _row(
+    own: Audit,
+    metric: str,
+    key: tuple[str, str],
+    n: int,
+    sizes: Mapping[tuple[str, str], float],
+    values: Sequence[float],  # of each seed
+    change: PairedChange,
+) -> dict[str, Any]:
+    """A paired difference; p, equivalence and MDE only with enough seeds."""
+    mean, size = over_seeds(values), sizes.get((metric, own.features), float("nan"))
+    new = NEW_NOTE if np.isfinite(change.low_new) else ""
     return {
-        "value": change.value,
-        "sd": change.sd,
-        "low": change.low,
-        "high": change.high,
-        "p": change.p,
+        **{"attribute": key[0], "level": key[1], "metric": metric, "features": own.features},
+        **{name: getattr(change, name) for name in ("value", "sd", "low", "high", "p")},
+        **{"low_new": change.low_new, "high_new": change.high_new, "n": n},
         "smallest_effect": size,
         "p_equivalence": mean.p_equivalence(size),
-        "mde": mean.detectable(confidence),
-        "note": "; ".join(notes),
+        "mde": mean.detectable(own.design.confidence),
+        "note": "; ".join(filter(None, (mean.note, new))),
     }
 
 
@@ -385,11 +351,8 @@ def adjusted(table: pd.DataFrame, declared: Sequence[tuple[str, str]]) -> pd.Dat
 def cell_table(settings: Settings, runs: Recorded, smallest: float) -> pd.DataFrame:
     """T12: window x drift rate, on the seeds that every cell has.
 
-    Returns
-    -------
-    DataFrame
-        As :func:`method_table` (p and p_adjusted NaN: described), then time_window (steps),
-        exploitation_rate, noise_variance: what the cell amounts to, the weights' variance.
+    As :func:`method_table` (p and p_adjusted NaN: described), then time_window (steps),
+    exploitation_rate, noise_variance: what the cell amounts to, the weights' variance.
     """
     known = {arm.name: arm for arm in arms_of(settings)}
     cells = [a for a in known.values() if a.role == WINDOW or a.name == "fairdiffusion"]
@@ -426,10 +389,7 @@ def noise_variances(runs: Recorded) -> dict[str, float]:
 def dose_table(settings: Settings, runs: Recorded) -> pd.DataFrame:
     """Each run of an arm of pure noise: its weights' variance and what changed from the baseline.
 
-    Returns
-    -------
-    DataFrame
-        dataset, method, role, seed, noise_variance, metric, value (arm minus baseline).
+    dataset, method, role, seed, noise_variance, metric, value (arm minus baseline).
     """
     rows = []
     for arm in arms_of(settings):
@@ -439,14 +399,12 @@ def dose_table(settings: Settings, runs: Recorded) -> pd.DataFrame:
             if name != arm.name or dose is None or own.reweighting != "noise":
                 continue
             base = runs[BASELINE, seed]
-            values = {
-                "kid": run.audits[0].overall.value - base.audits[0].overall.value,
-                DISPARITY: _mean_disparity(run) - _mean_disparity(base),
-            }
-            labels = {"dataset": settings.dataset, "method": name, "role": arm.role, "seed": seed}
-            rows += [{**labels, "noise_variance": dose, "metric": m, "value": v}
-                     for m, v in values.items()]  # fmt: skip
-    return pd.DataFrame(rows)
+            kid = run.audits[0].overall.value - base.audits[0].overall.value
+            disparity = _mean_disparity(run) - _mean_disparity(base)
+            head = (settings.dataset, name, arm.role, seed, dose)
+            rows += [(*head, "kid", kid), (*head, DISPARITY, disparity)]
+    columns = ["dataset", "method", "role", "seed", "noise_variance", "metric", "value"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _mean_disparity(run: RecordedRun) -> float:
@@ -459,13 +417,8 @@ def _mean_disparity(run: RecordedRun) -> float:
 def cost_table(settings: Settings, runs: Recorded) -> pd.DataFrame:
     """tab_cost: every run's time, memory and the optimiser's share, and what it would be at scale.
 
-    Returns
-    -------
-    DataFrame
-        dataset, method, seed, seconds, seconds_per_step, optimiser_share, measure_share,
-        proposals, seconds_per_proposal, images_seen, peak_memory_gib, share_at_large_step: the
-        optimiser's share where a step takes ``ablation.large_step_seconds`` (assumed, not
-        measured), with the seconds per proposal that were measured here.
+    share_at_large_step is the optimiser's share where a step takes ``ablation.large_step_seconds``
+    (assumed, not measured), with the seconds per proposal that were measured here.
     """
     rows = []
     for (name, seed), run in runs.items():
@@ -473,18 +426,14 @@ def cost_table(settings: Settings, runs: Recorded) -> pd.DataFrame:
         proposals = int(cost["proposals"])
         each = cost["optimiser_share"] * cost["loop_seconds"] / proposals if proposals else np.nan
         large = own.ablation.large_step_seconds * own.mitigation.time_window
+        measured = ("seconds", "seconds_per_step", "optimiser_share", "measure_share")
         rows.append(
             {
-                "dataset": settings.dataset,
-                "method": name,
-                "seed": seed,
-                **{key: cost[key] for key in ("seconds", "seconds_per_step", "optimiser_share",
-                                              "measure_share")},
-                "proposals": proposals,
-                "seconds_per_proposal": each,
-                "images_seen": cost["images_seen"],
-                "peak_memory_gib": cost["peak_memory_gib"],
+                **{"dataset": settings.dataset, "method": name, "seed": seed},
+                **{key: cost[key] for key in measured},
+                **{"proposals": proposals, "seconds_per_proposal": each},
+                **{key: cost[key] for key in ("images_seen", "peak_memory_gib")},
                 "share_at_large_step": each / (each + large) if proposals else 0.0,
             }
-        )  # fmt: skip
+        )
     return pd.DataFrame(rows)

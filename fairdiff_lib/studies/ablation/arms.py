@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from fairdiff_lib.disk.files import read_json
@@ -34,44 +33,28 @@ ROLES = (CORE, CONTROL, RIVAL, WINDOW, OPTION)
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm.
+    """One arm."""
 
-    Attributes
-    ----------
-    name : str
-        What tables call it, in their column ``method``.
-    method : str
-        Key of ``methods.METHODS``.
-    role : str
-        One of :data:`ROLES`. Core arms are trained with all of ``ablation.seeds`` and are tested;
-        the others with ``ablation.other_seeds``, and are described.
-    against : tuple of str
-        Arms that it is compared with, paired by seed.
-    options : mapping
-        Dotted setting to value.
-    """
-
-    name: str
-    method: str
+    name: str  # what tables call it, in their column ``method``
+    method: str  # key of ``methods.METHODS``
+    # one of :data:`ROLES`. Core arms are trained with all of ``ablation.seeds`` and are tested; the
+    # others with ``ablation.other_seeds``, and are described
     role: str
-    against: tuple[str, ...] = (BASELINE,)
-    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    against: tuple[str, ...] = (BASELINE,)  # arms that it is compared with, paired by seed
+    options: Mapping[str, Any] = field(default_factory=dict)  # dotted setting to value
 
 
 def all_arms(settings: Settings) -> tuple[Arm, ...]:
     """Every arm that there is, under these settings."""
     own = settings.ablation
     # one score per window: the corrected optimiser needs more windows than the released one
-    scored = MappingProxyType(
-        {
-            "mitigation.time_window": own.scored_window,
-            "mitigation.held_out_rows": own.held_out_rows,
-            "mitigation.held_out_timesteps": own.held_out_timesteps,
-        }
-    )
-    plain = MappingProxyType[str, Any]({})
+    scored = {
+        "mitigation.time_window": own.scored_window,
+        "mitigation.held_out_rows": own.held_out_rows,
+        "mitigation.held_out_timesteps": own.held_out_timesteps,
+    }
     methods = [
-        Arm(name, name, entry.role, entry.against, scored if entry.scored_windows else plain)
+        Arm(name, name, entry.role, entry.against, scored if entry.scored_windows else {})
         for role in (CORE, CONTROL, RIVAL, OPTION)
         for name, entry in METHODS.items()
         if entry.role == role
@@ -87,34 +70,24 @@ def _cells(settings: Settings) -> list[Arm]:
     cells = [(window, own.exploitation_rate) for window in settings.ablation.windows]
     cells += [(own.time_window, rate) for rate in settings.ablation.rates]
     return [
-        Arm(
-            f"{FAIR} window={window} rate={rate:g}",
-            FAIR,
-            WINDOW,
-            (BASELINE, FAIR),
-            MappingProxyType(
-                {"mitigation.time_window": window, "mitigation.exploitation_rate": rate}
-            ),
-        )
+        Arm(f"{FAIR} window={window} rate={rate:g}", FAIR, WINDOW, (BASELINE, FAIR),
+            {"mitigation.time_window": window, "mitigation.exploitation_rate": rate})
         for window, rate in cells
-    ]
+    ]  # fmt: skip
 
 
 def _options(settings: Settings) -> list[Arm]:
     """One departure from the release at a time."""
-    single: dict[str, dict[str, Any]] = {
-        name: {f"mitigation.{name}": CORRECTED} for name in ("missing_group", "clamp", "drift")
-    }
+    names = ("missing_group", "clamp", "drift")
+    single: dict[str, dict[str, Any]] = {x: {f"mitigation.{x}": CORRECTED} for x in names}
     single["objective"] = {
         "mitigation.objective": "running_bins",
         "mitigation.history": "all",
         "mitigation.time_window": settings.ablation.scored_window,
     }
     single["weights"] = {"generation.weights": "raw"}
-    return [
-        Arm(f"{FAIR} {name}", FAIR, OPTION, (BASELINE, FAIR), MappingProxyType(options))
-        for name, options in single.items()
-    ]
+    both = (BASELINE, FAIR)
+    return [Arm(f"{FAIR} {name}", FAIR, OPTION, both, own) for name, own in single.items()]
 
 
 def arms_of(settings: Settings) -> tuple[Arm, ...]:
@@ -146,8 +119,7 @@ def settings_of(settings: Settings, arm: Arm) -> Settings:
 
 def runs_of(settings: Settings) -> list[tuple[Arm, int]]:
     """Every (arm, seed) of the study; a run comes after those whose histories it reads."""
-    arms = arms_of(settings)
-    return [(arm, seed) for arm in arms for seed in seeds_of(settings, arm)]
+    return [(arm, seed) for arm in arms_of(settings) for seed in seeds_of(settings, arm)]
 
 
 def sources_of(settings: Settings, arm: Arm, seed: int) -> list[tuple[str, int]]:
@@ -163,27 +135,19 @@ def check_arms(settings: Settings) -> None:
             f"ablation.other_seeds={own.other_seeds}: expected some of ablation.seeds={own.seeds}"
         )
     for arm in arms_of(settings):
+        # with the method stand those whose finished runs it reads
+        methods = (arm.method, *(name for name, _ in source_runs(arm.method, 0, (0, 1))))
         try:
-            check_methods(settings_of(settings, arm).changed({"methods": _with_sources(arm)}))
+            check_methods(settings_of(settings, arm).changed({"methods": methods}))
         except InputError as error:
             raise InputError(f"arm {arm.name!r}: {error}") from error
 
 
-def _with_sources(arm: Arm) -> tuple[str, ...]:
-    """The method and those whose finished runs it reads, which are arms of the same name."""
-    return (arm.method, *(name for name, _ in source_runs(arm.method, 0, (0, 1))))
-
-
 def declared_comparisons(settings: Settings) -> list[tuple[str, str]]:
     """The (arm, baseline) pairs that are tested: those between core arms."""
-    core = {arm.name for arm in arms_of(settings) if arm.role == CORE}
-    return [
-        (arm.name, other)
-        for arm in arms_of(settings)
-        if arm.name in core
-        for other in arm.against
-        if arm.name.startswith("fairdiffusion") and other in core
-    ]
+    core = {arm.name: arm for arm in arms_of(settings) if arm.role == CORE}
+    fair = [arm for name, arm in core.items() if name.startswith("fairdiffusion")]
+    return [(arm.name, other) for arm in fair for other in arm.against if other in core]
 
 
 # -- where a run is recorded -----------------------------------------------------------------

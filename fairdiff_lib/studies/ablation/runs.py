@@ -1,9 +1,8 @@
 """The ablation study: each run trained, drawn, measured and recorded, once.
 
-What an arm is stands in :mod:`arms`, how runs are compared in :mod:`compare`. Of a run the audit
-keeps three small files, which are committed: a CSV with its metric rows, an ``.npz`` with the
-influence values behind them, and, written last, a JSON with what the run was, its cost and gates.
-Tables over runs are made from these alone, so a batch that was interrupted loses nothing.
+Of a run the audit keeps three small files, which are committed: a CSV with its metric rows, an
+``.npz`` with the influence values behind them, and, written last, a JSON with what the run was, its
+cost and gates. Tables are made from these alone, so a batch that was interrupted loses nothing.
 """
 
 from __future__ import annotations
@@ -59,32 +58,18 @@ RULES = {
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """A run as the audit left it.
+    """A run as the audit left it."""
 
-    Attributes
-    ----------
-    arm, seed
-        Which run.
-    identity : dict
-        What its numbers depend on: folder names with their digests, hashes of data, base and
-        encoder. Runs are compared only where these agree, but for the training's own.
-    audits : list of Audit
-        The primary metric first; overall and by level of every attribute.
-    cost : dict
-        As the training's run.json: seconds, peak memory, the optimiser's share, images seen.
-    gates : list of dict
-        As ``gates.gates`` gave them, a dict per gate.
-    stamp : dict
-        Of the run that measured.
-    """
-
-    arm: str
+    arm: str  # which run
     seed: int
+    # what its numbers depend on: folder names with their digests, hashes of data, base and encoder.
+    # runs are compared only where these agree, but for the training's own
     identity: dict[str, str]
-    audits: list[Audit]
+    audits: list[Audit]  # the primary metric first; overall and by level of every attribute
+    # as the training's run.json: seconds, peak memory, the optimiser's share, images seen
     cost: dict[str, Any]
-    gates: list[dict[str, Any]]
-    stamp: dict[str, Any]
+    gates: list[dict[str, Any]]  # as ``gates.gates`` gave them, a dict per gate
+    stamp: dict[str, Any]  # of the run that measured
 
     @property
     def key(self) -> tuple[str, int]:
@@ -224,14 +209,7 @@ def core_runs(study: Study) -> list[tuple[str, Path]]:
 
 
 def read_runs(study: Study) -> list[RecordedRun]:
-    """Every run of the study, from what was recorded.
-
-    Raises
-    ------
-    InputError
-        A run is missing or was made under other settings; runs rest on different data, base or
-        encoder.
-    """
+    """Every run of the study, from what was recorded."""
     folder, wanted = study.places.ablation / "runs", arms.runs_of(study.settings)
     missing = [
         f"{arm.name} seed {seed}" for arm, seed in wanted if not is_recorded(study, arm, seed)
@@ -254,32 +232,27 @@ def read_runs(study: Study) -> list[RecordedRun]:
 def write_run(path: Path, run: RecordedRun, simulated: bool) -> Path:
     """Write a run's three files, the JSON (``path``) last."""
     kept = [by_attribute(own) for own in run.audits]
-    rows = [_rows(own) for own in kept]
     labels = {"arm": run.arm, "seed": run.seed}
-    write_table(labelled(pd.concat(rows, ignore_index=True), labels), path.with_suffix(".csv"))
+    rows = pd.concat([_rows(own) for own in kept], ignore_index=True)
+    csv, npz = path.with_suffix(".csv"), path.with_suffix(".npz")
+    write_table(labelled(rows, labels), csv)
     arrays: dict[str, Any] = {  # Any: the stubs take every keyword for an option
-        _name(own): np.stack([e.influence for e in own.estimates.values()]).astype(np.float32)
+        f"{own.metric} {own.features}".strip(): np.stack(
+            [e.influence for e in own.estimates.values()]
+        ).astype(np.float32)
         for own in kept
     }
-    with atomic_file(path.with_suffix(".npz")) as temporary, temporary.open("wb") as stream:
+    with atomic_file(npz) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, **arrays)
-    write_json(
-        path,
-        {
-            "arm": run.arm,
-            "seed": run.seed,
-            "simulated": simulated,
-            "identity": run.identity,
-            "designs": [_design(own) for own in kept],
-            "cost": run.cost,
-            "gates": run.gates,
-            "stamp": run.stamp,
-            "files": {
-                file.name: hash_file(file)
-                for file in (path.with_suffix(kind) for kind in (".csv", ".npz"))
-            },
-        },
-    )
+    notes = {
+        **labels,
+        "simulated": simulated,
+        "identity": run.identity,
+        "designs": [_design(own) for own in kept],
+        **{"cost": run.cost, "gates": run.gates, "stamp": run.stamp},
+        "files": {file.name: hash_file(file) for file in (csv, npz)},
+    }
+    write_json(path, notes)
     return path
 
 
@@ -290,10 +263,6 @@ def by_attribute(own: Audit) -> Audit:
     return replace(own, estimates=kept)
 
 
-def _name(own: Audit) -> str:
-    return f"{own.metric} {own.features}".strip()
-
-
 def _rows(own: Audit) -> pd.DataFrame:
     """A row per group, in :data:`COLUMNS`; df lets the interval be made again."""
     df = [estimate.df for estimate in own.estimates.values()]
@@ -302,25 +271,14 @@ def _rows(own: Audit) -> pd.DataFrame:
 
 def _design(own: Audit) -> dict[str, Any]:
     """What turns rows and influence values back into an audit."""
-    return {
-        "metric": own.metric,
-        "features": own.features,
-        "attributes": [[name, list(levels)] for name, levels in own.attributes.items()],
-        "better": own.design.better,
-        "confidence": own.design.confidence,
-        "secondary_below": own.design.secondary_below,
-        "role": own.design.role,
-    }
+    levels = [[name, list(levels)] for name, levels in own.attributes.items()]
+    head = {"metric": own.metric, "features": own.features, "attributes": levels}
+    kept = ("better", "confidence", "secondary_below", "role")
+    return {**head, **{name: getattr(own.design, name) for name in kept}}
 
 
 def read_run(path: Path) -> RecordedRun:
-    """A run from its JSON and the two files beside it.
-
-    Raises
-    ------
-    InputError
-        A file is missing or lacks what the JSON names.
-    """
+    """A run from its JSON and the two files beside it."""
     notes = read_json(path)
     missing = [key for key in ("arm", "seed", "identity", "designs", "cost", "gates", "stamp")
                if key not in notes]  # fmt: skip
@@ -349,14 +307,11 @@ def _audit(notes: Mapping[str, Any], table: pd.DataFrame, arrays: Any, beside: P
         (row.attribute, row.level): Estimate(row.value, influence, int(row.n), row.df, row.note)
         for row, influence in zip(own.itertuples(), arrays[name].astype(np.float64), strict=True)
     }
-    design = Design(
-        {name: tuple(levels) for name, levels in notes["attributes"]},
-        notes["better"],
-        notes["confidence"],
-        notes["secondary_below"],
-        notes["role"],
+    levels = {name: tuple(levels) for name, levels in notes["attributes"]}
+    kept = ("better", "confidence", "secondary_below", "role")
+    return Audit(
+        notes["metric"], found, Design(levels, *(notes[x] for x in kept)), notes["features"]
     )
-    return Audit(notes["metric"], found, design, notes["features"])
 
 
 COMPARABLE = ("data_hash", "base", "encoder", "audit")  # of an identity; equal where runs compare

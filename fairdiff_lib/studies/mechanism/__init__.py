@@ -19,7 +19,6 @@ from fairdiff_lib.studies.mechanism.dose import Dose, effects, run_cells
 from fairdiff_lib.studies.mechanism.gradients import Probe, ProbeSizes
 from fairdiff_lib.studies.mechanism.history import (
     SHUFFLES,
-    SLICE_COLUMNS,
     MeasuredRun,
     Told,
     Window,
@@ -37,30 +36,16 @@ Named = Sequence[tuple[str, Path]]  # label and folder of finished runs; one lab
 
 @dataclass(frozen=True)
 class Mechanism:
-    """What was measured.
+    """What was measured."""
 
-    Attributes
-    ----------
-    runs : DataFrame
-        tab_optimiser: dataset, method, seed, steps, seconds_per_step, optimiser_share, proposals,
-        final_loss, peak_memory_gib.
-    path : DataFrame
-        History of the first seed, for F4.
-    table : DataFrame
-        tab_mechanism, in ``history.COLUMNS``; rows of method "base" are of the checkpoint that the
-        runs share.
-    slices : DataFrame
-        dataset, method, seed and ``surrogate.SLICE_COLUMNS``: the first run of each label whose
-        optimiser was told anything, all windows together.
-    cosines : DataFrame
-        Of the levels' gradients; see ``gradients.Probes``.
-    """
-
+    # tab_optimiser: dataset, method, seed, steps, seconds_per_step, optimiser_share, proposals,
+    # final_loss, peak_memory_gib
     runs: pd.DataFrame
-    path: pd.DataFrame
+    path: pd.DataFrame  # history of the first seed, for F4
+    # tab_mechanism, in ``history.COLUMNS``; rows of method "base" are of the checkpoint that the
+    # runs share
     table: pd.DataFrame
-    slices: pd.DataFrame
-    cosines: pd.DataFrame
+    cosines: pd.DataFrame  # of the levels' gradients; see ``gradients.Probes``
 
     def scalars(self) -> dict[str, float]:
         """What 06 records: cost and surrogate by run, and what explains the batch gap."""
@@ -92,7 +77,7 @@ def measure_mechanism(
         Finished runs that started from ``places.base``; those of the study's methods without it.
     sizes : ProbeSizes, optional
     shuffles : int
-        Of the scores; see ``surrogate.fit_quality``.
+        Of the scores; see ``history.fit_quality``.
 
     Raises
     ------
@@ -122,21 +107,16 @@ def measure_mechanism(
         pd.DataFrame([_cost(run, dataset) for run in runs]),
         _first_seed(runs, dataset),
         pd.concat(parts, ignore_index=True),
-        _first_slices(runs, attributes, dataset, confidence),
         found.cosines,
     )
 
 
 def _cost(run: MeasuredRun, dataset: str) -> dict[str, Any]:
-    proposals = run.whole("acquisition").to_numpy(dtype=np.float64)
     return {
-        "dataset": dataset,
-        "method": run.label,
-        "seed": run.seed,
+        **{"dataset": dataset, "method": run.label, "seed": run.seed},
         "steps": int(run.history["step"].max()),
-        "seconds_per_step": run.facts["seconds_per_step"],
-        "optimiser_share": run.facts["optimiser_share"],
-        "proposals": int(np.isfinite(proposals).sum()),
+        **{name: run.facts[name] for name in ("seconds_per_step", "optimiser_share")},
+        "proposals": int(np.isfinite(run.whole("acquisition")).sum()),
         "final_loss": float(run.whole("loss").iloc[-1]),
         "peak_memory_gib": run.facts["peak_memory_gib"],
     }
@@ -144,53 +124,29 @@ def _cost(run: MeasuredRun, dataset: str) -> dict[str, Any]:
 
 def _first_seed(runs: Sequence[MeasuredRun], dataset: str) -> pd.DataFrame:
     """Histories of the first seed; of an ablation's arms those of a usual study."""
-    parts = [run.history.assign(method=run.label, dataset=dataset) for run in runs]
+    usual = [run for run in runs if run.label in ("none", "random", "fairdiffusion")] or runs
+    parts = [run.history.assign(method=run.label, dataset=dataset) for run in usual]
     history = pd.concat(parts, ignore_index=True)
-    usual = history[history["method"].isin(["none", "random", "fairdiffusion"])]
-    own = history if usual.empty else usual
-    first: pd.DataFrame = own[own["seed"] == own["seed"].iloc[0]]
+    first: pd.DataFrame = history[history["seed"] == history["seed"].iloc[0]]
     return first
-
-
-def _first(runs: Sequence[MeasuredRun]) -> list[MeasuredRun]:
-    """The first run of each label."""
-    return list({run.label: run for run in reversed(runs)}.values())[::-1]
 
 
 def _mean_doses(
     runs: Sequence[MeasuredRun], attributes: Attributes, train: Any, seed: int
 ) -> dict[str, FixedSigma]:
-    """By label, the run's own weights with sigma held at its mean over the steps."""
+    """By label, the first run's own weights with sigma held at its mean over the steps."""
     doses = {}
-    for run in _first(runs):
+    first = {run.label: run for run in reversed(runs)}
+    for label, run in reversed(first.items()):
         path = run.path(attributes)
         if path is not None:
-            doses[run.label] = FixedSigma(run.config, attributes, seed).hold(path.mean(dim=0))
-            doses[run.label].prepare(None, train)
+            doses[label] = FixedSigma(run.config, attributes, seed).hold(path.mean(dim=0))
+            doses[label].prepare(None, train)
     return doses
 
 
-def _first_slices(
-    runs: Sequence[MeasuredRun], attributes: Attributes, dataset: str, confidence: float
-) -> pd.DataFrame:
-    parts = []
-    for run in _first([run for run in runs if run.told(attributes) is not None]):
-        pairs = run.told(attributes)
-        if pairs is not None and len(pairs) > 1:
-            own = slices(
-                pairs,
-                attributes,
-                run.config.noise_model,
-                bounds=(run.config.sigma_low, run.config.sigma_high),
-                confidence=confidence,
-            )
-            parts.append(own.assign(dataset=dataset, method=run.label, seed=run.seed))
-    columns = ["dataset", "method", "seed", *SLICE_COLUMNS]
-    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
-
-
 def window_slices(study: Study, window: Window) -> pd.DataFrame:
-    """The surrogate of one window along each level's sigma; see ``surrogate.slices``."""
+    """The surrogate of one window along each level's sigma; see ``history.slices``."""
     pairs = Told(window.tried, window.scores, torch.zeros(len(window.scores), dtype=torch.int64))
     return slices(pairs, study.cohort.attribute_levels, window.config.noise_model)
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -34,30 +35,12 @@ from fairdiff_lib.train.runs import load_base, method_objective
 
 REWEIGHTINGS = ("noise", "mean")
 CELL_COLUMNS = (
-    "reweighting",
-    "point",
-    "seed",
-    "steps",
-    "attribute",
-    "level",
-    "n",
-    "sigma",
-    "loss",
-    "gap",
-)
+    "reweighting", "point", "seed", "steps", "attribute", "level", "n", "sigma", "loss", "gap",
+)  # fmt: skip
 EFFECT_COLUMNS = (
-    "dataset",
-    "reweighting",
-    "outcome",
-    "attribute",
-    "level",
-    "n",
-    "value",
-    "low",
-    "high",
+    "dataset", "reweighting", "outcome", "attribute", "level", "n", "value", "low", "high",
     "note",
-)
-OUTCOMES = ("own_loss", "overall_loss", "gap")
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,10 +72,10 @@ class Dose:
 
 @dataclass(frozen=True)
 class Cell:
-    """One fine-tuning: a design point, a seed, a reweighting."""
+    """One fine-tuning."""
 
     reweighting: str
-    point: int
+    point: int  # of the design
     seed: int
 
     @property
@@ -104,26 +87,12 @@ class Cell:
 # -- the design ------------------------------------------------------------------------------
 
 
-def design(factors: int) -> np.ndarray:
-    """Two-level fractional factorial design of resolution III or better.
+def design(factors: int) -> np.ndarray:  # int64 [runs, factors]: -1 = low, 1 = high
+    """Two-level fractional factorial design of resolution III or better, balanced and orthogonal.
 
     Columns of the Sylvester-Hadamard matrix of the smallest order above ``factors``: first the
-    basic factors, then their products, longest first (8 runs hold 4 factors at resolution IV and
-    7 at III).
-
-    Parameters
-    ----------
-    factors : int
-        At least 1.
-
-    Returns
-    -------
-    int64 [runs, factors]
-        -1 = low, 1 = high; columns are balanced and orthogonal.
-
-    Notes
-    -----
-    At resolution III a main effect can't be told from interactions of two other factors.
+    basic factors, then their products, longest first (8 runs hold 4 factors at resolution IV and 7
+    at III, where a main effect can't be told from interactions of two other factors).
     """
     if factors < 1:
         raise InputError(f"a design of {factors} factors: expected at least 1")
@@ -149,43 +118,22 @@ def sigmas(dose: Dose, attributes: Attributes) -> Tensor:
 def cells(dose: Dose, attributes: Attributes) -> list[Cell]:
     """Every cell; seeds are outermost, so that an interrupted study is balanced."""
     points = range(len(sigmas(dose, attributes)))
-    return [
-        Cell(reweighting, point, seed)
-        for seed in dose.seeds
-        for reweighting in dose.reweightings
-        for point in points
-    ]
+    return [Cell(*own, seed) for seed in dose.seeds for own in product(dose.reweightings, points)]
 
 
 # -- cells -----------------------------------------------------------------------------------
 
 
 def run_cells(study: Study, dose: Dose) -> pd.DataFrame:
-    """Run every cell that isn't there yet; no test row is used.
+    """Run every cell that isn't there yet: the first steps of a run; no test row is used.
 
-    Parameters
-    ----------
-    study : Study
-        With a finished base. A cell is the first ``dose.steps`` steps of a run.
-    dose : Dose
-
-    Returns
-    -------
-    DataFrame
-        :data:`CELL_COLUMNS`: a row per level with its sigma, its held-out loss and rows, and a row
-        of attribute "overall" with the mean loss and the gap (largest minus smallest level, summed
-        over attributes).
-
-    Raises
-    ------
-    InputError
-        No base, or one of other data.
+    In :data:`CELL_COLUMNS`: a row per level with its sigma, its held-out loss and rows, and a row
+    of attribute "overall" with the mean loss and the gap (largest minus smallest level, summed over
+    attributes).
     """
-    kept = study.cohort.included()
-    attributes = kept.attribute_levels
     folder = study.places.dose(_digest(dose, study.cohort.data_hash))
     found = []
-    todo = cells(dose, attributes)
+    todo = cells(dose, study.cohort.attribute_levels)
     for cell in tqdm(todo, desc="dose-response cells", disable=None):
         path = folder / cell.file
         if not path.is_file():
@@ -195,10 +143,8 @@ def run_cells(study: Study, dose: Dose) -> pd.DataFrame:
 
 
 def _digest(dose: Dose, data_hash: str) -> str:
-    """Of what a cell depends on besides the study's own settings."""
-    own = as_dict(dose)
-    for name in ("seeds", "reweightings"):  # these name the cells
-        del own[name]
+    """Of what a cell depends on besides the study's own settings and what names it."""
+    own = {k: v for k, v in as_dict(dose).items() if k not in ("seeds", "reweightings")}
     text = json.dumps([own, data_hash], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
@@ -208,11 +154,10 @@ def _run_cell(study: Study, dose: Dose, cell: Cell) -> pd.DataFrame:
     kept, settings = study.cohort.included(), study.settings
     train, attributes = kept.split("train"), kept.attribute_levels
     pipeline = load_base(study)
-    change: Any = {"reweighting": cell.reweighting}
-    own = dataclasses.replace(settings.mitigation, **change)
+    reweighting: Any = cell.reweighting
     config = MitigationConfig(
-        reweighting=own.reweighting,
-        mean_range=own.mean_range,
+        reweighting=reweighting,
+        mean_range=settings.mitigation.mean_range,
         drift="corrected",
         held_out_rows=dose.held_out_rows,
         held_out_timesteps=dose.held_out_timesteps,
@@ -239,62 +184,42 @@ def _measured(
 ) -> pd.DataFrame:
     losses, levels = held_out.losses(), held_out.levels
     means = group_means(losses, levels, attributes)
-    head = {**dataclasses.asdict(cell), "steps": steps}
-    rows: list[dict[str, Any]] = [
-        {
-            "attribute": "overall",
-            "level": "all",
-            "n": len(losses),
-            "sigma": float(sigma.mean()),
-            "loss": float(losses.mean()),
-            "gap": -summed_gap(means),
-        }
-    ]
+    whole = (len(losses), float(sigma.mean()), float(losses.mean()), -summed_gap(means))
     names = [(name, level) for name, own in attributes.items() for level in own]
     counts = [
         int((levels[:, a] == k).sum()) for a, own in enumerate(means) for k in range(len(own))
     ]
     columns = (names, counts, sigma.tolist(), torch.cat(means).tolist())
-    for (attribute, level), n, dose_of, loss in zip(*columns, strict=True):
-        rows.append(
-            {"attribute": attribute, "level": level, "n": n, "sigma": dose_of, "loss": loss}
-        )
-    return pd.DataFrame([{**head, **row} for row in rows], columns=list(CELL_COLUMNS))
+    rows = [("overall", "all", *whole)]
+    rows += [(*name, n, dose, loss, np.nan) for name, n, dose, loss in zip(*columns, strict=True)]
+    table = pd.DataFrame(rows, columns=list(CELL_COLUMNS[4:]))
+    return table.assign(**dataclasses.asdict(cell), steps=steps)[list(CELL_COLUMNS)]
 
 
 # -- effects ---------------------------------------------------------------------------------
 
 
 def effects(table: pd.DataFrame, dataset: str, confidence: float = 0.95) -> pd.DataFrame:
-    """What raising one level's sigma from low to high changes.
+    """What raising one level's sigma from low to high changes, in :data:`EFFECT_COLUMNS`.
 
     Ordinary least squares on all levels' sigmas with the seed as a block, for each reweighting and
-    outcome: the level's own held-out loss, the mean loss, and the gap.
-
-    Parameters
-    ----------
-    table : DataFrame
-        As of :func:`run_cells`.
-    dataset : str
-    confidence : float
-        Of the t-intervals; they are many and not adjusted.
-
-    Returns
-    -------
-    DataFrame
-        :data:`EFFECT_COLUMNS`; n is the number of cells. Intervals are NaN where the cells are as
-        few as the coefficients.
+    outcome: the level's own held-out loss, the mean loss, and the gap. The t-intervals are many and
+    not adjusted; n is the number of cells.
     """
     rows = []
     for reweighting, part in table.groupby("reweighting", sort=False):
-        head = {"dataset": dataset, "reweighting": reweighting}
-        for outcome, attribute, level, fitted in _fits(part):
-            rows.append({**head, **_effect(outcome, attribute, level, fitted, confidence)})
+        for outcome, level, model, place in _fits(part):
+            low, high, note = np.nan, np.nan, "as many coefficients as cells: no interval"
+            if model.df_resid > 0:
+                (low, high), note = model.conf_int(1.0 - confidence)[place], ""
+            value, n = float(model.params[place]), int(model.nobs)
+            ends = (value, float(low), float(high), note)
+            rows.append((dataset, reweighting, outcome, *level, n, *ends))
     return pd.DataFrame(rows, columns=list(EFFECT_COLUMNS))
 
 
-def _fits(part: pd.DataFrame) -> Iterator[tuple[str, str, str, Any]]:
-    """Outcome, level and the model that holds its effect, one model per outcome."""
+def _fits(part: pd.DataFrame) -> Iterator[tuple[str, tuple[str, str], Any, int]]:
+    """Outcome, level, the model that holds its effect (one per outcome), and where in it."""
     keys = ["point", "seed"]
     overall = part[part["attribute"] == "overall"].set_index(keys)
     own = part[part["attribute"] != "overall"]
@@ -305,33 +230,10 @@ def _fits(part: pd.DataFrame) -> Iterator[tuple[str, str, str, Any]]:
     names = list(dict.fromkeys(zip(own["attribute"], own["level"], strict=True)))
     block = pd.get_dummies(coded.index.get_level_values("seed")).to_numpy(dtype=np.float64)
     exog = np.hstack([coded[names].to_numpy(), block])  # the blocks' means are the constant
-    shared = {
-        "overall_loss": sm.OLS(overall.loc[coded.index, "loss"].to_numpy(), exog).fit(),
-        "gap": sm.OLS(overall.loc[coded.index, "gap"].to_numpy(), exog).fit(),
-    }
-    for place, (attribute, level) in enumerate(names):
-        alone = sm.OLS(losses[(attribute, level)].to_numpy(), exog).fit()
-        for outcome, fitted in {"own_loss": alone, **shared}.items():
-            yield outcome, attribute, level, (fitted, place)
-
-
-def _effect(
-    outcome: str, attribute: str, level: str, fitted: tuple[Any, int], confidence: float
-) -> dict[str, Any]:
-    model, place = fitted
-    value, note = float(model.params[place]), ""
-    low = high = float("nan")
-    if model.df_resid > 0:
-        low, high = (float(end) for end in model.conf_int(1.0 - confidence)[place])
-    else:
-        note = "as many coefficients as cells: no interval"
-    return {
-        "outcome": outcome,
-        "attribute": attribute,
-        "level": level,
-        "n": int(model.nobs),
-        "value": value,
-        "low": low,
-        "high": high,
-        "note": note,
-    }
+    mean, gap = (
+        sm.OLS(overall.loc[coded.index, x].to_numpy(), exog).fit() for x in ("loss", "gap")
+    )
+    for place, level in enumerate(names):
+        alone = sm.OLS(losses[level].to_numpy(), exog).fit()
+        for outcome, fitted in (("own_loss", alone), ("overall_loss", mean), ("gap", gap)):
+            yield outcome, level, fitted, place

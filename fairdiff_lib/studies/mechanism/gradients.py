@@ -6,9 +6,10 @@ levels' gradients differ? What does the perturbation's noise leave of a batch's 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,7 @@ from fairdiff_lib.methods.groups import (
     summed_gap,
 )
 from fairdiff_lib.model.loss import generator_for, loss_at, row_noise
-from fairdiff_lib.studies.mechanism.history import COLUMNS, averaged, number
+from fairdiff_lib.studies.mechanism.history import COLUMNS, Row, averaged, number
 from fairdiff_lib.train.loop import batch_rows
 from fairdiff_lib.train.runs import DenoisingObjective
 
@@ -51,63 +52,33 @@ class ProbeSizes:
 
 @dataclass(frozen=True)
 class Probes:
-    """What a checkpoint says.
+    """What a checkpoint says."""
 
-    Attributes
-    ----------
-    rows : DataFrame
-        ``mechanism.COLUMNS``.
-    cosines : DataFrame
-        attribute, level, other_attribute, other_level, value: cosine of the gradients of two
-        levels (or "overall"), each over other rows; of a level with itself, what noise leaves.
-    """
-
-    rows: pd.DataFrame
+    rows: pd.DataFrame  # ``mechanism.COLUMNS``
+    # attribute, level, other_attribute, other_level, value: cosine of the gradients of two levels
+    # (or "overall"), each over other rows; of a level with itself, what noise leaves
     cosines: pd.DataFrame
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A checkpoint and the training rows that it is measured on.
+    """A checkpoint and the training rows that it is measured on."""
 
-    Attributes
-    ----------
-    objective : DenoisingObjective
-        Of the checkpoint's pipeline; see ``training.method_objective``.
-    names : sequence of str
-        Of the rows' images: a row's noise is drawn from its name.
-    levels : int64 [N, A]
-    attributes : mapping
-    batch : int
-        Rows per batch, as in training.
-    sizes : ProbeSizes
-    """
-
-    objective: DenoisingObjective
-    names: list[str]
-    levels: Tensor
+    objective: DenoisingObjective  # of the checkpoint's pipeline; see ``training.method_objective``
+    names: list[str]  # of the rows' images: a row's noise is drawn from its name
+    levels: Tensor  # int64 [N, A]
     attributes: Attributes
-    batch: int
+    batch: int  # rows per batch, as in training
     sizes: ProbeSizes
 
     def measure(
         self,
-        dataset: str,
+        dataset: str,  # of the rows; label names the checkpoint
         label: str = "base",
         perturbations: Mapping[str, Mitigation] | None = None,
         confidence: float = 0.95,
     ) -> Probes:
-        """All probes.
-
-        Parameters
-        ----------
-        dataset, label : str
-            Of the rows; label names the checkpoint.
-        perturbations : mapping, optional
-            Label to a method whose weights perturb this checkpoint's gradients, as
-            ``controls.FixedSigma``; their rows carry their own label.
-        confidence : float
-        """
+        """All probes."""
         module = self.objective.module
         training = module.training
         module.eval()
@@ -116,8 +87,7 @@ class Probe:
             gradients = level_gradients(self)
             cosines = cosine_table(gradients)
             found[label] += _gradient_rows(gradients, cosines, self.sizes)
-            for name, own in perturbed_rows(self, perturbations or {}, gradients, confidence):
-                found.setdefault(name, []).extend(own)
+            found |= perturbed_rows(self, perturbations or {}, gradients, confidence)
         finally:
             module.zero_grad(set_to_none=True)
             module.train(training)
@@ -154,21 +124,18 @@ def draw_batches(probe: Probe) -> Drawn:
     return Drawn(torch.stack(losses), torch.stack(steps), torch.stack(rows))
 
 
-def gap_rows(probe: Probe, confidence: float = 0.95) -> list[dict[str, Any]]:
+def gap_rows(probe: Probe, confidence: float = 0.95) -> list[Row]:
     """What the batch gap is made of.
 
     A sample's loss is taken as ``f(timestep bin) + sum_a g_a(level) + rest``, fitted by least
     squares on other batches. A part explains as much of the gap's variance over batches as the
     squared correlation of the gap with the gap of that part's fitted values alone; the parts need
-    not add up, as a gap is no sum. Group effects make a batch's gap vary only through who is in
-    it: with every level present and one attribute, their gap is the same in every batch.
+    not add up, as a gap is no sum. Group effects make a batch's gap vary only through who is in it:
+    with every level present and one attribute, their gap is the same in every batch.
 
-    Returns
-    -------
-    list of dict
-        gap_mean, gap_pooled (the gap of all samples' group means), gap_from_timesteps (the mean
-        gap of f alone, which knows no group), explained_timesteps, explained_groups,
-        explained_both, explained_absent (number of attributes with an absent level).
+    gap_mean, gap_pooled (the gap of all samples' group means), gap_from_timesteps (the mean gap of
+    f alone, which knows no group), explained_timesteps, explained_groups, explained_both,
+    explained_absent (number of attributes with an absent level).
     """
     drawn, attributes = draw_batches(probe), probe.attributes
     levels = probe.levels[drawn.rows]
@@ -202,16 +169,6 @@ def fitted_parts(
     """Fitted losses of the parts "timesteps", "groups" and "both", float64 [B, n] each.
 
     Each fold of batches is fitted by the others' samples.
-
-    Parameters
-    ----------
-    drawn : Drawn
-    levels : int64 [B, n, A]
-    attributes : mapping
-    sizes : ProbeSizes
-        bins and folds.
-    steps : int
-        Length of the noise schedule.
     """
     counts = [len(names) for names in attributes.values()]
     bins = nn.functional.one_hot(drawn.timesteps * sizes.bins // steps, sizes.bins)
@@ -255,14 +212,11 @@ def level_gradients(probe: Probe) -> dict[Place, Tensor]:
     """Gradient of each level's mean loss, and of all rows', in two halves of other rows.
 
     At the timesteps of ``sizes``, with a latent and noise that belong to the row; "overall" takes
-    rows as they come, twice as many. A few timesteps don't weigh as all of them do in training,
-    so the gradients needn't vanish where training has converged.
+    rows as they come, twice as many. A few timesteps don't weigh as all of them do in training, so
+    the gradients needn't vanish where training has converged.
 
-    Returns
-    -------
-    dict
-        (attribute, level) to float32 [2, parameters], on the CPU; empty where that needs more
-        memory than ``sizes.memory_gib``.
+    (attribute, level) to float32 [2, parameters], on the CPU; empty where that needs more memory
+    than ``sizes.memory_gib``.
     """
     sizes = probe.sizes
     places = [OVERALL, *((a, level) for a, own in probe.attributes.items() for level in own)]
@@ -283,13 +237,12 @@ def level_gradients(probe: Probe) -> dict[Place, Tensor]:
     return {place: torch.stack(own) for place, own in found.items()}
 
 
-def _has(probe: Probe, rows: Tensor, place: Place) -> Tensor:
-    """Which of the rows have a level, bool [n]."""
+def _has(probe: Probe, rows: Tensor, place: Place) -> Tensor:  # bool [n]
+    """Which of the rows have a level."""
     if place == OVERALL:
         return torch.ones(len(rows), dtype=torch.bool)
-    attribute, level = place
-    column = list(probe.attributes).index(attribute)
-    return probe.levels[rows, column] == probe.attributes[attribute].index(level)
+    column = list(probe.attributes).index(place[0])
+    return probe.levels[rows, column] == probe.attributes[place[0]].index(place[1])
 
 
 def _gradient_at(probe: Probe, rows: Tensor) -> Tensor:
@@ -331,33 +284,22 @@ def cosine_table(gradients: Mapping[Place, Tensor]) -> pd.DataFrame:
 
     A level with itself shows what the rows' noise leaves of a cosine of 1: two levels pull apart
     only where they agree less than each does with itself.
-
-    Returns
-    -------
-    DataFrame
-        See :class:`Probes`.
     """
     rows = []
-    for (attribute, level), own in gradients.items():
-        for (other, other_level), theirs in gradients.items():
-            pair = (cosine(own[0], theirs[1]), cosine(own[1], theirs[0]))
-            rows.append((attribute, level, other, other_level, sum(pair) / 2))
+    for (one, own), (other, theirs) in product(gradients.items(), repeat=2):
+        pair = (cosine(own[0], theirs[1]), cosine(own[1], theirs[0]))
+        rows.append((*one, *other, sum(pair) / 2))
     columns = ["attribute", "level", "other_attribute", "other_level", "value"]
     return pd.DataFrame(rows, columns=columns)
 
 
 def _gradient_rows(
     gradients: Mapping[Place, Tensor], cosines: pd.DataFrame, sizes: ProbeSizes
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Norm of each level's gradient, and its cosines with the overall one, itself, and others."""
-    steps = ", ".join(str(t) for t in sizes.timesteps)
+    steps = f"timesteps {', '.join(str(t) for t in sizes.timesteps)}"
     rows = [
-        number(
-            "level_gradient_norm",
-            float(own.mean(dim=0).norm()),
-            note=f"timesteps {steps}",
-            place=place,
-        )
+        number("level_gradient_norm", float(own.mean(dim=0).norm()), note=steps, place=place)
         for place, own in gradients.items()
     ]
     for attribute, level, other, other_level, value in cosines.itertuples(index=False, name=None):
@@ -377,41 +319,31 @@ def _gradient_rows(
 def perturbed_rows(
     probe: Probe,
     perturbations: Mapping[str, Mitigation],
-    gradients: Mapping[Place, Tensor],
+    gradients: Mapping[Place, Tensor],  # as of :func:`level_gradients`; empty leaves the levels out
     confidence: float = 0.95,
-) -> list[tuple[str, list[dict[str, Any]]]]:
-    """What weights do to the gradient of a training batch, for each of some methods.
+) -> dict[str, list[Row]]:
+    """What weights do to the gradient of a training batch, for each of some methods, by label.
 
-    Parameters
-    ----------
-    probe : Probe
-    perturbations : mapping
-        Label to method; see :meth:`Probe.measure`.
-    gradients : mapping
-        As of :func:`level_gradients`; empty leaves the levels out.
-
-    Returns
-    -------
-    list of (label, rows)
-        perturbed_cosine (of the weighted batch gradient with the plain one),
-        perturbed_norm (their ratio), and by level perturbed_level_cosine and
-        plain_level_cosine (of either with the level's own gradient).
+    perturbed_cosine (of the weighted batch gradient with the plain one), perturbed_norm (their
+    ratio), and by level perturbed_level_cosine and plain_level_cosine (of either with the level's
+    own gradient).
     """
-    if not perturbations:
-        return []
     targets = {place: own.mean(dim=0) for place, own in gradients.items()}
-    angles: dict[tuple[str, Place], list[tuple[float, float]]] = {}
-    pairs: dict[str, list[tuple[float, float]]] = {label: [] for label in perturbations}
-    for step in range(probe.sizes.gradient_batches):
+    seen: defaultdict[tuple[str, str, Place], list[float]] = defaultdict(list)
+    for step in range(probe.sizes.gradient_batches if perturbations else 0):
         plain, weighted = _batch_gradients(probe, perturbations, step)
         for label, vector in weighted.items():
             ratio = float(vector.norm() / plain.norm().clamp_min(1e-30))
-            pairs[label].append((cosine(vector, plain), ratio))
+            seen[label, "perturbed_cosine", ("", "")].append(cosine(vector, plain))
+            seen[label, "perturbed_norm", ("", "")].append(ratio)
             for place, own in targets.items():
-                both = (cosine(vector, own), cosine(plain, own))
-                angles.setdefault((label, place), []).append(both)
+                seen[label, "perturbed_level_cosine", place].append(cosine(vector, own))
+                seen[label, "plain_level_cosine", place].append(cosine(plain, own))
     note = f"{probe.sizes.gradient_batches} batches of {probe.batch}"
-    return [(label, _angle_rows(label, pairs, angles, note, confidence)) for label in perturbations]
+    found: dict[str, list[Row]] = {label: [] for label in perturbations}
+    for (label, quantity, place), values in seen.items():
+        found[label].append(averaged(quantity, values, confidence, note, place))
+    return found
 
 
 def _batch_gradients(
@@ -433,25 +365,3 @@ def _batch_gradients(
         weighted.backward(retain_graph=True)  # type: ignore[no-untyped-call]
         found[label] = _flat_gradient(module)
     return found.pop(""), found
-
-
-def _angle_rows(
-    label: str,
-    pairs: Mapping[str, list[tuple[float, float]]],
-    angles: Mapping[tuple[str, Place], list[tuple[float, float]]],
-    note: str,
-    confidence: float,
-) -> list[dict[str, Any]]:
-    both = np.array(pairs[label])
-    rows = [
-        averaged("perturbed_cosine", both[:, 0], confidence, note),
-        averaged("perturbed_norm", both[:, 1], confidence, note),
-    ]
-    for (name, place), pairs_ in angles.items():
-        if name == label:
-            values = np.array(pairs_)
-            rows += [
-                averaged("perturbed_level_cosine", values[:, 0], confidence, note, place),
-                averaged("plain_level_cosine", values[:, 1], confidence, note, place),
-            ]
-    return rows

@@ -7,7 +7,7 @@ the same functions. What a method doesn't have, as a sigma, gives no rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,39 +33,23 @@ from fairdiff_lib.study import Study
 from fairdiff_lib.train.runs import read_history
 
 COLUMNS = (
-    "dataset",
-    "method",
-    "seed",
-    "quantity",
-    "attribute",
-    "level",
-    "value",
-    "low",
-    "high",
+    "dataset", "method", "seed", "quantity", "attribute", "level", "value", "low", "high",
     "note",
-)
+)  # fmt: skip
 SHUFFLES = 20  # p is at least 1 / 21: enough to say no, not to say how little
 LEAST_SCORES = 4  # fewer say nothing about windows left out
-SLICE_COLUMNS = ("window", "attribute", "level", "sigma", "mean", "low", "high", "path_mean")
+SLICE_COLUMNS = ("attribute", "level", "sigma", "mean", "low", "high", "path_mean")
+Row = dict[str, Any]
 OVER_ROWS = "mean of {n} logged rows; interval as if rows were independent"
 
 
 @dataclass(frozen=True)
 class Told:
-    """What the optimiser was told over a run, in the order of the steps.
+    """What the optimiser was told over a run, in the order of the steps."""
 
-    Attributes
-    ----------
-    sigma : float64 [n, G]
-    scores : float64 [n]
-        Larger is better; finite.
-    window : int64 [n]
-        Number of the window, from 0.
-    """
-
-    sigma: Tensor
-    scores: Tensor
-    window: Tensor
+    sigma: Tensor  # float64 [n, G]
+    scores: Tensor  # float64 [n]: larger is better; finite
+    window: Tensor  # int64 [n]: number of the window, from 0
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -75,16 +59,8 @@ class Told:
         """Numbers of the windows that have a score."""
         return sorted(set(self.window.tolist()))
 
-    def only(self, window: int | None) -> Told:
-        """The pairs of one window, or all of them with None.
-
-        Raises
-        ------
-        InputError
-            No score is of that window.
-        """
-        if window is None:
-            return self
+    def only(self, window: int) -> Told:
+        """The pairs of one window."""
         if window not in self.windows:
             raise InputError(f"window {window}: no score; known: {self.windows}")
         own = self.window == window
@@ -95,18 +71,6 @@ def told(history: pd.DataFrame, attributes: Attributes) -> Told | None:
     """The optimiser's pairs from a run's history; None for a run whose optimiser was told nothing.
 
     Where scores came once per window, they belong to the window's mean sigma, as in the run.
-
-    Parameters
-    ----------
-    history : DataFrame
-        ``loop.HISTORY_COLUMNS``, of one run.
-    attributes : mapping
-        Attribute name to level names.
-
-    Raises
-    ------
-    InputError
-        Scores without the sigma of every step.
     """
     scores = history[history["quantity"] == "score"].sort_values("step")
     if scores.empty:
@@ -126,34 +90,16 @@ def told(history: pd.DataFrame, attributes: Attributes) -> Told | None:
 
 @dataclass(frozen=True)
 class MeasuredRun:
-    """A finished run as tables call it, and what its folder says of it.
+    """A finished run as tables call it, and what its folder says of it."""
 
-    Attributes
-    ----------
-    label : str
-        What tables call it: the method's name, or an ablation's arm.
-    method : str
-        Key of ``methods.METHODS``.
-    seed : int
-    folder : Path
-    config : MitigationConfig
-        As the method saw it.
-    training : mapping
-        The loop's settings, as its stamp holds them.
-    history : DataFrame
-        As ``train.runs.read_history`` gives it.
-    facts : mapping
-        The run's run.json: seconds, memory, the optimiser's share.
-    """
-
-    label: str
-    method: str
+    label: str  # what tables call it: the method's name, or an ablation's arm
+    method: str  # key of ``methods.METHODS``
     seed: int
     folder: Path
-    config: MitigationConfig
-    training: Mapping[str, Any]
-    history: pd.DataFrame
-    facts: Mapping[str, Any]
+    config: MitigationConfig  # as the method saw it
+    training: Mapping[str, Any]  # the loop's settings, as its stamp holds them
+    history: pd.DataFrame  # as ``train.runs.read_history`` gives it
+    facts: Mapping[str, Any]  # the run's run.json: seconds, memory, the optimiser's share
 
     def whole(self, quantity: str) -> pd.Series[float]:
         """A quantity of the whole batch, by step."""
@@ -170,75 +116,44 @@ class MeasuredRun:
         return sigma_path(self.history, attributes)
 
     def told(self, attributes: Attributes) -> Told | None:
-        """What its optimiser was told; see ``surrogate.told``."""
+        """What its optimiser was told; see :func:`told`."""
         return told(self.history, attributes)
 
 
 def read_runs(named: Sequence[tuple[str, Path]]) -> list[MeasuredRun]:
-    """Finished runs by (label, folder).
-
-    Raises
-    ------
-    InputError
-        A folder without run.json or history.csv.
-    """
+    """Finished runs by (label, folder)."""
     return [_read_run(label, folder) for label, folder in named]
 
 
 def _read_run(label: str, folder: Path) -> MeasuredRun:
     run = read_json(folder / "run.json")
-    settings = run["stamp"]["settings"]
+    method, settings = run["method"], run["stamp"]["settings"]
     given: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in settings["mitigation"].items()
     }
+    config = config_of(method, MitigationConfig(**given))
     return MeasuredRun(
-        label,
-        run["method"],
-        int(run["seed"]),
-        folder,
-        config_of(run["method"], MitigationConfig(**given)),
-        settings["training"],
-        read_history([folder]),
-        run,
-    )
+        label, method, int(run["seed"]), folder, config, settings["training"],
+        read_history([folder]), run,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Window:
-    """One call of the optimiser, as it happened in a run.
+    """One call of the optimiser, as it happened in a run."""
 
-    Attributes
-    ----------
-    tried : float64 [n, G]
-        Sigmas; the attributes' levels one after another, as ``names`` says.
-    scores : float64 [n]
-        What the optimiser was told of them; larger is better.
-    names : list of (attribute, level)
-        [G]
-    config : MitigationConfig
-    seed : int
-        Of the acquisition optimiser's start points.
-    acquisition : float
-        Of the sigma that it chose.
-    """
-
+    # float64 [n, G]: sigmas; the attributes' levels one after another, as ``names`` says
     tried: Tensor
-    scores: Tensor
-    names: list[tuple[str, str]]
+    scores: Tensor  # float64 [n]: what the optimiser was told of them; larger is better
+    names: list[tuple[str, str]]  # [G]
     config: MitigationConfig
-    seed: int
-    acquisition: float
+    seed: int  # of the acquisition optimiser's start points
+    acquisition: float  # of the sigma that it chose
 
 
 def optimiser_window(study: Study, method: str, seed: int, number: int = 0) -> Window:
-    """The pairs that the optimiser was given at the end of a window of a finished run.
-
-    Raises
-    ------
-    InputError
-        The run isn't finished, its optimiser was never called, or not so often.
-    """
+    """The pairs that the optimiser was given at the end of a window of a finished run."""
     run = _read_run(method, study.places.run(method, seed))
     attributes = study.cohort.attribute_levels
     pairs, calls = run.told(attributes), run.whole("acquisition").dropna()
@@ -256,46 +171,28 @@ def optimiser_window(study: Study, method: str, seed: int, number: int = 0) -> W
 
 def baseline_of(run: MeasuredRun, runs: Sequence[MeasuredRun]) -> MeasuredRun | None:
     """The run of ``none`` with this seed and these training settings; None if there is none."""
-    for other in runs:
-        if other.method == "none" and (other.seed, other.training) == (run.seed, run.training):
-            return other
-    return None
+    same = (run.seed, run.training)
+    return next((x for x in runs if x.method == "none" and (x.seed, x.training) == same), None)
 
 
 # -- rows ------------------------------------------------------------------------------------
 
 
 def history_table(
-    runs: Sequence[MeasuredRun],
-    attributes: Attributes,
-    train_levels: np.ndarray,
+    runs: Sequence[MeasuredRun],  # those of ``none`` among them are the others' baselines
+    attributes: Attributes,  # attribute name to level names
+    train_levels: np.ndarray,  # int64 [N, A]: of the training rows
     dataset: str,
-    shuffles: int = SHUFFLES,
+    shuffles: int = SHUFFLES,  # see :func:`fit_quality`; about a third of a second each
     confidence: float = 0.95,
 ) -> pd.DataFrame:
     """All that histories say about the mechanism, a row per number.
 
-    Parameters
-    ----------
-    runs : sequence of MeasuredRun
-        Those of ``none`` among them are the others' baselines.
-    attributes : mapping
-        Attribute name to level names.
-    train_levels : int64 [N, A]
-        Of the training rows.
-    dataset : str
-    shuffles : int
-        See ``surrogate.fit_quality``; about a third of a second each.
-    confidence : float
-
-    Returns
-    -------
-    DataFrame
-        :data:`COLUMNS`; attribute and level are empty for the whole batch. Quantities:
-        surrogate_r2, surrogate_r2_shuffled, surrogate_p; negative_weights,
-        negative_weights_theory; clipped_spans, clipped_steps, clip_factor; drift_ratio; weight.
+    :data:`COLUMNS`; attribute and level are empty for the whole batch. Quantities: surrogate_r2,
+    surrogate_r2_shuffled, surrogate_p; negative_weights, negative_weights_theory; clipped_spans,
+    clipped_steps, clip_factor; drift_ratio; weight.
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for run in runs:
         baseline = baseline_of(run, runs)
         own = [
@@ -316,17 +213,9 @@ def number(
     high: float = math.nan,
     note: str = "",
     place: tuple[str, str] = ("", ""),
-) -> dict[str, Any]:
+) -> Row:
     """One row's own columns; ``place`` is (attribute, level)."""
-    return {
-        "quantity": quantity,
-        "attribute": place[0],
-        "level": place[1],
-        "value": value,
-        "low": low,
-        "high": high,
-        "note": note,
-    }
+    return dict(zip(COLUMNS[3:], (quantity, *place, value, low, high, note), strict=True))
 
 
 def averaged(
@@ -335,7 +224,7 @@ def averaged(
     confidence: float,
     note: str = OVER_ROWS,
     place: tuple[str, str] = ("", ""),
-) -> dict[str, Any]:
+) -> Row:
     """The mean of the finite values with its t-interval; ``note`` may name their number ``{n}``."""
     known = np.asarray(values, dtype=np.float64)
     known = known[np.isfinite(known)]
@@ -343,7 +232,7 @@ def averaged(
     return number(quantity, mean, low, high, note.format(n=len(known)), place)
 
 
-def _surrogate_rows(pairs: Told | None, noise_model: str, shuffles: int) -> list[dict[str, Any]]:
+def _surrogate_rows(pairs: Told | None, noise_model: str, shuffles: int) -> list[Row]:
     quality = None if pairs is None else fit_quality(pairs, noise_model, shuffles)
     if quality is None:
         return []
@@ -351,26 +240,19 @@ def _surrogate_rows(pairs: Told | None, noise_model: str, shuffles: int) -> list
         f"{quality.scores} scores, each of {quality.windows} windows left out in turn, "
         "hyperparameters from all: to be read beside the shuffles"
     )
-    shuffled = np.array(quality.shuffled)
-    if not len(shuffled):
-        return [number("surrogate_r2", quality.r2, note=seen)]
-    spread = f"mean, least and largest of {len(shuffled)} shuffles of the scores"
-    return [
-        number("surrogate_r2", quality.r2, note=seen),
-        number(
-            "surrogate_r2_shuffled",
-            float(shuffled.mean()),
-            float(shuffled.min()),
-            float(shuffled.max()),
-            spread,
-        ),
-        number("surrogate_p", quality.p, note=f"share of {len(shuffled) + 1}, itself included"),
-    ]
+    rows, shuffled = [number("surrogate_r2", quality.r2, note=seen)], np.array(quality.shuffled)
+    if len(shuffled):
+        spread = f"mean, least and largest of {len(shuffled)} shuffles of the scores"
+        ends = (float(shuffled.mean()), float(shuffled.min()), float(shuffled.max()))
+        share = f"share of {len(shuffled) + 1}, itself included"
+        rows.append(number("surrogate_r2_shuffled", *ends, spread))
+        rows.append(number("surrogate_p", quality.p, note=share))
+    return rows
 
 
 def _negative_rows(
     run: MeasuredRun, attributes: Attributes, train_levels: np.ndarray, confidence: float
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     path, measured = run.path(attributes), run.whole("negative_weights")
     if path is None or measured.empty:
         return []
@@ -383,20 +265,10 @@ def _negative_rows(
     return rows
 
 
-def negative_share(path: Tensor, levels: np.ndarray, attributes: Attributes) -> Tensor:
-    """P(w < 0) of each step, ``mean_i Phi(-1 / s_i)`` with ``s_i^2 = sum_a sigma_a^2`` (P3).
-
-    Parameters
-    ----------
-    path : float64 [steps, G]
-    levels : int64 [N, A]
-        Of the rows that the batches are drawn from.
-    attributes : mapping
-
-    Returns
-    -------
-    float64 [steps]
-    """
+def negative_share(
+    path: Tensor, levels: np.ndarray, attributes: Attributes
+) -> Tensor:  # [steps, G], training rows [N, A] -> [steps]
+    """P(w < 0) of each step, ``mean_i Phi(-1 / s_i)`` with ``s_i^2 = sum_a sigma_a^2`` (P3)."""
     sizes = [len(names) for names in attributes.values()]
     profiles, counts = np.unique(levels, axis=0, return_counts=True)
     shares = torch.as_tensor(counts / counts.sum())
@@ -408,7 +280,7 @@ def negative_share(path: Tensor, levels: np.ndarray, attributes: Attributes) -> 
     return torch.tensor(found, dtype=torch.float64)
 
 
-def _clipping_rows(run: MeasuredRun, confidence: float) -> list[dict[str, Any]]:
+def _clipping_rows(run: MeasuredRun, confidence: float) -> list[Row]:
     factors = run.whole("clip_factor")
     if factors.empty:
         return []
@@ -427,28 +299,23 @@ def _clipping_rows(run: MeasuredRun, confidence: float) -> list[dict[str, Any]]:
     ]
 
 
-def _drift_rows(
-    run: MeasuredRun, baseline: MeasuredRun | None, confidence: float
-) -> list[dict[str, Any]]:
+def _drift_rows(run: MeasuredRun, baseline: MeasuredRun | None, confidence: float) -> list[Row]:
     if baseline is None or run.whole("second_moment").empty:
         return []
     ratios = drift_ratio(run.history, baseline.history, (run.label, baseline.label))
     return [averaged("drift_ratio", ratios.to_numpy(), confidence)]
 
 
-def _weight_rows(
-    run: MeasuredRun, attributes: Attributes, confidence: float
-) -> list[dict[str, Any]]:
+def _weight_rows(run: MeasuredRun, attributes: Attributes, confidence: float) -> list[Row]:
     own = run.history[run.history["quantity"] == "weight"]
     if (own["value"].dropna() == 1.0).all():  # the method leaves the loss alone
         return []
-    names = [(name, level) for name, levels in attributes.items() for level in levels]
     rows = []
-    for attribute, level in names:
-        here = (own["attribute"] == attribute) & (own["level"] == level)
-        if here.any():
-            values = own.loc[here, "value"].to_numpy(dtype=np.float64)
-            rows.append(averaged("weight", values, confidence, place=(attribute, level)))
+    for place in ((name, level) for name, levels in attributes.items() for level in levels):
+        here = own[(own["attribute"] == place[0]) & (own["level"] == place[1])]["value"]
+        if len(here):
+            values = here.to_numpy(dtype=np.float64)
+            rows.append(averaged("weight", values, confidence, place=place))
     return rows
 
 
@@ -472,51 +339,24 @@ class FitQuality:
 
 
 def fit_quality(
-    pairs: Told, noise_model: str = "inferred", shuffles: int = SHUFFLES, seed: int = 0
+    pairs: Told, noise_model: str = "inferred", shuffles: int = SHUFFLES
 ) -> FitQuality | None:
     """How well sigma predicts the scores of windows that the surrogate hasn't seen.
 
-    Parameters
-    ----------
-    pairs : Told
-    noise_model : str
-        As ``MitigationConfig.noise_model``.
-    shuffles : int
-        How often the scores are put in random order, which breaks their link with sigma.
-    seed : int
-        Of the shuffles.
+    None with one window, fewer than :data:`LEAST_SCORES` scores, or scores that are all equal.
 
-    Returns
-    -------
-    FitQuality or None
-        None with one window, fewer than :data:`LEAST_SCORES` scores, or scores that are all equal.
-
-    Notes
-    -----
     Shuffling takes scores as exchangeable. If sigma and the scores both move with time, as when
     sigma leaves its start while the loss still falls, that alone makes R^2 beat its shuffles: a
     large p says that there was nothing to learn, a small one doesn't say that sigma was the cause.
     """
     if len(pairs.windows) < 2 or len(pairs) < LEAST_SCORES or float(pairs.scores.std()) == 0.0:
         return None
-    found = [
-        window_r2(pairs.sigma, scores, pairs.window, noise_model)
-        for scores in tqdm(
-            list(_orders(pairs.scores, shuffles, seed)),
-            desc="surrogate and its shuffles",
-            disable=None,
-            leave=False,
-        )
-    ]
+    draws = (generator_for(0, "surrogate", k) for k in range(shuffles))
+    orders = [torch.randperm(len(pairs), generator=draw) for draw in draws]
+    todo = tqdm([pairs.scores, *(pairs.scores[order] for order in orders)],
+                desc="surrogate and its shuffles", disable=None, leave=False)  # fmt: skip
+    found = [window_r2(pairs.sigma, scores, pairs.window, noise_model) for scores in todo]
     return FitQuality(found[0], tuple(found[1:]), len(pairs), len(pairs.windows))
-
-
-def _orders(scores: Tensor, shuffles: int, seed: int) -> Iterator[Tensor]:
-    """The scores as they are, then in random orders."""
-    yield scores
-    for number in range(shuffles):
-        order = torch.randperm(len(scores), generator=generator_for(seed, "surrogate", number))
-        yield scores[order]
 
 
 def window_r2(
@@ -525,23 +365,11 @@ def window_r2(
     """``1 - sum (y - yhat)^2 / sum (y - ybar)^2``, each window predicted from the others.
 
     ybar is the mean of the other windows' scores, so predicting that gives 0. The process'
-    hyperparameters are fitted once, on all scores: a shuffle is favoured in the same way.
+    hyperparameters are fitted once, on all scores: a shuffle is favoured in the same way. At most
+    1; below 0 where the surrogate does worse than the mean.
 
-    Parameters
-    ----------
-    sigma : float64 [n, G]
-    scores : float64 [n]
-    window : int64 [n]
-
-    Returns
-    -------
-    float
-        At most 1; below 0 where the surrogate does worse than the mean.
-
-    Notes
-    -----
-    With K the covariance with noise, block B left out: ``y_B - yhat_B = [K^-1]_BB^-1
-    [K^-1 (y - m)]_B`` (Rasmussen and Williams 2006, section 5.4.2, for blocks).
+    With K the covariance with noise, block B left out: ``y_B - yhat_B = [K^-1]_BB^-1 [K^-1 (y -
+    m)]_B`` (Rasmussen and Williams 2006, section 5.4.2, for blocks).
     """
     with quiet(0):
         process = fit_process(sigma, scores, noise_model)
@@ -575,59 +403,30 @@ def slices(
     pairs: Told,
     attributes: Attributes,
     noise_model: str = "inferred",
-    window: int | None = None,
-    bounds: tuple[float, float] = (0.0, 1.0),
     points: int = 21,
-    confidence: float = 0.95,
 ) -> pd.DataFrame:
     """The surrogate's mean along each level's sigma, the others at the path's mean.
 
-    Parameters
-    ----------
-    pairs : Told
-    attributes : mapping
-    noise_model : str
-    window : int, optional
-        The one whose pairs it is fitted to; None = all windows together.
-    bounds : (float, float)
-        Of sigma.
-    points : int
-    confidence : float
-        Of the band, for the mean score at a sigma, not for single scores.
-
-    Returns
-    -------
-    DataFrame
-        :data:`SLICE_COLUMNS`; window is a number or "all", mean, low and high are in the units of
-        the scores, path_mean is the level's own mean sigma.
+    In :data:`SLICE_COLUMNS`; mean, low and high are in the units of the scores, path_mean is the
+    level's own mean sigma. The 95% band is for the mean score at a sigma, not for single scores.
     """
-    own = pairs.only(window)
-    centre = own.sigma.mean(dim=0)
-    grid = torch.linspace(*bounds, points, dtype=torch.float64)
+    centre = pairs.sigma.mean(dim=0)
+    grid = torch.linspace(0.0, 1.0, points, dtype=torch.float64)
     names = [(name, level) for name, levels in attributes.items() for level in levels]
     along = centre.repeat(len(names), points, 1)
     for place in range(len(names)):
         along[place, :, place] = grid
     with quiet(0), torch.no_grad():
         with torch.enable_grad():
-            process = fit_process(own.sigma, own.scores, noise_model)
+            process = fit_process(pairs.sigma, pairs.scores, noise_model)
         posterior = process.posterior(along.reshape(-1, len(names)))
         mean = posterior.mean.reshape(len(names), points)
         reach = posterior.variance.sqrt().reshape(len(names), points)
-    reach = reach * float(stats.norm.ppf((1 + confidence) / 2))
-    parts = [
-        pd.DataFrame(
-            {
-                "window": "all" if window is None else str(window),
-                "attribute": attribute,
-                "level": level,
-                "sigma": grid.numpy(),
-                "mean": mean[place].numpy(),
-                "low": (mean - reach)[place].numpy(),
-                "high": (mean + reach)[place].numpy(),
-                "path_mean": float(centre[place]),
-            }
-        )
-        for place, (attribute, level) in enumerate(names)
-    ]
-    return pd.concat(parts, ignore_index=True)
+    reach = reach * float(stats.norm.ppf(0.975))
+    columns = (grid.repeat(len(names), 1), mean, mean - reach, mean + reach)
+    table = pd.DataFrame(
+        np.repeat(np.array(names, dtype=object), points, axis=0), columns=list(SLICE_COLUMNS[:2])
+    )
+    for column, values in zip(SLICE_COLUMNS[2:], columns, strict=False):
+        table[column] = values.flatten().numpy()
+    return table.assign(path_mean=np.repeat(centre.numpy(), points))

@@ -24,27 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Proof:
-    """What thousands of simulated audits showed.
+    """What thousands of simulated audits showed."""
 
-    Attributes
-    ----------
-    table : DataFrame
-        tab_calibration: a row per cell, in ``audits.COLUMNS``.
-    truths : DataFrame
-        tab_truth: KID of the pools of images, with its error.
-    judged : DataFrame
-        The audit's own cells, with the criteria and whether they are met.
-    reach : Series
-        Layer to the half-width of the audit's intervals in its most precise cell.
-    scalars : dict
-        What the notebook records.
-    """
-
-    table: pd.DataFrame
-    truths: pd.DataFrame
-    judged: pd.DataFrame
+    table: pd.DataFrame  # tab_calibration: a row per cell, in ``audits.COLUMNS``
+    truths: pd.DataFrame  # tab_truth: KID of the pools of images, with its error
+    judged: pd.DataFrame  # the audit's own cells, with the criteria and whether they are met
+    # layer to the half-width of the audit's intervals in its most precise cell
     reach: pd.Series[Any]
-    scalars: dict[str, Any]
+    scalars: dict[str, Any]  # what the notebook records
 
 
 def prove(study: Study) -> Proof:
@@ -67,30 +54,19 @@ SMALL = 100
 
 def asked(config: ProofConfig) -> dict[str, Any]:
     """The criteria, for the sentence that states them."""
+    sizes = ("seed", "simulations", "pool_simulations")
     return {
-        "seed": config.seed,
-        "simulations": config.simulations,
-        "pool_simulations": config.pool_simulations,
-        "most_alarms": MOST_ALARMS,
-        "least_coverage": LEAST_COVERAGE,
-        "least_coverage_small": LEAST_COVERAGE_SMALL,
-        "small": SMALL,
+        **{name: getattr(config, name) for name in sizes},
+        **{"most_alarms": MOST_ALARMS, "least_coverage": LEAST_COVERAGE},
+        **{"least_coverage_small": LEAST_COVERAGE_SMALL, "small": SMALL},
     }
 
 
 def meets_criteria(table: pd.DataFrame) -> pd.DataFrame:
     """Whether each cell of the audit under a null meets the criteria that were fixed beforehand.
 
-    Parameters
-    ----------
-    table : DataFrame
-        In ``audits.COLUMNS``.
-
-    Returns
-    -------
-    DataFrame
-        With alarms_allowed, coverage_needed, passed. A family of contrasts has no joint interval:
-        its coverage is NaN and is not asked for.
+    With alarms_allowed, coverage_needed, passed. A family of contrasts has no joint interval: its
+    coverage is NaN and is not asked for.
     """
     own = table[(table["procedure"] == "audit") & (table["null"] != "none")]
     needed = np.where(own["n_min"] < SMALL, LEAST_COVERAGE_SMALL, LEAST_COVERAGE)
@@ -115,10 +91,8 @@ def scalars(table: pd.DataFrame) -> dict[str, Any]:
     found = meets_criteria(table)
     naive = table[(table["procedure"] != "audit") & (table["null"] == "unequal")]
     return {
-        "cells": len(table),
-        "audits": int(table["simulations"].sum()),
-        "own_cells": len(found),
-        "own_cells_passed": int(found["passed"].sum()),
+        **{"cells": len(table), "audits": int(table["simulations"].sum())},
+        **{"own_cells": len(found), "own_cells_passed": int(found["passed"].sum())},
         "most_alarms": float(found["alarm_rate"].max()),
         "least_coverage": float(found["coverage"].min()),
         "naive_fid_alarms": float(naive.loc[naive["metric"] == "fid", "alarm_rate"].min()),

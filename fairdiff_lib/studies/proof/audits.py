@@ -42,19 +42,11 @@ PAIRWISE = {"group": ("small", "large")}
 
 @dataclass(frozen=True)
 class Pictures:
-    """A test set and the images generated for it.
+    """A test set and the images generated for it."""
 
-    Attributes
-    ----------
-    real, generated : float64 [N, D]
-    table : DataFrame [N]
-        subject, and a column of level names per attribute.
-    attributes : mapping
-    """
-
-    real: Floats
+    real: Floats  # float64 [N, D]
     generated: Floats
-    table: pd.DataFrame
+    table: pd.DataFrame  # [N]; subject, and a column of level names per attribute
     attributes: Levels
 
     @property
@@ -65,21 +57,12 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Values:
-    """A test set with a metric that needs no images, as classifier scores.
+    """A test set with a metric that needs no images, as classifier scores."""
 
-    Attributes
-    ----------
-    estimator : callable
-        From :mod:`fairness`.
-    metric, better : str
-    table, attributes
-        As in :class:`Pictures`.
-    """
-
-    estimator: Estimator
+    estimator: Estimator  # as of ``audit.auc_metric``
     metric: str
     better: str
-    table: pd.DataFrame
+    table: pd.DataFrame  # as in :class:`Pictures`
     attributes: Levels
 
 
@@ -97,18 +80,11 @@ class Law(Protocol):
 
 @dataclass(frozen=True)
 class TwoGroups:
-    """Two groups of given sizes.
+    """Two groups of given sizes."""
 
-    Attributes
-    ----------
-    laws : tuple of Law
-        Of the small and the large group; a single one for both makes them exchangeable.
-    sizes : tuple of int
-        Subjects of the small and the large group.
-    """
-
+    # of the small and the large group; a single one for both makes them exchangeable
     laws: tuple[Law, ...]
-    sizes: tuple[int, int]
+    sizes: tuple[int, int]  # subjects of the small and the large group
 
     def __call__(self, rng: np.random.Generator) -> Pictures:
         shared = len(self.laws) == 1
@@ -133,8 +109,8 @@ class Finding:
     """What a procedure says about one simulated audit; NaN where it has no interval."""
 
     alarm: bool
-    low: float = float("nan")
-    high: float = float("nan")
+    low: float = np.nan
+    high: float = np.nan
 
 
 Judge = Callable[[Seen, np.random.Generator], Finding]
@@ -142,20 +118,12 @@ Judge = Callable[[Seen, np.random.Generator], Finding]
 
 @dataclass(frozen=True)
 class OurAudit:
-    """The study's own audit.
+    """The study's own audit."""
 
-    Attributes
-    ----------
-    kernel : Kernel, optional
-        Of the KID; not needed for :class:`Values`.
-    family : bool
-        Judge all contrasts by the p adjusted for their number, instead of one by its own p.
-    strata : mapping
-        Condition to its levels, where the KID is standardised to common shares of them.
-    """
-
-    kernel: Kernel | None = None
+    kernel: Kernel | None = None  # of the KID; not needed for :class:`Values`
+    # judge all contrasts by the p adjusted for their number, instead of one by its own p
     family: bool = False
+    # condition to its levels, where the KID is standardised to common shares of them
     strata: Levels = field(default_factory=dict)
 
     def __call__(self, seen: Seen, rng: np.random.Generator) -> Finding:
@@ -167,48 +135,34 @@ class OurAudit:
 
     def audit(self, seen: Seen, seed: int) -> Audit:
         """The audit, by the functions that the study calls."""
-        least = MIN_UNITS if self.family else NEVER
+        own: Any = {"secondary_below": MIN_UNITS if self.family else NEVER, "seed": seed}
+        groups = group_units(seen.table, seen.attributes)
         if isinstance(seen, Values):
-            groups = group_units(seen.table, seen.attributes)
             return audit(
                 seen.estimator, groups, seen.attributes,
-                metric=seen.metric, better=seen.better, secondary_below=least, seed=seed,
+                metric=seen.metric, better=seen.better, **own,
             )  # fmt: skip
         assert self.kernel is not None
         if self.strata:
-            groups, strata = (group_units(seen.table, x) for x in (seen.attributes, self.strata))
+            strata = group_units(seen.table, self.strata)
             estimator = partial(
                 standardised_kid, self.kernel, seen.real, seen.generated,
                 strata=strata, weights=shares(strata),
             )  # fmt: skip
-            return audit(
-                estimator, groups, seen.attributes,
-                metric="kid_standardised", secondary_below=least, seed=seed,
-            )  # fmt: skip
-        return kid_audit(
-            self.kernel, seen.real, seen.generated, seen.table, seen.attributes,
-            secondary_below=least, seed=seed,
-        )  # fmt: skip
+            return audit(estimator, groups, seen.attributes, metric="kid_standardised", **own)
+        images = (seen.real, seen.generated, seen.table, seen.attributes)
+        return kid_audit(self.kernel, *images, **own)
 
 
 @dataclass(frozen=True)
 class NaiveTest:
-    """A test of :mod:`naive` by its name.
+    """How groups are compared elsewhere: a test that alarms where there is no disparity."""
 
-    Attributes
-    ----------
-    name : str
-        ``fid_permutation``, ``fid_equal_n_permutation``, ``kid_raw_permutation``,
-        ``kid_equal_n_permutation``, ``released_t_test`` or ``kid_bootstrap_self_pairs``.
-    repeats : int
-        Permutations or replicates.
-    kernel : Kernel, optional
-        Of a KID.
-    """
-
+    # ``fid_permutation``, ``fid_equal_n_permutation``, ``kid_raw_permutation``,
+    # ``kid_equal_n_permutation``, ``released_t_test`` or ``kid_bootstrap_self_pairs``
     name: str
-    repeats: int
-    kernel: Kernel | None = None
+    repeats: int  # permutations or replicates
+    kernel: Kernel | None = None  # of a KID
 
     def __call__(self, seen: Seen, rng: np.random.Generator) -> Finding:
         assert isinstance(seen, Pictures)
@@ -235,36 +189,16 @@ class NaiveTest:
 
 @dataclass(frozen=True)
 class Cell:
-    """One row of the proof.
+    """One row of the proof."""
 
-    Attributes
-    ----------
-    procedure : str
-        ``audit`` is ours.
-    layer : str
-        F: features of known law; I: simulated images; T: a trained generator.
-    metric : str
-    null : str
-        ``exchangeable``, ``unequal``, or ``none`` where a disparity is planted.
-    n_min : int
-        Subjects of the smallest group.
-    planted_ratio : float
-        True value of the small group over that of the large one; 1 under a null.
-    simulations : int
-    truth : float
-        The contrast, small minus large.
-    scene : Scene
-    judge : Judge
-    """
-
-    procedure: str
-    layer: str
+    procedure: str  # ``audit`` is ours
+    layer: str  # F: features of known law; I: simulated images; T: a trained generator
     metric: str
-    null: str
-    n_min: int
-    planted_ratio: float
+    null: str  # ``exchangeable``, ``unequal``, or ``none`` where a disparity is planted
+    n_min: int  # subjects of the smallest group
+    planted_ratio: float  # true value of the small group over that of the large one; 1 under a null
     simulations: int
-    truth: float
+    truth: float  # the contrast, small minus large
     scene: Scene
     judge: Judge
 
@@ -316,22 +250,9 @@ def side_by_side(jobs: Iterable[Any], total: int, title: str, processes: int = 0
 
 
 def simulate(cells: Sequence[Cell], folder: Path, seed: int, processes: int = 0) -> pd.DataFrame:
-    """Simulate what is missing of every cell, and count.
+    """Simulate what is missing of every cell (a file per block of audits), and count.
 
-    Parameters
-    ----------
-    cells : sequence of Cell
-        Each name once.
-    folder : Path
-        A file per block of audits; those that are there are kept.
-    seed : int
-    processes : int
-        0 = :func:`workers`.
-
-    Returns
-    -------
-    DataFrame
-        :data:`COLUMNS`, a row per cell.
+    A row per cell, in :data:`COLUMNS`; ``processes`` 0 = :func:`workers`.
     """
     missing = [
         (cell, numbers)

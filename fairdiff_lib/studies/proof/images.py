@@ -44,7 +44,6 @@ from fairdiff_lib.sim.fundus import (
 )
 from fairdiff_lib.studies.proof.audits import (
     Cell,
-    Judge,
     Law,
     NaiveTest,
     OurAudit,
@@ -55,6 +54,7 @@ from fairdiff_lib.study import Study
 from fairdiff_lib.train.runs import train
 
 CHUNK = 250  # images between two files: what a kill can cost
+# the error is the pool's, as a sample from its law
 TRUTH_COLUMNS = ("layer", "law", "images", "kid", "standard_error")
 
 
@@ -72,11 +72,10 @@ class Space:
     @classmethod
     def of(cls, study: Study) -> Space:
         """Trains the encoder where it is missing."""
-        settings, places, cohort = study.settings, study.places, study.cohort
-        study = Study(settings, places)
         extractor = load_extractor(study, load_encoder(study))
-        images = cohort.included().split("train").load_images(settings.model.image_size)
-        features = extract(extractor, images, cache=places.features / "cache")
+        train = study.cohort.included().split("train")
+        images = train.load_images(study.settings.model.image_size)
+        features = extract(extractor, images, cache=study.places.features / "cache")
         scale = Scale.fit(features)
         return cls(extractor, scale, fit_kernel(scale(features)))
 
@@ -146,19 +145,12 @@ TYPICAL = 200  # subjects whose mean is a group's typical eye
 
 @dataclass(frozen=True)
 class Oracle:
-    """Pictures of one group, real and as a wrong generator would redraw them.
-
-    Attributes
-    ----------
-    config : FundusPopulation
-        Of the group's law; its seed is that of the reals.
-    error : str
-        ``blur or cup`` (each in half of the pictures: defocus; a cup drawn as abnormal whatever
-        was asked) or ``lost spread`` (conditions and appearance near the group's typical eye).
-    """
+    """Pictures of one group, real and as a wrong generator would redraw them."""
 
     extractor: Extractor
-    config: FundusPopulation
+    config: FundusPopulation  # of the group's law; its seed is that of the reals
+    # ``blur or cup`` (each in half of the pictures: defocus; a cup drawn as abnormal whatever was
+    # asked) or ``lost spread`` (conditions and appearance near the group's typical eye)
     error: str
 
     def __call__(self, numbers: range) -> dict[str, Any]:
@@ -320,21 +312,12 @@ def prompt_row(spec: CohortSpec, subject: Subject) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class PoolLaw:
-    """A group as a mixture of strata of a pool.
+    """A group as a mixture of strata of a pool."""
 
-    Attributes
-    ----------
-    real, generated : float64 [N, D]
-    rows : tuple of int64 arrays
-        Of each stratum.
-    weights : tuple of float
-        Share of each stratum in the group.
-    """
-
-    real: Floats
+    real: Floats  # float64 [N, D]
     generated: Floats
-    rows: tuple[Any, ...]
-    weights: tuple[float, ...]
+    rows: tuple[Any, ...]  # of each stratum
+    weights: tuple[float, ...]  # share of each stratum in the group
 
     def draw(self, rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
         counts = rng.multinomial(n, self.weights)
@@ -397,16 +380,7 @@ def stratum_kids(
 ) -> tuple[Estimate, list[Estimate], Floats]:
     """KID of a pool, of each stratum, and the mean of h between strata.
 
-    Parameters
-    ----------
-    member : bool [N, S]
-        Each row in one stratum.
-
-    Returns
-    -------
-    whole, each : Estimate, list of Estimate
-    pairs : float64 [S, S]
-        A mixture with weights w has KID w' pairs w.
+    ``member`` [N, S] puts each row into one stratum; a mixture with weights w has KID w' pairs w.
     """
     strata = member.shape[1]
     unions = [(s, t) for s in range(strata) for t in range(s)]
@@ -430,14 +404,7 @@ def mixing_share(pairs: Floats, low: int, high: int, target: float) -> float:
 
 
 def pool_cells(study: Study) -> tuple[list[Cell], pd.DataFrame]:
-    """All cells of layers I and T, and the table of truths.
-
-    Returns
-    -------
-    cells : list of Cell
-    truths : DataFrame
-        layer, law, images, kid, standard_error (of the pool as a sample from its law).
-    """
+    """All cells of layers I and T, and the table of truths, in :data:`TRUTH_COLUMNS`."""
     space = Space.of(study)
     oracle, first = oracle_laws(study, space)
     trained, second = trained_laws(study, space)
@@ -448,24 +415,16 @@ def pool_cells(study: Study) -> tuple[list[Cell], pd.DataFrame]:
         ("T", "unequal"): (trained["small"], trained["large"]),
     }
     own, kernel = study.settings.proof, space.kernel
-    cells = []
-    for (layer, null), pair in laws.items():
-        for n in own.sizes:
-            scene = TwoGroups(pair, (n, own.reference))
-            tests: list[tuple[str, int, Judge]] = [
-                ("audit", own.pool_simulations, OurAudit(kernel))
-            ]
-            if n in own.naive_sizes:
-                tests += [
-                    (name, own.naive_simulations, NaiveTest(name, repeats, kernel))
-                    for name, repeats in (
-                        ("kid_raw_permutation", own.permutations),
-                        ("kid_bootstrap_self_pairs", own.bootstrap),
-                    )
-                ]
-            cells += [
-                Cell(name, layer, "kid", null, n, 1.0, count, 0.0, scene, judge)
-                for name, count, judge in tests
-            ]
+    ours = [("audit", own.pool_simulations, OurAudit(kernel))]
+    tests = (("kid_raw_permutation", own.permutations), ("kid_bootstrap_self_pairs", own.bootstrap))
+    naive = [(x, own.naive_simulations, NaiveTest(x, repeats, kernel)) for x, repeats in tests]
+    cells = [
+        Cell(
+            name, layer, "kid", null, n, 1.0, count, 0.0, TwoGroups(pair, (n, own.reference)), judge
+        )
+        for (layer, null), pair in laws.items()
+        for n in own.sizes
+        for name, count, judge in (*ours, *(naive if n in own.naive_sizes else ()))
+    ]
     truths = pd.concat([first, second], ignore_index=True)
     return cells, truths[list(TRUTH_COLUMNS)]

@@ -1,4 +1,13 @@
-"""Layer F of the proof: features and scores of known law, groups of solved truth, their cells."""
+"""Layer F of the proof: features and scores of known law, groups of solved truth, their cells.
+
+For independent Gaussians X and Y with difference of means m and sum of covariances C, and
+k(x, y) = exp(-|x - y|^2 / (2 b^2)),
+
+    E k(X, Y) = det(I + C / b^2)^(-1/2) exp(-m' (b^2 I + C)^(-1) m / 2),
+
+so that KID = E k(X, X') + E k(Y, Y') - 2 E k(X, Y) needs no simulation. How wrong a generator
+is can then be *solved*, so that two groups with different images have equal truth.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +28,6 @@ from fairdiff_lib.settings.options import ProofConfig
 from fairdiff_lib.studies.proof.audits import (
     PAIRWISE,
     Cell,
-    Judge,
     NaiveTest,
     OurAudit,
     Pictures,
@@ -44,18 +52,154 @@ LOSS_SHAPE = {"large": 6.0, "small": 3.0}  # of a gamma law of denoising losses 
 
 
 @dataclass(frozen=True)
-class GaussianLaw:
-    """A group's features; rows of one subject, real and generated, may resemble each other.
+class Gaussian:
+    """Normal law of features."""
 
-    Attributes
-    ----------
-    pair : Pair
-    pairing : float
-        Correlation of an image with the one generated for its prompt.
+    mean: Floats  # float64 [D]
+    root: Floats  # float64 [D, D]: covariance = root root'
+
+    def draw(self, noise: Floats) -> Floats:  # standard normal [N, D] => [N, D]
+        """Features from standard normal noise, which says what rows share."""
+        return np.asarray(self.mean + noise @ self.root.T)
+
+    def shifted(self, by: Floats) -> Gaussian:
+        """Every feature vector moved by ``by`` [D]."""
+        return Gaussian(self.mean + by, self.root)
+
+    def scaled(self, by: float) -> Gaussian:
+        """Spread times ``by``, around the same mean."""
+        return Gaussian(self.mean, self.root * by)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Real and generated features of one group."""
+
+    real: Gaussian
+    generated: Gaussian
+
+
+def mean_kernel(kernel: Kernel, first: Gaussian, second: Gaussian) -> float:
+    """E k(X, Y) for independent X and Y."""
+    square = kernel.bandwidth**2
+    wide = first.root @ first.root.T + second.root @ second.root.T
+    wide[np.diag_indices(len(wide))] += square
+    gap = first.mean - second.mean
+    _, size = np.linalg.slogdet(wide / square)
+    return float(np.exp(-0.5 * (size + gap @ np.linalg.solve(wide, gap))))
+
+
+def population_kid(kernel: Kernel, pair: Pair) -> float:
+    """Squared maximum mean discrepancy of the two laws."""
+    return mixture_kid(kernel, (pair,), (1.0,))
+
+
+def mixture_kid(kernel: Kernel, strata: Sequence[Pair], weights: Sequence[float]) -> float:
+    """KID of a group whose images come from several strata with these shares."""
+    total = 0.0
+    for own, share in zip(strata, weights, strict=True):
+        for other, weight in zip(strata, weights, strict=True):
+            same = mean_kernel(kernel, own.real, other.real)
+            same += mean_kernel(kernel, own.generated, other.generated)
+            crossed = mean_kernel(kernel, own.real, other.generated)
+            crossed += mean_kernel(kernel, other.real, own.generated)
+            total += share * weight * (same - crossed)
+    return total
+
+
+def population_fid(pair: Pair) -> float:
+    """Frechet distance of the two laws.
+
+    With covariances A A' and B B', tr((A A' B B')^(1/2)) is the nuclear norm of A' B.
     """
+    a, b = pair.real.root, pair.generated.root
+    cross = np.linalg.svd(a.T @ b, compute_uv=False).sum()
+    shift = np.sum((pair.real.mean - pair.generated.mean) ** 2)
+    return float(shift + np.sum(a**2) + np.sum(b**2) - 2 * cross)
+
+
+def solve(distance: Callable[[float], float], target: float, most: float) -> float:
+    """Strength of the generator's error, 0 to ``most``, at which the growing distance is this."""
+    reach = distance(most)
+    if not 0 < target < reach:
+        raise InputError(f"planted distance {target:g}: expected above 0 and below {reach:.3g}")
+    return float(optimize.brentq(lambda s: distance(s) - target, 0.0, most, xtol=1e-12))
+
+
+# -- the study's own design --------------------------------------------------------------------
+
+
+def spectrum(width: int, decay: float) -> Floats:  # [D]
+    """Standard deviations whose variances fall as rank^-decay and have mean 1."""
+    variance = np.arange(1, width + 1, dtype=np.float64) ** -decay
+    return np.asarray(np.sqrt(variance * width / variance.sum()))
+
+
+def rotation(width: int, seed: int) -> Floats:  # [D, D]
+    """A random orthogonal matrix."""
+    square = np.random.default_rng(seed).standard_normal((width, width))
+    return np.asarray(np.linalg.qr(square)[0])
+
+
+def reals(width: int, seed: int) -> dict[str, Gaussian]:
+    """Real features of three groups that differ in mean, covariance and spread.
+
+    Features are in units of their spread over training images, as in the study: variance 1
+    on average, most of it in few directions.
+    """
+    turned = [rotation(width, seed + k) for k in range(2)]
+    aside = [turn[:, -1] for turn in turned]
+    zero = np.zeros(width)
+    return {
+        "large": Gaussian(zero, np.diag(spectrum(width, 1.0))),
+        "small": Gaussian(2.0 * aside[0], 1.25 * turned[0] * spectrum(width, 0.5)),
+        "middle": Gaussian(1.0 * aside[1], 0.85 * turned[1] * spectrum(width, 0.8)),
+    }
+
+
+ERRORS: dict[str, Callable[[Gaussian, float], Gaussian]] = {
+    # lost spread: each image lies nearer to its group's mean
+    "large": lambda real, s: real.scaled(1 - s),
+    # all images are wrong in the same way
+    "small": lambda real, s: real.shifted(np.full(len(real.mean), 20 * s / len(real.mean) ** 0.5)),
+    # too much spread
+    "middle": lambda real, s: real.scaled(1 + 3 * s),
+}
+
+
+MOST = 0.999  # strength of an error
+ILL = 1.5  # x the strength of the error, in the stratum of the ill
+
+
+def group_pair(name: str, real: Gaussian, target: float, distance: Callable[[Pair], float]) -> Pair:
+    """A group's reals with its own kind of error, as strong as ``target`` asks."""
+    wrong = ERRORS[name]
+    strength = solve(lambda s: distance(Pair(real, wrong(real, s))), target, MOST)
+    return Pair(real, wrong(real, strength))
+
+
+def group_strata(
+    name: str, real: Gaussian, target: float, distance: Callable[[Sequence[Pair]], float]
+) -> tuple[Pair, Pair]:
+    """The same for two strata, the well and the ill; the ill look different and fare worse."""
+    wrong, width = ERRORS[name], len(real.mean)
+    ill = real.shifted(3.0 * rotation(width, 0)[:, 0])
+
+    def pairs(s: float) -> tuple[Pair, Pair]:
+        return Pair(real, wrong(real, s)), Pair(ill, wrong(ill, ILL * s))
+
+    return pairs(solve(lambda s: distance(pairs(s)), target, MOST / ILL))
+
+
+# -- scenes -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class GaussianLaw:
+    """A group's features; rows of one subject, real and generated, may resemble each other."""
 
     pair: Pair
-    pairing: float
+    pairing: float  # correlation of an image with the one generated for its prompt
 
     def draw(self, rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
         """Features of ``n`` subjects with one image each."""
@@ -80,21 +224,11 @@ class GaussianLaw:
 
 @dataclass(frozen=True)
 class SeveralImages:
-    """Two groups whose subjects have one to three images, as lesions have.
+    """Two groups whose subjects have one to three images, as lesions have."""
 
-    Attributes
-    ----------
-    laws : tuple of GaussianLaw
-        Of the small and the large group.
-    sizes : tuple of int
-        Subjects.
-    alike : float
-        Correlation of a subject's images.
-    """
-
-    laws: tuple[GaussianLaw, GaussianLaw]
-    sizes: tuple[int, int]
-    alike: float
+    laws: tuple[GaussianLaw, GaussianLaw]  # of the small and the large group
+    sizes: tuple[int, int]  # subjects
+    alike: float  # correlation of a subject's images
 
     def __call__(self, rng: np.random.Generator) -> Pictures:
         images = rng.integers(1, MOST_IMAGES + 1, size=sum(self.sizes))
@@ -110,53 +244,32 @@ class SeveralImages:
 
 @dataclass(frozen=True)
 class Family:
-    """Several contrasts at once: three levels of race, and attributes that cut across them.
-
-    Attributes
-    ----------
-    laws, sizes : dict of level of race
-    attributes : mapping
-        Some of :data:`ATTRIBUTES`.
-    hispanic : int
-        Subjects; the others are not.
-    """
+    """Several contrasts at once: three levels of race, and attributes that cut across them."""
 
     laws: dict[str, GaussianLaw]
     sizes: dict[str, int]
-    attributes: Levels
-    hispanic: int
+    attributes: Levels  # some of :data:`ATTRIBUTES`
+    hispanic: int  # subjects; the others are not
 
     def __call__(self, rng: np.random.Generator) -> Pictures:
         drawn = [self.laws[level].draw(rng, n) for level, n in self.sizes.items()]
         real, generated = (np.concatenate(part) for part in zip(*drawn, strict=True))
         n = len(real)
-        table = pd.DataFrame(
-            {
-                "subject": np.arange(n),
-                "race": np.repeat(list(self.sizes), list(self.sizes.values())),
-                "sex": np.where(rng.random(n) < FEMALE, "Female", "Male"),
-                "ethnicity": np.where(
-                    rng.permutation(n) < self.hispanic, "Hispanic", "Non-Hispanic"
-                ),
-            }
-        )
+        table = pd.DataFrame({"subject": np.arange(n)})
+        table["race"] = np.repeat(list(self.sizes), list(self.sizes.values()))
+        table["sex"] = np.where(rng.random(n) < FEMALE, "Female", "Male")
+        hispanic = rng.permutation(n) < self.hispanic
+        table["ethnicity"] = np.where(hispanic, "Hispanic", "Non-Hispanic")
         return Pictures(real, generated, table, self.attributes)
 
 
 @dataclass(frozen=True)
 class CaseMix:
-    """Two groups with different shares of the ill.
+    """Two groups with different shares of the ill."""
 
-    Attributes
-    ----------
-    strata : tuple of pairs of GaussianLaw
-        The well and the ill of the small group, and of the large one.
-    sizes : tuple of pairs of int
-        Subjects, in the same order.
-    """
-
+    # the well and the ill of the small group, and of the large one
     strata: tuple[tuple[GaussianLaw, GaussianLaw], ...]
-    sizes: tuple[tuple[int, int], ...]
+    sizes: tuple[tuple[int, int], ...]  # subjects, in the same order
 
     def __call__(self, rng: np.random.Generator) -> Pictures:
         drawn = [
@@ -206,12 +319,9 @@ class Means:
     unequal: bool
 
     def __call__(self, rng: np.random.Generator) -> Values:
-        hits = self.metric == "accuracy"
-        parts = []
-        for name, n in zip(
-            ("small" if self.unequal else "large", "large"), self.sizes, strict=True
-        ):
-            shape = LOSS_SHAPE[name]
+        hits, parts = self.metric == "accuracy", []
+        for n, odd in zip(self.sizes, (self.unequal, False), strict=True):
+            shape = LOSS_SHAPE["small" if odd else "large"]
             drawn = rng.random(n) < ACCURACY if hits else rng.gamma(shape, 1 / shape, n)
             parts.append(drawn.astype(np.float64))
         estimator = mean_metric(np.concatenate(parts), bounded=hits)
@@ -228,16 +338,9 @@ SHARE_ILL = (0.7, 0.2)  # of the small group, of the large one
 
 @dataclass(frozen=True)
 class Planted:
-    """Groups whose truth is solved.
+    """Groups whose truth is solved."""
 
-    Attributes
-    ----------
-    kernel : Kernel
-        Fixed on reals of the large group, as a study's is on its training split.
-    pairing : float
-    """
-
-    kernel: Kernel
+    kernel: Kernel  # fixed on reals of the large group, as a study's is on its training split
     pairing: float
     config: ProofConfig
 
@@ -312,13 +415,12 @@ def _crossed(null: str, design: Planted) -> list[Cell]:
     several = SeveralImages((laws["small"], laws["large"]), (small, config.reference), config.alike)
     race = {"race": ATTRIBUTES["race"]}
     fewest = min(config.sizes)
+    one, all_three = (Family(laws, sizes, own, fewest) for own in (race, ATTRIBUTES))
     return [
         _ours("kid_several_images", null, small, config, several, design.kernel),
-        _ours("kid_family_race", null, small, config, Family(laws, sizes, race, fewest),
-              design.kernel),
-        _ours("kid_family_all", null, fewest, config, Family(laws, sizes, ATTRIBUTES, fewest),
-              design.kernel),
-    ]  # fmt: skip
+        _ours("kid_family_race", null, small, config, one, design.kernel),
+        _ours("kid_family_all", null, fewest, config, all_three, design.kernel),
+    ]
 
 
 def case_mix_cells(null: str, design: Planted) -> list[Cell]:
@@ -329,16 +431,12 @@ def case_mix_cells(null: str, design: Planted) -> list[Cell]:
     sizes = tuple((n - k, k) for k, n in zip(ill, totals, strict=True))
     common = sum(ill) / sum(totals)
     groups = ("large", "large") if null == "exchangeable" else ("small", "large")
-    strata = tuple(design.strata(g, (1 - common, common)) for g in groups)
-    scene = CaseMix(strata, sizes)
-    judges = (
-        ("audit", OurAudit(design.kernel, strata=CASE)),
-        ("kid_crude", OurAudit(design.kernel)),
-    )
+    scene = CaseMix(tuple(design.strata(g, (1 - common, common)) for g in groups), sizes)
+    own, crude = OurAudit(design.kernel, strata=CASE), OurAudit(design.kernel)
     return [
         Cell(name, "F", "kid_standardised", null, totals[0], 1.0, config.other_simulations, 0.0,
              scene, judge)
-        for name, judge in judges
+        for name, judge in (("audit", own), ("kid_crude", crude))
     ]  # fmt: skip
 
 
@@ -347,7 +445,7 @@ def _naive(null: str, sizes: tuple[int, int], design: Planted) -> list[Cell]:
     config, kernel = design.config, design.kernel
     on_kid = TwoGroups(design.laws(null), sizes)
     on_fid = TwoGroups(design.laws(null, of_fid=True), sizes)
-    tests: Sequence[tuple[str, Scene, Judge]] = [
+    tests = [
         ("fid", on_fid, NaiveTest("fid_permutation", config.permutations)),
         ("fid", on_fid, NaiveTest("fid_equal_n_permutation", config.permutations)),
         ("fid", on_fid, NaiveTest("released_t_test", config.replicates)),
@@ -359,7 +457,6 @@ def _naive(null: str, sizes: tuple[int, int], design: Planted) -> list[Cell]:
         Cell(judge.name, "F", metric, null, sizes[0], 1.0, config.naive_simulations, 0.0,
              scene, judge)
         for metric, scene, judge in tests
-        if isinstance(judge, NaiveTest)
     ]  # fmt: skip
 
 
@@ -409,164 +506,3 @@ def fid_bias(
     ]
     rows = pd.concat(parts, ignore_index=True)[["level", "n", "draw", "value"]]
     return rows, population_fid(design.law_of_fid("large").pair)
-
-
-@dataclass(frozen=True)
-class Gaussian:
-    """Normal law of features.
-
-    Attributes
-    ----------
-    mean : float64 [D]
-    root : float64 [D, D]
-        Covariance = root root'.
-    """
-
-    mean: Floats
-    root: Floats
-
-    def draw(self, noise: Floats) -> Floats:  # standard normal [N, D] => [N, D]
-        """Features from standard normal noise, which says what rows share."""
-        return np.asarray(self.mean + noise @ self.root.T)
-
-    def shifted(self, by: Floats) -> Gaussian:
-        """Every feature vector moved by ``by`` [D]."""
-        return Gaussian(self.mean + by, self.root)
-
-    def scaled(self, by: float) -> Gaussian:
-        """Spread times ``by``, around the same mean."""
-        return Gaussian(self.mean, self.root * by)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Real and generated features of one group."""
-
-    real: Gaussian
-    generated: Gaussian
-
-
-def mean_kernel(kernel: Kernel, first: Gaussian, second: Gaussian) -> float:
-    """E k(X, Y) for independent X and Y."""
-    square = kernel.bandwidth**2
-    wide = first.root @ first.root.T + second.root @ second.root.T
-    wide[np.diag_indices(len(wide))] += square
-    gap = first.mean - second.mean
-    _, size = np.linalg.slogdet(wide / square)
-    return float(np.exp(-0.5 * (size + gap @ np.linalg.solve(wide, gap))))
-
-
-def population_kid(kernel: Kernel, pair: Pair) -> float:
-    """Squared maximum mean discrepancy of the two laws."""
-    return mixture_kid(kernel, (pair,), (1.0,))
-
-
-def mixture_kid(kernel: Kernel, strata: Sequence[Pair], weights: Sequence[float]) -> float:
-    """KID of a group whose images come from several strata with these shares."""
-    total = 0.0
-    for own, share in zip(strata, weights, strict=True):
-        for other, weight in zip(strata, weights, strict=True):
-            same = mean_kernel(kernel, own.real, other.real)
-            same += mean_kernel(kernel, own.generated, other.generated)
-            crossed = mean_kernel(kernel, own.real, other.generated)
-            crossed += mean_kernel(kernel, other.real, own.generated)
-            total += share * weight * (same - crossed)
-    return total
-
-
-def population_fid(pair: Pair) -> float:
-    """Frechet distance of the two laws.
-
-    With covariances A A' and B B', tr((A A' B B')^(1/2)) is the nuclear norm of A' B.
-    """
-    a, b = pair.real.root, pair.generated.root
-    cross = np.linalg.svd(a.T @ b, compute_uv=False).sum()
-    shift = np.sum((pair.real.mean - pair.generated.mean) ** 2)
-    return float(shift + np.sum(a**2) + np.sum(b**2) - 2 * cross)
-
-
-def solve(distance: Callable[[float], float], target: float, most: float) -> float:
-    """Strength of the generator's error at which the distance is ``target``.
-
-    Parameters
-    ----------
-    distance : callable
-        Of the strength, from 0 (no error) to ``most``; grows.
-    target : float
-    most : float
-        The largest strength that is tried.
-
-    Raises
-    ------
-    InputError
-        The largest error is too small for the target.
-    """
-    reach = distance(most)
-    if not 0 < target < reach:
-        raise InputError(f"planted distance {target:g}: expected above 0 and below {reach:.3g}")
-    return float(optimize.brentq(lambda s: distance(s) - target, 0.0, most, xtol=1e-12))
-
-
-# -- the study's own design --------------------------------------------------------------------
-
-
-def spectrum(width: int, decay: float) -> Floats:  # [D]
-    """Standard deviations whose variances fall as rank^-decay and have mean 1."""
-    variance = np.arange(1, width + 1, dtype=np.float64) ** -decay
-    return np.asarray(np.sqrt(variance * width / variance.sum()))
-
-
-def rotation(width: int, seed: int) -> Floats:  # [D, D]
-    """A random orthogonal matrix."""
-    square = np.random.default_rng(seed).standard_normal((width, width))
-    return np.asarray(np.linalg.qr(square)[0])
-
-
-def reals(width: int, seed: int) -> dict[str, Gaussian]:
-    """Real features of three groups that differ in mean, covariance and spread.
-
-    Features are in units of their spread over training images, as in the study: variance 1
-    on average, most of it in few directions.
-    """
-    turned = [rotation(width, seed + k) for k in range(2)]
-    aside = [turn[:, -1] for turn in turned]
-    zero = np.zeros(width)
-    return {
-        "large": Gaussian(zero, np.diag(spectrum(width, 1.0))),
-        "small": Gaussian(2.0 * aside[0], 1.25 * turned[0] * spectrum(width, 0.5)),
-        "middle": Gaussian(1.0 * aside[1], 0.85 * turned[1] * spectrum(width, 0.8)),
-    }
-
-
-ERRORS: dict[str, Callable[[Gaussian, float], Gaussian]] = {
-    # lost spread: each image lies nearer to its group's mean
-    "large": lambda real, s: real.scaled(1 - s),
-    # all images are wrong in the same way
-    "small": lambda real, s: real.shifted(np.full(len(real.mean), 20 * s / len(real.mean) ** 0.5)),
-    # too much spread
-    "middle": lambda real, s: real.scaled(1 + 3 * s),
-}
-
-
-MOST = 0.999  # strength of an error
-ILL = 1.5  # x the strength of the error, in the stratum of the ill
-
-
-def group_pair(name: str, real: Gaussian, target: float, distance: Callable[[Pair], float]) -> Pair:
-    """A group's reals with its own kind of error, as strong as ``target`` asks."""
-    wrong = ERRORS[name]
-    strength = solve(lambda s: distance(Pair(real, wrong(real, s))), target, MOST)
-    return Pair(real, wrong(real, strength))
-
-
-def group_strata(
-    name: str, real: Gaussian, target: float, distance: Callable[[Sequence[Pair]], float]
-) -> tuple[Pair, Pair]:
-    """The same for two strata, the well and the ill; the ill look different and fare worse."""
-    wrong, width = ERRORS[name], len(real.mean)
-    ill = real.shifted(3.0 * rotation(width, 0)[:, 0])
-
-    def pairs(s: float) -> tuple[Pair, Pair]:
-        return Pair(real, wrong(real, s)), Pair(ill, wrong(ill, ILL * s))
-
-    return pairs(solve(lambda s: distance(pairs(s)), target, MOST / ILL))

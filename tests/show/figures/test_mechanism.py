@@ -48,9 +48,9 @@ def table(p: float = 0.5, timesteps: float = 0.8, arm: str = "fairdiffusion") ->
 
 
 def slices() -> pd.DataFrame:
-    rows = [(SIMULATED, "fairdiffusion", 0, "all", "race", level, s, -0.1, -0.2, 0.0, 0.5)
+    rows = [("race", level, s, -0.1, -0.2, 0.0, 0.5)
             for level in ("Asian", "Black") for s in (0.0, 0.5, 1.0)]  # fmt: skip
-    return pd.DataFrame(rows, columns=["dataset", "method", "seed", *SLICE_COLUMNS])
+    return pd.DataFrame(rows, columns=list(SLICE_COLUMNS))
 
 
 def cosines(across: float = 0.2) -> pd.DataFrame:
@@ -140,7 +140,7 @@ def test_the_doses_sentence_counts_intervals() -> None:
 def test_scalars_name_the_run() -> None:
     runs = pd.DataFrame([{"method": "fairdiffusion", "seed": 0, "proposals": 2,
                           "optimiser_share": 0.1, "final_loss": 0.3}])  # fmt: skip
-    found = Mechanism(runs, table(), table(), slices(), cosines()).scalars()
+    found = Mechanism(runs, table(), table(), cosines()).scalars()
     assert found["fairdiffusion_seed0_surrogate_p"] == 0.5
     assert found["fairdiffusion_seed0_proposals"] == 2
     assert found["explained_timesteps"] == 0.8

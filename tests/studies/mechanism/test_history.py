@@ -82,7 +82,6 @@ def test_slices_rise_where_the_surface_does() -> None:
     assert rise["Asian"] == pytest.approx(1.0, abs=0.2)
     assert rise.drop("Asian").abs().max() < 0.2
     assert (table["low"] < table["mean"]).all() and (table["mean"] < table["high"]).all()
-    assert set(table["window"]) == {"all"}
 
 
 # -- histories -------------------------------------------------------------------------------
