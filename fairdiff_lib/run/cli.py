@@ -304,7 +304,8 @@ MAKERS = {"ablation": _make_ablation, "matrix": _make_matrix}  # studies that ha
 
 
 def _audit(chosen: argparse.Namespace) -> int:
-    from fairdiff_lib.show.cards import finding, own_card
+    from fairdiff_lib.show.cards import own_card
+    from fairdiff_lib.show.words import finding
     from fairdiff_lib.studies.own import audit_read, read_own, refuse_taken, write_audit
 
     refuse_taken(chosen.output, chosen.force)

@@ -33,10 +33,9 @@ from fairdiff_lib.disk.tables import failed_gates
 from fairdiff_lib.settings.methods import config_of, fields_of
 from fairdiff_lib.settings.names import method_name, name_of, number, p_text
 from fairdiff_lib.settings.options import Settings, as_dict
-from fairdiff_lib.show.front import sentence
 from fairdiff_lib.show.panels import dots_foot, narrow_dots
 from fairdiff_lib.show.style import STYLE, dataset_name, is_simulated, limits
-from fairdiff_lib.show.words import about_small_levels, extremes, one_at_a_time
+from fairdiff_lib.show.words import about_small_levels, extremes, finding, one_at_a_time
 
 if TYPE_CHECKING:
     from fairdiff_lib.study import Study
@@ -99,54 +98,6 @@ class Facts:
     mix: str = ""  # the condition that they are standardised for
     table: str = "contrasts.csv"  # the file that holds all contrasts
     standing: str = ""  # stands before the finding: what limits it most
-
-
-@sentence("finding")
-def finding(audit: Audit) -> str:
-    """The result in words: what differs, or how large a difference could have been missed."""
-    table = audit.contrasts
-    tested = table[np.isfinite(table["p_adjusted"])]
-    if tested.empty:
-        return "No comparison could be made: too few groups are large enough."
-    clear = tested[tested["p_adjusted"] < 1 - audit.design.confidence].sort_values("p")
-    said = [_difference(audit, row) for _, row in clear.head(3).iterrows()]
-    if len(clear) > 3:
-        said.append(f"{len(clear) - 3} more differences are in the table.")
-    if len(clear) < len(tested):
-        said.append(_missed(audit, tested.drop(clear.index), "other " if len(clear) else ""))
-    return " ".join(said)
-
-
-def _difference(audit: Audit, row: pd.Series[Any]) -> str:
-    """One difference that was found, from the side of the worse level."""
-    worse = (row["value"] > 0) == (audit.design.better == "low")
-    names = [str(row["level"]), str(row["reference"])]
-    first, second = names if worse else reversed(names)
-    size = row.copy()
-    if row["value"] < 0:
-        size["value"], size["low"], size["high"] = -row["value"], -row["high"], -row["low"]
-    small = min(row["n"], row["n_reference"])
-    thin = "" if row["role"] == "primary" else f" (a small group, n={int(small)})"
-    side = "higher" if audit.design.better == "low" else "lower"
-    return (
-        f"{name_of(str(row['attribute']))}: worse for {first} than for {second}{thin}, {side} "
-        f"{name_of(audit.metric)} by {number(size)}, adjusted p {p_text(float(row['p_adjusted']))}."
-    )
-
-
-def _missed(audit: Audit, rest: pd.DataFrame, other: str) -> str:
-    """What "no difference seen" leaves possible; equivalence only where a test says so."""
-    metric = name_of(audit.metric)
-    count = f"{len(rest)} {other}comparison{'s' if len(rest) > 1 else ''}"
-    if (rest["p_equivalence"] < 1 - audit.design.confidence).all():
-        margin = rest["smallest_effect"].max()
-        return f"In {count}, levels are equal to within {margin:.2g} {metric} (equivalence test)."
-    references = zip(rest["attribute"], rest["reference"], strict=True)
-    known = [audit.estimates[key].interval(audit.design.confidence)[0] > 0 for key in references]
-    reach = f"one of up to {rest['mde'].max():.2g} {metric}"
-    if audit.design.better == "low" and all(known):  # a ratio to what may be 0 says nothing
-        reach = f"a {metric} of up to {rest['mde_ratio'].max():.2g} times the reference's"
-    return f"In {count} no difference was seen, but {reach} could have been missed."
 
 
 def with_floor(by_group: pd.DataFrame, floor: pd.DataFrame | None) -> pd.DataFrame:
@@ -228,12 +179,8 @@ def shown_audit(result: Any, rule: Any, metric: str = "kid") -> Audit:
     """
     own = result.audits[shown_method(result, rule), ",".join(map(str, rule.seeds))]
     found: Audit = next(one for one in own if one.metric == metric)  # the primary space is first
-    kept = {
-        key: estimate
-        for key, estimate in found.estimates.items()
-        if key == OVERALL or key[0] in found.attributes
-    }
-    return replace(found, estimates=kept)
+    wanted = {OVERALL[0], *found.attributes}
+    return replace(found, estimates={k: e for k, e in found.estimates.items() if k[0] in wanted})
 
 
 def publish_study_card(study: Study, result: Any, protocol: Any) -> str:
@@ -338,16 +285,12 @@ def _caveats(result: Any, found: Audit, protocol: Any) -> Iterator[str]:
 def _encoder_accuracy(encoder: pd.DataFrame, attributes: Iterable[str], rule: Any) -> str:
     """The range of the primary condition's accuracy over each attribute's levels."""
     own = encoder[(encoder["metric"] == "encoder_accuracy") & np.isfinite(encoder["value"])]
-    own = own[own["condition"] == rule.condition]
-    said = []
+    own, said = own[own["condition"] == rule.condition], []
     for name in attributes:
         levels = own[own["attribute"] == name]
         if len(levels) > 1:
-            low, high = extremes(levels)
-            said.append(
-                f"{name} {low['value']:.2f} ({low['level']}) to "
-                f"{high['value']:.2f} ({high['level']})"
-            )
+            ends = (f"{row['value']:.2f} ({row['level']})" for row in extremes(levels))
+            said.append(f"{name} {' to '.join(ends)}")
     return "; ".join(said)
 
 
@@ -361,31 +304,31 @@ def own_card(result: Any) -> str:
 
 def own_facts(result: Any) -> Facts:
     """What that card says besides the audit's own numbers."""
-    images, measured = result.images, result.measured
+    images, measured, unit = result.images, result.measured, result.images.unit
     simulated = " (simulated images)" if images.simulated else ""
-    shared = images.real.table[images.unit].nunique()
-    how = f"paired, the same {shared:,} {images.unit}s in both" if images.paired else "unpaired"
-    compared = [("Real images", _own_counts(images.real, images.unit))]
-    compared += [("Generated images", _own_counts(images.generated, images.unit))]
-    if images.train is not None:
-        compared.append(("Training images", _own_counts(images.train, images.unit)))
-    compared.append(("Comparison", how))
-    compared.append(("Features", f"{measured.name}, from images reduced to {measured.size} pixels"))
+    shared = images.real.table[unit].nunique()
+    how = f"paired, the same {shared:,} {unit}s in both" if images.paired else "unpaired"
+    sets = {"Real": images.real, "Generated": images.generated, "Training": images.train}
+    counts = [
+        (
+            f"{name} images",
+            f"{x.csv.name}: {len(x):,} images of {x.table[unit].nunique():,} {unit}s",
+        )
+        for name, x in sets.items()
+        if x is not None
+    ]
+    seen = f"{measured.name}, from images reduced to {measured.size} pixels"
     condition = next(iter(images.conditions), "")
     return Facts(
         title=f"Is this generator equally good for every group?{simulated}",
-        compared=compared,
-        endpoint=ENDPOINT.format(below=result.audit.design.secondary_below, unit=images.unit),
+        compared=[*counts, ("Comparison", how), ("Features", seen)],
+        endpoint=ENDPOINT.format(below=result.audit.design.secondary_below, unit=unit),
         caveats=list(_own_caveats(result, condition)),
-        unit=images.unit,
+        unit=unit,
         floor=result.floor,
         standardised=None if result.standardised is None else result.standardised.contrasts,
         mix=condition,
     )
-
-
-def _own_counts(own: Any, unit: str) -> str:
-    return f"{own.csv.name}: {len(own):,} images of {own.table[unit].nunique():,} {unit}s"
 
 
 def _own_caveats(result: Any, condition: str) -> Iterator[str]:
@@ -429,21 +372,6 @@ def _own_caveats(result: Any, condition: str) -> Iterator[str]:
 LICENCE = "apache-2.0"  # the project's
 FIRST = ("What it stands in for", "What it cannot tell")  # of a datasheet
 TAGS = ("fairness", "medical-imaging", "research-only")
-FINE = "The base's U-Net, fine-tuned on the training split; VAE and text encoder are frozen."
-BAYESIAN = {  # by what sigma sets
-    "noise": "Fair Bayesian Perturbation scales each sample's loss by a random weight whose "
-    "spread, per demographic level, a Bayesian optimiser chooses so that the levels' losses come "
-    "closer.",
-    "mean": "Fair Bayesian Perturbation, corrected: each sample's loss is scaled by a weight whose "
-    "mean, per demographic level, a Bayesian optimiser chooses so that the levels' losses come "
-    "closer.",
-}
-DEPARTURES = (
-    "In the table, `as_released` keeps what the released code does and `corrected` departs from "
-    "it: unless a method says otherwise, the optimiser's windows are counted over the whole run "
-    "(the release starts anew each epoch, and with epochs this short it would never run) and all "
-    "processes share one sigma."
-)
 
 
 def publish_model_card(study: Study, method: str, seed: int) -> str:
@@ -471,7 +399,7 @@ def write_model_card(study: Study, folder: Path, method: str) -> Path:
     """Write the card of a trained pipeline into its run's folder, from its run.json; its path."""
     settings, cohort = study.settings, study.cohort
     run, simulated = read_json(folder / "run.json"), settings.simulated
-    started = settings.model.pretrained or None
+    started, fair = settings.model.pretrained or None, method.startswith("fairdiffusion")
     data = ModelCardData(
         license=LICENCE if simulated else "other",
         license_name=None if simulated else "terms-of-the-training-data",
@@ -492,7 +420,10 @@ def write_model_card(study: Study, folder: Path, method: str) -> Path:
         kind="Fine-tuned" if started else "A small model, trained from scratch",
         size=settings.model.image_size,
         counts=_counts(cohort, ("train",)),
-        method_line=_method_line(settings, method),
+        method=method,
+        name=method_name(method),
+        reweighting=config_of(method, settings.mitigation).reweighting if fair else "",
+        start=started or "nothing: VAE, text encoder and U-Net from scratch",
         settings=_grid(_training_rows(run, settings, cohort, method)),
         prompt=repr(str(cohort.included().split("train").table["prompt"].iloc[0])),
         place=f"figures/{settings.preset}/{settings.dataset}",
@@ -540,15 +471,14 @@ def _write(made: ModelCard | DatasetCard, path: Path) -> Path:
 
 def _counts(cohort: Cohort, splits: Sequence[str]) -> str:
     """Subjects by attribute, level and split, as a Markdown table."""
-    subjects = cohort.included().table.drop_duplicates("subject")
-    levels = {a.name: a.levels for a in cohort.spec.attributes}
+    subjects = cohort.included().table.drop_duplicates("subject").assign(overall="all")
+    levels = {"overall": ("all",), **{a.name: a.levels for a in cohort.spec.attributes}}
     lines = [f"| attribute | level | {' | '.join(f'subjects, {split}' for split in splits)} |"]
     lines.append(f"|---|---|{'---|' * len(splits)}")
-    for attribute, names in {"overall": ("all",), **levels}.items():
-        for level in names:
-            own = subjects if attribute == "overall" else subjects[subjects[attribute] == level]
-            counts = [str(int((own["split"] == split).sum())) for split in splits]
-            lines.append(f"| {attribute} | {level} | {' | '.join(counts)} |")
+    for attribute, level in ((name, level) for name, own in levels.items() for level in own):
+        own = subjects[subjects[attribute] == level]
+        counts = [str(int((own["split"] == split).sum())) for split in splits]
+        lines.append(f"| {attribute} | {level} | {' | '.join(counts)} |")
     return "\n".join(lines)
 
 
@@ -556,28 +486,16 @@ def _training_rows(
     run: Mapping[str, Any], settings: Settings, cohort: Cohort, method: str
 ) -> dict[str, Any]:
     """What the run was made with."""
-    stamp = run["stamp"]
+    base, stamp = method == "base", run["stamp"]
     rows: dict[str, Any] = {"method": method, "seed": run["seed"], "preset": settings.preset}
-    for loop in ("vae", "base") if method == "base" else ("training",):
+    for loop in ("vae", "base") if base else ("training",):
         rows |= {f"{loop}.{key}": value for key, value in as_dict(getattr(settings, loop)).items()}
-    if method != "base" and fields_of(method):
-        own = as_dict(config_of(method, settings.mitigation))
-        rows |= {f"mitigation.{key}": own[key] for key in fields_of(method)}
+    options = () if base else fields_of(method)
+    own = as_dict(config_of(method, settings.mitigation)) if options else {}
+    rows |= {f"mitigation.{key}": own[key] for key in options}
     rows |= {"seconds": run["seconds"], "images seen": run["images_seen"]}
     rows |= {key: value for key, value in stamp["hardware"].items() if value is not None}
     return {**rows, **stamp["versions"], "data hash": cohort.data_hash, "commit": _commit(stamp)}
-
-
-def _method_line(settings: Settings, method: str) -> str:
-    if method == "base":
-        start = settings.model.pretrained or "nothing: VAE, text encoder and U-Net from scratch"
-        return f"The pipeline that every method of the study starts from; it started from {start}."
-    if method.startswith("fairdiffusion"):
-        kind = config_of(method, settings.mitigation).reweighting
-        return f"{FINE} {BAYESIAN[kind]} {DEPARTURES}"
-    if method == "none":
-        return f"{FINE} Every sample has weight 1: the baseline."
-    return f"{FINE} Method `{method}` ({method_name(method)}) of `fairdiff_lib.settings.methods`."
 
 
 def _commit(stamp: Mapping[str, Any]) -> str:

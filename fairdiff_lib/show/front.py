@@ -11,7 +11,6 @@ import io
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import matplotlib
@@ -53,12 +52,13 @@ class Nothing(InputError):
 
 
 def figure(name: str, *, kept: bool = True) -> Callable[[F], F]:
-    """Register a function that draws; ``fig(study, name, ...)`` hands it what comes after."""
+    """Register a function that draws, in the page's style, for ``fig(study, name, ...)``."""
 
     def register(draw: F) -> F:
         _once("figure", name, FIGURES)
-        FIGURES[name] = Drawing(draw, kept)
-        return draw
+        styled = matplotlib.rc_context(STYLE)(draw)
+        FIGURES[name] = Drawing(styled, kept)
+        return styled
 
     return register
 
@@ -84,13 +84,9 @@ def _entry(kind: str, name: str, known: Mapping[str, Any]) -> Any:
     from fairdiff_lib import show
     from fairdiff_lib.show import figures
 
-    modules = [
-        f"{room.__name__}.{m.name}"
-        for room in (figures, show)
-        for m in pkgutil.iter_modules(room.__path__)
-    ]
-    for module in modules:
-        importlib.import_module(module)
+    for room in (figures, show):
+        for module in pkgutil.iter_modules(room.__path__, f"{room.__name__}."):
+            importlib.import_module(module.name)
     if name not in known:
         raise InputError(f"unknown {kind} {name!r}; known: {', '.join(sorted(known))}")
     return known[name]
@@ -209,11 +205,10 @@ KINDS = {"tab": "csv", "fig": "png"}  # the rest are cards: html
 
 def runs_table(study: Study) -> pd.DataFrame:
     """Every run of the study: method, seed, and what it cost."""
-    places, runs = study.places, study.settings.runs
-    folders = [places.base, *(places.run(method, seed) for method, seed in runs)]
+    places = study.places
+    folders = [places.base, *(places.run(*run) for run in study.settings.runs)]
     columns = ["method", "seed", "seconds", "seconds_per_step", "peak_memory_gib"]
-    made = [read_json(folder / "run.json") for folder in folders]
-    return pd.DataFrame([{name: run[name] for name in columns} for run in made])
+    return pd.DataFrame([read_json(folder / "run.json") for folder in folders])[columns]
 
 
 def collect_index(study: Study) -> pd.DataFrame:
@@ -222,29 +217,18 @@ def collect_index(study: Study) -> pd.DataFrame:
     Files and notebooks are named relative to ``places.executed``, where the index is read. Of a
     file that spans data sets, the commit is its last run's; dirty if any of its runs was.
     """
-    rows = []
+    rows, places = [], study.places
     for name, (title, notebook) in contents().items():
         file = f"{name}.{KINDS.get(name[:3], 'html')}"
-        for folder, way in _places(study):
+        for folder, way in ((places.figures, ".."), (places.figures_all, "../../all")):
             if (folder / file).is_file():
                 stamp = read_json(folder / f"{name}.json")
-                rows.append(
-                    {
-                        "id": name,
-                        "title": title,
-                        "file": f"{way}/{file}",
-                        "notebook": notebook,
-                        "commit": (stamp["commit"] or "none")[:10],
-                        "dirty": bool(stamp["dirty"]),
-                    }
-                )
+                commit, dirty = (stamp["commit"] or "none")[:10], bool(stamp["dirty"])
+                rows.append((name, title, f"{way}/{file}", notebook, commit, dirty))
     if not rows:
-        raise InputError(f"{study.places.figures}: no table or figure yet; run the study first")
-    return pd.DataFrame(rows)
-
-
-def _places(study: Study) -> list[tuple[Path, str]]:
-    return [(study.places.figures, ".."), (study.places.figures_all, "../../all")]
+        raise InputError(f"{places.figures}: no table or figure yet; run the study first")
+    columns = ["id", "title", "file", "notebook", "commit", "dirty"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 @sentence("index")

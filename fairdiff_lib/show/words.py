@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
+from fairdiff_lib.audit.audit import Audit
 from fairdiff_lib.audit.memory import AUC, FOUND, NEARER, NO_SIGNAL
 from fairdiff_lib.audit.seeds import means_and_seeds
 from fairdiff_lib.settings.names import (
@@ -213,13 +214,13 @@ def about_downstream(table: Rows, condition: str, metric: str = "es_auc") -> str
                 for _, row in part[part["source"] == source].iterrows()
             )
             lines.append(
-                f"{classifier_name(str(classifier))} trained on {_images(source)}: {values}."
+                f"{classifier_name(str(classifier))} trained on {images_of(source)}: {values}."
             )
     head = f"{name_of(metric)} for {name_of(condition).lower()}; 1 is best."
     return f"{head}\n\n{bullets(lines)}\n\n{_one_seed(table)}".strip()
 
 
-def _images(source: str) -> str:
+def images_of(source: str) -> str:
     """As "images of FairDiffusion" or "real images"."""
     name = method_name(source)
     return name if "images" in name else f"images of {name}"
@@ -303,90 +304,6 @@ def _planted_line(row: Any) -> str:
     if row["detectable"] is not None:
         missed += f", {'no more' if row['detectable'] else 'more'} than is of interest"
     return f"{who}, is not told from {row['reference']}. {size}; {missed}."
-
-
-# -- 13: the matrix --------------------------------------------------------------------------
-
-
-@sentence("learning")
-def about_learning(table: Rows, condition: str) -> str:
-    """AUC of real images alone, share by share."""
-    rows = _auc_of_all(table, condition)
-    own, _ = means_and_seeds(rows[rows["method"] == "real"], ["method", "share"])
-    return f"Real images alone, AUC for {name_of(condition).lower()}:\n\n" + bullets(
-        f"with {100 * row['share']:g}% of the subjects {number(row)}"
-        for _, row in own.sort_values("share").iterrows()
-    )
-
-
-@sentence("arms")
-def about_arms(changes: Rows, condition: str) -> str:
-    """Every arm against real images, overall."""
-    rows = _auc_of_all(changes, condition)
-    lines = [
-        f"{method_name(arm)}: {'; '.join(_change(row) for _, row in own.iterrows())}."
-        for arm in ordered_methods(rows["method"])
-        for own in [rows[rows["method"] == arm].sort_values("share")]
-    ]
-    return f"AUC minus that of real images alone:\n\n{bullets(lines)}\n\n{_basis(rows)}"
-
-
-@sentence("balance")
-def about_balance(changes: Rows, condition: str, attribute: str) -> str:
-    """What balanced images change for each level of the attribute."""
-    rows = changes[(changes["condition"] == condition) & (changes["metric"] == "auc")]
-    rows = rows[(rows["attribute"] == attribute) & rows["method"].str.contains("balanced")]
-    return bullets(
-        f"{level} (n = {own['n'].min()}): "
-        + "; ".join(f"{method_name(row['method'])} {_change(row)}" for _, row in own.iterrows())
-        for level, own in rows.groupby("level", sort=False)
-    )
-
-
-@sentence("transfer")
-def about_transfer(table: Rows, condition: str) -> str:
-    """Per classifier, both directions between real and each method's images."""
-    rows, _ = means_and_seeds(_auc_of_all(table, condition), ["method", "tested_on", "classifier"])
-    lines = []
-    for name, own in rows.groupby("classifier", sort=False):
-        said = {(row["method"], row["tested_on"]): number(row) for _, row in own.iterrows()}
-        parts = [f"trained and tested on real images {said['real', 'real']}"]
-        for method in ordered_methods(own["method"]):
-            if method != "real":
-                images = _images(method)
-                parts.append(f"trained on {images}, tested on real ones {said[method, 'real']}")
-                parts.append(f"trained on real images, tested on {images} {said['real', method]}")
-        lines.append(f"{classifier_name(str(name))}: {'; '.join(parts)}.")
-    return bullets(lines)
-
-
-def _auc_of_all(table: Rows, condition: str) -> Rows:
-    """Overall AUC rows of a condition."""
-    chosen = (table["condition"] == condition) & (table["metric"] == "auc")
-    return table[chosen & (table["attribute"] == "overall")]
-
-
-def _change(row: Row) -> str:
-    """A difference, and whether its interval for new patients leaves zero out."""
-    where = "against all real images"
-    if row["share"]:
-        where = f"with {100 * row['baseline_share']:g}% of the real images"
-    value, low, high = (float(row[name]) for name in ("value", "low_new", "high_new"))
-    if not np.isfinite(value):
-        return f"{where} not estimable"
-    if not np.isfinite(low):
-        return f"{where} {value:+.3f}"
-    told = told_from(row, 0, ("higher", "lower", "no difference seen"), "_new")
-    return f"{where} {value:+.3f} ({low:+.3f} to {high:+.3f}; {told})"
-
-
-def _basis(rows: Rows) -> str:
-    """What the intervals rest on, or why there is none."""
-    count = int(rows["n_seeds"].max()) if len(rows) else 0
-    if count < 2:
-        return "With one seed, a difference between arms can't be told from chance in training."
-    without = " Too few for a p-value." * bool(rows["p"].isna().all())
-    return f"Paired over {count} seeds; intervals hold for new patients and new seeds.{without}"
 
 
 # -- 14 and 15: privacy, guidance and steps --------------------------------------------------
@@ -473,7 +390,7 @@ def _where(row: Row) -> str:
     return f"{space}, guidance {rounded(float(row['guidance']))}, {row['steps']} steps"
 
 
-# -- 11 --------------------------------------------------------------------------------------
+# -- 11: an audit -----------------------------------------------------------------------------
 
 
 @sentence("fid_of_halves")
@@ -486,3 +403,51 @@ def about_halves(table: Rows) -> str:
     falls = bool((means.diff().dropna() < 0).all())
     said = "It falls as n grows" if falls else "It does not fall at every step here"
     return f"{' '.join(lines)} {said}; the true FID is 0, so all of it is bias."
+
+
+@sentence("finding")
+def finding(audit: Audit) -> str:
+    """The result in words: what differs, or how large a difference could have been missed."""
+    table = audit.contrasts
+    tested = table[np.isfinite(table["p_adjusted"])]
+    if tested.empty:
+        return "No comparison could be made: too few groups are large enough."
+    clear = tested[tested["p_adjusted"] < 1 - audit.design.confidence].sort_values("p")
+    said = [_difference(audit, row) for _, row in clear.head(3).iterrows()]
+    if len(clear) > 3:
+        said.append(f"{len(clear) - 3} more differences are in the table.")
+    if len(clear) < len(tested):
+        said.append(_missed(audit, tested.drop(clear.index), "other " if len(clear) else ""))
+    return " ".join(said)
+
+
+def _difference(audit: Audit, row: pd.Series[Any]) -> str:
+    """One difference that was found, from the side of the worse level."""
+    worse = (row["value"] > 0) == (audit.design.better == "low")
+    names = [str(row["level"]), str(row["reference"])]
+    first, second = names if worse else reversed(names)
+    size = row.copy()
+    if row["value"] < 0:
+        size["value"], size["low"], size["high"] = -row["value"], -row["high"], -row["low"]
+    small = min(row["n"], row["n_reference"])
+    thin = "" if row["role"] == "primary" else f" (a small group, n={int(small)})"
+    side = "higher" if audit.design.better == "low" else "lower"
+    return (
+        f"{name_of(str(row['attribute']))}: worse for {first} than for {second}{thin}, {side} "
+        f"{name_of(audit.metric)} by {number(size)}, adjusted p {p_text(float(row['p_adjusted']))}."
+    )
+
+
+def _missed(audit: Audit, rest: pd.DataFrame, other: str) -> str:
+    """What "no difference seen" leaves possible; equivalence only where a test says so."""
+    metric = name_of(audit.metric)
+    count = f"{len(rest)} {other}comparison{'s' if len(rest) > 1 else ''}"
+    if (rest["p_equivalence"] < 1 - audit.design.confidence).all():
+        margin = rest["smallest_effect"].max()
+        return f"In {count}, levels are equal to within {margin:.2g} {metric} (equivalence test)."
+    references = zip(rest["attribute"], rest["reference"], strict=True)
+    known = [audit.estimates[key].interval(audit.design.confidence)[0] > 0 for key in references]
+    reach = f"one of up to {rest['mde'].max():.2g} {metric}"
+    if audit.design.better == "low" and all(known):  # a ratio to what may be 0 says nothing
+        reach = f"a {metric} of up to {rest['mde_ratio'].max():.2g} times the reference's"
+    return f"In {count} no difference was seen, but {reach} could have been missed."

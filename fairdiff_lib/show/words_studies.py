@@ -1,4 +1,4 @@
-"""Sentences on the mechanism (06), the ablation study (08) and the proof of the audit (10)."""
+"""Sentences on the mechanism (06), the ablation study (08), the proof (10) and the matrix (13)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fairdiff_lib.settings.names import method_name, number, with_interval
-from fairdiff_lib.show.figures.proof import METRICS, NULLS, PROCEDURES, cell_name
+from fairdiff_lib.audit.seeds import means_and_seeds
+from fairdiff_lib.settings.names import classifier_name, method_name, name_of, number, with_interval
+from fairdiff_lib.show.figures.studies import METRICS, NULLS, PROCEDURES, cell_name
 from fairdiff_lib.show.front import sentence
-from fairdiff_lib.show.words import LEAST, Rows, bullets, counted, listed
+from fairdiff_lib.show.style import ordered_methods
+from fairdiff_lib.show.words import LEAST, Row, Rows, bullets, counted, images_of, listed, told_from
 
 # -- 06: the mechanism -----------------------------------------------------------------------
 
@@ -370,3 +372,87 @@ def about_truth(truths: pd.DataFrame, reach: pd.Series[Any]) -> str:
         f"{reach[layer]:.2g} to each side."
         for layer, part in truths.groupby("layer")
     )
+
+
+# -- 13: the matrix --------------------------------------------------------------------------
+
+
+@sentence("learning")
+def about_learning(table: Rows, condition: str) -> str:
+    """AUC of real images alone, share by share."""
+    rows = _auc_of_all(table, condition)
+    own, _ = means_and_seeds(rows[rows["method"] == "real"], ["method", "share"])
+    return f"Real images alone, AUC for {name_of(condition).lower()}:\n\n" + bullets(
+        f"with {100 * row['share']:g}% of the subjects {number(row)}"
+        for _, row in own.sort_values("share").iterrows()
+    )
+
+
+@sentence("arms")
+def about_arms(changes: Rows, condition: str) -> str:
+    """Every arm against real images, overall."""
+    rows = _auc_of_all(changes, condition)
+    lines = [
+        f"{method_name(arm)}: {'; '.join(_change(row) for _, row in own.iterrows())}."
+        for arm in ordered_methods(rows["method"])
+        for own in [rows[rows["method"] == arm].sort_values("share")]
+    ]
+    return f"AUC minus that of real images alone:\n\n{bullets(lines)}\n\n{_basis(rows)}"
+
+
+@sentence("balance")
+def about_balance(changes: Rows, condition: str, attribute: str) -> str:
+    """What balanced images change for each level of the attribute."""
+    rows = changes[(changes["condition"] == condition) & (changes["metric"] == "auc")]
+    rows = rows[(rows["attribute"] == attribute) & rows["method"].str.contains("balanced")]
+    return bullets(
+        f"{level} (n = {own['n'].min()}): "
+        + "; ".join(f"{method_name(row['method'])} {_change(row)}" for _, row in own.iterrows())
+        for level, own in rows.groupby("level", sort=False)
+    )
+
+
+@sentence("transfer")
+def about_transfer(table: Rows, condition: str) -> str:
+    """Per classifier, both directions between real and each method's images."""
+    rows, _ = means_and_seeds(_auc_of_all(table, condition), ["method", "tested_on", "classifier"])
+    lines = []
+    for name, own in rows.groupby("classifier", sort=False):
+        said = {(row["method"], row["tested_on"]): number(row) for _, row in own.iterrows()}
+        parts = [f"trained and tested on real images {said['real', 'real']}"]
+        for method in ordered_methods(own["method"]):
+            if method != "real":
+                images = images_of(method)
+                parts.append(f"trained on {images}, tested on real ones {said[method, 'real']}")
+                parts.append(f"trained on real images, tested on {images} {said['real', method]}")
+        lines.append(f"{classifier_name(str(name))}: {'; '.join(parts)}.")
+    return bullets(lines)
+
+
+def _auc_of_all(table: Rows, condition: str) -> Rows:
+    """Overall AUC rows of a condition."""
+    chosen = (table["condition"] == condition) & (table["metric"] == "auc")
+    return table[chosen & (table["attribute"] == "overall")]
+
+
+def _change(row: Row) -> str:
+    """A difference, and whether its interval for new patients leaves zero out."""
+    where = "against all real images"
+    if row["share"]:
+        where = f"with {100 * row['baseline_share']:g}% of the real images"
+    value, low, high = (float(row[name]) for name in ("value", "low_new", "high_new"))
+    if not np.isfinite(value):
+        return f"{where} not estimable"
+    if not np.isfinite(low):
+        return f"{where} {value:+.3f}"
+    told = told_from(row, 0, ("higher", "lower", "no difference seen"), "_new")
+    return f"{where} {value:+.3f} ({low:+.3f} to {high:+.3f}; {told})"
+
+
+def _basis(rows: Rows) -> str:
+    """What the intervals rest on, or why there is none."""
+    count = int(rows["n_seeds"].max()) if len(rows) else 0
+    if count < 2:
+        return "With one seed, a difference between arms can't be told from chance in training."
+    without = " Too few for a p-value." * bool(rows["p"].isna().all())
+    return f"Paired over {count} seeds; intervals hold for new patients and new seeds.{without}"

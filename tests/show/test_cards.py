@@ -13,7 +13,8 @@ from fairdiff_lib.audit.audit import Audit
 from fairdiff_lib.audit.contrasts import Design
 from fairdiff_lib.audit.estimate import OVERALL, Estimate, not_estimable
 from fairdiff_lib.settings.names import p_text
-from fairdiff_lib.show.cards import Facts, finding, framed, render_html
+from fairdiff_lib.show.cards import Facts, framed, render_html
+from fairdiff_lib.show.words import finding
 
 STAMP: dict[str, Any] = {
     "commit": "0123456789abcdef",

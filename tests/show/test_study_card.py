@@ -19,7 +19,7 @@ from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.disk.files import hash_file, read_json
 from fairdiff_lib.show import cards
-from fairdiff_lib.show.cards import finding
+from fairdiff_lib.show.words import finding
 from fairdiff_lib.studies.quality import QualityResult
 from fairdiff_lib.studies.verdict.protocol import Protocol, Registered
 

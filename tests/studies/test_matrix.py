@@ -21,7 +21,7 @@ from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.disk.files import write_table
 from fairdiff_lib.run.cli import main
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.show import words as sentences_matrix
+from fairdiff_lib.show import words_studies as sentences_matrix
 from fairdiff_lib.show.figures import matrix as figures_matrix
 from fairdiff_lib.show.front import Nothing
 from fairdiff_lib.studies import matrix as matrix_study

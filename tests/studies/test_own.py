@@ -17,7 +17,8 @@ from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.run.cli import main
 from fairdiff_lib.run.notebook import plan_job, run_job
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.show.cards import finding, own_card, own_facts
+from fairdiff_lib.show.cards import own_card, own_facts
+from fairdiff_lib.show.words import finding
 from fairdiff_lib.sim.shapes import write_example
 from fairdiff_lib.studies import own
 from fairdiff_lib.studies.own import OwnAudit, audit_own, audit_read, read_own, write_audit

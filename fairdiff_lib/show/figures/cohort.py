@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -28,7 +27,6 @@ from fairdiff_lib.show.panels import (
 )
 from fairdiff_lib.show.style import (
     SPLITS,
-    STYLE,
     WIDTH,
     Look,
     dataset_name,
@@ -54,26 +52,25 @@ def fig01(table: Rows, notes: Sequence[str] = (), *, confidence: float = 0.95) -
     rest = [conditions[i : i + SIDE_BY_SIDE] for i in range(1, len(conditions), SIDE_BY_SIDE)]
     height = 1.5 + 0.2 * len(rows) * (1 + len(rest)) + 0.5 * len(rest)
     fig = page(height, f"Who is in the cohort? {dataset_name(dataset)}", foot, notes)
-    with matplotlib.rc_context(STYLE):
-        parts = stacked(fig, 1 + len(rest))
-        first, second = parts[0].subplots(1, 2)
-        _counts(first, table[table["metric"] == "count"], rows)
-        of_first = shares[shares["condition"] == conditions[0]]
-        last = in_order(of_first, "condition_level")[-1]
-        per_split = of_first[of_first["condition_level"] == last]
-        _shares(second, per_split, rows, "split", {k: SPLITS[k] for k in SPLITS}, conditions[0])
-        second.set_xlabel(f"share of subjects: {last}")
-        for sub, line in zip(parts[1:], rest, strict=True):
-            below = sub.subplots(1, len(rest[0]), squeeze=False)[0]
-            for ax, condition in zip(below, line, strict=False):
-                own = shares[(shares["condition"] == condition) & (shares["split"] == "all")]
-                looks = {x.label: x for x in level_looks(in_order(own, "condition_level"))}
-                _shares(ax, own, rows, "condition_level", looks, condition)
-                ax.set_xlabel("share of subjects, all splits")
-            for ax in below[len(line) :]:
-                ax.remove()
-        for sub in parts:
-            _name_levels(sub.axes, rows)
+    parts = stacked(fig, 1 + len(rest))
+    first, second = parts[0].subplots(1, 2)
+    _counts(first, table[table["metric"] == "count"], rows)
+    of_first = shares[shares["condition"] == conditions[0]]
+    last = in_order(of_first, "condition_level")[-1]
+    per_split = of_first[of_first["condition_level"] == last]
+    _shares(second, per_split, rows, "split", {k: SPLITS[k] for k in SPLITS}, conditions[0])
+    second.set_xlabel(f"share of subjects: {last}")
+    for sub, line in zip(parts[1:], rest, strict=True):
+        below = sub.subplots(1, len(rest[0]), squeeze=False)[0]
+        for ax, condition in zip(below, line, strict=False):
+            own = shares[(shares["condition"] == condition) & (shares["split"] == "all")]
+            looks = {x.label: x for x in level_looks(in_order(own, "condition_level"))}
+            _shares(ax, own, rows, "condition_level", looks, condition)
+            ax.set_xlabel("share of subjects, all splits")
+        for ax in below[len(line) :]:
+            ax.remove()
+    for sub in parts:
+        _name_levels(sub.axes, rows)
     return fig
 
 
@@ -174,21 +171,18 @@ def fig02(
         0.95 + side * len(sources) + under, f"A test prompt of each group: {dataset_name(dataset)}",
         foot, notes,
     )  # fmt: skip
-    with matplotlib.rc_context(STYLE):
-        parts: Any = fig.subfigures(
-            2, 1, height_ratios=[side * len(sources) + 0.2, max(under, 0.01)]
+    parts: Any = fig.subfigures(2, 1, height_ratios=[side * len(sources) + 0.2, max(under, 0.01)])
+    grid = _grid(parts[0], len(sources), len(columns), side, 0.95)
+    for i, source in enumerate(sources):
+        for j, name in enumerate(columns):
+            draw(grid[i, j], chosen[source][j])
+            if i == 0:
+                grid[i, j].set_title(name, fontsize=7)
+        grid[i, 0].set_ylabel(
+            row_name(source, dataset), fontsize=7, rotation=0, ha="right", va="center"
         )
-        grid = _grid(parts[0], len(sources), len(columns), side, 0.95)
-        for i, source in enumerate(sources):
-            for j, name in enumerate(columns):
-                draw(grid[i, j], chosen[source][j])
-                if i == 0:
-                    grid[i, j].set_title(name, fontsize=7)
-            grid[i, 0].set_ylabel(
-                row_name(source, dataset), fontsize=7, rotation=0, ha="right", va="center"
-            )
-        if told:
-            parts[1].text(0.008, 0.98, "\n".join(told), fontsize=6.5, va="top", color="#333333")
+    if told:
+        parts[1].text(0.008, 0.98, "\n".join(told), fontsize=6.5, va="top", color="#333333")
     return fig
 
 
@@ -218,19 +212,18 @@ def fig06(
     title = f"One condition at a time: {dataset_name(dataset)}"
     fig = page(0.95 + side * len(rows), title, foot, notes)
     ratios = (([1.0] * samples + [0.3]) * len(methods))[:-1]
-    with matplotlib.rc_context(STYLE):
-        grid = _grid(fig, len(rows), len(ratios), side, 1.25, ratios)
-        for i, (condition, level) in enumerate(rows):
-            for m, method in enumerate(methods):
-                start = m * (samples + 1)
-                for j in range(samples):
-                    draw(grid[i, start + j], images[method][i, j])
-                if m:
-                    grid[i, start - 1].set_visible(False)
-            name = level_name(condition, level).replace(": ", ":\n")
-            grid[i, 0].set_ylabel(name, fontsize=7, rotation=0, ha="right", va="center")
+    grid = _grid(fig, len(rows), len(ratios), side, 1.25, ratios)
+    for i, (condition, level) in enumerate(rows):
         for m, method in enumerate(methods):
-            grid[0, m * (samples + 1)].set_title(look_of(method).label, loc="left")
+            start = m * (samples + 1)
+            for j in range(samples):
+                draw(grid[i, start + j], images[method][i, j])
+            if m:
+                grid[i, start - 1].set_visible(False)
+        name = level_name(condition, level).replace(": ", ":\n")
+        grid[i, 0].set_ylabel(name, fontsize=7, rotation=0, ha="right", va="center")
+    for m, method in enumerate(methods):
+        grid[0, m * (samples + 1)].set_title(look_of(method).label, loc="left")
     return fig
 
 
@@ -243,11 +236,10 @@ def sample_page(images: np.ndarray, names: Sequence[str], *, dataset: str) -> Fi
     side = side_of(images, (WIDTH - 0.2) / len(names))
     title = f"Patients: {dataset_name(dataset)}"
     fig = page(0.75 + side, title, "One test subject per demographic level.")
-    with matplotlib.rc_context(STYLE):
-        grid = _grid(fig, 1, len(names), side, 0.1)
-        for ax, image, name in zip(grid[0], images, names, strict=True):
-            draw(ax, image)
-            ax.set_title(name, fontsize=7)
+    grid = _grid(fig, 1, len(names), side, 0.1)
+    for ax, image, name in zip(grid[0], images, names, strict=True):
+        draw(ax, image)
+        ax.set_title(name, fontsize=7)
     return fig
 
 
@@ -282,10 +274,9 @@ def draw(ax: Axes, image: np.ndarray) -> None:
 
 def check_images(images: Mapping[str, Any], count: int, what: str) -> None:
     """Refuse anything but uint8 arrays [count, ..., 3, H, W]."""
-    for source, array in images.items():
-        good = array.dtype == np.uint8 and array.ndim >= 4 and array.shape[-3] == 3
-        if not good or len(array) != count:
+    for source, x in images.items():
+        if x.dtype != np.uint8 or x.ndim < 4 or x.shape[-3] != 3 or len(x) != count:
             raise InputError(
-                f"{what}: images of {source!r} are {array.dtype} {array.shape}, "
+                f"{what}: images of {source!r} are {x.dtype} {x.shape}, "
                 f"expected uint8 [{count}, ..., 3, H, W]"
             )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -19,6 +19,7 @@ from fairdiff_lib.show.panels import (
     in_order,
     level_rows,
     lines,
+    none_here,
     panel_legend,
     require,
     stacked,
@@ -27,7 +28,6 @@ from fairdiff_lib.show.panels import (
 from fairdiff_lib.show.style import (
     LEVEL_COLOURS,
     MUTED,
-    STYLE,
     Look,
     dataset_name,
     level_looks,
@@ -65,32 +65,31 @@ def fig_weights(weights: pd.DataFrame, scales: Sequence[float] = (0.25, 0.5, 1.0
         "Right: how a weight is distributed; its mean is 1 whatever the noise scale is."
     )
     fig = page(3.4, "Weights are noise around 1", foot)
-    with matplotlib.rc_context(STYLE):
-        left, right = fig.subplots(1, 2, width_ratios=[1.25, 1.0])
-        at = np.arange(len(weights))
-        negative = (weights["weight"] < 0).to_numpy()
-        left.hlines(at, 1.0, weights["weight"], color="#c8c8c8", lw=1.2)
-        for chosen, colour, name in (
-            (~negative, "#0072b2", "positive"),
-            (negative, "#d55e00", "negative"),
-        ):
-            left.plot(weights["weight"][chosen], at[chosen], "o", color=colour, ms=5, label=name)
-        left.axvline(1.0, color=MUTED, lw=0.8)
-        left.axvline(0.0, color="#bbbbbb", lw=0.8, ls=":")
-        left.set_yticks(at, weights["sample"], fontsize=6.5)
-        left.set(xlabel="weight of the sample's loss", ylim=(len(weights) - 0.4, -0.6))
-        left.legend(fontsize=6.5, loc="upper left", framealpha=0.9, edgecolor="none")
-        grid = np.linspace(-6.0, 8.0, 400)
-        for scale, colour in zip(scales, LEVEL_COLOURS, strict=False):
-            spread = scale * np.sqrt(3.0)
-            below = stats.norm.cdf(-1.0 / spread)
-            label = f"noise scale {scale:g}: {below:.0%} negative"
-            right.plot(grid, stats.norm.pdf(grid, 1.0, spread), color=colour, label=label)
-        right.axvline(1.0, color=MUTED, lw=0.8)
-        right.axvline(0.0, color="#bbbbbb", lw=0.8, ls=":")
-        right.set(xlabel="weight of a sample's loss", ylabel="density", ylim=(0, None))
-        right.legend(fontsize=6.5, frameon=False, loc="upper right")
-        right.set_ylim(0, 1.45 * right.get_ylim()[1])  # room for the legend
+    left, right = fig.subplots(1, 2, width_ratios=[1.25, 1.0])
+    at = np.arange(len(weights))
+    negative = (weights["weight"] < 0).to_numpy()
+    left.hlines(at, 1.0, weights["weight"], color="#c8c8c8", lw=1.2)
+    for chosen, colour, name in (
+        (~negative, "#0072b2", "positive"),
+        (negative, "#d55e00", "negative"),
+    ):
+        left.plot(weights["weight"][chosen], at[chosen], "o", color=colour, ms=5, label=name)
+    left.axvline(1.0, color=MUTED, lw=0.8)
+    left.axvline(0.0, color="#bbbbbb", lw=0.8, ls=":")
+    left.set_yticks(at, weights["sample"], fontsize=6.5)
+    left.set(xlabel="weight of the sample's loss", ylim=(len(weights) - 0.4, -0.6))
+    left.legend(fontsize=6.5, loc="upper left", framealpha=0.9, edgecolor="none")
+    grid = np.linspace(-6.0, 8.0, 400)
+    for scale, colour in zip(scales, LEVEL_COLOURS, strict=False):
+        spread = scale * np.sqrt(3.0)
+        below = stats.norm.cdf(-1.0 / spread)
+        label = f"noise scale {scale:g}: {below:.0%} negative"
+        right.plot(grid, stats.norm.pdf(grid, 1.0, spread), color=colour, label=label)
+    right.axvline(1.0, color=MUTED, lw=0.8)
+    right.axvline(0.0, color="#bbbbbb", lw=0.8, ls=":")
+    right.set(xlabel="weight of a sample's loss", ylabel="density", ylim=(0, None))
+    right.legend(fontsize=6.5, frameon=False, loc="upper right")
+    right.set_ylim(0, 1.45 * right.get_ylim()[1])  # room for the legend
     return fig
 
 
@@ -104,22 +103,21 @@ def fig_surrogate(slices: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
     )
     attributes = list(dict.fromkeys(slices["attribute"]))
     fig = page(2.7, "What one window told the optimiser", foot, notes)
-    with matplotlib.rc_context(STYLE):
-        axes = fig.subplots(1, len(attributes), sharey=True, squeeze=False)[0]
-        for ax, attribute in zip(axes, attributes, strict=True):
-            part = slices[slices["attribute"] == attribute]
-            levels = list(dict.fromkeys(part["level"]))
-            looks = [Look(level, LEVEL_COLOURS[i % 7], "") for i, level in enumerate(levels)]
-            for look in looks:
-                line = part[part["level"] == look.label]
-                ax.fill_between(line["sigma"], line["low"], line["high"], color=look.colour,
-                                alpha=0.13, lw=0)  # fmt: skip
-                ax.plot(line["sigma"], line["mean"], color=look.colour)
-                ax.axvline(float(line["path_mean"].iloc[0]), color=look.colour, ls=":", lw=0.8)
-            ax.set_xlabel("noise scale of the level")
-            ax.set_title(name_of(attribute), loc="left")
-            panel_legend(ax, looks)
-        axes[0].set_ylabel("expected score")
+    axes = fig.subplots(1, len(attributes), sharey=True, squeeze=False)[0]
+    for ax, attribute in zip(axes, attributes, strict=True):
+        part = slices[slices["attribute"] == attribute]
+        levels = list(dict.fromkeys(part["level"]))
+        looks = [Look(level, LEVEL_COLOURS[i % 7], "") for i, level in enumerate(levels)]
+        for look in looks:
+            line = part[part["level"] == look.label]
+            ax.fill_between(line["sigma"], line["low"], line["high"], color=look.colour,
+                            alpha=0.13, lw=0)  # fmt: skip
+            ax.plot(line["sigma"], line["mean"], color=look.colour)
+            ax.axvline(float(line["path_mean"].iloc[0]), color=look.colour, ls=":", lw=0.8)
+        ax.set_xlabel("noise scale of the level")
+        ax.set_title(name_of(attribute), loc="left")
+        panel_legend(ax, looks)
+    axes[0].set_ylabel("expected score")
     return fig
 
 
@@ -137,11 +135,10 @@ def fig_mechanism(table: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
     looks = looks_of([method for method in methods if method != "base"])
     title = f"What the perturbation does: {dataset_name(dataset)}"
     fig = page(3.0, title, foot, notes, list(looks.values()))
-    with matplotlib.rc_context(STYLE):
-        left, middle, right = fig.subplots(1, 3, width_ratios=[1.0, 1.15, 1.0])
-        _fit_panel(left, table, looks)
-        _explained_panel(middle, table)
-        _length_panel(right, table, looks)
+    left, middle, right = fig.subplots(1, 3, width_ratios=[1.0, 1.15, 1.0])
+    _fit_panel(left, table, looks)
+    _explained_panel(middle, table)
+    _length_panel(right, table, looks)
     return fig
 
 
@@ -150,20 +147,28 @@ PANELS = ("surrogate_r2", "drift_ratio")
 
 def _fit_panel(ax: Axes, table: pd.DataFrame, looks: dict[str, Look]) -> None:
     """R^2 of each run with a surrogate, the span of its shuffles in grey."""
-    own = table[table["quantity"] == "surrogate_r2"].reset_index(drop=True)
     chance = table[table["quantity"] == "surrogate_r2_shuffled"].set_index(["method", "seed"])
-    for at, (_, row) in enumerate(own.iterrows()):
-        key = (row["method"], row["seed"])
+    for at, key in enumerate(_run_rows(ax, table, "surrogate_r2", looks, 0.0)):
         if key in chance.index:
             ends = [float(chance.loc[key, side]) for side in ("low", "high")]
             ax.plot(ends, [at, at], color="#c8c8c8", lw=6, solid_capstyle="butt", zorder=1)
-        whisker(ax, row, at, looks[row["method"]], across=True)
-    ax.axvline(0, color="#bbbbbb", lw=0.6, zorder=0)
-    ax.set_yticks(range(len(own)), [f"seed {seed}" for seed in own["seed"]])
-    ax.set_ylim(max(len(own), 1) - 0.3, -0.7)
     ax.set_xlabel("share predicted (R\u00b2) in left-out windows")
     ax.set_title("Does sigma predict the score?", loc="left")
-    _say_if_empty(ax, own)
+
+
+def _run_rows(
+    ax: Axes, table: pd.DataFrame, quantity: str, looks: dict[str, Look], null: float
+) -> list[Any]:
+    """A whisker per run beside what means nothing; (method, seed) of the rows."""
+    own = table[table["quantity"] == quantity].reset_index(drop=True)
+    for at, (_, row) in enumerate(own.iterrows()):
+        whisker(ax, row, at, looks[row["method"]], across=True)
+    ax.axvline(null, color="#bbbbbb", lw=0.6, zorder=0)
+    ax.set_yticks(range(len(own)), [f"seed {seed}" for seed in own["seed"]])
+    ax.set_ylim(max(len(own), 1) - 0.3, -0.7)
+    if own.empty:
+        none_here(ax, "none measured")
+    return list(zip(own["method"], own["seed"], strict=True))
 
 
 def _explained_panel(ax: Axes, table: pd.DataFrame) -> None:
@@ -177,25 +182,15 @@ def _explained_panel(ax: Axes, table: pd.DataFrame) -> None:
     ax.set_xlim(-0.02, 1.02)
     ax.set_xlabel("share of the gap's variance")
     ax.set_title("What explains a batch's gap?", loc="left")
-    _say_if_empty(ax, own)
+    if own.empty:
+        none_here(ax, "none measured")
 
 
 def _length_panel(ax: Axes, table: pd.DataFrame, looks: dict[str, Look]) -> None:
     """Expected update of each run beside the baseline's of its seed."""
-    own = table[table["quantity"] == "drift_ratio"].reset_index(drop=True)
-    for at, (_, row) in enumerate(own.iterrows()):
-        whisker(ax, row, at, looks[row["method"]], across=True)
-    ax.axvline(1.0, color="#bbbbbb", lw=0.6, zorder=0)
-    ax.set_yticks(range(len(own)), [f"seed {seed}" for seed in own["seed"]])
-    ax.set_ylim(max(len(own), 1) - 0.3, -0.7)
+    _run_rows(ax, table, "drift_ratio", looks, 1.0)
     ax.set_xlabel("length beside Stable Diffusion's")
     ax.set_title("How long are the updates?", loc="left")
-    _say_if_empty(ax, own)
-
-
-def _say_if_empty(ax: Axes, table: pd.DataFrame) -> None:
-    if table.empty:
-        ax.text(0.5, 0.5, "none measured", transform=ax.transAxes, ha="center", color=MUTED)
 
 
 @figure("fig_dose")
@@ -212,19 +207,18 @@ def fig_dose(effects: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
     )
     title = f"Does sigma move the loss? {dataset_name(dataset)}"
     fig = page(1.2 + 0.36 * len(rows), title, foot, notes, list(OUTCOMES.values()))
-    with matplotlib.rc_context(STYLE):
-        axes = fig.subplots(1, len(kinds), sharex=True, sharey=True, squeeze=False)[0]
-        for ax, kind in zip(axes, kinds, strict=True):
-            for i, (outcome, look) in enumerate(OUTCOMES.items()):
-                chosen = (effects["reweighting"] == kind) & (effects["outcome"] == outcome)
-                for _, row in effects[chosen].iterrows():
-                    at = rows.index((row["attribute"], row["level"])) + 0.24 * (i - 1)
-                    whisker(ax, row, at, look, across=True)
-            ax.axvline(0, color="#bbbbbb", lw=0.6, zorder=0)
-            ax.set_title(f"Reweighting by {kind}", loc="left")
-            ax.set_xlabel("change of the held-out value")
-        axes[0].set_yticks(range(len(rows)), [level for _, level in rows])
-        axes[0].set_ylim(len(rows) - 0.5, -0.5)
+    axes = fig.subplots(1, len(kinds), sharex=True, sharey=True, squeeze=False)[0]
+    for ax, kind in zip(axes, kinds, strict=True):
+        for i, (outcome, look) in enumerate(OUTCOMES.items()):
+            chosen = (effects["reweighting"] == kind) & (effects["outcome"] == outcome)
+            for _, row in effects[chosen].iterrows():
+                at = rows.index((row["attribute"], row["level"])) + 0.24 * (i - 1)
+                whisker(ax, row, at, look, across=True)
+        ax.axvline(0, color="#bbbbbb", lw=0.6, zorder=0)
+        ax.set_title(f"Reweighting by {kind}", loc="left")
+        ax.set_xlabel("change of the held-out value")
+    axes[0].set_yticks(range(len(rows)), [level for _, level in rows])
+    axes[0].set_ylim(len(rows) - 0.5, -0.5)
     return fig
 
 
@@ -255,17 +249,16 @@ def fig04(table: Rows, notes: Sequence[str] = ()) -> Figure:
         foot += f" Sigma: {', '.join(said)}."
     title = f"What the optimiser did: {dataset_name(dataset)}"
     fig = page(2.6 + 2.0 * bool(attributes), title, foot, notes)
-    with matplotlib.rc_context(STYLE):
-        grid = stacked(fig, 1 + bool(attributes))
-        if attributes:
-            axes = grid[0].subplots(1, len(attributes), sharey=True, squeeze=False)[0]
-            for ax, attribute in zip(axes, attributes, strict=True):
-                _sigma(ax, sigma[sigma["attribute"] == attribute], attribute, styles)
-            axes[0].set_ylabel("sigma (0 = no noise)")
-        looks = [look_of(method) for method in ordered_methods(table["method"])]
-        for ax, (quantity, label) in zip(grid[-1].subplots(1, 3), QUANTITIES.items(), strict=True):
-            _path(ax, overall[overall["quantity"] == quantity], label)
-            panel_legend(ax, looks if quantity == "loss" else [])
+    grid = stacked(fig, 1 + bool(attributes))
+    if attributes:
+        axes = grid[0].subplots(1, len(attributes), sharey=True, squeeze=False)[0]
+        for ax, attribute in zip(axes, attributes, strict=True):
+            _sigma(ax, sigma[sigma["attribute"] == attribute], attribute, styles)
+        axes[0].set_ylabel("sigma (0 = no noise)")
+    looks = [look_of(method) for method in ordered_methods(table["method"])]
+    for ax, (quantity, label) in zip(grid[-1].subplots(1, 3), QUANTITIES.items(), strict=True):
+        _path(ax, overall[overall["quantity"] == quantity], label)
+        panel_legend(ax, looks if quantity == "loss" else [])
     return fig
 
 
@@ -277,10 +270,9 @@ def loss_page(history: Rows) -> Figure:
     stages = in_order(whole, "stage")
     label = look_of(str(history["method"].iloc[0])).label
     fig = page(2.4, f"Training loss of {label}: {dataset_name(dataset)}", "Mean of the batches.")
-    with matplotlib.rc_context(STYLE):
-        axes = fig.subplots(1, max(len(stages), 1), squeeze=False)[0]
-        for ax, stage in zip(axes, stages, strict=False):
-            _path(ax, whole[whole["stage"] == stage], STAGES.get(stage, stage))
+    axes = fig.subplots(1, max(len(stages), 1), squeeze=False)[0]
+    for ax, stage in zip(axes, stages, strict=False):
+        _path(ax, whole[whole["stage"] == stage], STAGES.get(stage, stage))
     return fig
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -36,7 +35,6 @@ from fairdiff_lib.show.panels import (
 )
 from fairdiff_lib.show.style import (
     MUTED,
-    STYLE,
     Look,
     dataset_name,
     level_looks,
@@ -78,12 +76,11 @@ def fig03(
     looks = {method: look_of(method) for method in ordered_methods(part["method"])}
     title = f"Image quality by group: {dataset_name(dataset)}"
     fig = page(0.9 + 2.25 * len(panels), title, foot, notes, list(looks.values()))
-    with matplotlib.rc_context(STYLE):
-        for sub, attributes in zip(stacked(fig, len(panels)), panels, strict=True):
-            axes = _row(sub, part, single, noise, attributes, looks)
-            axes[0].set_ylabel(axis_name(metric))
-        for ax in fig.axes:  # one scale for the page, set by what is compared
-            ax.set_ylim(low, high)
+    for sub, attributes in zip(stacked(fig, len(panels)), panels, strict=True):
+        axes = _row(sub, part, single, noise, attributes, looks)
+        axes[0].set_ylabel(axis_name(metric))
+    for ax in fig.axes:  # one scale for the page, set by what is compared
+        ax.set_ylim(low, high)
     return fig
 
 
@@ -151,8 +148,7 @@ def by_group_dots(
         raise InputError(f"by-group dots: expected one metric, found {names}")
     height = 1.0 + ROW * len(dot_rows(table))
     fig = page(height, title, dots_foot(table, unit, confidence), notes)
-    with matplotlib.rc_context(STYLE):
-        draw_dots(fig.subplots(), table)
+    draw_dots(fig.subplots(), table)
     return fig
 
 
@@ -176,18 +172,17 @@ def fid_against_n_figure(
     )
     foot += f" Dashed: {limit}." if limits else ""
     fig = page(3.0, title, foot, notes, [look for look in looks.values() if look.label])
-    with matplotlib.rc_context(STYLE):
-        ax = fig.subplots()
-        mean = table.groupby(["level", "n"])[["value"]].mean().reset_index()
-        lines(ax, mean, "n", looks, marker="o", markersize=4.2)
-        for level, look in looks.items():
-            own = table[table["level"] == level]
-            ax.plot(own["n"], own["value"], ".", color=look.colour, ms=3, alpha=0.4)
-        for level, value in (limits or {}).items():
-            if np.isfinite(value):
-                colour = looks[level].colour if level in looks else MUTED
-                ax.axhline(value, color=colour, lw=0.9, ls=(0, (4, 3)))
-        _size_axis(ax, sorted(set(table["n"])))
+    ax = fig.subplots()
+    mean = table.groupby(["level", "n"])[["value"]].mean().reset_index()
+    lines(ax, mean, "n", looks, marker="o", markersize=4.2)
+    for level, look in looks.items():
+        own = table[table["level"] == level]
+        ax.plot(own["n"], own["value"], ".", color=look.colour, ms=3, alpha=0.4)
+    for level, value in (limits or {}).items():
+        if np.isfinite(value):
+            colour = looks[level].colour if level in looks else MUTED
+            ax.axhline(value, color=colour, lw=0.9, ls=(0, (4, 3)))
+    _size_axis(ax, sorted(set(table["n"])))
     return fig
 
 
@@ -222,13 +217,12 @@ def fig05(table: Rows, *, condition: str, metric: str = "auc", notes: Sequence[s
     )
     title = f"Which images train a fair classifier? {name_of(condition)}, {dataset_name(dataset)}"
     fig = page(1.2 + 1.5 * ROW * len(rows), title, foot, notes, list(looks.values()))
-    with matplotlib.rc_context(STYLE):
-        axes = fig.subplots(1, len(classifiers), squeeze=False, sharex=True, sharey=True)[0]
-        for ax, classifier in zip(axes, classifiers, strict=True):
-            own = shown[shown["classifier"].astype(str) == classifier]
-            forest(ax, own, rows, looks, column="source", null=GUESSING, single=single[
-                single["classifier"].astype(str) == classifier
-            ])  # fmt: skip
-            ax.set_title(classifier_name(classifier), loc="left")
-            ax.set_xlabel(axis_name(metric))
+    axes = fig.subplots(1, len(classifiers), squeeze=False, sharex=True, sharey=True)[0]
+    for ax, classifier in zip(axes, classifiers, strict=True):
+        own = shown[shown["classifier"].astype(str) == classifier]
+        forest(ax, own, rows, looks, column="source", null=GUESSING, single=single[
+            single["classifier"].astype(str) == classifier
+        ])  # fmt: skip
+        ax.set_title(classifier_name(classifier), loc="left")
+        ax.set_xlabel(axis_name(metric))
     return fig

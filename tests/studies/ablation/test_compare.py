@@ -16,7 +16,7 @@ from fairdiff_lib.audit.estimate import Estimate
 from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import Settings
-from fairdiff_lib.show.figures.ablation import fig07, fig_methods
+from fairdiff_lib.show.figures.studies import fig07, fig_methods
 from fairdiff_lib.show.front import Nothing
 from fairdiff_lib.show.words_studies import about_bayes, about_comparison
 from fairdiff_lib.studies.ablation import (

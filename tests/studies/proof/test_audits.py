@@ -19,7 +19,7 @@ from fairdiff_lib.run.cli import main
 from fairdiff_lib.run.graph import STUDIES
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import ProofConfig
-from fairdiff_lib.show.figures import proof as pictures
+from fairdiff_lib.show.figures import studies as pictures
 from fairdiff_lib.show.words_studies import about_audit, about_fid_bias
 from fairdiff_lib.sim.fundus import draw_subject
 from fairdiff_lib.studies.proof import audits, images, known, meets_criteria
