@@ -19,8 +19,8 @@ from fairdiff_lib.disk.places import Places
 from fairdiff_lib.disk.stamps import check
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import Settings
+from fairdiff_lib.sim.drawing import planted_table
 from fairdiff_lib.sim.fundus import FundusPopulation
-from fairdiff_lib.sim.planting import planted_table
 from fairdiff_lib.studies.quality import ruler_table
 from fairdiff_lib.study import Study
 

@@ -33,21 +33,21 @@ from fairdiff_lib.sim.drawing import (
     Floats,
     Plane,
     Points,
-    grid,
-    photograph,
-    ramp,
-    reduced,
-    smooth_noise,
-    strokes,
-)
-from fairdiff_lib.sim.planting import (
     between,
+    camera,
     choose,
     clipped,
     factors,
-    flat,
+    grid,
+    normals,
+    photograph,
+    ramp,
+    reduced,
     simulated_folder,
+    smooth_noise,
     spread,
+    strokes,
+    truth_row,
     write_each,
 )
 
@@ -58,8 +58,6 @@ _UNCERTAIN = 0.04  # share of patients whose label is -1, as in the real set
 _TWO_STUDIES = 0.20  # share of patients with a second study
 _HEIGHT = (0.09, 0.40)  # of an effusion, fractions of the image height
 _SMALL = (0.03, 0.08)  # of one that is uncertain
-_NOISE = 0.014  # standard deviation, share of full scale, at difficulty 1
-_DEFOCUS = 0.0035  # standard deviation of the blur, fraction of the height, at difficulty 1
 _RACE_WORDS = {
     "Asian": ("Asian", "Asian, non-Hispanic"),
     "Black": ("Black or African American", "Black, non-Hispanic"),
@@ -129,14 +127,13 @@ def simulate_chexpert(config: ChestPopulation, root: Path) -> None:
 
     ``root`` becomes a folder with ``train.csv``, ``valid.csv`` and ``CHEXPERT DEMO.xlsx``;
     ``{train,valid}/patientXXXXX/studyN/view1_frontal.jpg``; ``truth.csv``; ``simulated.json``.
-
-    Raises
-    ------
-    InputError
-        A setting that can't be simulated, or a full disk.
     """
     patients = [draw_patient(config, index) for index in range(config.patients)]
-    truth = [row for patient in patients for row in _truth_rows(patient)]
+    truth = [
+        truth_row(p, film, image=f"{p.name}_study{n}_view1_frontal", label=p.label)
+        for p in patients
+        for n, film in enumerate(p.films, start=1)
+    ]
     with simulated_folder(root, config, truth) as folder:
         write_each(_write_patient, patients, folder, config.image_height, config.image_width)
         for part in ("train", "valid"):
@@ -154,28 +151,21 @@ def draw_patient(config: ChestPopulation, index: int) -> Patient:
     place = spread(index)
     # the same draws whatever the knobs, so that a knob changes what it names and nothing else
     uniform = np.random.default_rng([config.seed, index]).random(10).tolist()
-    white = 1 - config.share_asian - config.share_black
-    race = choose(
-        place[0], ("Asian", "Black", "White"), (config.share_asian, config.share_black, white)
-    )
+    shares = {"Asian": config.share_asian, "Black": config.share_black, "White": 1.0}
+    race = choose(place[0], shares)
     sex = "Female" if place[1] < config.share_female else "Male"
     uncertain = uniform[0] < _UNCERTAIN
     ill = place[3] < _PREVALENCE[race]
     contradicted = not uncertain and uniform[7] < config.share_contradicted
     fluid = ill != contradicted  # what the film shows
     height = between(uniform[1], _SMALL if uncertain else _HEIGHT) if fluid else 0.0
-    difficulty, heterogeneity = factors(config, {"race": race, "sex": sex})
+    knobs = factors(config, {"race": race, "sex": sex})
+    right_sided = uniform[2] < 0.55
     films = [
         _draw_film(
-            [config.seed, index, study],
-            anatomy=[config.seed, index, 0],
-            sex=sex,
-            effusion=height,
-            right_sided=uniform[2] < 0.55,
-            heterogeneity=heterogeneity,
-            difficulty=difficulty,
+            [config.seed, index, 0], [config.seed, index, n], sex, height, right_sided, knobs
         )
-        for study in range(1, 3 if uniform[3] < _TWO_STUDIES else 2)
+        for n in range(1, 3 if uniform[3] < _TWO_STUDIES else 2)
     ]
     return Patient(
         number=index + 1,
@@ -184,28 +174,22 @@ def draw_patient(config: ChestPopulation, index: int) -> Patient:
         age=int(between(uniform[4], (20, 91))),
         race_word=_RACE_WORDS[race][int(uniform[5] * 2)],
         label="-1.0" if uncertain else "1.0" if ill else "0.0" if uniform[6] < 0.3 else "",
-        difficulty=difficulty,
-        heterogeneity=heterogeneity,
+        difficulty=knobs[0],
+        heterogeneity=knobs[1],
         films=tuple(films),
     )
 
 
 def _draw_film(
-    seed: list[int],
-    *,
-    anatomy: list[int],
-    sex: str,
-    effusion: float,
-    right_sided: bool,
-    heterogeneity: float,
-    difficulty: float,
-) -> Film:
-    """Body (the same in every study) and exposure: their spread scales by ``heterogeneity``."""
+    anatomy: list[int], seed: list[int], sex: str, effusion: float, right_sided: bool,
+    knobs: tuple[float, float],
+) -> Film:  # fmt: skip
+    """Body (the same in every study) and exposure: their spread scales by the second knob."""
     own, film = np.random.default_rng(anatomy), np.random.default_rng(seed)
-    body = (heterogeneity * np.clip(own.standard_normal(6), -2.5, 2.5)).tolist()
-    normal = np.clip(film.standard_normal(10), -2.5, 2.5)
-    z = (heterogeneity * normal).tolist()
-    camera = [difficulty * math.exp(0.12 * n) for n in normal[:2].tolist()]
+    body = (knobs[1] * normals(own, 6)).tolist()
+    normal = normals(film, 10)
+    z = (knobs[1] * normal).tolist()
+    noise, defocus = camera(normal[:2], knobs[0])
     uniform = film.random(6).tolist()
     seeds = [int(own.integers(2**31)), *film.integers(2**31, size=2).tolist()]
     return Film(
@@ -228,8 +212,8 @@ def _draw_film(
         gamma=clipped(1.0 + 0.07 * z[6], 0.75, 1.3),
         tilt=(0.08 * z[7], 0.08 * z[8]),
         collimation=0.03 * max(0.0, uniform[4] - 0.7) / 0.3,
-        noise=_NOISE * camera[0],
-        defocus=_DEFOCUS * camera[1],
+        noise=noise,
+        defocus=defocus,
         anatomy_seed=seeds[0],
         device_seed=seeds[1],
         noise_seed=seeds[2],
@@ -275,16 +259,6 @@ def _demographics(patient: Patient) -> dict[str, object]:
         "PRIMARY_RACE": patient.race_word,
         "ETHNICITY": "Non-Hispanic/Non-Latino",
     }
-
-
-def _truth_rows(patient: Patient) -> list[dict[str, object]]:
-    """Rows of ``truth.csv``, one per film, under the reader's image names."""
-    rows: list[dict[str, object]] = []
-    for study, film in enumerate(patient.films, start=1):
-        own = {"image": f"{patient.name}_study{study}_view1_frontal", "label": patient.label}
-        extra = {"difficulty": patient.difficulty, "heterogeneity": patient.heterogeneity}
-        rows.append({**own, **flat(film), **extra})
-    return rows
 
 
 # --- the picture of a chest ---
@@ -545,18 +519,11 @@ _HEIGHTS = np.linspace(0, 0.6, 121)  # that a step is compared with
 
 
 def measure_effusion(images: npt.NDArray[np.uint8]) -> Floats:
-    """Height of fluid at the chest wall above the costophrenic angle.
+    """Height of fluid at the chest wall above the costophrenic angle, as a share of the picture's.
 
-    Parameters
-    ----------
-    images : uint8 [n, 3, height, width]
-        Frontal films with the chest near the middle and fluid on one side at most; the central
-        square is used, at 64 x 64 pixels.
-
-    Returns
-    -------
-    float64 [n]
-        Fraction of the image height, from 0; NaN where no lung ends in something brighter.
+    Of frontal films, uint8 [n, 3, height, width], with the chest near the middle and fluid on one
+    side at most: their central square at 64 x 64 pixels is measured. NaN where no lung ends in
+    something brighter.
     """
     return np.array([_measure_one(image) for image in images], dtype=np.float64)
 

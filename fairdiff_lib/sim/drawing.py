@@ -1,4 +1,4 @@
-"""What the drawers of simulated pictures share: planes of pixels, soft edges, noise, a camera.
+"""What the simulators share: who fills which place, files and truth; planes of pixels, a camera.
 
 Lengths are fractions of the image height. Pictures are float32 [3, height, width], 0 to 1,
 until the camera makes bytes of them. Nothing here knows what is drawn.
@@ -6,25 +6,129 @@ until the camera makes bytes of them. Nothing here knows what is drawn.
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
+from joblib import Parallel, delayed
 from PIL import Image, ImageDraw, ImageFilter
+from tqdm.auto import tqdm
 
 from fairdiff_lib.data.cohort import square
+from fairdiff_lib.disk.files import atomic_folder, write_json
+from fairdiff_lib.settings.options import Population, as_dict
 
 Plane = npt.NDArray[np.float32]  # [height, width]
 Picture = npt.NDArray[np.float32]  # [3, height, width], 0 to 1
 Points = npt.NDArray[np.float64]
 Bytes = npt.NDArray[np.uint8]  # [height, width, 3]
 Colour = tuple[float, float, float]  # linear share of full scale: red, green, blue
-
 Floats = npt.NDArray[np.float64]
 
 SIDE = 64  # pixels that a ruler reduces every picture to
 NOISE_BY_CHANNEL: Colour = (1.0, 0.9, 0.8)
+_NOISE = 0.014  # standard deviation, share of full scale, at difficulty 1
+_DEFOCUS = 0.0035  # standard deviation of the blur, fraction of the height, at difficulty 1
+T = TypeVar("T")
+
+_WORTH_PROCESSES = 200  # subjects; starting processes takes as long as drawing some of them
+# irrational steps, and the position at which the first level begins
+_STEPS = ((math.sqrt(5) - 1) / 2, math.sqrt(2) - 1, math.sqrt(3) - 1, math.sqrt(7) - 2)
+_FIRST = (5, 12, 3, 8)
+
+
+def spread(index: int) -> list[float]:
+    """Four numbers in [0, 1), each filling the interval evenly as ``index`` grows.
+
+    Rotations by irrational numbers: every prefix has its groups in proportion, to within 3
+    subjects up to 6,000, so a small group is never missing by chance and a larger cohort keeps
+    the subjects of a smaller one. Who fills a place is random; the places are not.
+    """
+    return [((index - k) * step) % 1.0 for step, k in zip(_STEPS, _FIRST, strict=True)]
+
+
+def choose(uniform: float, shares: Mapping[str, float]) -> str:
+    """Level at a quantile of a discrete distribution; the last has what the others leave."""
+    bounds = np.cumsum(list(shares.values())).tolist()
+    levels = (level for level, bound in zip(shares, bounds, strict=True) if uniform < bound)
+    return next(levels, list(shares)[-1])
+
+
+def between(uniform: float, bounds: tuple[float, float]) -> float:
+    """A uniform number of [0, 1) carried to an interval."""
+    return bounds[0] + uniform * (bounds[1] - bounds[0])
+
+
+def clipped(value: float, low: float, high: float) -> float:
+    """``value`` within its bounds."""
+    return min(max(value, low), high)
+
+
+def factors(config: Population, levels: dict[str, str]) -> tuple[float, float]:
+    """Difficulty and heterogeneity of a subject: over its levels, the product of each."""
+    own = [config.knobs.get(item, (1.0, 1.0)) for item in levels.items()]
+    return math.prod(d for d, _ in own), math.prod(h for _, h in own)
+
+
+def normals(rng: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
+    """What appearance varies by: standard normal, without the rare extremes."""
+    return np.clip(rng.standard_normal(count), -2.5, 2.5)
+
+
+def camera(normal: npt.NDArray[np.float64], difficulty: float) -> tuple[float, float]:
+    """Noise and defocus of a photograph, each around ``difficulty`` times the usual one."""
+    noise, blur = (difficulty * math.exp(0.12 * n) for n in normal.tolist())
+    return _NOISE * noise, _DEFOCUS * blur
+
+
+def write_each(write: Callable[..., None], subjects: Sequence[T], *rest: Any) -> None:
+    """Call ``write(subject, *rest)`` for each, by as many processes as OMP_NUM_THREADS says."""
+    workers = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
+    if len(subjects) < _WORTH_PROCESSES:
+        workers = 1
+    jobs = (delayed(write)(subject, *rest) for subject in subjects)
+    done = Parallel(n_jobs=workers, return_as="generator")(jobs)
+    for _ in tqdm(done, total=len(subjects), desc="simulate", disable=None):
+        pass
+
+
+@contextmanager
+def simulated_folder(
+    root: Path, config: Population, truth: Sequence[dict[str, object]]
+) -> Iterator[Path]:
+    """A folder to fill; with truth.csv and simulated.json it appears whole or not at all."""
+    with atomic_folder(root) as folder:
+        yield folder
+        pd.DataFrame(truth).to_csv(folder / "truth.csv", index=False)
+        write_json(folder / "simulated.json", {"simulated": True, "simulator": as_dict(config)})
+
+
+def truth_row(subject: Any, drawn: Any, **own: object) -> dict[str, object]:
+    """Row of truth.csv: names, what was drawn (a pair as _x, _y; a colour by channel), knobs."""
+    values = dataclasses.asdict(drawn)
+    for name in [name for name, value in values.items() if isinstance(value, tuple)]:
+        parts = values.pop(name)
+        ends = ("x", "y") if len(parts) == 2 else ("red", "green", "blue")
+        values |= {f"{name}_{end}": part for end, part in zip(ends, parts, strict=True)}
+    knobs = {"difficulty": subject.difficulty, "heterogeneity": subject.heterogeneity}
+    return {**own, **values, **knobs}
+
+
+def planted_table(config: Population | None) -> pd.DataFrame:
+    """The simulator's settings, one per row; no row without one."""
+    values = as_dict(config) if config is not None else {}
+    return pd.DataFrame({"setting": list(values), "value": list(values.values())}, dtype=object)
+
+
+# -- pictures -----------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=4)
@@ -60,36 +164,34 @@ def darken(image: Picture, colour: Colour, share: Plane) -> None:
         plane *= 1 - np.float32(value) * share
 
 
-def strokes(lines: list[Points], thickness: list[float], height: int, width: int) -> Plane:
-    """Share of each pixel that lines of points (x, y from the middle) cover, 0 to 1."""
+def covered(
+    height: int, width: int, paint: Callable[[ImageDraw.ImageDraw, int, int], None]
+) -> Plane:
+    """Share of each pixel that is painted, 0 to 1; ``paint(draw, rows, columns)`` draws it."""
     rows = max(2, -(-512 // height)) * height  # drawn at 512 rows at least, then averaged down
     canvas = Image.new("L", (round(rows * width / height), rows))
-    draw = ImageDraw.Draw(canvas)
-    middle = np.array([canvas.width / 2, rows / 2])
-    for line, thick in zip(lines, thickness, strict=True):
-        points = (line * rows + middle).ravel().tolist()
-        draw.line(points, fill=255, width=max(1, round(thick * rows)), joint="curve")
+    paint(ImageDraw.Draw(canvas), rows, canvas.width)
     small = canvas.resize((width, height), Image.Resampling.BOX)
     return np.asarray(small, dtype=np.float32) / np.float32(255)
+
+
+def strokes(lines: list[Points], thickness: list[float], height: int, width: int) -> Plane:
+    """Share of each pixel that lines of points (x, y from the middle) cover, 0 to 1."""
+
+    def paint(draw: ImageDraw.ImageDraw, rows: int, columns: int) -> None:
+        for line, thick in zip(lines, thickness, strict=True):
+            points = (line * rows + np.array([columns / 2, rows / 2])).ravel().tolist()
+            draw.line(points, fill=255, width=max(1, round(thick * rows)), joint="curve")
+
+    return covered(height, width, paint)
 
 
 def photograph(
     image: Picture, *, defocus: float, noise: float, seed: int, field: Plane | None = None
 ) -> Bytes:
-    """Blur, then noise that grows with brightness.
+    """Blur (by ``defocus``), then noise that grows with brightness, of a picture that is lit.
 
-    Parameters
-    ----------
-    image : float32 [3, height, width]
-        Lit as the camera sees it.
-    defocus : float
-        Standard deviation of the blur, fraction of the height.
-    noise : float
-        Standard deviation at full brightness, share of full scale.
-    seed : int
-        Of the noise.
-    field : float32 [height, width], optional
-        Where there is a picture (1) and where the camera sees nothing (0).
+    ``field`` is 1 where there is a picture, and 0 where the camera sees nothing.
     """
     height, width = image.shape[1:]
     sharp = Image.fromarray(as_bytes(image))

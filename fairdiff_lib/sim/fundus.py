@@ -37,21 +37,23 @@ from fairdiff_lib.sim.drawing import (
     Picture,
     Plane,
     Points,
+    between,
+    camera,
+    choose,
+    clipped,
+    covered,
     darken,
+    factors,
     grid,
     mix,
+    normals,
     photograph,
     ramp,
     reduced,
-    smooth_noise,
-)
-from fairdiff_lib.sim.planting import (
-    between,
-    choose,
-    factors,
-    flat,
     simulated_folder,
+    smooth_noise,
     spread,
+    truth_row,
     write_each,
 )
 
@@ -59,12 +61,15 @@ from fairdiff_lib.sim.planting import (
 _SPLITS = {"train": ("training", 1), "val": ("validation", 70_001), "test": ("test", 80_001)}
 
 _GLAUCOMA_PREVALENCE = {"Asian": 0.46, "Black": 0.54, "White": 0.48}
-_CDR_LEVELS = ("normal", "borderline", "abnormal")
-_CDR_GIVEN = {"no": (0.75, 0.20, 0.05), "yes": (0.15, 0.30, 0.55)}
-_MD_LEVELS = ("normal", "mild", "moderate", "severe")
-_MD_GIVEN = {"no": (0.70, 0.22, 0.06, 0.02), "yes": (0.20, 0.30, 0.25, 0.25)}
-_REFRACTION_LEVELS = ("negative", "neutral", "positive")
-_REFRACTION = (0.40, 0.25, 0.35)
+_CDR_GIVEN = {
+    "no": {"normal": 0.75, "borderline": 0.20, "abnormal": 0.05},
+    "yes": {"normal": 0.15, "borderline": 0.30, "abnormal": 0.55},
+}
+_MD_GIVEN = {
+    "no": {"normal": 0.70, "mild": 0.22, "moderate": 0.06, "severe": 0.02},
+    "yes": {"normal": 0.20, "mild": 0.30, "moderate": 0.25, "severe": 0.25},
+}
+_REFRACTION = {"negative": 0.40, "neutral": 0.25, "positive": 0.35}
 _CDR_RANGE = {"normal": (0.25, 0.42), "borderline": (0.50, 0.60), "abnormal": (0.68, 0.88)}
 _MD_RANGE = {  # mean deviation, dB
     "normal": (-1.5, 1.0),
@@ -80,8 +85,6 @@ _LOSS_RANGE = {  # visible damage, 0 to 1
 }
 _MELANIN = {"Asian": 0.48, "Black": 0.74, "White": 0.26}  # mean, 0 to 1
 _DISC_RADIUS = {"Asian": 0.190, "Black": 0.198, "White": 0.186}  # mean, fractions of the height
-_NOISE = 0.014  # standard deviation, share of full scale, at difficulty 1
-_DEFOCUS = 0.0035  # standard deviation of the blur, fraction of the height, at difficulty 1
 _LANGUAGES = ("english", "spanish", "other")
 _MARITAL = ("married", "single", "divorced", "widowed", "separated")
 
@@ -156,15 +159,16 @@ def simulate_fairgenmed(config: FundusPopulation, root: Path) -> None:
 
     ``root`` becomes a folder with ``data_summary.csv``; ``train``, ``val``, ``test`` holding
     ``data_XXXXX.npz`` and ``slo_fundus_XXXXX.jpg``; ``truth.csv``; ``simulated.json``.
-
-    Raises
-    ------
-    InputError
-        A setting that can't be simulated, or a full disk.
     """
     places = [(split, index) for split in _SPLITS for index in range(config.counts[split])]
     subjects = [draw_subject(config, *place) for place in places]
-    with simulated_folder(root, config, [_truth_row(s) for s in subjects]) as folder:
+    truth = [
+        truth_row(
+            s, s.eye, filename=f"data_{s.name}.npz", image=f"slo_fundus_{s.name}", split=s.split
+        )
+        for s in subjects
+    ]
+    with simulated_folder(root, config, truth) as folder:
         for split in _SPLITS:
             (folder / split).mkdir()
         write_each(_write_subject, subjects, folder, config.fundus_height, config.fundus_width)
@@ -181,16 +185,24 @@ def draw_subject(config: FundusPopulation, split: str, index: int) -> Subject:
     number = _SPLITS[split][1] + index
     # the same draws whatever the knobs, so that a knob changes what it names and nothing else
     uniform = np.random.default_rng([config.seed, number]).random(12).tolist()
-    share_white = 1 - config.share_asian - config.share_black
-    race = choose(
-        place[0], ("Asian", "Black", "White"), (config.share_asian, config.share_black, share_white)
-    )
+    shares = {"Asian": config.share_asian, "Black": config.share_black, "White": 1.0}
+    race = choose(place[0], shares)
     ethnicity = "Hispanic" if place[1] < config.share_hispanic else "Non-Hispanic"
     glaucoma = "yes" if uniform[0] < _GLAUCOMA_PREVALENCE[race] else "no"
-    cdr = choose(uniform[1], _CDR_LEVELS, _CDR_GIVEN[glaucoma])
-    severity = choose(uniform[2], _MD_LEVELS, _MD_GIVEN[glaucoma])
-    refraction = choose(uniform[3], _REFRACTION_LEVELS, _REFRACTION)
-    difficulty, heterogeneity = factors(config, {"race": race, "ethnicity": ethnicity})
+    cdr = choose(uniform[1], _CDR_GIVEN[glaucoma])
+    severity = choose(uniform[2], _MD_GIVEN[glaucoma])
+    refraction = choose(uniform[3], _REFRACTION)
+    knobs = factors(config, {"race": race, "ethnicity": ethnicity})
+    margin = between(uniform[9], (0.6, 1.0))
+    eye = _draw_eye(
+        [config.seed, number, 1],
+        race,
+        ratio=between(uniform[8], _CDR_RANGE[cdr]),
+        loss=between(uniform[5], _LOSS_RANGE[severity][::-1]),
+        crescent=margin if refraction == "negative" else 0.0,
+        ring=margin if refraction == "positive" else 0.0,
+        knobs=knobs,
+    )
     return Subject(
         number=number,
         split=split,
@@ -205,59 +217,43 @@ def draw_subject(config: FundusPopulation, split: str, index: int) -> Subject:
         md=round(between(uniform[5], _MD_RANGE[severity]), 2),
         marital=int(uniform[6] * 51) // 10 if uniform[6] < 0.98 else -1,
         language=0 if uniform[7] < 0.9 else 1 if uniform[7] < 0.95 else 2,
-        difficulty=difficulty,
-        heterogeneity=heterogeneity,
-        eye=_draw_eye(
-            [config.seed, number, 1],
-            race=race,
-            ratio=between(uniform[8], _CDR_RANGE[cdr]),
-            loss=between(uniform[5], _LOSS_RANGE[severity][::-1]),
-            crescent=between(uniform[9], (0.6, 1.0)) if refraction == "negative" else 0.0,
-            ring=between(uniform[9], (0.6, 1.0)) if refraction == "positive" else 0.0,
-            heterogeneity=heterogeneity,
-            difficulty=difficulty,
-        ),
+        difficulty=knobs[0],
+        heterogeneity=knobs[1],
+        eye=eye,
     )
 
 
 def _draw_eye(
-    seed: list[int],
-    *,
-    race: str,
-    ratio: float,
-    loss: float,
-    crescent: float,
-    ring: float,
-    heterogeneity: float,
-    difficulty: float,
-) -> Eye:
-    """Appearance around the conditions: its spread is scaled by ``heterogeneity``."""
+    seed: list[int], race: str, ratio: float, loss: float, crescent: float, ring: float,
+    knobs: tuple[float, float],
+) -> Eye:  # fmt: skip
+    """Appearance around the conditions: its spread is scaled by the second knob, heterogeneity."""
     rng = np.random.default_rng(seed)
-    normal = np.clip(rng.standard_normal(16), -2.5, 2.5)
+    normal = normals(rng, 16)
     seeds = rng.integers(2**31, size=3).tolist()
     left_eye = bool(rng.random() < 0.5)
-    z = (heterogeneity * normal).tolist()  # of what may vary more in a varied group
+    z = (knobs[1] * normal).tolist()  # of what may vary more in a varied group
     room = 0.10 * (1 - ratio)  # disc radii that the cup's centre may lie off the disc's
     shift = [room * float(np.tanh(n)) for n in normal[:2]]
-    camera = [difficulty * math.exp(0.12 * n) for n in normal[2:4].tolist()]
+    noise, defocus = camera(normal[2:4], knobs[0])
     return Eye(
         cup_disc_ratio=ratio,
         disc_x=0.5 + 0.010 * z[4],
         disc_y=0.5 + 0.013 * z[5],
-        disc_radius=min(max(_DISC_RADIUS[race] + 0.005 * z[6], 0.175), 0.21),
-        disc_aspect=min(max(1.05 + 0.03 * z[7], 0.95), 1.2),
+        disc_radius=clipped(_DISC_RADIUS[race] + 0.005 * z[6], 0.175, 0.21),
+        disc_aspect=clipped(1.05 + 0.03 * z[7], 0.95, 1.2),
         cup_shift=(shift[0], shift[1]),
         left_eye=left_eye,
         loss=loss,
         crescent=crescent,
         ring=ring,
-        melanin=min(max(_MELANIN[race] + 0.09 * z[8], 0.0), 1.0),
-        gain=min(max(1 + 0.05 * z[9], 0.7), 1.2),
+        melanin=clipped(_MELANIN[race] + 0.09 * z[8], 0.0, 1.0),
+        gain=clipped(1 + 0.05 * z[9], 0.7, 1.2),
         tint=(1 + 0.015 * z[10], 1 + 0.025 * z[11], 1 + 0.03 * z[12]),
         tilt=(0.12 * z[13], 0.12 * z[14]),
-        tortuosity=min(max(0.13 + 0.03 * z[15], 0.03), 0.30),
-        noise=_NOISE * camera[0],
-        defocus=_DEFOCUS * camera[1],
+        tortuosity=clipped(0.13 + 0.03 * z[15], 0.03, 0.30),
+        noise=noise,
+        defocus=defocus,
         vessel_seed=seeds[0],
         texture_seed=seeds[1],
         noise_seed=seeds[2],
@@ -303,18 +299,6 @@ def _summary_row(subject: Subject) -> dict[str, object]:
         "cdr_status": subject.cdr_status,
         "rnflt_status": {"normal": "high", "mild": "medium"}.get(subject.md_severity, "low"),
         "near_vision_refraction_stage": subject.refraction,
-    }
-
-
-def _truth_row(subject: Subject) -> dict[str, object]:
-    """Row of ``truth.csv``."""
-    return {
-        "filename": f"data_{subject.name}.npz",
-        "image": f"slo_fundus_{subject.name}",
-        "split": subject.split,
-        **flat(subject.eye),
-        "difficulty": subject.difficulty,
-        "heterogeneity": subject.heterogeneity,
     }
 
 
@@ -530,15 +514,14 @@ def _tree(rng: np.random.Generator, eye: Eye, vein: bool) -> list[Points]:
 
 def _coverage(outlines: list[Points], eye: Eye, height: int, width: int) -> Plane:
     """Share of each pixel that the outlines cover."""
-    rows = max(2, -(-512 // height)) * height  # drawn at 512 rows at least, then averaged down
-    canvas = Image.new("L", (round(rows * width / height), rows))
-    draw = ImageDraw.Draw(canvas)
-    scale = np.array([rows if eye.left_eye else -rows, rows])
-    centre = np.array([eye.disc_x * canvas.width, eye.disc_y * canvas.height])
-    for outline in outlines:
-        draw.polygon((outline * scale + centre).ravel().tolist(), fill=255)
-    small = canvas.resize((width, height), Image.Resampling.BOX)
-    return np.asarray(small, dtype=np.float32) / np.float32(255)
+
+    def paint(draw: ImageDraw.ImageDraw, rows: int, columns: int) -> None:
+        scale = np.array([rows if eye.left_eye else -rows, rows])
+        centre = np.array([eye.disc_x * columns, eye.disc_y * rows])
+        for outline in outlines:
+            draw.polygon((outline * scale + centre).ravel().tolist(), fill=255)
+
+    return covered(height, width, paint)
 
 
 def _vessels(image: Picture, eye: Eye, radius: Plane) -> None:
@@ -582,16 +565,12 @@ _CHUNK = 64  # pictures at once, for memory
 
 @dataclass(frozen=True)
 class _Models:
-    """Candidate discs: radii [m] of disc and cup, and their least-squares solutions.
+    """Candidate discs and their least-squares solutions."""
 
-    ``basis`` [m, k, rings] is orthonormal under the ring weights; ``solve``
-    [m, 2, rings] gives the steps background to rim and rim to cup.
-    """
-
-    disc: Floats
-    cup: Floats
-    basis: Floats
-    solve: Floats
+    disc: Floats  # [m], radii
+    cup: Floats  # [m]
+    basis: Floats  # [m, k, rings], orthonormal under the ring weights
+    solve: Floats  # [m, 2, rings]: gives the steps background to rim and rim to cup
 
 
 @lru_cache(maxsize=1)
@@ -726,18 +705,10 @@ def _centres(planes: Floats) -> Centres:
 
 
 def measure_cup_disc_ratio(images: npt.NDArray[np.uint8]) -> Floats:
-    """Cup-disc ratio (root of the area ratio) that pictures show.
+    """Cup-disc ratio (root of the area ratio), 0.12 to 0.97; NaN without a disc and brighter cup.
 
-    Parameters
-    ----------
-    images : uint8 [n, 3, height, width]
-        Fundus pictures with the disc near the middle; the central square is used,
-        at 64 x 64 pixels.
-
-    Returns
-    -------
-    float64 [n]
-        0.12 to 0.97; NaN where no disc with a brighter cup is found.
+    Of fundus pictures, uint8 [n, 3, height, width], with the disc near the middle: their central
+    square at 64 x 64 pixels is measured.
     """
     ratios = np.full(len(images), np.nan)
     fine = _models(0.25, (0.3, 1.0, 1.7, 2.5))

@@ -35,23 +35,23 @@ from fairdiff_lib.sim.drawing import (
     Picture,
     Plane,
     Points,
+    between,
+    camera,
+    choose,
+    clipped,
     darken,
+    factors,
     grid,
     mix,
+    normals,
     photograph,
     ramp,
     reduced,
-    smooth_noise,
-    strokes,
-)
-from fairdiff_lib.sim.planting import (
-    between,
-    choose,
-    clipped,
-    factors,
-    flat,
     simulated_folder,
+    smooth_noise,
     spread,
+    strokes,
+    truth_row,
     write_each,
 )
 
@@ -64,7 +64,7 @@ _SHARES = {  # of the diagnoses, round numbers: rare ones are commoner than in t
     False: {"nv": 0.68, "bkl": 0.20, "df": 0.06, "vasc": 0.06},
 }
 _PREVALENCE = {"under 60": 0.30, "60 or older": 0.36}  # of malignant lesions
-_IMAGES = (0.70, 0.25, 0.05)  # share of lesions with one, two and three pictures
+_IMAGES = {"1": 0.70, "2": 0.25, "3": 0.05}  # of a lesion: share of lesions
 
 # share of the lesion's area that has lost its brown or red; no benign range meets a malignant one
 _VARIEGATION = {
@@ -80,17 +80,8 @@ _ASYMMETRY = {"mel": (0.55, 1.0), "bcc": (0.35, 0.8), "akiec": (0.35, 0.8), "bkl
 _IRREGULARITY = {"mel": (0.10, 0.17), "bcc": (0.07, 0.14), "akiec": (0.08, 0.15)}
 _NETWORK = {"mel": (0.4, 0.9), "nv": (0.35, 0.9), "df": (0.3, 0.6)}
 _EDGE = {"nv": 0.05, "mel": 0.03, "bkl": 0.018, "vasc": 0.018, "df": 0.06}
-_NOISE = 0.014  # standard deviation, share of full scale, at difficulty 1
-_DEFOCUS = 0.0035  # standard deviation of the blur, fraction of the height, at difficulty 1
 _SITES = (
-    "back",
-    "lower extremity",
-    "trunk",
-    "upper extremity",
-    "abdomen",
-    "face",
-    "chest",
-    "neck",
+    *("back", "lower extremity", "trunk", "upper extremity", "abdomen", "face", "chest", "neck"),
     "scalp",
 )
 _DX_TYPE = ("histo", "follow_up", "consensus", "confocal")
@@ -152,14 +143,13 @@ def simulate_ham10000(config: SkinPopulation, root: Path) -> None:
 
     ``root`` becomes a folder with ``HAM10000_metadata.csv``; ``HAM10000_images_part_1`` and ``_2``
     holding ``ISIC_XXXXXXX.jpg``; ``truth.csv``; ``simulated.json``.
-
-    Raises
-    ------
-    InputError
-        A setting that can't be simulated, or a full disk.
     """
     cases = [draw_case(config, index) for index in range(config.lesions)]
-    truth = [row for case in cases for row in _truth_rows(case)]
+    truth = [
+        truth_row(case, view, lesion_id=case.name, image=image)
+        for case in cases
+        for image, view in zip(case.images, case.views, strict=True)
+    ]
     with simulated_folder(root, config, truth) as folder:
         for part in (1, 2):
             (folder / _part(part)).mkdir()
@@ -179,20 +169,13 @@ def draw_case(config: SkinPopulation, index: int) -> LesionCase:
     sex = "Male" if place[0] < config.share_male else "Female"
     age = "60 or older" if place[1] < config.share_older else "under 60"
     malignant = place[2] < _PREVALENCE[age]
-    shares = _SHARES[malignant]
-    dx = choose(place[3], tuple(shares), tuple(shares.values()))
-    difficulty, heterogeneity = factors(config, {"sex": sex, "age": age})
-    looks = dx
-    if uniform[9] < config.share_contradicted:
-        looks = choose(
-            uniform[10], tuple(_SHARES[not malignant]), tuple(_SHARES[not malignant].values())
-        )
-    lesion = _draw_lesion([config.seed, index, 1], looks, uniform, heterogeneity)
-    count = 1 + int(choose(uniform[4], ("0", "1", "2"), _IMAGES))
-    views = [
-        _draw_view(lesion, [config.seed, index, 2, k], difficulty, heterogeneity)
-        for k in range(count)
-    ]
+    dx = choose(place[3], _SHARES[malignant])
+    knobs = factors(config, {"sex": sex, "age": age})
+    contradicted = uniform[9] < config.share_contradicted
+    looks = choose(uniform[10], _SHARES[not malignant]) if contradicted else dx
+    lesion = _draw_lesion([config.seed, index, 1], looks, uniform, knobs[1])
+    count = int(choose(uniform[4], _IMAGES))
+    views = [_draw_view(lesion, [config.seed, index, 2, k], *knobs) for k in range(count)]
     years = (60, 90) if age == "60 or older" else (20, 60)
     return LesionCase(
         number=index,
@@ -201,8 +184,8 @@ def draw_case(config: SkinPopulation, index: int) -> LesionCase:
         age=5 * int(between(uniform[5], years) // 5),
         site=_SITES[int(uniform[6] * len(_SITES))],
         dx_type="histo" if malignant else _DX_TYPE[int(uniform[7] * len(_DX_TYPE))],
-        difficulty=difficulty,
-        heterogeneity=heterogeneity,
+        difficulty=knobs[0],
+        heterogeneity=knobs[1],
         views=tuple(views),
     )
 
@@ -210,14 +193,12 @@ def draw_case(config: SkinPopulation, index: int) -> LesionCase:
 def _draw_lesion(seed: list[int], dx: str, uniform: list[float], heterogeneity: float) -> Lesion:
     """A lesion and its skin; what isn't clinical spreads by ``heterogeneity``."""
     rng = np.random.default_rng(seed)
-    normal = np.clip(rng.standard_normal(8), -2.5, 2.5)
+    normal = normals(rng, 8)
     seeds = rng.integers(2**31, size=2).tolist()
     z = (heterogeneity * normal).tolist()
     large = 0.03 if dx in _MALIGNANT else 0.0
     return Lesion(
         dx=dx,
-        x=0.0,
-        y=0.0,
         radius=clipped(0.23 + large + 0.035 * z[0], 0.13, 0.34),
         aspect=clipped(1.22 + 0.12 * z[1], 1.0, 1.8),
         angle=math.pi * uniform[8],
@@ -229,29 +210,19 @@ def _draw_lesion(seed: list[int], dx: str, uniform: list[float], heterogeneity: 
         edge=_EDGE.get(dx, 0.035),
         melanin=clipped(0.22 + 0.13 * z[3], 0.0, 0.9),
         rosiness=0.03 * z[4],
-        hairs=0,
-        hair_width=0.0,
-        vignette=0.0,
-        gain=1.0,
-        tint=(1.0, 1.0, 1.0),
-        tilt=(0.0, 0.0),
-        noise=0.0,
-        defocus=0.0,
         shape_seed=seeds[0],
         texture_seed=seeds[1],
-        hair_seed=0,
-        noise_seed=0,
     )
 
 
 def _draw_view(lesion: Lesion, seed: list[int], difficulty: float, heterogeneity: float) -> Lesion:
     """One photograph: the lesion is turned and shifted, light, hairs and camera are its own."""
     rng = np.random.default_rng(seed)
-    normal = np.clip(rng.standard_normal(12), -2.5, 2.5)
+    normal = normals(rng, 12)
     uniform = rng.random(4).tolist()
     seeds = rng.integers(2**31, size=2).tolist()
     z = (heterogeneity * normal).tolist()
-    camera = [difficulty * math.exp(0.12 * n) for n in normal[:2].tolist()]
+    noise, defocus = camera(normal[:2], difficulty)
     hairy = uniform[0] < 0.45
     return dataclasses.replace(
         lesion,
@@ -260,13 +231,12 @@ def _draw_view(lesion: Lesion, seed: list[int], difficulty: float, heterogeneity
         radius=lesion.radius * clipped(1 + 0.04 * z[4], 0.85, 1.15),
         angle=lesion.angle + 2 * math.pi * uniform[1],
         hairs=1 + int(uniform[2] * 14) if hairy else 0,
-        hair_width=0.006,
         vignette=between(uniform[3], (0.10, 0.45)),
         gain=clipped(1 + 0.05 * z[5], 0.7, 1.15),
         tint=(1 + 0.012 * z[6], 1 + 0.02 * z[7], 1 + 0.025 * z[8]),
         tilt=(0.08 * z[9], 0.08 * z[10]),
-        noise=_NOISE * camera[0],
-        defocus=_DEFOCUS * camera[1],
+        noise=noise,
+        defocus=defocus,
         hair_seed=seeds[0],
         noise_seed=seeds[1],
     )
@@ -302,15 +272,6 @@ def _metadata_rows(case: LesionCase) -> list[dict[str, object]]:
     ]
 
 
-def _truth_rows(case: LesionCase) -> list[dict[str, object]]:
-    """Rows of ``truth.csv``, one per picture."""
-    rows: list[dict[str, object]] = []
-    for image, view in zip(case.images, case.views, strict=True):
-        own = {"lesion_id": case.name, "image": image, **flat(view)}
-        rows.append({**own, "difficulty": case.difficulty, "heterogeneity": case.heterogeneity})
-    return rows
-
-
 # --- the picture of a lesion ---
 
 SKIN_LIGHT: Colour = (0.93, 0.76, 0.70)  # melanin 0
@@ -338,13 +299,13 @@ _SECOND: dict[str, Colour] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Lesion:
     """Everything that decides a picture; lengths are fractions of the image height."""
 
     dx: str  # diagnosis, as in HAM10000
-    x: float  # centre, from the middle of the picture
-    y: float
+    x: float = 0.0  # centre, from the middle of the picture
+    y: float = 0.0
     radius: float  # of the circle of equal area
     aspect: float  # longer over shorter diameter
     angle: float  # direction of the longer one, radians
@@ -356,18 +317,19 @@ class Lesion:
     edge: float  # width of the border
     melanin: float  # of the skin, 0 to 1
     rosiness: float  # of the skin; positive is redder
-    hairs: int
-    hair_width: float
-    vignette: float  # light lost in the picture's corners, share
-    gain: float  # exposure
-    tint: Colour  # colour balance
-    tilt: tuple[float, float]  # slope of the light (x, y)
-    noise: float  # standard deviation, share of full scale
-    defocus: float  # standard deviation of the blur
+    # of the picture, as the rest but for two seeds
+    hairs: int = 0
+    hair_width: float = 0.006
+    vignette: float = 0.0  # light lost in the picture's corners, share
+    gain: float = 1.0  # exposure
+    tint: Colour = (1.0, 1.0, 1.0)  # colour balance
+    tilt: tuple[float, float] = (0.0, 0.0)  # slope of the light (x, y)
+    noise: float = 0.0  # standard deviation, share of full scale
+    defocus: float = 0.0  # standard deviation of the blur
     shape_seed: int  # of the lesion: the same in all of its pictures
     texture_seed: int  # as shape_seed
-    hair_seed: int  # of the picture
-    noise_seed: int  # of the picture
+    hair_seed: int = 0
+    noise_seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -607,18 +569,10 @@ _GREY = -0.02  # colour, red less blue over their sum, of grey and blue patches
 
 
 def measure_variegation(images: npt.NDArray[np.uint8]) -> Floats:
-    """Share of the lesion's area that shows grey, white or blue.
+    """Share of the lesion's area that shows grey, white or blue, 0 to 1; NaN without a lesion.
 
-    Parameters
-    ----------
-    images : uint8 [n, 3, height, width]
-        Dermatoscopic pictures with the lesion near the middle; the central square is used, at
-        64 x 64 pixels.
-
-    Returns
-    -------
-    float64 [n]
-        0 to 1; NaN where no lesion is found.
+    Of dermatoscopic pictures, uint8 [n, 3, height, width], with the lesion near the middle: their
+    central square at 64 x 64 pixels is measured.
     """
     return np.array([_measure_one(image) for image in images], dtype=np.float64)
 
