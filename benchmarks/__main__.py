@@ -1,4 +1,4 @@
-"""``python -m benchmarks`` with jobs, audit, optimiser or workshop: measure, print, write if asked."""
+"""``python -m benchmarks`` with jobs, audit, optimiser or workshop: measure, print, write."""
 
 from __future__ import annotations
 
