@@ -17,7 +17,7 @@ include_patterns = [
     *("index.md", "claims.md", "verdict.md", "studies/*.md"),
     *("README.md", "docs/findings.md", "docs/guide.md", "CONTRIBUTING.md", "CHANGELOG.md"),
     *("data/real/README.md", "data/cards/*.md"),
-    *("docs/workshop/*.md", "workshop/*.md", "workshop/*/*.ipynb"),
+    *("docs/workshop/*.md", "workshop/exercises.md", "workshop/handout.md", "workshop/*/*.ipynb"),
     *("figures/**/executed/*.ipynb", "figures/*/*/cards/*.md"),
 ]
 nb_execution_mode = "off"

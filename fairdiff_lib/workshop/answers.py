@@ -88,7 +88,7 @@ def predict(name: str, answer: Any) -> None:
     answer : str or number
         One of its letters, where it has some.
     """
-    question = _question(name)
+    question, answer = _question(name), _plain(answer)
     if _is_blank(answer):
         which = f": one of {_listed(question.choices)}" if question.choices else ""
         _say(f"Write your prediction in place of the dots{which}.")
@@ -108,14 +108,14 @@ def check(name: str, answer: Any) -> None:
     answer
         A letter, a number or a table, as the question asks.
     """
-    question = _question(name)
+    question, answer = _question(name), _plain(answer)
     if not _has_predicted(name):
         return
     if _is_blank(answer):
         _say("Put your answer in place of the dots.")
         return
     if question.numeric and not isinstance(answer, Real):
-        _say(f"Not yet: expected a number, not {answer!r}.")
+        _say(f"Not yet: expected one number, not a {type(answer).__name__}.")
         return
     found = question.judge(answer)
     _LEARNER.right[name] = found.right
@@ -165,6 +165,12 @@ def _has_predicted(name: str) -> bool:
     what = f"one of {_listed(letters)}" if letters else "your guess"
     _say(f'First predict: predict("{first}", ...) with {what}. A wrong guess costs nothing.')
     return False
+
+
+def _plain(answer: Any) -> Any:
+    """A letter as it is meant: (C) is c."""
+    short = answer.strip().strip("()").lower() if isinstance(answer, str) else ""
+    return short if len(short) == 1 else answer
 
 
 def _is_blank(answer: Any) -> bool:

@@ -8,6 +8,7 @@ without one of these is everybody's.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ KEPT = {  # copy -> tags that it keeps, besides untagged cells
 }
 BUILT = ("student", "instructor")
 MARK = "workshop.json"  # by which a folder is known, and a learner's answers
-HANDOUT = "handout.md"
-HANDED = (MARK, HANDOUT, *BUILT)
+HANDOUT, SLIDES, PICTURES = "handout.md", "slides.md", "pictures"
+HANDED = (MARK, HANDOUT, SLIDES, PICTURES, *BUILT)
 
 
 def sources() -> list[Path]:
@@ -56,7 +57,7 @@ def copy_of(notebook: dict[str, Any], kind: str) -> dict[str, Any]:
 
 
 def build(folder: Path | str, force: bool = False) -> Path:
-    """Write ``student``, ``instructor`` and the handout into a new folder, or an earlier build's.
+    """Write both copies, the handout and the slides into a new folder, or an earlier build's.
 
     Raises
     ------
@@ -76,6 +77,10 @@ def build(folder: Path | str, force: bool = False) -> Path:
             for path in sources():
                 write_notebook(place / kind / path.name, copy_of(read_notebook(path), kind))
         (place / HANDOUT).write_text(handout(), encoding="utf-8")
+        shutil.copyfile(PAGES / SLIDES, place / SLIDES)
+        (place / PICTURES).mkdir()
+        for path in sorted((PAGES / PICTURES).glob("*.png")):
+            shutil.copyfile(path, place / PICTURES / path.name)
         hashes = {path.name: hash_file(path) for path in sorted((place / "student").iterdir())}
         write_json(place / MARK, {"student": hashes})
     return folder

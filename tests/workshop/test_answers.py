@@ -100,10 +100,16 @@ def test_a_band_and_not_a_value_is_asked_for(capsys: pytest.CaptureFixture[str])
     assert told.count("Not yet.") <= 1
 
 
+def test_a_letter_may_be_written_in_other_ways(capsys: pytest.CaptureFixture[str]) -> None:
+    for letter in ("C", "(c)", " c "):
+        predict("alarms", letter)
+        assert "Noted: c." in words(capsys)
+
+
 def test_a_check_of_a_number_wants_a_number(capsys: pytest.CaptureFixture[str]) -> None:
     predict("alarms", "c")
     check("alarms", "ten")
-    assert "expected a number" in words(capsys)
+    assert "expected one number, not a str" in words(capsys)
 
 
 def test_an_unknown_question_is_one_line() -> None:

@@ -1,0 +1,79 @@
+"""One source, three copies; what a learner wrote is never lost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.workshop.__main__ import main
+from fairdiff_lib.workshop.build import build, read_notebook, sources
+from fairdiff_lib.workshop.data import PICTURES
+
+
+def test_a_build_has_both_copies_and_the_handout_and_is_built_again(tmp_path: Path) -> None:
+    folder = build(tmp_path / "w")
+    for kind in ("student", "instructor"):
+        assert [p.name for p in sorted((folder / kind).iterdir())] == [p.name for p in sources()]
+    paper = (folder / "handout.md").read_text()
+    for number in range(7):
+        assert f"\n## {number} " in paper
+    assert paper.count("Your prediction:") == 10
+    assert "## Answers" not in paper
+    assert "Solution" not in paper
+    assert build(folder) == folder  # nothing was worked on
+
+
+def test_an_instructor_copy_has_solutions_and_what_to_say(tmp_path: Path) -> None:
+    folder = build(tmp_path / "w")
+    for path in sorted((folder / "instructor").iterdir()):
+        text = path.read_text()
+        for word in ("**Instructor.**", "minutes", "To hear before going on", "Expected picture"):
+            assert word in text, (path.name, word)
+
+
+def test_answers_are_not_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = build(tmp_path / "w")
+    path = folder / "student" / "0_look.ipynb"
+    notebook = read_notebook(path)
+    notebook["cells"][0]["source"] = ["mine"]
+    path.write_text(json.dumps(notebook))
+    assert main(["build", str(folder)]) == 2
+    assert "student/0_look.ipynb was worked on" in capsys.readouterr().err
+    assert "mine" in path.read_text()
+    assert main(["build", str(folder), "--force"]) == 0
+    assert "mine" not in path.read_text()
+
+
+def test_another_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years")
+    with pytest.raises(InputError, match=r"holds thesis\.txt"):
+        build(tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "years"
+
+
+def test_the_machine_is_ready(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check"]) == 0
+    assert "Ready" in capsys.readouterr().out
+
+
+def test_pictures_are_stamped() -> None:
+    from fairdiff_lib.disk.files import hash_file, read_json
+
+    for path in sorted(PICTURES.glob("*.png")):
+        stamp = read_json(path.with_suffix(".json"))
+        assert stamp["simulated"] is True
+        assert stamp["files"] == {path.name: hash_file(path)}
+
+
+def test_the_guide_has_the_lean_environment_and_the_glossary_twenty_words() -> None:
+    root = PICTURES.parents[2]
+    rows = (PICTURES.parent / "glossary.md").read_text().splitlines()
+    assert sum(line.startswith("| ") for line in rows) - 1 == 20
+    lean = (root / ".binder" / "requirements.txt").read_text().split()
+    assert not {"torch", "diffusers", "snakemake"} & set(lean)
+    project = (root / "pyproject.toml").read_text()
+    for name in lean[lean.index("../constraints.txt") + 1 :]:
+        assert f'"{name}"' in project
