@@ -21,10 +21,12 @@ from fairdiff_lib.show.words import LEAST, Row, Rows, bullets, counted, images_o
 @sentence("optimiser")
 def about_optimiser(runs: Rows) -> str:
     """How often the optimiser was asked, and its share of the training time, per method."""
+    asked = runs[runs["proposals"] > 0]  # others have no optimiser, or windows longer than the run
     return bullets(
-        f"{method_name(str(method))}: the optimiser chose sigma {own['proposals'].sum():.0f} times "
-        f"in {counted(len(own), 'run')}, in {own['optimiser_share'].mean():.1%} of the time."
-        for method, own in runs.groupby("method", sort=False)
+        f"{method_name(str(method))}: the optimiser chose the noise scales "
+        f"{own['proposals'].sum():.0f} times in {counted(len(own), 'run')}. That took "
+        f"{own['optimiser_share'].mean():.1%} of the training time."
+        for method, own in asked.groupby("method", sort=False)
     )
 
 
