@@ -22,12 +22,13 @@ from fairdiff_lib.show.words import LEAST, Row, Rows, bullets, counted, images_o
 def about_optimiser(runs: Rows) -> str:
     """How often the optimiser was asked, and its share of the training time, per method."""
     asked = runs[runs["proposals"] > 0]  # others have no optimiser, or windows longer than the run
-    return bullets(
+    lines = (
         f"{method_name(str(method))}: the optimiser chose the noise scales "
         f"{own['proposals'].sum():.0f} times in {counted(len(own), 'run')}. That took "
         f"{own['optimiser_share'].mean():.1%} of the training time."
         for method, own in asked.groupby("method", sort=False)
     )
+    return bullets(lines, none="No run's optimiser was asked.")
 
 
 def _values(table: Rows, quantity: str, method: str) -> Rows:
