@@ -145,8 +145,10 @@ def _logistic(case: Bools, score: Floats, slope: bool, unit: Ints, member: Bools
     y, z = case[rows], score[rows]
     if y.all() or not y.any():
         return not_estimable(units, n, "one class only")
+    if slope and not np.ptp(z) > 0:
+        return not_estimable(units, n, "all scores equal")
     if slope and not (z[y].min() < z[~y].max() and z[~y].min() < z[y].max()):
-        return not_estimable(units, n, "the scores separate the classes, or are all equal")
+        return not_estimable(units, n, "the scores separate the classes")
     found = _slope(y, z) if slope else _intercept(y, z)
     if found is None:
         return not_estimable(units, n, "the scores differ too little for a slope")

@@ -83,6 +83,11 @@ class Scored:
     scores: Floats
     groups: Groups
 
+    @property
+    def alike(self) -> bool:
+        """Whether all images have the same scores: a classifier that tells nobody apart."""
+        return bool((self.scores == self.scores[:1]).all())
+
     def codes(self, attribute: str, levels: Sequence[str]) -> Ints:
         """Level index of each row, int64 [N]."""
         columns = [self.groups.column(attribute, level) for level in levels]
@@ -100,8 +105,7 @@ def scored(
 
     Predictions have ``PREDICTION_COLUMNS``, truth and level as names; ``table`` has image and level
     names per attribute; of two levels the second is called from ``threshold`` on. InputError: a
-    column or an image's attributes missing, a level without a probability in [0, 1], or the same
-    probabilities for every image.
+    column or an image's attributes missing, or a level without a probability in [0, 1].
     """
     missing = [name for name in PREDICTION_COLUMNS if name not in predictions]
     missing += ["image"] * ("image" not in table)
@@ -120,11 +124,6 @@ def scored(
         raise InputError(
             f"predictions of {condition}: image {wide.index[row]!r} lacks a probability in "
             "[0, 1] for every level"
-        )
-    if len(scores) > 1 and (scores == scores[0]).all():
-        raise InputError(
-            f"predictions of {condition}: all {len(scores)} images have the same probabilities; "
-            "expected a classifier that tells images apart (was it trained?)"
         )
     first = part.drop_duplicates("image").set_index("image").loc[wide.index]
     absent = wide.index.difference(pd.Index(table["image"]))

@@ -109,7 +109,8 @@ def auc(truth: Bools, score: Floats, unit: Ints, member: Bools) -> Estimate:
         dfs.append(clusters - 1)
     total = sum(variances)
     if not total > 0:
-        return without_error(value, member, n, "perfect separation")
+        told = "perfect separation" if np.ptp(score[rows]) > 0 else "all scores equal"
+        return without_error(value, member, n, told)
     df = total**2 / sum(v**2 / d for v, d in zip(variances, dfs, strict=True))
     return Estimate(value, influence, n, df, bounded=True)
 

@@ -7,6 +7,7 @@ computed again without a network.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,10 @@ from fairdiff_lib.classify.predictions import (
 )
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk.files import locked, read_json, read_table, write_json, write_table
+from fairdiff_lib.disk.tables import gate_notes
 from fairdiff_lib.model.sample import load_generated
 from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.names import classifier_name, images_of, name_of
 from fairdiff_lib.settings.options import ClassifierConfig, Settings
 from fairdiff_lib.study import Study
 from fairdiff_lib.train.loop import fixed_threads
@@ -73,11 +76,26 @@ class Run:
         wanted = pd.Series({**own, "condition": condition})
         return table[(table[list(wanted.index)] == wanted).all(axis=1)]
 
+    def alike(self, cohort: Cohort) -> list[str]:
+        """A line for every condition of which all test images got the same probability."""
+        levels = {k: v for k, v in cohort.condition_levels.items() if self.scored(cohort, k).alike}
+        return [
+            f"{classifier_name(self.classifier)}, trained on {images_of(self.source)} (seed "
+            f"{self.seed}), gives every test image the same probability of {name_of(k).lower()}: "
+            "it tells nobody apart, and its calibration slope can't be estimated"
+            for k in levels
+        ]
+
     def scored(self, cohort: Cohort, condition: str, split: str = "test") -> Scored:
         """Predictions of a condition on test or validation ("val") images, as arrays."""
         own, table = {"test": self.test, "val": self.validation}[split], cohort.included()
         cut, attributes = self.cuts.get(condition, 0.5), cohort.attribute_levels
         return scored(own, table.split(split).table, condition, attributes, cut)
+
+
+def notes_of(study: Study, runs: Sequence[Run]) -> list[str]:
+    """What a reader of these classifiers' figures has to know: failed gates, who learnt nothing."""
+    return [*gate_notes(study.places), *(line for run in runs for line in run.alike(study.cohort))]
 
 
 def classifier_runs(settings: Settings) -> list[tuple[str, int, str]]:

@@ -118,6 +118,12 @@ def method_name(key: str) -> str:
     return label or key.replace("_", " ")
 
 
+def images_of(source: str) -> str:
+    """As "images of FairDiffusion" or "real images"."""
+    name = method_name(source)
+    return name if "images" in name else f"images of {name}"
+
+
 def axis_name(metric: str) -> str:
     """Name of a metric for an axis, with the direction that is better."""
     best = "lower" if metric in LOW_IS_BEST else "higher" * (metric == "inception_score")

@@ -17,6 +17,7 @@ from fairdiff_lib.audit.memory import AUC, FOUND, NEARER, NO_SIGNAL
 from fairdiff_lib.audit.seeds import means_and_seeds
 from fairdiff_lib.settings.names import (
     classifier_name,
+    images_of,
     level_name,
     method_name,
     name_of,
@@ -218,12 +219,6 @@ def about_downstream(table: Rows, condition: str, metric: str = "es_auc") -> str
             )
     head = f"{name_of(metric)} for {name_of(condition).lower()}; 1 is best."
     return f"{head}\n\n{bullets(lines)}\n\n{_one_seed(table)}".strip()
-
-
-def images_of(source: str) -> str:
-    """As "images of FairDiffusion" or "real images"."""
-    name = method_name(source)
-    return name if "images" in name else f"images of {name}"
 
 
 @sentence("methods")

@@ -9,11 +9,18 @@ import numpy as np
 import pandas as pd
 
 from fairdiff_lib.audit.seeds import means_and_seeds
-from fairdiff_lib.settings.names import classifier_name, method_name, name_of, number, with_interval
+from fairdiff_lib.settings.names import (
+    classifier_name,
+    images_of,
+    method_name,
+    name_of,
+    number,
+    with_interval,
+)
 from fairdiff_lib.show.figures.studies import METRICS, NULLS, PROCEDURES, cell_name
 from fairdiff_lib.show.front import sentence
 from fairdiff_lib.show.style import ordered_methods
-from fairdiff_lib.show.words import LEAST, Row, Rows, bullets, counted, images_of, listed, told_from
+from fairdiff_lib.show.words import LEAST, Row, Rows, bullets, counted, listed, told_from
 
 # -- 06: the mechanism -----------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from fairdiff_lib.audit.classifiers import (
     es_audit,
 )
 from fairdiff_lib.audit.seeds import CHANGE_COLUMNS, compare_audits, over_seeds
-from fairdiff_lib.classify.runs import REAL, Run, cost_table, read_runs
+from fairdiff_lib.classify.runs import REAL, Run, cost_table, notes_of, read_runs
 from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.disk.tables import gate_notes, with_notes
 from fairdiff_lib.study import Study
@@ -39,7 +39,7 @@ class Downstream:
     changes: pd.DataFrame
     cost: pd.DataFrame  # training seconds and steps of every classifier
     tables: dict[str, pd.DataFrame]  # published, by id; the data set's own one per condition
-    notes: list[str]  # the gates of 05 that failed
+    notes: list[str]  # gates of 05 that failed, classifiers that tell nobody apart
 
     def scalars(self, condition: str) -> dict[str, Any]:
         """What 07 records: a condition's overall AUC by source and classifier."""
@@ -70,7 +70,8 @@ def measure_downstream(study: Study) -> Downstream:
     tables = dict(zip(names, (one.reset_index(drop=True) for one in parts), strict=True))
     tables["tab_contrasts_downstream"] = contrasts.rename(columns={"source": "method"})
     tables["tab_changes"] = changes
-    return Downstream(runs, table, contrasts, changes, cost_table(study), tables, notes)
+    said = notes_of(study, runs)
+    return Downstream(runs, table, contrasts, changes, cost_table(study), tables, said)
 
 
 def _values(study: Study, runs: Sequence[Run]) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from fairdiff_lib.audit.harm import (
     roc_rows,
 )
 from fairdiff_lib.audit.seeds import over_seeds
-from fairdiff_lib.classify.runs import Run, read_runs
+from fairdiff_lib.classify.runs import Run, notes_of, read_runs
 from fairdiff_lib.disk.tables import gate_notes, with_notes
 from fairdiff_lib.studies.shown import measure_probe, measure_shown, read_pictures, ruler_rows
 from fairdiff_lib.study import Study
@@ -49,7 +49,7 @@ class Harm:
     shown_contrasts: pd.DataFrame
     ruler: pd.DataFrame  # rows of ``shown`` measured from a simulated picture; none of real data
     probe: pd.DataFrame  # can the group be read from an image?
-    notes: list[str]  # the gates of 05 that failed
+    notes: list[str]  # gates of 05 that failed, classifiers that tell nobody apart
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -86,8 +86,7 @@ def measure_harm(study: Study) -> Harm:
     table, contrasts = finish(study, *_harm(study, runs))
     shown, lost = finish(study, *measure_shown(study, pictures))
     values = over_seeds(measure_probe(study, pictures), study.settings.audit.confidence)
-    notes = gate_notes(study.places)
-    probe = with_notes(values, notes)
+    probe, notes = with_notes(values, gate_notes(study.places)), notes_of(study, runs)
     drawn, ruler = _curves(study, runs), ruler_rows(shown, study.settings.dataset)
     return Harm(runs, table, contrasts, drawn, shown, lost, ruler, probe, notes)
 

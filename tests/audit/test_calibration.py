@@ -183,7 +183,7 @@ def test_scores_that_are_too_extreme_have_a_slope_below_one() -> None:
     ("case", "words"),
     [
         ("separated", "the scores separate the classes"),
-        ("equal", "or are all equal"),
+        ("equal", "all scores equal"),
         ("one class", "one class only"),
         ("few", "fewer than 10 subjects"),
     ],

@@ -171,15 +171,15 @@ def test_a_label_that_the_spec_does_not_know_is_named_with_its_row(study: Study)
         assert "\n" not in str(e.value)
 
 
-def test_equal_scores_are_refused(study: Study) -> None:
+def test_equal_scores_have_an_auc_of_one_half_without_an_interval(study: Study) -> None:
     predictions = read(study).test
     predictions["probability"] = 1 / predictions.groupby("condition")["level"].transform("nunique")
     test = study.cohort.included().split("test").table
-    with pytest.raises(InputError, match="glaucoma: all 64 images have the same prob") as caught:
-        classification_table(
-            predictions, test, study.cohort.attribute_levels, labels={}, bootstrap=5
-        )
-    assert "\n" not in str(caught.value)
+    own = study.cohort.attribute_levels
+    table = classification_table(predictions, test, own, labels={}, bootstrap=5)
+    row = table[(table["condition"] == "glaucoma") & (table["attribute"] == "overall")]
+    auc = row.set_index("metric").loc["auc"]
+    assert auc["value"] == 0.5 and np.isnan(auc["low"]) and "all scores equal" in auc["note"]
 
 
 def test_every_source_is_read_by_every_classifier() -> None:
