@@ -48,6 +48,7 @@ def test_a_table_and_its_stamp_stand_together(tmp_path: Path) -> None:
     assert kept["files"] == {"tab_gates.csv": hash_file(tmp_path / "tab_gates.csv")}
     assert kept["parameters"] == {"preset": "smoke", "seed": 3}  # no folder of this machine
     assert kept["simulated"] is True and kept["data_hash"] == "abc"
+    assert {"threads", "instructions"} <= set(kept["hardware"])  # what rounding follows
     assert str(PROJECT_ROOT) not in json.dumps(kept)
 
 

@@ -164,9 +164,15 @@ def measure_run(study: Study, fixed: Fixed, arm: Arm, seed: int) -> Path:
         {name: cost.get(name) for name in COST}
         | {"noise_variance": _dose(history, cohort), "proposals": int(np.isfinite(proposed).sum())},
         json.loads(gates.to_json(orient="records")),
-        stamp | {"trained_at": cost["stamp"]["commit"]},
+        stamp | {"trained": _trained(cost)},
     )
     return write_run(path_of(study.places, arm, seed), run, study.settings.simulated)
+
+
+def _trained(facts: dict[str, Any]) -> dict[str, Any]:
+    """Where and from what a run was trained: its measuring may be another day's, at other code."""
+    kept = {key: facts["stamp"][key] for key in ("commit", "dirty", "hardware")}
+    return kept | {"rests_on": facts["rests_on"]}
 
 
 def _hash_weights(folder: Path) -> str:
