@@ -304,9 +304,10 @@ MAKERS = {"ablation": _make_ablation, "matrix": _make_matrix}  # studies that ha
 
 
 def _audit(chosen: argparse.Namespace) -> int:
+    from fairdiff_lib.data.own import read_own
     from fairdiff_lib.show.cards import own_card
     from fairdiff_lib.show.words import finding
-    from fairdiff_lib.studies.own import audit_read, read_own, refuse_taken, write_audit
+    from fairdiff_lib.studies.own import audit_read, refuse_taken, write_audit
 
     refuse_taken(chosen.output, chosen.force)
     sides, more = (chosen.real, chosen.generated), (chosen.condition, chosen.train, chosen.unit)

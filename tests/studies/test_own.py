@@ -13,6 +13,7 @@ from PIL import Image
 
 from fairdiff_lib.audit.audit import audit, rows_metric
 from fairdiff_lib.classify.features import RandomConvExtractor, TextureExtractor
+from fairdiff_lib.data.own import numbers, read_own, read_set
 from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.run.cli import main
 from fairdiff_lib.run.notebook import plan_job, run_job
@@ -21,7 +22,7 @@ from fairdiff_lib.show.cards import own_card, own_facts
 from fairdiff_lib.show.words import finding
 from fairdiff_lib.sim.shapes import write_example
 from fairdiff_lib.studies import own
-from fairdiff_lib.studies.own import OwnAudit, audit_own, audit_read, read_own, write_audit
+from fairdiff_lib.studies.own import OwnAudit, audit_own, audit_read, write_audit
 from fairdiff_lib.studies.quality import blurred
 
 ATTRIBUTES = ["palette", "camera"]
@@ -195,7 +196,7 @@ def test_texture_sees_a_blur_that_random_convolutions_hardly_see(
     example: tuple[Path, Path],
 ) -> None:
     """In units of the spread between pictures, the largest shift of a feature's mean."""
-    files = own.read_set(example[0], "subject", []).files[:60]
+    files = read_set(example[0], "subject", []).files[:60]
     pictures = np.stack([np.asarray(Image.open(f)).transpose(2, 0, 1) for f in files])
     shifts = []
     for extractor in (TextureExtractor(), RandomConvExtractor()):
@@ -215,7 +216,7 @@ def test_features_depend_on_the_image_alone_and_are_finite_when_flat() -> None:
 
 
 def test_batches_do_not_change_features(example: tuple[Path, Path]) -> None:
-    few = own.read_set(example[0], "subject", []).take([True] * 20 + [False] * 220)
+    few = read_set(example[0], "subject", []).take([True] * 20 + [False] * 220)
     found = [own.extract_files(TextureExtractor(), few, 48, batch) for batch in (7, 20)]
     np.testing.assert_allclose(found[0], found[1], atol=1e-5)
 
@@ -225,16 +226,16 @@ def test_batches_do_not_change_features(example: tuple[Path, Path]) -> None:
 
 def test_a_user_audits_own_functions_and_scores(planted: OwnAudit) -> None:
     made = planted.images.generated
-    score = own.numbers(made, "score")
+    score = numbers(made, "score")
     metric = rows_metric(own.statistic(score, np.mean))
     found = audit(
         metric, planted.generated_groups, planted.audit.attributes, metric="score", better="high"
     )
     assert found.overall.value == pytest.approx(score.mean())
     with pytest.raises(InputError, match=r"lacks the column nonsense; has path"):
-        own.numbers(made, "nonsense")
+        numbers(made, "nonsense")
     with pytest.raises(InputError, match=r"palette of S000.png is 'cool'; expected a finite"):
-        own.numbers(made, "palette")
+        numbers(made, "palette")
     with pytest.raises(InputError, match=r"values: row 1 has a value that is not finite"):
         own.statistic(np.array([0.0, np.nan]), np.mean)
 
@@ -435,14 +436,14 @@ def test_a_folder_that_is_no_audit_is_never_replaced(planted: OwnAudit, tmp_path
 
 
 def test_the_content_hash_follows_the_images(example: tuple[Path, Path], tmp_path: Path) -> None:
-    before = own.read_set(example[0], "subject", [])
+    before = read_set(example[0], "subject", [])
     found = tables(example)
     Image.new("RGB", (64, 64)).save(tmp_path / "other.png")
     found["real"].loc[0, "path"] = "other.png"
     real, _ = write(found, tmp_path)
-    first = own.read_set(real, "subject", [])
+    first = read_set(real, "subject", [])
     Image.new("RGB", (64, 64), "red").save(tmp_path / "other.png")
-    assert len({one.content for one in (before, first, own.read_set(real, "subject", []))}) == 3
+    assert len({one.content for one in (before, first, read_set(real, "subject", []))}) == 3
 
 
 @pytest.mark.parametrize("attributes", ["palette, camera", ["palette", "camera"]])
