@@ -1,7 +1,8 @@
 """Files: atomic writes, hashes, locks, JSON and CSV.
 
-Everything is first written beside its final name and then renamed, so a killed
-process or a full disk leaves either the old file, the new one, or none.
+Everything is first written beside its final name and then renamed, so a killed process or a full
+disk leaves either the old file, the new one, or none. A disk that is full, a place that can't be
+written and a file that can't be read are an InputError that names it.
 """
 
 from __future__ import annotations
@@ -43,13 +44,7 @@ def _temporary(path: Path) -> Path:
 
 @contextmanager
 def atomic_file(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path that becomes ``path`` if the block succeeds, and is removed if not.
-
-    Raises
-    ------
-    InputError
-        The disk is full or the place can't be written.
-    """
+    """Yield a temporary path that becomes ``path`` if the block succeeds, and is removed if not."""
     path = Path(path)
     temporary = _temporary(path)
     try:
@@ -64,13 +59,7 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path | str) -> Iterator[Path]:
-    """Yield an empty temporary folder that becomes ``path`` (replacing it) if the block succeeds.
-
-    Raises
-    ------
-    InputError
-        The disk is full or the place can't be written.
-    """
+    """Yield an empty temporary folder that replaces ``path`` if the block succeeds."""
     path = Path(path).resolve()  # what a link points to; the link stays
     temporary = _temporary(path)
     try:
@@ -87,13 +76,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
 
 
 def check_writable(folder: Path) -> None:
-    """Refuse a folder that can't be made or written to, before there is anything to write.
-
-    Raises
-    ------
-    InputError
-        A file stands in its way, or this user may not write there.
-    """
+    """Refuse a folder that can't be made or written to, before there is anything to write."""
     place = folder.absolute()
     while not os.path.exists(place):  # noqa: PTH110  (Path.exists raises where nothing may be read)
         place = place.parent
@@ -105,13 +88,7 @@ def check_writable(folder: Path) -> None:
 
 
 def check_replaceable(folder: Path) -> None:
-    """Refuse a folder that can't be replaced as a whole, before there is anything to write.
-
-    Raises
-    ------
-    InputError
-        It can't be written, or it is the one that the user is in.
-    """
+    """Refuse a folder that can't be replaced as a whole, before there is anything to write."""
     check_writable(folder)
     if folder.resolve() == Path.cwd():
         raise InputError(f"{folder}: the folder that you are in; expected another one to write to")
@@ -121,18 +98,7 @@ def check_replaceable(folder: Path) -> None:
 def refuse_other(folder: Path, *known: str, need: str = "") -> None:
     """Refuse a folder that holds something else than what goes there, or can't be replaced.
 
-    Parameters
-    ----------
-    folder : Path
-        May be missing or empty.
-    *known : str
-        Names that it may hold; without any, all are allowed.
-    need : str
-        A name without which it is another folder.
-
-    Raises
-    ------
-    InputError
+    It may hold the names ``known`` (any, where none is given), and if anything, then ``need``.
     """
     check_replaceable(folder)
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
@@ -151,13 +117,7 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def read_json(path: Path | str) -> Any:
-    """Read JSON.
-
-    Raises
-    ------
-    InputError
-        The file is missing or isn't JSON.
-    """
+    """Read JSON."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: missing; expected a JSON file")
@@ -176,13 +136,7 @@ def write_table(frame: pd.DataFrame, path: Path | str) -> Path:
 
 
 def read_table(path: Path | str, columns: Sequence[str] = (), **options: Any) -> pd.DataFrame:
-    """Read a CSV and require columns.
-
-    Raises
-    ------
-    InputError
-        The file is missing, empty or unreadable, or lacks a column.
-    """
+    """Read a CSV and require columns; ``options`` are those of ``pandas.read_csv``."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: missing; expected a CSV table")
@@ -205,25 +159,15 @@ def hash_file(path: Path) -> str:
 
 
 def hash_folder(root: Path | str, files: Sequence[str] | None = None) -> str:
-    """SHA-256 over the sorted relative names and contents of a folder's files.
+    """SHA-256 over the sorted relative names and contents of a folder's files, or of those named.
 
-    Parameters
-    ----------
-    root : path
-    files : sequence of str, optional
-        Relative names to take; all files below ``root`` without them.
-
-    Returns
-    -------
-    str
-        64 hex digits; the same wherever the folder lies.
+    In hex, and the same wherever the folder lies.
     """
     root = Path(root)
-    names = files
-    if names is None:
-        names = [p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file()]
+    if files is None:
+        files = [p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file()]
     total = hashlib.sha256()
-    for name in sorted(names):
+    for name in sorted(files):
         total.update(f"{name}\0{hash_file(root / name)}\n".encode())
     return total.hexdigest()
 

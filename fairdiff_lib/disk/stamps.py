@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from fairdiff_lib.disk.files import atomic_file, hash_file, read_json, write_json, write_table
-from fairdiff_lib.disk.latex import has_latex, write_latex
 from fairdiff_lib.disk.places import PROJECT_ROOT, Places
+from fairdiff_lib.disk.tables import has_latex, write_latex
 from fairdiff_lib.settings.options import Settings, as_dict
 
 if TYPE_CHECKING:
@@ -28,16 +28,8 @@ if TYPE_CHECKING:
 OK, BROKEN, UNVERIFIABLE = "ok", "BROKEN", "unverifiable"  # states of a link
 CODE_PATHS = ("fairdiff_lib", "notebooks", "Snakefile", "pyproject.toml", "constraints.txt")
 STAMPED_PACKAGES = (
-    "torch",
-    "diffusers",
-    "transformers",
-    "accelerate",
-    "botorch",
-    "torchmetrics",
-    "fairlearn",
-    "numpy",
-    "pandas",
-    "papermill",
+    *("torch", "diffusers", "transformers", "accelerate", "botorch", "torchmetrics", "fairlearn"),
+    *("numpy", "pandas", "papermill"),
 )
 
 
@@ -80,24 +72,9 @@ class Link:
 
 
 def check(path: Path, roots: Mapping[str, Path]) -> list[Link]:
-    """Every file that a table or figure rests on, from the data to the file itself.
+    """Every file that a table or figure (or its stamp) rests on, from the data to the file itself.
 
-    Parameters
-    ----------
-    path : Path
-        The file, or its stamp.
-    roots : mapping
-        As ``Places.roots``: the folders that ``runs/`` and ``figures/`` stand for.
-
-    Returns
-    -------
-    list of Link
-        Each file once. A broken one says which stamp names another hash.
-
-    Raises
-    ------
-    InputError
-        There is no stamp beside the file, or a stamp isn't JSON.
+    Each file once; a broken one says which stamp names another hash. ``roots`` as ``Places.roots``.
     """
     found: dict[Path, Link] = {}
     _follow(path.with_suffix(".json"), roots, found)
@@ -137,15 +114,9 @@ def _compare(path: Path, name: str, wanted: str, stamp: str, missing: str) -> Li
 
 
 def write_stamp(stamp: Mapping[str, Any], *files: Path) -> Path:
-    """Write a stamp beside the files of one name, with their hashes; the stamp's path.
+    """Write a stamp beside the files of one name, as fig03.png and fig03.pdf; the stamp's path.
 
-    Parameters
-    ----------
-    stamp : mapping
-        From :func:`make_stamp`.
-    files : path
-        What is stamped, as fig03.png and fig03.pdf. ``files`` of the written stamp maps each name
-        to its SHA-256, so that a file that was edited, or is another run's, no longer fits.
+    Its ``files`` has their hashes: one that was edited, or is another run's, no longer fits.
     """
     path = files[0].with_suffix(".json")
     write_json(path, {**stamp, "files": {file.name: hash_file(file) for file in files}})
@@ -155,22 +126,7 @@ def write_stamp(stamp: Mapping[str, Any], *files: Path) -> Path:
 def make_stamp(
     settings: Settings, data_hash: str, parameters: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """What a number depends on, to stand beside it.
-
-    Parameters
-    ----------
-    settings : Settings
-    data_hash : str
-        Of the cohort that was used.
-    parameters : mapping, optional
-        Of the notebook, where there was one. Folder names are left out.
-
-    Returns
-    -------
-    dict
-        parameters, settings, data_hash, simulated, versions, hardware, commit, dirty.
-        ``dirty``: the code differs from the commit. ``commit`` is None outside git.
-    """
+    """What a number depends on, to stand beside it; of the parameters all but names of folders."""
     plain = {k: v for k, v in (parameters or {}).items() if not k.endswith("_root")}
     return {
         "parameters": plain,
@@ -182,7 +138,10 @@ def make_stamp(
 
 
 def make_provenance() -> dict[str, Any]:
-    """The part of a stamp that any result has: versions, hardware, commit, dirty."""
+    """The part of a stamp that any result has.
+
+    ``dirty``: the code differs from the commit; ``commit`` is None outside git.
+    """
     status = git("status", "--porcelain", "--", *CODE_PATHS)
     return {
         "versions": versions(),
@@ -231,7 +190,5 @@ def hardware() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that numbers depend on."""
-    found = {"python": platform.python_version()}
-    for name in STAMPED_PACKAGES:
-        found[name] = metadata.version(name)
-    return found
+    packages = {name: metadata.version(name) for name in STAMPED_PACKAGES}
+    return {"python": platform.python_version(), **packages}

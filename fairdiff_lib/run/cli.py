@@ -19,15 +19,14 @@ from fairdiff_lib.datasets import DATASETS, dataset_of
 from fairdiff_lib.disk.files import check_writable, refuse_other, write_json
 from fairdiff_lib.disk.places import PROJECT_ROOT
 from fairdiff_lib.run.graph import GraphRun, default_cores, print_plan, run_graph
+from fairdiff_lib.run.jobs import failure_of
 from fairdiff_lib.run.notebook import (
     OURS,
     NotebookFailed,
-    failure_of,
     find_notebook,
     known_parameters,
     plan_job,
     run_job,
-    write_record,
 )
 from fairdiff_lib.run.profiles import Profile
 from fairdiff_lib.settings.errors import InputError
@@ -128,10 +127,8 @@ def _parser() -> _Parser:
     _add_choice(settings)
     settings.set_defaults(action=_settings)
 
-    actions.add_parser("list", help="datasets, presets, methods, notebooks").set_defaults(
-        action=_list
-    )
-
+    listed = actions.add_parser("list", help="datasets, presets, methods, notebooks")
+    listed.set_defaults(action=_list)
     return parser
 
 
@@ -189,12 +186,9 @@ def _add_set(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    parts = list(chosen.set)
-    for name in ("methods", "seeds"):
-        values = getattr(chosen, name)
-        if values:
-            parts.append(f"{name}={','.join(values)}")
-    graph = _graph(chosen, _overrides(parts))
+    named = {"methods": chosen.methods, "seeds": chosen.seeds}
+    parts = [f"{name}={','.join(values)}" for name, values in named.items() if values]
+    graph = _graph(chosen, _overrides([*chosen.set, *parts]))
     if chosen.cores < 0:
         raise InputError(f"--cores {chosen.cores}: expected 1 or more")
     profile = Profile(chosen.profile, chosen.partition)
@@ -225,10 +219,8 @@ def _overrides(parts: Sequence[str]) -> str:
 
 
 def _notebook(chosen: argparse.Namespace) -> int:
-    given = dict(chosen.p)
-    for name in ("preset", "dataset", "data_root"):
-        if getattr(chosen, name):
-            given[name] = getattr(chosen, name)
+    short = {name: getattr(chosen, name) for name in ("preset", "dataset", "data_root")}
+    given = dict(chosen.p) | {name: value for name, value in short.items() if value}
     job = plan_job(chosen.name, given)
     output = Path(chosen.output or f"{job.path.stem}.executed.ipynb").resolve()
     if output.is_dir():
@@ -273,12 +265,12 @@ def _job(chosen: argparse.Namespace) -> int:
             given |= {key: value.format(**shared) for key, value in job.parameters.items()}
             planned = plan_job(job.entry.notebook, given)
             run_job(planned, Path(job.executed), chosen.threads)
-            write_record(Path(job.record), planned)
+            own.write_record(job, planned.parameters)
         elif job.arm:
             import torch
 
             torch.set_num_threads(max(1, chosen.threads))
-            MAKERS[job.arm[0]](own.study, *job.arm[1:], Path(job.record))
+            _make_arm(own.study, *job.arm, Path(job.record))
         else:
             from fairdiff_lib.studies.verdict.protocol import write_protocol
 
@@ -286,21 +278,17 @@ def _job(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _make_ablation(study: Study, arm: str, seed: int, record: Path) -> None:
-    from fairdiff_lib.studies.ablation.arms import find_arm
-    from fairdiff_lib.studies.ablation.runs import make_run
+def _make_arm(study: Study, kind: str, arm: str, seed: int, record: Path) -> None:
+    """An arm's run of a seed, of one of the studies that have arms."""
+    if kind == "ablation":
+        from fairdiff_lib.studies.ablation.arms import find_arm
+        from fairdiff_lib.studies.ablation.runs import make_run
 
-    make_run(study, find_arm(study.settings, arm), seed)
+        make_run(study, find_arm(study.settings, arm), seed)
+    else:
+        from fairdiff_lib.studies.matrix import make_runs
 
-
-def _make_matrix(study: Study, arm: str, seed: int, record: Path) -> None:
-    from fairdiff_lib.studies.matrix import make_runs
-
-    notes = make_runs(study, arm, seed)
-    write_json(record, {"runs": notes})
-
-
-MAKERS = {"ablation": _make_ablation, "matrix": _make_matrix}  # studies that have arms
+        write_json(record, {"runs": make_runs(study, arm, seed)})
 
 
 def _audit(chosen: argparse.Namespace) -> int:
@@ -312,12 +300,8 @@ def _audit(chosen: argparse.Namespace) -> int:
     refuse_taken(chosen.output, chosen.force)
     sides, more = (chosen.real, chosen.generated), (chosen.condition, chosen.train, chosen.unit)
     images = read_own(*sides, chosen.attributes, *more)
-    result = audit_read(
-        images,
-        features=chosen.features,
-        revision=chosen.revision,
-        image_size=chosen.image_size,
-    )
+    chosen_features = {"features": chosen.features, "revision": chosen.revision}
+    result = audit_read(images, **chosen_features, image_size=chosen.image_size)
     folder = write_audit(result, chosen.output, own_card(result), force=chosen.force)
     print(finding(result.audit))
     print(f"card: {folder / 'card.html'}; tables and stamp beside it")
@@ -325,7 +309,7 @@ def _audit(chosen: argparse.Namespace) -> int:
 
 
 def _trace(chosen: argparse.Namespace) -> int:
-    from fairdiff_lib.run.trace import broken, count, trace
+    from fairdiff_lib.run.verify import broken, count, trace
 
     code = 0
     for file in chosen.files:

@@ -24,8 +24,8 @@ from typing import Any, NoReturn
 from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.disk.files import check_writable, read_json
 from fairdiff_lib.disk.places import PROJECT_ROOT
-from fairdiff_lib.run.jobs import Job, Jobs
-from fairdiff_lib.run.notebook import OURS, SHARED, check_methods, read_failures
+from fairdiff_lib.run.jobs import Job, Jobs, read_failures
+from fairdiff_lib.run.notebook import OURS, SHARED
 from fairdiff_lib.run.profiles import LOCAL, Profile
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
 from fairdiff_lib.settings.notebooks import STUDIES
@@ -146,9 +146,6 @@ def check_study(name: str, settings: Settings) -> None:
             "audit.loss_timesteps is empty: study privacy compares denoising losses; "
             "expected at least one"
         )
-    check_methods(settings.methods)
-    if min(settings.seeds) < 0:
-        raise InputError(f"seeds={settings.seeds}: expected 0 or more each")
 
 
 # -- a plan, with what it is expected to take ------------------------------------------------
@@ -167,22 +164,16 @@ def plan(run: GraphRun, cores: int, profile: Profile = LOCAL) -> list[tuple[Jobs
 
 
 def work(settings: Settings, kind: str) -> int:
-    """Amount of work in a kind of job; its time is taken as proportional to this.
-
-    Images through a network (training), images x denoising steps (generation), subjects
-    (simulation), or runs that a table compares (the rest).
-    """
-    if kind == "03_train base":
+    """Amount of work in a kind of job; its time is taken as proportional to this."""
+    if kind == "03_train base":  # images through a network
         return settings.vae.steps * settings.vae.batch + settings.base.steps * settings.base.batch
     if kind.startswith("03"):
         return settings.training.steps * settings.training.batch
-    # a real set has one size
+    # subjects; a real set has one size
     size = sum(settings.simulator.counts.values()) if settings.simulator else 1
-    if kind.startswith("04"):
+    if kind.startswith("04"):  # images x denoising steps
         return size * settings.generation.steps
-    if kind.startswith(("01", "02")):
-        return size
-    return len(settings.methods) * len(settings.seeds)
+    return size if kind.startswith(("01", "02")) else len(settings.runs)
 
 
 def expected(settings: Settings, kind: str) -> tuple[float, float] | None:
@@ -205,9 +196,8 @@ def print_plan(run: GraphRun, cores: int, profile: Profile = LOCAL) -> None:
             dataset = own.dataset
             print(f"-- {dataset}")
         known = expected(own.settings, job.kind)
-        seconds, megabytes = (
-            a + b for a, b in zip((seconds, megabytes), known or (0.0, 0.0), strict=True)
-        )
+        own_seconds, own_megabytes = known or (0.0, 0.0)
+        seconds, megabytes = seconds + own_seconds, megabytes + own_megabytes
         unknown += known is None
         minutes, size = (f"{known[0] / 60:.1f}", f"{known[1]:.0f}") if known else ("?", "?")
         print(f"{job.name:44} {minutes:>8} {size:>7}  {_shown(job.executed)}")
@@ -357,10 +347,8 @@ def _report(run: GraphRun, code: int, started: float) -> int:
         print("nothing to do: all is there" if nothing else f"done in {minutes:.1f} minutes")
         for own in run.jobs():
             wanted = [job for job in own.notebooks if job.entry and job.entry.study in run.names]
-            for kind, folder in dict.fromkeys(
-                (what, place) for job in wanted for what, place in _places_of(own, job)
-            ):
-                print(f"  {kind}: {_shown(folder)}")
+            for said in dict.fromkeys(line for job in wanted for line in _places_of(own, job)):
+                print(f"  {said}")
         return 0
     folders = [own.study.places.records / "jobs" for own in run.jobs()]
     failures = [found for folder in folders for found in read_failures(folder, since=started)]
@@ -375,10 +363,13 @@ def _report(run: GraphRun, code: int, started: float) -> int:
     return 2 if bad_input else 1
 
 
-def _places_of(own: Jobs, job: Job) -> list[tuple[str, Path]]:
-    assert job.entry is not None
-    shown: Path = getattr(own.study.places, job.entry.place)
-    return [("tables and figures", shown), ("executed notebooks", Path(job.executed).parent)]
+def _places_of(own: Jobs, job: Job) -> list[str]:
+    """Where the results of a notebook's job are, for people."""
+    shown = _shown(getattr(own.study.places, job.entry.place if job.entry else "figures"))
+    return [
+        f"tables and figures: {shown}",
+        f"executed notebooks: {_shown(Path(job.executed).parent)}",
+    ]
 
 
 def default_cores() -> int:

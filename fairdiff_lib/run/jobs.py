@@ -13,10 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from fairdiff_lib.datasets import Dataset, dataset_of
-from fairdiff_lib.disk.latex import has_latex
-from fairdiff_lib.disk.places import PROJECT_ROOT
+from fairdiff_lib.disk.files import read_json, write_json
+from fairdiff_lib.disk.tables import has_latex
+from fairdiff_lib.run.notebook import find_notebook
 from fairdiff_lib.settings.methods import source_runs
 from fairdiff_lib.settings.notebooks import JOBS, Notebook
 from fairdiff_lib.settings.options import Settings
@@ -99,11 +101,8 @@ class Jobs:
             self._job(name, entry, run)
             for name, entry in JOBS.items()
             if self.own.simulated or name not in entry.simulated_only
-            for run in (self._runs() if entry.per_run else [None])
+            for run in (self.settings.runs if entry.per_run else [None])
         ]
-
-    def _runs(self) -> list[tuple[str, int] | None]:
-        return [(method, seed) for method in self.settings.methods for seed in self.settings.seeds]
 
     def _job(self, name: str, entry: Notebook, run: tuple[str, int] | None) -> Job:
         own = dict(entry.parameters)
@@ -111,32 +110,28 @@ class Jobs:
             name, own = _named(name, run), {"method": run[0], "seed": str(run[1])}
         place = getattr(self.study.places, entry.place)
         trains = entry.notebook == "03_train"
+        of_ablation = entry.study in ("ablation", "mechanism")
+        executed = self.study.places.ablation if of_ablation else place
+        told = [f"{key}={value}" for key, value in own.items() if key != "output"]
         return Job(
             name,
-            title=" ".join(
-                [entry.notebook, *(f"{k}={v}" for k, v in own.items() if k != "output")]
-            ),
+            title=" ".join([entry.notebook, *told]),
             kind=f"{entry.notebook} {own['method']}" if trains else entry.notebook,
-            needs=(str(source_of(entry.notebook)), *self._needs(entry, run)),
+            needs=(str(find_notebook(entry.notebook)), *self._needs(entry, run)),
             record=self.record(name),
             makes=tuple(self._makes(entry, place)),
-            executed=f"{self._executed(entry) / name.removesuffix('_ablation')}.ipynb",
+            executed=f"{executed}/executed/{name.removesuffix('_ablation')}.ipynb",
             threads=self._threads(entry),
             minutes=entry.minutes,
             entry=entry,
             parameters=own,
         )
 
-    def _executed(self, entry: Notebook) -> Path:
-        place = "ablation" if entry.study in ("ablation", "mechanism") else entry.place
-        folder: Path = getattr(self.study.places, place)
-        return folder / "executed"
-
     def _needs(self, entry: Notebook, run: tuple[str, int] | None) -> Iterator[str]:
         for name in entry.after:
             if name in JOBS and JOBS[name].per_run:
-                runs = [run] if run else self._runs()
-                yield from (self.record(_named(name, own)) for own in runs if own)
+                runs = [run] if run else self.settings.runs
+                yield from (self.record(_named(name, own)) for own in runs)
             elif name != "02_simulators" or self.own.simulated:
                 yield self.record(name)
         if entry.notebook == "03_train" and run:
@@ -156,7 +151,7 @@ class Jobs:
                 yield from (f"{place / name}.{kind}" for kind in kinds)
 
     def _threads(self, entry: Notebook) -> int:
-        side_by_side = 1 if self.apart else min(self.cores, len(self._runs()))
+        side_by_side = 1 if self.apart else min(self.cores, len(self.settings.runs))
         known = {"one": 1, "run": max(1, self.cores // side_by_side), "machine": self.cores}
         return known[entry.threads]
 
@@ -170,6 +165,23 @@ class Jobs:
         if entry.made == "cohort" and not self.settings.simulated and places.data.is_dir():
             found.append(folder_mark(places.data))
         return found
+
+    def write_record(self, job: Job, parameters: Mapping[str, Any]) -> None:
+        """Write the file that says that a notebook's job is done, last of all."""
+        assert job.entry is not None
+        made: Any = getattr(self.study.places, job.entry.made) if job.entry.made else None
+        if callable(made):
+            made = made(parameters["method"], parameters["seed"])
+        files = [file for file in made.rglob("*") if file.is_file()] if made else []
+        record = {
+            "notebook": job.entry.notebook,
+            "kind": job.kind,
+            "parameters": dict(parameters),
+            "preset": self.settings.preset,
+            "dataset": self.dataset,
+            "made_mb": round(sum(file.stat().st_size for file in files) / 1e6, 1),
+        }
+        write_json(job.record, record)
 
     # -- arms --------------------------------------------------------------------------------
 
@@ -186,9 +198,8 @@ class Jobs:
     @cached_property
     def _ablation(self) -> list[Job]:
         """Trained, drawn and measured; three files that are committed, and are kept."""
-        places = self.study.places
+        places, made = self.study.places, []
         known = {own.name: own for own in arms.arms_of(self.settings)}
-        made = []
         for arm, seed in arms.runs_of(self.settings):
             path = arms.path_of(places, arm, seed)
             needs: list[str] = []
@@ -215,14 +226,9 @@ class Jobs:
         return made
 
     def _arm(
-        self,
-        study: str,
-        arm: str,
-        seed: int,
-        path: Path,
-        needs: Sequence[str],
+        self, study: str, arm: str, seed: int, path: Path, needs: Sequence[str],
         beside: Sequence[str] = (),
-    ) -> Job:
+    ) -> Job:  # fmt: skip
         return Job(
             f"arm_{study}_{arm.replace(' ', '-')}_seed{seed}",
             title=f"arm {arm} seed={seed}",
@@ -236,9 +242,15 @@ class Jobs:
         )
 
 
-def source_of(notebook: str) -> Path:
-    """A notebook; editing it runs it again."""
-    return PROJECT_ROOT / "notebooks" / f"{notebook}.ipynb"
+def failure_of(record: Path) -> Path:
+    """Where a job that failed leaves its line."""
+    return record.with_suffix(".failed.json")
+
+
+def read_failures(folder: Path, since: float) -> list[dict[str, Any]]:
+    """Failures below ``folder`` that are younger than ``since`` (seconds since the epoch)."""
+    found = sorted(folder.glob("*.failed.json"))
+    return [read_json(path) for path in found if path.stat().st_mtime >= since]
 
 
 def _named(name: str, run: tuple[str, int]) -> str:

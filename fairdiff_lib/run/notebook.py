@@ -1,7 +1,7 @@
 """One notebook: its parameters checked, run by papermill, its executed copy cleaned.
 
-The only module that knows papermill. A notebook that fails leaves its executed
-copy, with the traceback, where a successful one would lie.
+The only module that knows papermill. A notebook that fails leaves its executed copy, with the
+traceback, where a successful one would lie.
 """
 
 from __future__ import annotations
@@ -19,19 +19,16 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from fairdiff_lib.datasets import load_settings
-from fairdiff_lib.disk.files import atomic_file, read_json, write_json
+from fairdiff_lib.disk.files import atomic_file
 from fairdiff_lib.disk.places import PROJECT_ROOT
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
 from fairdiff_lib.settings.methods import METHODS
-from fairdiff_lib.settings.notebooks import BASE, JOBS, NOTEBOOKS
+from fairdiff_lib.settings.notebooks import BASE, NOTEBOOKS
 from fairdiff_lib.settings.options import Settings, parse_overrides
-from fairdiff_lib.study import Study
 
 SHARED = ("preset", "dataset", "overrides", "data_root", "runs_root", "figures_root")
 OURS = "fairdiff: "  # begins each line that a job writes for people
 VOLATILE = ("papermill", "execution", "widgets")  # metadata that differ from run to run
-
-
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PROGRESS = re.compile(r"\d+%\|.*\|")  # a line of tqdm's
 
@@ -49,32 +46,8 @@ class Job:
     settings: Settings  # what preset, dataset and overrides amount to
 
     @property
-    def kind(self) -> str:
-        """What takes equally long: the notebook, and for training the method."""
-        name = self.path.stem
-        trains = name.startswith("03")
-        return f"{name} {self.parameters.get('method', 'none')}" if trains else name
-
-    @property
-    def made(self) -> Path | None:
-        """The folder that it fills; None where it fills none."""
-        given = {name: str(value) for name, value in self.parameters.items()}
-        own = [
-            entry
-            for entry in JOBS.values()
-            if entry.notebook == self.path.stem and entry.parameters.items() <= given.items()
-        ]
-        own = own or [NOTEBOOKS[self.path.stem]]  # run alone, by parameters of one's own
-        name = max(own, key=lambda entry: len(entry.parameters)).made
-        shared = {name: given[name] for name in SHARED if name in given}
-        found = getattr(Study.open(**shared).places, name) if name else None
-        if callable(found):
-            found = found(self.parameters["method"], self.parameters["seed"])
-        return found
-
-    @property
     def title(self) -> str:
-        """The notebook and what distinguishes this job from the others of its graph."""
+        """The notebook, and what distinguishes this job from others of it."""
         given = {k: v for k, v in self.parameters.items() if k in ("method", "seed")}
         if given.get("method") == BASE:
             given.pop("seed", None)
@@ -85,16 +58,14 @@ def find_notebook(name: str) -> Path:
     """Path of a notebook named in full, with its suffix, or by its number alone."""
     stem = name.removesuffix(".ipynb")
     stem = {key.split("_")[0]: key for key in NOTEBOOKS}.get(stem, stem)
-    refuse_unknown("notebook", stem, tuple(NOTEBOOKS))
+    refuse_unknown("notebook", stem, NOTEBOOKS)
     return PROJECT_ROOT / "notebooks" / f"{stem}.ipynb"
 
 
 def _papermill() -> Any:
-    """Papermill, imported late and without an optional part of jsonschema.
-
-    That part checks web addresses, which notebooks don't have, and takes two
-    seconds to build its grammar: half a minute over a study's jobs.
-    """
+    """Papermill, imported late."""
+    # a part of jsonschema checks web addresses, which notebooks don't have, and takes two seconds
+    # to build its grammar: half a minute over a study's jobs
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     import papermill
 
@@ -103,8 +74,7 @@ def _papermill() -> Any:
 
 def known_parameters(path: Path) -> dict[str, Any]:
     """Name to default value of the parameters cell."""
-    papermill = _papermill()
-    found = papermill.inspect_notebook(str(path))
+    found = _papermill().inspect_notebook(str(path))
     if not found:
         raise InputError(f"{path.name}: no cell is tagged 'parameters'")
     try:
@@ -113,25 +83,19 @@ def known_parameters(path: Path) -> dict[str, Any]:
         raise InputError(f"{path.name}: a default is no plain value ({error})") from error
 
 
-def check_methods(methods: tuple[str, ...]) -> None:
-    """Refuse a method that does not exist, with the list of those that do."""
-    for method in methods:
-        refuse_unknown("method", method, tuple(METHODS))
-
-
 def plan_job(name: str, given: Mapping[str, Any]) -> Job:
     """Check a notebook's name (:func:`find_notebook`) and every parameter, before it is started."""
     path = find_notebook(name)
     defaults = known_parameters(path)
     values: dict[str, Any] = {}
     for key, value in given.items():
-        refuse_unknown(f"parameter of {path.stem}", key, tuple(defaults))
+        refuse_unknown(f"parameter of {path.stem}", key, defaults)
         values[key] = _convert(key, value, type(defaults[key]))
     full = defaults | values
     if full.get("seed", 0) < 0:
         raise InputError(f"parameter seed={full['seed']}: expected 0 or more")
     if full.get("method", BASE) != BASE:
-        check_methods((full["method"],))
+        refuse_unknown("method", full["method"], METHODS)
     settings = load_settings(
         full.get("preset", "quick"),
         full.get("dataset", "fairgenmed_simulated"),
@@ -173,14 +137,10 @@ def _execute(job: Job, output: Path) -> None:
         with TemporaryDirectory(prefix="fairdiff-") as sockets:
             manager = {"transport": "ipc", "ip": f"{sockets}/kernel"}
             papermill.execute_notebook(
-                str(job.path),
-                str(output),
-                parameters=job.parameters,
-                kernel_name="python3",
-                progress_bar=False,
-                cwd=str(PROJECT_ROOT),
+                str(job.path), str(output), parameters=job.parameters, kernel_name="python3",
+                progress_bar=False, cwd=str(PROJECT_ROOT),
                 config=Config({"KernelManager": manager}),
-            )
+            )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         line = " ".join(str(error.evalue).split())
         if error.ename == "InputError":
@@ -194,7 +154,7 @@ def _execute(job: Job, output: Path) -> None:
 
 @contextmanager
 def _environment(threads: int) -> Iterator[None]:
-    """Environment of the kernel; the kernel inherits it at its start."""
+    """What the kernel inherits at its start."""
     wanted = {"TOKENIZERS_PARALLELISM": "false", "PYTHONHASHSEED": "0"}
     if threads:
         wanted |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
@@ -254,16 +214,12 @@ def clean(notebook: Any) -> None:
         cell.source = without_paths(cell.source)
         for output in cell.get("outputs", []):
             _clean_output(output)
-        if "outputs" in cell:
-            cell.outputs = [output for output in cell.outputs if not _is_dead(output)]
+        if "outputs" in cell:  # but an emptied stream and a progress bar's widget: nothing to read
+            cell.outputs = [output for output in cell.outputs if output.get("text") != ""
+                            and WIDGET not in output.get("data", {})]  # fmt: skip
     for holder in (notebook, *notebook.cells):
         for name in VOLATILE:
             holder.metadata.pop(name, None)
-
-
-def _is_dead(output: Any) -> bool:
-    """Whether nothing is left to read: an emptied stream, or a progress bar's widget."""
-    return output.get("text") == "" or WIDGET in output.get("data", {})
 
 
 def _clean_output(output: Any) -> None:
@@ -286,32 +242,3 @@ def without_paths(text: str) -> str:
     text = text.replace(f"{PROJECT_ROOT}/", "").replace(str(PROJECT_ROOT), ".")
     home = f"{Path.home()}/"  # of a user without one, as in some containers: //
     return text if home == "//" else text.replace(home, "~/")
-
-
-# -- records ---------------------------------------------------------------------------------
-
-
-def write_record(path: Path, job: Job) -> None:
-    """Write the file that says that a job is done, last of all; the Snakefile declares it."""
-    inside = job.made.rglob("*") if job.made else ()
-    made = sum(file.stat().st_size for file in inside if file.is_file())
-    record = {
-        "notebook": job.path.stem,
-        "kind": job.kind,
-        "parameters": job.parameters,
-        "preset": job.settings.preset,
-        "dataset": job.settings.dataset,
-        "made_mb": round(made / 1e6, 1),
-    }
-    write_json(path, record)
-
-
-def failure_of(record: Path) -> Path:
-    """Where a job that failed leaves its line."""
-    return record.with_suffix(".failed.json")
-
-
-def read_failures(folder: Path, since: float) -> list[dict[str, Any]]:
-    """Failures below ``folder`` that are younger than ``since`` (seconds since the epoch)."""
-    found = sorted(folder.glob("*.failed.json"))
-    return [read_json(path) for path in found if path.stat().st_mtime >= since]

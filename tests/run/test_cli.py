@@ -13,7 +13,7 @@ import pytest
 
 from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.disk.places import PROJECT_ROOT
-from fairdiff_lib.run import cli, graph, notebook
+from fairdiff_lib.run import cli, graph, jobs
 from fairdiff_lib.run.cli import main
 from fairdiff_lib.run.graph import GraphRun
 from fairdiff_lib.run.notebook import Job, NotebookFailed, clean, plan_job, run_job, without_paths
@@ -117,9 +117,13 @@ def test_parameters_take_the_type_of_their_default() -> None:
 
 def test_a_job_is_called_by_what_distinguishes_it() -> None:
     base = plan_job("03", {"method": "base"})
-    assert (base.kind, base.title) == ("03_train base", "03_train method=base")
+    assert base.title == "03_train method=base"
     run = plan_job("04", {"method": "none", "seed": "2"})
-    assert (run.kind, run.title) == ("04_generate", "04_generate method=none seed=2")
+    assert run.title == "04_generate method=none seed=2"
+    own = GraphRun("smoke").jobs()[0]
+    kinds = {job.name: job.kind for job in own.notebooks}
+    assert kinds["03_train_base"] == "03_train base"
+    assert kinds["04_generate_none_seed0"] == "04_generate"
 
 
 # -- one notebook ----------------------------------------------------------------------------
@@ -282,13 +286,13 @@ def test_two_runs_never_share_a_runs_folder(tmp_path: Path) -> None:
 
 def test_failures_of_this_run_are_told_from_older_ones(tmp_path: Path) -> None:
     record = tmp_path / "jobs" / "05_quality.json"
-    failed = notebook.failure_of(record)
+    failed = jobs.failure_of(record)
     failed.parent.mkdir()
     failed.write_text('{"title": "05_quality"}')
-    assert notebook.read_failures(tmp_path / "jobs", since=time.time() - 60) == [
+    assert jobs.read_failures(tmp_path / "jobs", since=time.time() - 60) == [
         {"title": "05_quality"}
     ]
-    assert notebook.read_failures(tmp_path / "jobs", since=time.time() + 60) == []
+    assert jobs.read_failures(tmp_path / "jobs", since=time.time() + 60) == []
 
 
 def test_a_run_reads_its_folders_relative_to_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,7 +328,7 @@ def test_the_reason_of_any_job_is_left_for_the_person(
     assert main(["job", "--rule", "ham10000_protocol", *asked]) == 2
     run = GraphRun("smoke", ("ham10000",), "", str(tmp_path), *places[1::2])
     folder = run.jobs()[0].study.places.records / "jobs"
-    (left,) = notebook.read_failures(folder, since=0)
+    (left,) = jobs.read_failures(folder, since=0)
     assert left["title"] == "protocol" and left["bad_input"] is True
     assert left["message"] in capsys.readouterr().err
 

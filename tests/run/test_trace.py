@@ -22,7 +22,7 @@ from fairdiff_lib.disk.stamps import (
     publish_table,
 )
 from fairdiff_lib.run.cli import main
-from fairdiff_lib.run.trace import broken, commit_link, stamp_links, trace
+from fairdiff_lib.run.verify import broken, commit_link, stamp_links, trace
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.studies.verdict.protocol import content_hash
 from fairdiff_lib.study import folder_mark
