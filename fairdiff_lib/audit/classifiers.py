@@ -352,28 +352,6 @@ def classification_contrasts(audits: Labelled) -> pd.DataFrame:
     return control_discoveries(contrast_table(audits))
 
 
-def encoder_fairness(
-    predictions: pd.DataFrame,
-    table: pd.DataFrame,
-    attributes: Levels,
-    *,
-    labels: Mapping[str, Any],
-    confidence: float = 0.95,
-) -> pd.DataFrame:
-    """How well the audit's own encoder reads real test images, by group.
-
-    An encoder that sees less in one group's images sees less of what is wrong with them too: this
-    stands beside every table of feature distances. Metrics encoder_accuracy and encoder_auc.
-    """
-    frames = []
-    for condition in dict.fromkeys(predictions["condition"]):
-        data = scored(predictions, table, condition, attributes)
-        audits = classification_audits(data, attributes, confidence, names=("accuracy", "auc"))
-        frames += [one.by_group.assign(condition=condition) for one in audits.values()]
-    found = pd.concat(frames, ignore_index=True)[list(COLUMNS)]
-    return labelled(found.assign(metric="encoder_" + found["metric"]), labels)
-
-
 def _cut(thresholds: Mapping[str, float] | None, condition: str) -> float:
     cut = float((thresholds or {}).get(condition, 0.5))
     return cut if np.isfinite(cut) else 0.5

@@ -1,4 +1,4 @@
-"""The study's classifiers: fitted on a source's images, read on real ones, kept; and its encoder.
+"""The study's classifiers: fitted on a source's images, read on real ones, kept; and its reader.
 
 A run is a source of training images ("real" or a method), a seed and a classifier's name. Its
 folder holds the probabilities of every real test and validation image, so that any metric is
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,6 @@ REAL = "real"
 SPLITS = ("test", "val")  # whose probabilities are kept
 ALL = "predictions.csv"  # PREDICTION_COLUMNS and split
 MISMATCHED = "predictions-mismatched.csv"  # of test images under fault E6; PREDICTION_COLUMNS
-THREADS = 2  # that the encoder is trained on, on every machine
 
 
 # -- what was fitted, read again -------------------------------------------------------------
@@ -314,17 +314,17 @@ def read_back(classifier: Classifier, part: Cohort, images: Images) -> pd.DataFr
     return _predict(classifier, images, part, part.condition_levels)
 
 
-# -- the feature encoder ---------------------------------------------------------------------
+# -- the reader of findings, and the feature spaces ------------------------------------------
 
 
-def load_encoder(study: Study) -> Classifier:
-    """The feature encoder, trained once on the real training split for its conditions.
+def load_reader(study: Study) -> Classifier:
+    """A small classifier of all conditions, trained once on the real training split.
 
-    One and the same for every method and seed. It never sees test images. Whichever job needs it
-    first makes it, alone and on ``THREADS`` threads: KID follows its rounding.
+    It reads what images show; no distance between images rests on it. One and the same for every
+    method and seed, and it never sees test images. Whichever job needs it first makes it, alone.
     """
-    place, cohort = study.places.features, study.cohort
-    folder, notes = place / "encoder", place / "encoder-data.json"
+    place, cohort = study.places.reader, study.cohort
+    folder, notes = place / "classifier", place / "data.json"
     heads = {c.name: c.levels for c in cohort.spec.conditions}
 
     def found() -> bool:
@@ -332,36 +332,37 @@ def load_encoder(study: Study) -> Classifier:
         return trained and (folder / "config.json").is_file()
 
     if not found():
-        with locked(place / "encoder.lock"), fixed_threads(THREADS):
+        with locked(place / "reader.lock"), fixed_threads(1):
             if not found():
-                _train_encoder(study, heads).save(folder)
+                _train_reader(study, heads).save(folder)
                 write_json(notes, {"data_hash": cohort.data_hash})
-    return Classifier.load(folder, study.settings.encoder, heads)
+    return Classifier.load(folder, study.settings.reader, heads)
 
 
-def _train_encoder(study: Study, heads: Levels) -> Classifier:
+def _train_reader(study: Study, heads: Levels) -> Classifier:
     kept, size = study.cohort.included(), study.settings.model.image_size
     train, val = (
         (part.load_images(size), part.condition_codes())
         for part in (kept.split("train"), kept.split("val"))
     )
-    own = study.settings.encoder
-    return fit_classifier(*train, heads, *val, own, 0, study.places.features / "work")
+    own = study.settings.reader
+    return fit_classifier(*train, heads, *val, own, 0, study.places.reader / "work")
 
 
-def load_extractor(study: Study, encoder: Classifier) -> Extractor:
-    """The feature space that the audit's settings name."""
+def study_extractors(study: Study) -> list[Extractor]:
+    """The primary feature space that the audit's settings name, then the second where there is one.
+
+    Of them only ``encoder`` is trained here: the stages of :func:`load_reader`.
+    """
     own = study.settings.audit
-    return make_extractor(own.features, own.features_revision, encoder)
+    named = {own.features: own.features_revision}
+    if own.sensitivity:
+        named.setdefault(own.sensitivity, own.sensitivity_revision)
+    reader = partial(load_reader, study)
+    return [make_extractor(name, revision, reader) for name, revision in named.items()]
 
 
-def feature_spaces(
-    study: Study, encoder: Classifier, train: Images, test: Images
-) -> tuple[Space, ...]:
-    """The primary feature space, then the sensitivity's where there is one; of real images."""
-    own = study.settings.audit
-    extractors = [load_extractor(study, encoder)]
-    if own.sensitivity not in ("", own.features):
-        extractors.append(make_extractor(own.sensitivity, own.sensitivity_revision, encoder))
-    cache = study.places.features / "cache"
-    return tuple(Space.fit(one, cache, train, test) for one in extractors)
+def feature_spaces(study: Study, train: Images, test: Images) -> tuple[Space, ...]:
+    """:func:`study_extractors` with scale and kernel of real training images."""
+    cache = study.places.features
+    return tuple(Space.fit(one, cache, train, test) for one in study_extractors(study))

@@ -16,9 +16,9 @@ CARD = "README.md"  # of a model or a dataset, where the Hugging Face Hub looks 
 # sections of the settings that a folder depends on, besides the data and how they are read
 _BASE = ("model", "vae", "base")
 _TRAINED = (*_BASE, "training")
-_IMAGES = (*_TRAINED, "generation", "encoder")
-_STUDY = (*_IMAGES, "seeds", "methods", "mitigation", "classifiers", "residual", "efficientnet",
-          "vit", "audit")  # fmt: skip
+_IMAGES = (*_TRAINED, "generation")
+_STUDY = (*_IMAGES, "reader", "seeds", "methods", "mitigation", "classifiers", "residual",
+          "efficientnet", "vit", "audit")  # fmt: skip
 
 
 class _Run:
@@ -53,7 +53,8 @@ class Places:
 
     cohort = _Run("cohort")  # cohort.csv and the data's hash
     base = _Run("base", *_BASE)  # the pipeline that every method starts from, and its training
-    features = _Run("features", "model", "encoder")  # the encoder and what it made of images
+    features = _Run("features", "model")  # of images, whatever the extractor; named by content
+    reader = _Run("reader", "model", "reader")  # the classifier of all conditions
     records = _Run("records-{settings.preset}", *_STUDY)  # what notebooks recorded, a JSON each
     matrix = _Run("matrix", *_STUDY, "matrix")  # records of the downstream matrix's jobs
     # images whose KID is the proof's truth; a larger pool begins with the same

@@ -143,8 +143,9 @@ def _add_audit(audit: argparse.ArgumentParser) -> None:
     audit.add_argument("--condition", default="", metavar="C", help="column; corrects for case mix")
     audit.add_argument("--train", default="", metavar="CSV", help="real images of other subjects")
     audit.add_argument(
-        "--features", default="texture", metavar="F",
-        help="texture or random-conv (no download), encoder, inception, a hub id or a folder",
+        "--features", default="lite0", metavar="F",
+        help="lite0 (EfficientNet-lite0), lite0-penultimate, texture, random-conv, encoder, "
+        "inception, a hub id or a folder",
     )  # fmt: skip
     audit.add_argument("--revision", default="", metavar="R", help="commit of the hub id")
     audit.add_argument("--unit", default="subject", metavar="U", help="column of what is sampled")

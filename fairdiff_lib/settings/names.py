@@ -62,6 +62,11 @@ ENDINGS = {  # of what is put together from a metric
     "_psd_mean": "{}: performance-scaled disparity, mean",
     "_psd_max": "{}: performance-scaled disparity, largest",
 }
+SPACES = {  # features, as one says "... features"
+    "lite0": "EfficientNet-lite0",
+    "lite0-penultimate": "EfficientNet-lite0 last-layer",
+    "random-conv": "random",
+}
 NOT_ESTIMABLE = "not estimable"
 LOW_IS_BEST = ("kid", "fid", "mifid", "dpd", "eod", "brier", "ece", "fnr")
 SOURCES = {  # of images, besides the methods
@@ -110,6 +115,11 @@ def _put_together(key: str) -> str:
         if key.endswith(ending) and key != ending[1:]:
             return form.format(_put_together(key.removesuffix(ending)))
     return " ".join(WORDS.get(word, word) for word in key.split("_"))
+
+
+def space_title(key: str) -> str:
+    """What a feature space is, in words; a hub id is its own name."""
+    return SPACES.get(key, key)
 
 
 def method_name(key: str) -> str:

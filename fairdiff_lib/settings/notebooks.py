@@ -108,7 +108,6 @@ _ALL = (
             "tab_contrasts": "differences between levels, with tests",
             "tab_differences": "methods against the baseline, by level",
             "tab_intersections": "KID of intersections, raw and shrunken",
-            "tab_encoder": "how well the encoder reads each group",
         },
         figures={
             "fig02": "images by group, same prompts",

@@ -296,7 +296,7 @@ class GenerationConfig:
 class ClassifierConfig:
     """A multi-task classifier: an architecture by name, its sizes, and how it is trained.
 
-    The residual network also is the feature encoder; EfficientNet and ViT are built from the
+    The residual network also is the reader of findings; EfficientNet and ViT are built from the
     configurations of transformers. A field that an architecture has no use for is left alone.
     """
 
@@ -305,7 +305,7 @@ class ClassifierConfig:
         32,
         64,
     )  # residual: a stage each, halving
-    # the size; as an encoder, their sum is the number of features, and FID needs 3 x as many images
+    # the size
     feature_width: Count = 64  # residual: penultimate features
     loop: LoopConfig = Field(
         default_factory=lambda: LoopConfig(
@@ -398,9 +398,11 @@ def _vit() -> ClassifierConfig:
 class AuditConfig:
     """Metrics, intervals and gates."""
 
-    features: str = "encoder"  # "encoder" (trained here), or a transformers hub id / folder
+    # the feature space of every distance between images: "lite0" (frozen: EfficientNet-lite0), a
+    # transformers hub id or folder, "texture", "random", "encoder" (the reader's, trained here)
+    features: str = "lite0"
     features_revision: str = ""  # commit of that hub id
-    sensitivity: str = "texture"  # a second feature space, that no label has shaped; named as above
+    sensitivity: str = "lite0-penultimate"  # a second feature space; named as above, or empty
     sensitivity_revision: str = ""  # commit of that hub id
     loss_timesteps: Several[Whole] = (200, 500, 800)  # of 1,000; empty = no denoising loss
     confidence: Inner = 0.95  # of every interval
@@ -521,7 +523,7 @@ class Settings:
     training: LoopConfig = Field(default_factory=LoopConfig)
     mitigation: MitigationConfig = Field(default_factory=MitigationConfig)
     generation: GenerationConfig = Field(default_factory=GenerationConfig)
-    encoder: ClassifierConfig = Field(default_factory=ClassifierConfig)
+    reader: ClassifierConfig = Field(default_factory=ClassifierConfig)  # of findings in images
     classifiers: Distinct[Architecture] = ("efficientnet", "vit")  # downstream, of the next three
     residual: ClassifierConfig = Field(default_factory=ClassifierConfig)
     efficientnet: ClassifierConfig = Field(default_factory=_efficientnet)
@@ -536,7 +538,7 @@ class Settings:
 
     @model_validator(mode="after")
     def _architectures_in_place(self) -> Self:
-        for name, wanted in (("encoder", "residual"), *((name, name) for name in CLASSIFIERS)):
+        for name, wanted in (("reader", "residual"), *((name, name) for name in CLASSIFIERS)):
             found = getattr(self, name).architecture
             if found != wanted:
                 raise ValueError(f"{name}.architecture={found}: expected {wanted}")

@@ -28,7 +28,7 @@ SMOKE: dict[str, Any] = {  # tests: every part runs, nothing is learnt
     "training": {**_TINY_LOOP, "ema_decay": 0.5},
     "mitigation.time_window": 4,
     "generation": {"steps": 3, "batch": 64},
-    "encoder": {**_TINY_HEAD, "channels": (8, 16), "feature_width": 16},
+    "reader": {**_TINY_HEAD, "channels": (8, 16), "feature_width": 16},
     "residual": {**_TINY_HEAD, "channels": (8, 16), "feature_width": 16},
     "efficientnet": {**_TINY_HEAD, "input_size": 32, "depth_coefficient": 0.1},
     "vit": {**_TINY_HEAD, "input_size": 32, "width": 16, "layers": 2},

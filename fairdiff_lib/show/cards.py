@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,11 +31,11 @@ from fairdiff_lib.disk.places import CARD, PROJECT_ROOT
 from fairdiff_lib.disk.stamps import write_stamp
 from fairdiff_lib.disk.tables import failed_gates
 from fairdiff_lib.settings.methods import config_of, fields_of
-from fairdiff_lib.settings.names import method_name, name_of, number, p_text
+from fairdiff_lib.settings.names import method_name, name_of, number, p_text, space_title
 from fairdiff_lib.settings.options import Settings, as_dict
 from fairdiff_lib.show.panels import dots_foot, narrow_dots
 from fairdiff_lib.show.style import STYLE, dataset_name, is_simulated, limits
-from fairdiff_lib.show.words import about_small_levels, extremes, finding, one_at_a_time
+from fairdiff_lib.show.words import about_small_levels, finding, one_at_a_time
 
 if TYPE_CHECKING:
     from fairdiff_lib.study import Study
@@ -198,13 +198,14 @@ def study_facts(result: Any, cohort: Cohort, protocol: Any) -> Facts:
     """What the card says besides the numbers of :func:`shown_audit`."""
     rule, found = protocol.rule, shown_audit(result, protocol.rule)
     label = method_name(shown_method(result, rule))
-    floors = result.encoder[result.encoder["metric"] == "kid_floor"]
+    floors = result.main(rule.features)
+    floors = floors[floors["metric"] == "kid_floor"].drop_duplicates(["attribute", "level"])
     return Facts(
         title=f"Is {label} equally good for every group? {dataset_name(rule.dataset)}",
         compared=list(_compared(found, label, cohort, protocol)),
         endpoint=_endpoint(found, rule),
         caveats=list(_caveats(result, found, protocol)),
-        floor=floors[floors["features"] == rule.features],
+        floor=floors,
         standardised=shown_audit(result, rule, "kid_standardised").contrasts,
         mix=name_of(rule.condition).lower(),
         table="tab_contrasts.csv",
@@ -231,14 +232,14 @@ def _compared(found: Audit, label: str, cohort: Cohort, protocol: Any) -> Iterat
     models = f"{len(rule.seeds)} trained models (seeds {seeds}); KID is their mean"
     if len(rule.seeds) == 1:
         models = f"one trained model (seed {seeds})"
-    source = ", a classifier of this study's conditions," if rule.features == "encoder" else ""
     when = "before any test image was" if protocol.before else "AFTER test images were"
     who = "simulated subjects" if is_simulated(rule.dataset) else "subjects"
     yield "Measure", "Kernel Inception Distance (KID): 0 where images can't be told apart"
     yield "Real images", f"{images:,} test images of {n:,} {who}"
     yield "Generated images", f"{label}, one for each test image's prompt; {models}"
     yield "Comparison", "paired by subject; each group's images against its own real ones"
-    yield "Features", f"{rule.features}{source} with scale and kernel from real training images"
+    space = space_title(rule.features)
+    yield "Features", f"{space} features; scale and kernel from real training images"
     yield "Protocol", f"{rule.digest}, written {when} generated"
 
 
@@ -266,32 +267,16 @@ def _caveats(result: Any, found: Audit, protocol: Any) -> Iterator[str]:
         yield "The protocol was written after test images existed: read as exploratory."
     models = "this one model" if len(rule.seeds) == 1 else f"these {len(rule.seeds)} models"
     yield f"Intervals hold for {models} on new subjects, not for training anew."
-    read = _encoder_accuracy(result.encoder, found.attributes, rule)
-    if read:
-        yield (
-            f"The encoder's own accuracy on real images ({name_of(rule.condition).lower()}): "
-            f"{read} (see tab_encoder.csv). Where it reads a group worse, KID is measured less "
-            "well; in which direction that errs is not known."
-        )
+    if result.fixed is not None and result.fixed.spaces[0].scale.below:
+        yield result.fixed.spaces[0].scale.caveat()
     small = about_small_levels(found.by_group, list(found.attributes), rule.secondary_below)
     if small:
         yield small
     if len(found.attributes) > 1:
         yield one_at_a_time("tab_intersections.csv")
     mix = name_of(rule.condition).lower()
-    yield f"Differences at equal {mix} mix, and in {rule.sensitivity} features, are exploratory."
-
-
-def _encoder_accuracy(encoder: pd.DataFrame, attributes: Iterable[str], rule: Any) -> str:
-    """The range of the primary condition's accuracy over each attribute's levels."""
-    own = encoder[(encoder["metric"] == "encoder_accuracy") & np.isfinite(encoder["value"])]
-    own, said = own[own["condition"] == rule.condition], []
-    for name in attributes:
-        levels = own[own["attribute"] == name]
-        if len(levels) > 1:
-            ends = (f"{row['value']:.2f} ({row['level']})" for row in extremes(levels))
-            said.append(f"{name} {' to '.join(ends)}")
-    return "; ".join(said)
+    second = f", and in {space_title(rule.sensitivity)} features," if rule.sensitivity else ""
+    yield f"Differences at equal {mix} mix{second} are exploratory."
 
 
 # -- of anybody's own images -----------------------------------------------------------------

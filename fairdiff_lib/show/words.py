@@ -24,6 +24,7 @@ from fairdiff_lib.settings.names import (
     number,
     p_text,
     rounded,
+    space_title,
 )
 from fairdiff_lib.show.front import sentence
 from fairdiff_lib.show.style import dataset_name, ordered_methods
@@ -286,7 +287,7 @@ def about_planted(table: Rows) -> str:
 
 def _planted_line(row: Any) -> str:
     """One measurement against what was planted."""
-    space = f" in {row['features']} features" if row["features"] else ""
+    space = f" in {space_title(row['features'])} features" if row["features"] else ""
     who = (
         f"{level_name(row['attribute'], row['level'])} (n={row['n']}), drawn with {row['planted']}"
     )
@@ -311,8 +312,8 @@ def about_nearest(table: Rows) -> str:
     own = own[own["attribute"] == "overall"]
     words = ("more than a half", "less than a half", "not told from a half")
     return bullets(
-        f"{method_name(method)}, {row['features']} features: a share of {number(row)} lies nearer "
-        f"to a training image, {told_from(row, NO_SIGNAL, words)}."
+        f"{method_name(method)}, {space_title(row['features'])} features: a share of {number(row)} "
+        f"lies nearer to a training image, {told_from(row, NO_SIGNAL, words)}."
         for method in ordered_methods(own["method"])
         for _, row in own[own["method"] == method].iterrows()
     )
@@ -379,7 +380,7 @@ def about_cells(changes: Rows, features: str) -> str:
 
 def _where(row: Row) -> str:
     """The feature space, where the row rests on one, and the cell, where it is of the sweep."""
-    space = f" ({row['features']} features)" if row["features"] else ""
+    space = f" ({space_title(row['features'])} features)" if row["features"] else ""
     if "guidance" not in row:
         return space
     return f"{space}, guidance {rounded(float(row['guidance']))}, {row['steps']} steps"

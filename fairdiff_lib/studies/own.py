@@ -1,7 +1,7 @@
 """11: audit your own generator. Two CSV files of images in, the audit and its tables out.
 
-``data.own.read_own`` reads and checks them. ``audit_own`` measures features that no label has
-shaped, and calls the study's own ``audit_images``.
+``data.own.read_own`` reads and checks them. ``audit_own`` measures features that neither the images
+compared nor their labels have shaped, and calls the study's own ``audit_images``.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from fairdiff_lib.audit.quality import FLOOR_SPLITS
 from fairdiff_lib.audit.realism import near_copies
 from fairdiff_lib.classify.features import (
     BATCH,
-    SPREAD_FLOOR,
+    LITE,
+    LITE_SIDE,
     Extractor,
     Features,
     Scale,
@@ -46,13 +48,15 @@ from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.sim.shapes import write_example
 from fairdiff_lib.studies.quality import audit_images, described, groups_of
 
-DEFAULT_FEATURES = "texture"
-SEEN = {  # of features that need no label and no download
+DEFAULT_FEATURES = "lite0"
+SEEN = {  # in words
+    "lite0": "what a network for everyday photographs sees, of anatomy and of fine detail",
     "texture": "colour, blur and noise at four scales, not anatomy",
     "random-conv": "colour and coarse texture, hardly blur, and no anatomy",
 }
 BUILT_IN = {"random-conv": "random"}  # what a user calls it: what ``features`` calls it
-MOST_PIXELS = {"texture": 128, "random-conv": 128, "encoder": 64}  # size where none is given
+# size where none is given
+MOST_PIXELS = {**dict.fromkeys(LITE, LITE_SIDE), "texture": 128, "random-conv": 128, "encoder": 64}
 MOST_PIXELS_ELSE = 256  # of pretrained features, which enlarge to their own size
 VALIDATION = 5  # one in so many training subjects chooses the encoder's step
 SMALLEST_SHARE = 0.2  # smallest difference of interest, x the overall KID
@@ -98,13 +102,13 @@ def measure(images: OwnImages, features: str, revision: str, image_size: int) ->
             f"image size {size}: expected {LEAST_SIDE} to {smallest} pixels, the shortest side "
             "of any image"
         )
-    classifier = _fit_encoder(images, size) if features == "encoder" else None
-    extractor = make_extractor(BUILT_IN.get(features, features), revision, classifier)
+    fit = partial(_fit_encoder, images, size)
+    extractor = make_extractor(BUILT_IN.get(features, features), revision, fit)
     real, generated = (
         extract_files(extractor, own, size) for own in (images.real, images.generated)
     )
     base = real if images.train is None else extract_files(extractor, images.train, size)
-    scale = Scale.fit(base, SPREAD_FLOOR)
+    scale = Scale.fit(base)
     kernel = fit_kernel(scale(base))
     name = features if features in BUILT_IN else extractor.name
     sees, hardly = SEEN.get(name, ""), scale.caveat()
@@ -155,7 +159,7 @@ def _fit_encoder(images: OwnImages, size: int) -> Classifier:
         raise InputError(f"{images.train.csv}: too few {images.unit}s to train an encoder on")
     return fit_classifier(
         pixels[~val], codes[~val], heads, pixels[val], codes[val],
-        load_settings("quick").encoder, seed=0,
+        load_settings("quick").reader, seed=0,
     )  # fmt: skip
 
 
@@ -272,9 +276,10 @@ def audit_read(
     images : OwnImages
         From :func:`read_own`.
     features : str
-        ``texture`` or ``random-conv`` (need no download and no label), ``encoder`` (a classifier
-        of the condition, trained on the training images), ``inception``, a hub id or a folder of a
-        transformers model.
+        ``lite0`` or ``lite0-penultimate`` (EfficientNet-lite0 with its ImageNet weights),
+        ``texture`` or ``random-conv`` (no weights), ``encoder`` (a classifier of the condition,
+        trained on the training images), ``inception``, a hub id or a folder of a transformers
+        model.
     revision : str
         Commit of a hub id.
     image_size : int

@@ -16,7 +16,7 @@ from fairdiff_lib.audit.estimate import Floats, Groups, group_units
 from fairdiff_lib.audit.memory import NEARER, Pool, nearer_metric
 from fairdiff_lib.audit.seeds import SEED_INTERVAL
 from fairdiff_lib.classify.features import Space
-from fairdiff_lib.classify.runs import REAL, feature_spaces, load_encoder
+from fairdiff_lib.classify.runs import REAL, feature_spaces
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk.tables import gate_notes
 from fairdiff_lib.model.loss import denoising_losses_at
@@ -149,9 +149,8 @@ def read_known(study: Study) -> Known:
     attributes = cohort.attribute_levels
     parts = {name: kept.split(name) for name in SPLITS}
     images = {name: part.load_images(size) for name, part in parts.items()}
-    encoder = load_encoder(study)
     spaces: list[tuple[Space, Pool, Pool]] = []
-    for space in feature_spaces(study, encoder, images["train"], images["test"]):
+    for space in feature_spaces(study, images["train"], images["test"]):
         held = np.concatenate([space.of(images["val"]), space.test])
         train = _pool(parts, ("train",), space.train, list(attributes))
         spaces.append((space, train, _pool(parts, ("val", "test"), held, list(attributes))))

@@ -26,7 +26,6 @@ from fairdiff_lib.audit.audit import (
     mean_audit,
     mean_metric,
 )
-from fairdiff_lib.audit.classifiers import encoder_fairness
 from fairdiff_lib.audit.contrasts import (
     DIRECTIONS,
     EXPLORATORY,
@@ -48,9 +47,7 @@ from fairdiff_lib.audit.released import inception_score_as_released
 from fairdiff_lib.audit.seeds import compare_audits, over_seeds
 from fairdiff_lib.classify.features import Space
 from fairdiff_lib.classify.fit import Classifier
-from fairdiff_lib.classify.predictions import predictions_table
-from fairdiff_lib.classify.runs import feature_spaces, load_encoder
-from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.classify.runs import feature_spaces, load_reader
 from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.disk import tables
 from fairdiff_lib.model.loss import denoising_losses_at
@@ -157,8 +154,6 @@ class QualityResult:
         dataset, then ``seeds.CHANGE_COLUMNS``, role, p_adjusted: methods against the baseline.
     intersections : DataFrame
         As ``table``; metrics kid and kid_shrunk.
-    encoder : DataFrame
-        How well the encoder reads each group: see :func:`encoder_table`.
     gates : DataFrame
         dataset, method, seed, gate, n, value, threshold, comparison, passed, note.
     notes : list of str
@@ -173,7 +168,6 @@ class QualityResult:
     contrasts: pd.DataFrame
     differences: pd.DataFrame
     intersections: pd.DataFrame
-    encoder: pd.DataFrame
     gates: pd.DataFrame
     notes: list[str]
     audits: Named
@@ -203,8 +197,6 @@ class Fixed:
         Attributes, prompted conditions and intersections.
     crossing : dict
         Name of the intersections to their levels.
-    reading : dict of str to float64 [N, K]
-        The encoder's probabilities for the real test images.
     latents : float32 [N, C, h, w] or None
         Of the real test images; None where no denoising loss is wanted.
     reconstruction : (ruler, measured, true) or None
@@ -212,23 +204,22 @@ class Fixed:
     """
 
     study: Study
-    encoder: Classifier
+    reader: Classifier
     spaces: tuple[Space, ...]
     blurred: Floats
     test: pd.DataFrame
     groups: Groups
     crossing: dict[str, list[str]]
-    reading: dict[str, Any]
     latents: Any
     reconstruction: Any
 
 
 def fix(study: Study) -> Fixed:
-    """Encoder, feature spaces and groups of a study: found again, or made from real images."""
-    encoder, kept = load_encoder(study), study.cohort.included()
+    """Feature spaces, groups and reader of a study: found again, or made from real images."""
+    kept = study.cohort.included()
     images = [kept.split(name).load_images(study.settings.model.image_size)
               for name in ("train", "test")]  # fmt: skip
-    spaces = feature_spaces(study, encoder, *images)
+    spaces = feature_spaces(study, *images)
     test = kept.split("test").table
     crossing: dict[str, list[str]] = {}
     if len(kept.attribute_levels) > 1:
@@ -236,13 +227,12 @@ def fix(study: Study) -> Fixed:
     base = load_pipeline(study.places.base / "pipeline")  # every run keeps its VAE
     return Fixed(
         study,
-        encoder,
+        load_reader(study),
         spaces,
         spaces[0].of(blurred(images[1])),
         test,
         group_units(test, {**kept.all_levels, **crossing}),
         crossing,
-        encoder.predict(images[1]),
         mean_latents(base, images[1]) if study.settings.audit.loss_timesteps else None,
         _reconstruction(base, study, images[1]),
     )
@@ -321,7 +311,7 @@ def run_table(
         features=main.extractor.name,
         labels={},
         train=(main.train, cohort.included().split("train").table),
-        probabilities=fixed.encoder.predict(images)[cohort.spec.primary_condition],
+        probabilities=fixed.reader.predict(images)[cohort.spec.primary_condition],
         confidence=fixed.study.settings.audit.confidence,
         known=audits[0].estimates,
     )
@@ -389,7 +379,7 @@ def features_of(fixed: Fixed, method: str, seed: int) -> Floats:
 def inception_scores(fixed: Fixed, method: str, seed: int) -> pd.DataFrame:
     """Inception Score of the first n images of a run, in one part and as released: in ten (E7)."""
     name = fixed.study.cohort.spec.primary_condition
-    seen = fixed.encoder.predict(_images(fixed, method, seed))[name]
+    seen = fixed.reader.predict(_images(fixed, method, seed))[name]
     rows = [
         {
             "n": n,
@@ -468,47 +458,6 @@ def study_intersections(
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["note"])
 
 
-def encoder_table(
-    probabilities: dict[str, Floats], cohort: Cohort, table: pd.DataFrame, rule: Protocol
-) -> pd.DataFrame:
-    """tab_encoder: how well the encoder reads each group's real test images, and the noise floor.
-
-    Parameters
-    ----------
-    probabilities : dict of str to float64 [N, K]
-        The encoder's, on the real test images.
-    table : DataFrame
-        The study's quality table: its real-against-real floors are taken over.
-
-    Returns
-    -------
-    DataFrame
-        dataset, condition (empty for a floor), attribute, level, metric (encoder_accuracy,
-        encoder_auc, kid_floor), features, n, value, low, high, note.
-    """
-    test = cohort.included().split("test")
-    heads = {c.name: c.levels for c in cohort.spec.conditions}
-    predictions = predictions_table(
-        probabilities,
-        heads,
-        test.table["image"].tolist(),
-        test.table["subject"].tolist(),
-        test.condition_codes(),
-    )
-    attributes = cohort.attribute_levels
-    read = encoder_fairness(
-        predictions, test.table, attributes, labels={}, confidence=rule.confidence
-    )
-    first = table[["method", "seeds"]].iloc[0]  # the reals are the same for every run
-    floors = table[(table[["method", "seeds"]] == first).all(axis=1)]
-    floors = floors[floors["metric"] == "kid_floor"]
-    floors = floors[floors["attribute"].isin(["overall", *attributes])].assign(condition="")
-    both = pd.concat([read.assign(features=rule.features), floors], ignore_index=True)
-    columns = ["condition", "attribute", "level", "metric", "features"]
-    columns += ["n", "value", "low", "high", "note"]
-    return labelled(both[columns], {"dataset": rule.dataset})
-
-
 def collect_quality(study: Study, rule: Protocol) -> QualityResult:
     """Quality of every method and seed by attribute and condition, after the gates.
 
@@ -539,7 +488,6 @@ def collect_quality(study: Study, rule: Protocol) -> QualityResult:
         tables.with_notes(study_contrasts(named, rule), notes),
         tables.with_notes(study_differences(audits, rule), notes),
         tables.with_notes(study_intersections(named, fixed.crossing, rule), notes),
-        encoder_table(fixed.reading, study.cohort, table, rule),
         found,
         notes,
         named,
@@ -560,7 +508,6 @@ def publish_quality(study: Study, result: QualityResult) -> list[Path]:
         "tab_contrasts": result.contrasts,
         "tab_differences": result.differences,
         "tab_intersections": result.intersections,
-        "tab_encoder": result.encoder,
     }
     return [study.publish(name, table) for name, table in todo.items()]
 

@@ -46,9 +46,9 @@ from fairdiff_lib.audit.estimate import (
 from fairdiff_lib.audit.estimators import auc, macro_auc
 from fairdiff_lib.audit.kid import as_features
 from fairdiff_lib.audit.quality import prompt_auc, reconstruction_r2
-from fairdiff_lib.classify.features import Extractor, extract, make_extractor
+from fairdiff_lib.classify.features import Extractor, extract
 from fairdiff_lib.classify.fit import Classifier
-from fairdiff_lib.classify.runs import load_encoder, read_back
+from fairdiff_lib.classify.runs import load_reader, read_back, study_extractors
 from fairdiff_lib.data.cohort import Ruler
 from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.model.sample import load_generated
@@ -59,7 +59,6 @@ AGREEMENT = "agreement"  # the reader's accuracy, with the prompt as the truth
 CHANGE = "_change"
 PROBE = "probe_auc"
 STRENGTH = 1.0  # inverse of the ridge penalty on standardised features, scikit-learn's own
-SPACES = ("encoder", "texture")  # what the conditions need; what no label has shaped
 
 Labels = dict[str, Any]
 Found = dict[str, dict[str, Audit]]  # condition to metric to audit
@@ -102,12 +101,12 @@ def measure_shown(
 ) -> tuple[list[pd.DataFrame], list[tuple[Mapping[str, Any], Audit]]]:
     """What is read from generated test images against what was asked, beside real images.
 
-    The reader is the feature encoder: one classifier of all conditions, trained on real images.
+    The reader is one classifier of all conditions, trained on real images.
 
     Returns rows (dataset, method, seed, condition, then ``GROUP_COLUMNS``), and labelled audits of
     generated minus real.
     """
-    reader = Reader(study, load_encoder(study))
+    reader = Reader(study, load_reader(study))
     real = reader(pictures.test, real=True)
     parts = [table for labels in pictures.real_labels() for table in reader.rows(real, labels)]
     audits: list[tuple[Mapping[str, Any], Audit]] = []
@@ -285,15 +284,15 @@ def _check_levels(ruler: Ruler, asked: Ints) -> None:
 def measure_probe(study: Study, pictures: Pictures) -> pd.DataFrame:
     """Can demographic levels be read from real images, and from generated ones?
 
-    Linear probes in the encoder's features and in texture; trained on training images of the same
+    Linear probes in both of the audit's feature spaces; trained on training images of the same
     source ("own") or on real ones, tested on test images.
 
     Returns dataset, method, seed, features, trained_on, then ``GROUP_COLUMNS``. Metrics: probe_auc;
     of generated images also probe_auc_change, against real ones probed by real ones.
     """
-    encoder, parts = load_encoder(study), []
-    for name in SPACES:
-        parts += _probe_rows(study, make_extractor(name, classifier=encoder), pictures)
+    parts = []
+    for extractor in study_extractors(study):
+        parts += _probe_rows(study, extractor, pictures)
     return pd.concat(parts, ignore_index=True)
 
 
@@ -301,7 +300,7 @@ def _probe_rows(study: Study, extractor: Extractor, pictures: Pictures) -> list[
     """Rows of real images, then of every method and seed, by what the probe was trained on."""
 
     def features(images: Any) -> Floats:
-        found = extract(extractor, images, cache=study.places.features / "cache")
+        found = extract(extractor, images, cache=study.places.features)
         return found.astype(np.float64)
 
     def tidy(found: Probed, beside: Probed | None, labels: Labels, by: str) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from fairdiff_lib.audit.audit import Audit, audit, contrast_table, kid_metric, l
 from fairdiff_lib.audit.contrasts import EXPLORATORY
 from fairdiff_lib.audit.estimate import Ints, group_units
 from fairdiff_lib.classify.features import Space
-from fairdiff_lib.classify.runs import feature_spaces, load_encoder
+from fairdiff_lib.classify.runs import feature_spaces
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk.tables import gate_notes, with_notes
 from fairdiff_lib.methods.groups import balanced_rows
@@ -99,10 +99,7 @@ def measure_sweep(study: Study) -> SweepResult:
     prompts = kept.split("test").take(rows)
     size = settings.model.image_size
     real = [kept.split(name).load_images(size) for name in ("train", "test")]
-    encoder = load_encoder(study)
-    spaces = tuple(
-        replace(space, test=space.test[rows]) for space in feature_spaces(study, encoder, *real)
-    )
+    spaces = tuple(replace(space, test=space.test[rows]) for space in feature_spaces(study, *real))
     cells = tqdm(cells_of(settings), desc="cells of the sweep", disable=None)
     images = {cell: make_cell(study, prompts, cell) for cell in cells}
     audits = {cell: cell_audits(settings, prompts, spaces, own) for cell, own in images.items()}

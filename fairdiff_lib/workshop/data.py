@@ -199,8 +199,7 @@ def make_looks(study: Study) -> tuple[Image.Image, pd.DataFrame, pd.DataFrame]:
     """A sheet of pictures side by side, which of them are generated, and what KID says of all."""
     from fairdiff_lib.audit.audit import kid_audit
     from fairdiff_lib.audit.kid import fit_kernel
-    from fairdiff_lib.classify.features import EncoderExtractor, Scale, TextureExtractor
-    from fairdiff_lib.classify.runs import load_encoder
+    from fairdiff_lib.classify.features import Scale, make_extractor
     from fairdiff_lib.model.sample import generate_run, load_generated
     from fairdiff_lib.train.runs import train
 
@@ -219,7 +218,7 @@ def make_looks(study: Study) -> tuple[Image.Image, pd.DataFrame, pd.DataFrame]:
     sheet = Image.fromarray(np.concatenate(tiles, axis=2).transpose(1, 2, 0))
     table = pd.DataFrame({"number": np.arange(1, LOOKS + 1), "generated": generated})
     measured = []
-    for extractor in (EncoderExtractor(load_encoder(study)), TextureExtractor()):
+    for extractor in map(make_extractor, ("lite0", "texture")):
         scale = Scale.fit(extractor(learnt))
         kernel = fit_kernel(scale(extractor(learnt)))
         own = kid_audit(kernel, scale(extractor(real)), scale(extractor(made)), test.table,

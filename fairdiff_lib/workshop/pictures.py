@@ -84,7 +84,8 @@ def looks_bars() -> Any:
     table = data.looks_measured()
     fig = _page(1.7, "The same pictures, two kinds of features", "Lines: 95% intervals.")
     ax = _axes(fig)
-    said = {"encoder": "a network taught to see glaucoma", "texture": "colour and fine detail"}
+    said = {"lite0": "a network taught on photographs", "texture": "colour and fine detail"}
+    said["encoder"] = "a network taught to see glaucoma"
     for at, row in enumerate(table.to_dict("records")):
         _line(ax, row, at)
         ax.annotate(f"{row['value']:.3f}", (row["value"], at), (0, 6),

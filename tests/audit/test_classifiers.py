@@ -22,7 +22,6 @@ from fairdiff_lib.audit.classifiers import (
     classification_contrasts,
     classification_table,
     contrasted_audits,
-    encoder_fairness,
     es_debiased,
     es_estimate,
     scored,
@@ -308,15 +307,6 @@ def test_best_test_epoch_stands_beside_the_auc_it_flatters() -> None:
     assert table.loc[released.GAIN, "value"] == pytest.approx(0.03)
     assert table.loc[released.GAIN, "attribute"] == "overall"
     assert "too high" in table.loc[released.BEST_TEST_EPOCH, "note"]
-
-
-def test_encoder_reads_one_group_worse_and_the_table_says_so() -> None:
-    found = encoder_fairness(*simple(), ATTRIBUTES, labels={"dataset": "toy"})
-    assert list(found.columns) == ["dataset", *COLUMNS]
-    assert set(found["metric"]) == {"encoder_accuracy", "encoder_auc"}
-    rows = found.set_index(["metric", "level"])
-    assert rows.loc[("encoder_auc", "Black"), "high"] < rows.loc[("encoder_auc", "White"), "low"]
-    assert rows["n"].min() > 0
 
 
 def test_threshold_is_used_and_unknown_truth_left_out() -> None:

@@ -157,7 +157,7 @@ def test_changes_are_paired_by_seed_and_few_seeds_have_no_p() -> None:
     design = Design({"sex": ("Female", "Male")})
 
     def of(estimate: Estimate) -> Audit:
-        return Audit("kid", dict.fromkeys(keys, estimate), design, "encoder")
+        return Audit("kid", dict.fromkeys(keys, estimate), design, "lite0")
 
     base, gain = study(rng, 6, 40), study(rng, 6, 40)
     audits = {}
@@ -168,7 +168,7 @@ def test_changes_are_paired_by_seed_and_few_seeds_have_no_p() -> None:
     expected = stats.ttest_1samp([-change.value for change in gain], 0)
     assert row["p"] == pytest.approx(expected.pvalue)
     assert row["low_new"] < row["low"] < row["value"] < row["high"] < row["high_new"]
-    assert (row["seeds"], row["n"], row["features"]) == ("0,1,2,3,4,5", 40, "encoder")
+    assert (row["seeds"], row["n"], row["features"]) == ("0,1,2,3,4,5", 40, "lite0")
     few = compare_audits({key: own for key, own in audits.items() if key[1] < 3}).iloc[0]
     assert np.isnan(few["p"]) and np.isnan(few["p_new"]) and np.isfinite(few["high_new"])
     assert "without p" in few["note"]

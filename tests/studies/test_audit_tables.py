@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,14 +9,12 @@ import pytest
 from fairdiff_lib.audit.audit import Audit, audit, crossed, kid_metric, mean_metric
 from fairdiff_lib.audit.estimate import group_units
 from fairdiff_lib.audit.kid import Kernel
-from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.studies import quality
 from fairdiff_lib.studies.verdict.protocol import Protocol
 
 KERNEL = Kernel(2.0)
 LEVELS = {"sex": ("Female", "Male"), "age": ("young", "old")}
-RULE = Protocol(dataset="toy", seeds=(0, 1), features="encoder", sensitivity="random")
+RULE = Protocol(dataset="toy", seeds=(0, 1), features="lite0", sensitivity="random")
 
 
 def people(n: int = 300) -> pd.DataFrame:
@@ -40,7 +36,7 @@ def study(
         noise, loss = rng.normal(size=(n, 3)), rng.random(n)
         for method, shift in (("none", 0.6), ("fairdiffusion", 0.3)):
             own = []
-            for features in ("encoder", "random"):
+            for features in ("lite0", "random"):
                 metric = kid_metric(KERNEL, real, noise + shift)
                 own.append(
                     audit(metric, groups, LEVELS, metric="kid", features=features,
@@ -58,7 +54,7 @@ def test_only_the_baselines_mean_is_declared() -> None:
     table = quality.study_contrasts(named, RULE)
     primary = table[table["role"] == "primary"]
     assert set(zip(primary["method"], primary["seeds"], strict=True)) == {("none", "0,1")}
-    assert set(primary["features"]) == {"encoder"} and set(primary["metric"]) == {"kid"}
+    assert set(primary["features"]) == {"lite0"} and set(primary["metric"]) == {"kid"}
     rest = table[~table["role"].isin(["primary", "description"])]
     assert (rest["p_adjusted"] >= rest["p"] - 1e-12).all()
     assert rest["note"].str.contains("false discovery rate").all()
@@ -78,7 +74,7 @@ def test_methods_are_compared_in_every_space_and_no_p_comes_from_two_seeds() -> 
     audits, _ = study()
     table = quality.study_differences(audits, RULE)
     overall = table[(table["level"] == "all") & (table["metric"] == "kid")]
-    assert set(overall["features"]) == {"encoder", "random"}
+    assert set(overall["features"]) == {"lite0", "random"}
     assert (overall["value"] < 0).all()  # the second method's KID is lower
     assert table["p"].isna().all() and table["p_adjusted"].isna().all()
     loss = table[(table["level"] == "all") & (table["metric"] == "denoising_loss")]
@@ -106,34 +102,3 @@ def test_intersections_are_shown_raw_and_shrunken() -> None:
     assert np.ptp(own["value"]) < np.ptp(raw["value"])
     assert own["note"].str.contains("empirical Bayes").all()
     assert raw["n"].sum() == 300
-
-
-def test_the_encoder_that_cannot_see_a_group_is_found_out() -> None:
-    spec, n, rng = dataset_of("ham10000").spec(), 400, np.random.default_rng(2)
-    ages, kinds, dx = spec.levels("age"), spec.levels("malignant"), spec.levels("dx")
-    truth = rng.integers(2, size=n)
-    table = pd.DataFrame(
-        {
-            "subject": [f"s{i}" for i in range(n)],
-            "image": [f"i{i}" for i in range(n)],
-            "split": "test",
-            "sex": rng.choice(["Female", "Male"], n),
-            "age": rng.choice(ages, n),
-            "malignant": np.array(kinds)[truth],
-            "dx": dx[0],
-            "excluded": "",
-        }
-    )
-    right = np.where(table["age"] == ages[1], rng.random(n) < 0.5, rng.random(n) < 0.95)
-    seen = np.where(right, truth, 1 - truth)
-    guessed = rng.dirichlet(np.ones(len(dx)), n)
-    read = {"malignant": np.eye(2)[seen] * 0.8 + 0.1, "dx": guessed}
-    floor = {"method": "none", "seeds": "0", "attribute": "sex", "level": "Male", "n": 200,
-             "metric": "kid_floor", "features": "encoder", "value": 0.0, "low": -0.1,
-             "high": 0.1, "note": ""}  # fmt: skip
-    cohort = Cohort(spec, table, Path(), "hash")
-    found = quality.encoder_table(read, cohort, pd.DataFrame([floor]), RULE)
-    own = found[(found["metric"] == "encoder_accuracy") & (found["condition"] == "malignant")]
-    by_age = own[own["attribute"] == "age"].set_index("level")
-    assert by_age.loc[ages[1], "high"] < by_age.loc[ages[0], "low"]
-    assert (found["metric"] == "kid_floor").sum() == 1 and set(found["dataset"]) == {"toy"}

@@ -346,7 +346,7 @@ BAD_OPTIONS: dict[str, tuple[list[str], str]] = {
     "the unit": (["--attributes", "subject"], "'subject': expected a column of its own"),
     "condition": (["--condition", "dx"], "lacks the column(s) dx"),
     "unit": (["--unit", "patient"], "lacks the column(s) patient"),
-    "features": (["--features", "magic"], "unknown features 'magic'; known: encoder, texture"),
+    "features": (["--features", "magic"], "unknown features 'magic'; known: lite0, lite0-"),
     "encoder": (["--features", "encoder"], "expected --train with real images and --condition"),
     "image size": (["--image-size", "900"], "image size 900: expected 32 to 64 pixels"),
     "no file": (["--real", "nowhere.csv"], "nowhere.csv: missing; expected a CSV table"),

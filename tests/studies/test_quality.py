@@ -25,7 +25,7 @@ SPEC = dataset_of("ham10000").spec()
 YOUNG, OLD = SPEC.levels("age")
 
 
-class Encoder:
+class Reader:
     """Stands for the classifier: says one half to everything."""
 
     def predict(self, images: Any) -> dict[str, np.ndarray]:
@@ -66,13 +66,13 @@ def fixed(real: np.ndarray) -> auditing.Fixed:
     spaces = tuple(
         auditing.Space(Named(name), Path(), Scale(np.zeros(3), np.ones(3)), Kernel(2.0),
                        real[:2], real)
-        for name in ("encoder", "random")
+        for name in ("lite0", "random")
     )  # fmt: skip
     study = Study(settings, Places(settings))
     study.__dict__["cohort"] = cohort
     return auditing.Fixed(
-        study, Encoder(), spaces, real, test, groups,  # type: ignore[arg-type]
-        crossing, {}, None, None,
+        study, Reader(), spaces, real, test, groups,  # type: ignore[arg-type]
+        crossing, None, None,
     )  # fmt: skip
 
 
@@ -121,7 +121,7 @@ def test_the_table_keeps_its_columns_and_tells_spaces_apart(run: Any) -> None:
     assert tuple(table.columns) == COLUMNS
     assert not table.duplicated(["attribute", "level", "metric", "features"]).any()
     kids = table[(table["metric"] == "kid") & (table["level"] == OLD)].set_index("features")
-    assert kids.loc["encoder", "value"] == audits[0].estimates["age", OLD].value
+    assert kids.loc["lite0", "value"] == audits[0].estimates["age", OLD].value
     assert kids.loc["random", "value"] == audits[2].estimates["age", OLD].value
     assert {"es_kid", "kid_disparity", "kid_standardised", "es_denoising_loss"} <= set(
         table["metric"]

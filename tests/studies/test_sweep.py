@@ -154,7 +154,7 @@ def planted() -> dict[Cell, list[Audit]]:
                 LEVELS,
                 metric="kid",
                 role="exploratory",
-                features="encoder",
+                features="lite0",
             )
         ]
         for cell in cells_of(SETTINGS)
@@ -174,14 +174,14 @@ def test_a_level_that_a_setting_hurts_is_found_and_only_that_one() -> None:
     gaps = result.contrasts[result.contrasts["guidance"] == 1.0]
     found = gaps[gaps["p_adjusted"] < 0.01]
     assert set(found[found["role"] == "exploratory"]["level"]) == {old}
-    said = sentences_privacy.about_cells(result.changes, "encoder")
+    said = sentences_privacy.about_cells(result.changes, "lite0")
     assert "Guidance 1, 3 steps: worse" in said and "worse" in said
     assert old in sentences_privacy.about_level_gaps(result.contrasts)
-    fig = figures_sweep.fig_sweep(result.table, guidance=2.0, steps=3, features="encoder")
+    fig = figures_sweep.fig_sweep(result.table, guidance=2.0, steps=3, features="lite0")
     words = [text.get_text() for text in fig.findobj() if hasattr(text, "get_text")]
     assert any("HAM10000, simulated" in word for word in words)
     with pytest.raises(InputError, match="no KID at guidance 9, 1 steps"):
-        figures_sweep.fig_sweep(result.table, guidance=9.0, steps=1, features="encoder")
+        figures_sweep.fig_sweep(result.table, guidance=9.0, steps=1, features="lite0")
     scalars = result.scalars()
     assert scalars["cells"] == 4 and scalars["images"] == 300
 

@@ -141,7 +141,7 @@ def test_a_broken_generated_image_is_named(study: Study) -> None:
         load_generated(path.parents[1], "val")
 
 
-def test_the_encoder_is_made_once_and_on_the_same_threads_by_any_job(
+def test_the_reader_is_made_once_and_on_one_thread_by_any_job(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[int] = []
@@ -153,11 +153,11 @@ def test_the_encoder_is_made_once_and_on_the_same_threads_by_any_job(
 
     monkeypatch.setattr(downstream_runs, "fit_classifier", fitted)
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(2)
     try:
         for _ in range(2):
-            downstream_runs.load_encoder(study)
-        assert made == [downstream_runs.THREADS] and torch.get_num_threads() == 1
+            downstream_runs.load_reader(study)
+        assert made == [1] and torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
 

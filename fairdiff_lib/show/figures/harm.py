@@ -12,7 +12,13 @@ from matplotlib.figure import Figure
 
 from fairdiff_lib.audit.seeds import means_and_seeds
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.names import NOT_ESTIMABLE, classifier_name, method_name, name_of
+from fairdiff_lib.settings.names import (
+    NOT_ESTIMABLE,
+    classifier_name,
+    method_name,
+    name_of,
+    space_title,
+)
 from fairdiff_lib.show.front import Nothing, figure
 from fairdiff_lib.show.panels import (
     Rows,
@@ -310,7 +316,7 @@ def fig_probe(table: Rows, notes: Sequence[str] = ()) -> Figure:
             for ax, (source, heading) in zip(line, headings.items(), strict=True):
                 fits = (chosen["trained_on"] == source) | (chosen["method"] == "real")
                 forest(ax, chosen[fits & (chosen["features"] == space)], rows, looks, null=0.5)
-                ax.set_title(f"{name_of(space)} features, {heading}", loc="left", fontsize=7.5)
+                ax.set_title(f"{space_title(space)} features, {heading}", loc="left", fontsize=7.5)
             line[0].set_yticks(
                 range(len(rows)), [name_of(a) if level == "all" else level for a, level in rows]
             )

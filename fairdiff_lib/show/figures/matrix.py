@@ -11,7 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fairdiff_lib.audit.seeds import means_and_seeds
-from fairdiff_lib.settings.names import NOT_ESTIMABLE, axis_name, classifier_name, name_of
+from fairdiff_lib.settings.names import (
+    NOT_ESTIMABLE,
+    axis_name,
+    classifier_name,
+    name_of,
+    space_title,
+)
 from fairdiff_lib.show.front import Nothing, figure
 from fairdiff_lib.show.panels import (
     Rows,
@@ -127,9 +133,10 @@ def fig_sweep(
     foot = (
         f"{look_of(str(shown['method'].iloc[0])).label}, one trained model; the same prompts and "
         "initial noise in every cell. Frame: the study's own cell; darker: worse within a map. The "
-        f"lines, in {features} features, pass through it. KID (Kernel Inception Distance), lower "
-        "is better, with 95% interval over subjects; rare levels are drawn more often than they "
-        "occur. In brackets: subjects. Overlapping intervals are no test: the paired changes are."
+        f"lines, in {space_title(features)} features, pass through it. KID (Kernel Inception "
+        "Distance), lower is better, with 95% interval over subjects; rare levels are drawn more "
+        "often than they occur. In brackets: subjects. Overlapping intervals are no test: the "
+        "paired changes are."
     )
     maps = kid[kid["attribute"] == "overall"]
     tall = 0.75 + 0.42 * maps["guidance"].nunique()
@@ -141,7 +148,7 @@ def fig_sweep(
                              strict=True):  # fmt: skip
             _map(ax, maps[maps["features"] == space], own)
             many = int(maps.loc[maps["features"] == space, "n"].max())
-            ax.set_title(f"KID of all ({many}), {space} features", loc="left")
+            ax.set_title(f"KID of all ({many}), {space_title(space)} features", loc="left")
         _by_level(parts[1], shown, own, names)
     return fig
 

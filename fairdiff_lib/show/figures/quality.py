@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from fairdiff_lib.audit.seeds import means_and_seeds
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.names import axis_name, classifier_name, name_of
+from fairdiff_lib.settings.names import axis_name, classifier_name, name_of, space_title
 from fairdiff_lib.show.front import Nothing, figure
 from fairdiff_lib.show.panels import (
     ROW,
@@ -70,7 +70,7 @@ def fig03(
     band = " Grey: what chance alone gives between two halves of the real images" * bool(len(noise))
     if len(noise) and (noise["low"].min() < low or noise["high"].max() > high):
         band += ", cut at the page where a level has few"
-    features = f" Features: {part['features'].iloc[0]}." if "features" in part else ""
+    features = f" Features: {space_title(part['features'].iloc[0])}." if "features" in part else ""
     foot = interval_text(part, seeds_drawn=True, confidence=confidence)
     foot += f"{band}{'.' * bool(band)} n: subjects behind each value.{features}"
     looks = {method: look_of(method) for method in ordered_methods(part["method"])}

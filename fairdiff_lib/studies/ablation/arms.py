@@ -179,5 +179,5 @@ def names_of(study: Study, arm: Arm, seed: int) -> dict[str, str]:
     return {
         "run": own.places.run(arm.method, seed).name,
         "generated": own.places.generated(arm.method, seed).name,
-        "audit": usual.digest("model", "generation", "encoder", "audit"),
+        "audit": usual.digest("model", "generation", "audit"),
     }

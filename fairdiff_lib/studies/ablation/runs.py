@@ -62,7 +62,7 @@ class RecordedRun:
 
     arm: str  # which run
     seed: int
-    # what its numbers depend on: folder names with their digests, hashes of data, base and encoder.
+    # what its numbers depend on: folder names with their digests, hashes of data and base.
     # runs are compared only where these agree, but for the training's own
     identity: dict[str, str]
     audits: list[Audit]  # the primary metric first; overall and by level of every attribute
@@ -127,7 +127,7 @@ def make_run(study: Study, arm: Arm, seed: int) -> Path:
     """Train, draw, measure and record a run of the study's arm, or find it again; its JSON."""
     if is_recorded(study, arm, seed):
         return path_of(study.places, arm, seed)
-    with locked(study.places.base.parent / "ablation.lock"):  # base and encoder are made once
+    with locked(study.places.base.parent / "ablation.lock"):  # the base is made once
         write_declaration(study)
         train(study, "base", 0)
         fixed = fix(study)
@@ -158,7 +158,7 @@ def measure_run(study: Study, fixed: Fixed, arm: Arm, seed: int) -> Path:
         | {
             "data_hash": cohort.data_hash,
             "base": _hash_weights(study.places.base / "pipeline"),
-            "encoder": _hash_weights(study.places.features / "encoder"),
+            "features": ", ".join(space.extractor.identity for space in fixed.spaces),
         },
         run_audits(fixed, made, denoising_losses(fixed, own, arm.method, seed)),
         {name: cost.get(name) for name in COST}
@@ -320,11 +320,11 @@ def _audit(notes: Mapping[str, Any], table: pd.DataFrame, arrays: Any, beside: P
     )
 
 
-COMPARABLE = ("data_hash", "base", "encoder", "audit")  # of an identity; equal where runs compare
+COMPARABLE = ("data_hash", "base", "features", "audit")  # of an identity; equal where runs compare
 
 
 def refuse_mixed(runs: Sequence[RecordedRun], folder: Path) -> None:
-    """InputError unless all runs rest on the same data, base, encoder and audit settings."""
+    """InputError unless all runs rest on the same data, base, features and audit settings."""
     for name in COMPARABLE:
         values = {run.identity.get(name, ""): run for run in runs}
         if len(values) > 1:

@@ -25,7 +25,7 @@ from PIL import Image
 from fairdiff_lib.audit.estimate import Bools, Estimate, Floats, Groups, Ints, group_units
 from fairdiff_lib.audit.kid import Kernel, fit_kernel, kid, standardised_kid
 from fairdiff_lib.classify.features import Extractor, Scale, extract
-from fairdiff_lib.classify.runs import load_encoder, load_extractor
+from fairdiff_lib.classify.runs import study_extractors
 from fairdiff_lib.data.cohort import CohortSpec, square
 from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.disk.files import atomic_file, read_json, write_json
@@ -71,11 +71,11 @@ class Space:
 
     @classmethod
     def of(cls, study: Study) -> Space:
-        """Trains the encoder where it is missing."""
-        extractor = load_extractor(study, load_encoder(study))
+        """Scale and kernel of the training reals."""
+        extractor = study_extractors(study)[0]
         train = study.cohort.included().split("train")
         images = train.load_images(study.settings.model.image_size)
-        features = extract(extractor, images, cache=study.places.features / "cache")
+        features = extract(extractor, images, cache=study.places.features)
         scale = Scale.fit(features)
         return cls(extractor, scale, fit_kernel(scale(features)))
 
@@ -213,7 +213,7 @@ class OracleLaw:
 
 def oracle_laws(study: Study, space: Space) -> tuple[dict[str, OracleLaw], pd.DataFrame]:
     """Two groups with unequal reals, different errors and the planted KID; and their truth."""
-    settings, pools = study.settings, study.places.pools
+    settings, pools = study.settings, study.places.pools / space.extractor.identity
     own, size = settings.proof, settings.model.image_size
     plain = dataclasses.replace(
         fundus_config(settings), seed=own.seed, fundus_height=size, fundus_width=size * 4 // 3,
@@ -337,11 +337,12 @@ def trained_laws(study: Study, space: Space) -> tuple[dict[str, PoolLaw], pd.Dat
     settings, places, cohort = study.settings, study.places, study.cohort
     train(study, METHOD, SEED)
     maker = Generator(settings, places, space.extractor)
-    pool = fill_pool(places.pools / "trained", maker, settings.proof.pool, "trained generator")
+    pools = places.pools / space.extractor.identity
+    pool = fill_pool(pools / "trained", maker, settings.proof.pool, "trained generator")
     real, generated = space.scale(pool["real"]), space.scale(pool["generated"])
     stratum = pool["stratum"]
     found = remembered(
-        places.pools / f"trained-{len(real)}.json",
+        pools / f"trained-{len(real)}.json",
         partial(_by_stratum, space.kernel, real, generated, stratum, cohort.spec.levels(STRATUM)),
     )
     low, middle, high = (np.flatnonzero(stratum == k) for k in found["order"])

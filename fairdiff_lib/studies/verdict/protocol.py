@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from fairdiff_lib.audit.estimate import group_units
+from fairdiff_lib.classify.features import LITE_WEIGHTS
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk.files import read_json, write_json
 from fairdiff_lib.disk.places import Places
@@ -63,9 +64,9 @@ class Protocol:
     baseline: str = "none"
     method: str = "fairdiffusion"
     metric: str = "kid"  # the primary quality metric: unbiased at any n
-    features: str = "encoder"  # the primary feature space
+    features: str = "lite0"  # the primary feature space
     features_digest: str = ""  # of all settings that make it
-    sensitivity: str = "texture"  # a second one, that no label has shaped
+    sensitivity: str = "lite0-penultimate"  # a second one
     condition: str = ""  # the primary one: of C3, and of the case mix
     classifiers: tuple[str, ...] = ()  # of C3, by the names of their configurations
     contrasts: tuple[Declared, ...] = ()
@@ -147,7 +148,8 @@ def space_name(features: str) -> str:
 
 def _features_digest(settings: Settings) -> str:
     own = settings.audit
-    parts = [settings.digest("model", "encoder")]
+    trained = ("reader",) * ("encoder" in (own.features, own.sensitivity))
+    parts = [settings.digest("model", *trained), LITE_WEIGHTS]
     parts += [space_name(own.features), own.features_revision]
     parts += [space_name(own.sensitivity), own.sensitivity_revision]
     return hashlib.sha256("|".join(parts).encode()).hexdigest()[:10]

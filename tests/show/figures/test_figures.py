@@ -32,7 +32,7 @@ def texts(fig: Figure) -> list[str]:
 def quality(dataset: str = SIMULATED, seeds: tuple[str, ...] = ("0",)) -> pd.DataFrame:
     rows = [
         {"dataset": dataset, "method": method, "seeds": seed, "attribute": attribute,
-         "level": level, "metric": "kid", "features": "encoder", "n": 40 + 7 * j,
+         "level": level, "metric": "kid", "features": "lite0", "n": 40 + 7 * j,
          "value": 0.01 * (i + 1) + 0.001 * j, "low": 0.0, "high": 0.08}
         for seed in seeds
         for i, method in enumerate(["real", "none", "fairdiffusion"])

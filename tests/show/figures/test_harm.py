@@ -50,7 +50,7 @@ def numbers(metric: str = "auc", value: float = 0.8, half: float = 0.1) -> pd.Da
     rows = [
         {"dataset": SIMULATED, "method": method, "seeds": "0", "condition": "glaucoma",
          "attribute": "race", "level": level, "metric": metric, "n": n, "value": value,
-         "low": value - half, "high": value + half, "features": "encoder", "trained_on": "real"}
+         "low": value - half, "high": value + half, "features": "lite0", "trained_on": "real"}
         for method in METHODS
         for level, n in (("all", 134), ("Asian", 14), ("White", 120))
     ]  # fmt: skip

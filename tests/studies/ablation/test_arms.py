@@ -77,7 +77,7 @@ def test_a_run_is_recorded_only_under_its_own_settings(quick: Settings, tmp_path
     study = Study(quick, Places(quick, figures_root=str(tmp_path)))
     arm = arms.find_arm(quick, "fairdiffusion")
     assert not arms.is_recorded(study, arm, 0)
-    identity = {**arms.names_of(study, arm, 0), "encoder": "any"}
+    identity = {**arms.names_of(study, arm, 0), "features": "any"}
     write_json(arms.path_of(study.places, arm, 0), {"identity": identity})
     assert arms.is_recorded(study, arm, 0)
     other = study.with_settings(quick.changed({"mitigation.ucb_beta": "0.5"}))

@@ -48,12 +48,12 @@ def an_audit(kid: float, gap: float, rng: np.random.Generator, features: str) ->
 def a_run(arm: str, seed: int, kid: float, gap: float, share: float = 0.04) -> RecordedRun:
     rng = np.random.default_rng([seed, 7])
     noise = np.random.default_rng(zlib.crc32(f"{arm} {seed}".encode())).normal(0, 2e-5, 2)
-    audits = [an_audit(kid + noise[0], gap + noise[1], rng, "encoder")]
+    audits = [an_audit(kid + noise[0], gap + noise[1], rng, "lite0")]
     cost = {"seconds": 60.0, "loop_seconds": 50.0, "seconds_per_step": 0.2,
             "optimiser_share": share, "measure_share": 0.0, "images_seen": 7680,
             "peak_memory_gib": 1.0, "proposals": 8, "noise_variance": 0.8}  # fmt: skip
     gates = [{"gate": "vae", "method": arm, "seed": seed, "value": 0.9, "passed": True}]
-    identity = {"data_hash": "d", "base": "b", "encoder": "e", "audit": "a", "run": arm}
+    identity = {"data_hash": "d", "base": "b", "features": "e", "audit": "a", "run": arm}
     return RecordedRun(arm, seed, identity, audits, cost, gates, {"commit": "c"})
 
 
@@ -103,16 +103,16 @@ def test_a_broken_recording_names_the_file(tmp_path: Path) -> None:
     path.with_suffix(".npz").unlink()
     with pytest.raises(InputError, match=r"a\.npz: missing"):
         read_run(path)
-    np.savez(path.with_suffix(".npz"), **{"kid encoder": np.zeros((2, SUBJECTS))})
-    with pytest.raises(InputError, match="expected 3 rows of 'kid encoder'"):
+    np.savez(path.with_suffix(".npz"), **{"kid lite0": np.zeros((2, SUBJECTS))})
+    with pytest.raises(InputError, match="expected 3 rows of 'kid lite0'"):
         read_run(path)
 
 
-def test_runs_of_another_encoder_dont_compare(tmp_path: Path) -> None:
+def test_runs_in_other_features_dont_compare(tmp_path: Path) -> None:
     one, other = a_run("none", 0, KID, 0.0), a_run("none", 1, KID, 0.0)
     refuse_mixed([one, other], tmp_path)
-    changed = replace(other, identity={**other.identity, "encoder": "another"})
-    with pytest.raises(InputError, match="different encoder don't compare: none seed 0 has e, "):
+    changed = replace(other, identity={**other.identity, "features": "another"})
+    with pytest.raises(InputError, match="different features don't compare: none seed 0 has e, "):
         refuse_mixed([one, changed], tmp_path)
 
 
@@ -152,8 +152,8 @@ def test_the_smallest_effect_comes_from_the_baseline(
 ) -> None:
     sizes = smallest_effects(runs, 0.2)
     mean = np.mean([r.audits[0].overall.value for (arm, _), r in runs.items() if arm == "none"])
-    assert sizes["kid", "encoder"] == pytest.approx(0.2 * mean)
-    assert sizes["kid_disparity", "encoder"] == pytest.approx((0.2 * mean) ** 2)
+    assert sizes["kid", "lite0"] == pytest.approx(0.2 * mean)
+    assert sizes["kid_disparity", "lite0"] == pytest.approx((0.2 * mean) ** 2)
 
 
 def test_seeds_without_an_effect_alarm_at_their_level() -> None:

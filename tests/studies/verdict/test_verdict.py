@@ -51,9 +51,9 @@ def quality(value: Value, seeds: int) -> pd.DataFrame:
         rows += [
             {"dataset": "d", "method": method, "seeds": str(seed), "attribute": attribute,
              "level": level, "metric": metric, "features": features, "n": 200,
-             "value": number if features == "encoder" else 9.0}
+             "value": number if features == "lite0" else 9.0}
             for attribute, level, metric, number in cells
-            for features in ("encoder", "random")  # the second space must not count
+            for features in ("lite0", "random")  # the second space must not count
         ]  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -73,7 +73,7 @@ def downstream(better: float, seeds: int) -> pd.DataFrame:
 def contrasts(value: float, reach: float, p: float, p_equivalence: float) -> pd.DataFrame:
     """The baseline's mean over seeds is declared; everything else is exploratory."""
     rows = [
-        {"method": method, "seeds": seeds, "metric": "kid", "features": "encoder",
+        {"method": method, "seeds": seeds, "metric": "kid", "features": "lite0",
          "attribute": "sex", "level": "Male", "reference": "Female", "n": 200,
          "n_reference": 300, "value": value,
          "low": value - reach, "high": value + reach, "p_adjusted": p if declared else 0.0,
@@ -380,9 +380,9 @@ def test_a_quote_says_what_an_undecided_interval_leaves(
 
 def race_gaps() -> pd.DataFrame:
     """Black's KID is found 0.05 higher; Asian's can't be estimated; the loss is lower."""
-    cells = [("Black", "kid", "encoder", 0.05, 0.01), ("Black", "kid", "random", 9.0, 0.1),
+    cells = [("Black", "kid", "lite0", 0.05, 0.01), ("Black", "kid", "random", 9.0, 0.1),
              ("Black", "denoising_loss", "", -0.03, 0.01),
-             ("Asian", "kid", "encoder", float("nan"), float("nan"))]  # fmt: skip
+             ("Asian", "kid", "lite0", float("nan"), float("nan"))]  # fmt: skip
     rows = [
         {"method": method, "seeds": seeds, "attribute": "race", "level": level,
          "reference": "White", "metric": metric, "features": features, "n": 30,
