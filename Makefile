@@ -88,7 +88,7 @@ $(WORKSHOP_VENV)/.ready: .binder/requirements.txt constraints.txt
 lock:
 	touch constraints.txt && cp constraints.txt constraints.new
 	$(UV) pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header \
-	  --no-emit-index-url --no-emit-find-links pyproject.toml --extra dev --extra slurm \
+	  --no-emit-index-url --no-emit-find-links pyproject.toml --extra dev --extra gpu --extra slurm \
 	  --output-file constraints.new
 	printf '# made by make lock; edit pyproject.toml instead\n' > constraints.txt
 	grep -viE '^(#|--|nvidia-|triton|cuda-)' constraints.new >> constraints.txt

@@ -1,4 +1,4 @@
-"""``python -m benchmarks`` with jobs, audit, optimiser or workshop: measure, print, write."""
+"""``python -m benchmarks WHAT``: jobs, audit, optimiser, workshop, large. Measure, print, write."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks import audit, jobs, optimiser, workshop
+from benchmarks import audit, jobs, large, optimiser, workshop
 from fairdiff_lib.disk.places import PROJECT_ROOT
 from fairdiff_lib.disk.stamps import make_provenance, publish_table
 from fairdiff_lib.settings.errors import InputError
@@ -36,7 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     second.set_defaults(action=_optimiser)
     third = whats.add_parser("workshop", help="seconds of each exercise, against its budget")
     third.set_defaults(action=_workshop)
-    for what in (own, second, third):
+    fourth = whats.add_parser("large", help="SD 2.1's size: does it fit, and what does it take?")
+    fourth.add_argument("--folder", required=True, metavar="DIR", help="empty; 25 GB at width 1")
+    fourth.add_argument(
+        "--width", type=float, default=1.0, metavar="W", help="of the U-Net; or 0.1"
+    )
+    fourth.add_argument("--precision", default="bf16", metavar="P", help="no, fp16 or bf16")
+    fourth.add_argument("--optimiser", default="adamw8bit", metavar="O", help="or adamw")
+    fourth.set_defaults(action=_large)
+    for what in (own, second, third, fourth):
         what.add_argument("--output", default="", metavar="CSV", help="the table and its stamp")
     try:
         chosen = parser.parse_args(arguments)
@@ -87,6 +95,13 @@ def _workshop(chosen: argparse.Namespace) -> None:
     print("seconds of this machine, right answers, first import included")
     print(table.to_string(index=False, float_format=lambda value: f"{value:.1f}"))
     _write(table, chosen.output, {"budget": workshop.BUDGET})
+
+
+def _large(chosen: argparse.Namespace) -> None:
+    given = {name: getattr(chosen, name) for name in ("width", "precision", "optimiser")}
+    table = large.run_benchmark(Path(chosen.folder).resolve(), **given)
+    print(table.to_string(index=False, float_format=lambda value: f"{value:.1f}"))
+    _write(table, chosen.output, given)
 
 
 def _write(table: pd.DataFrame, output: str, parameters: dict[str, Any]) -> None:

@@ -28,8 +28,8 @@ from fairdiff_lib.classify.fit import Classifier
 from fairdiff_lib.classify.networks import contiguous, load_pretrained, to_pixels
 from fairdiff_lib.classify.predictions import check_images
 from fairdiff_lib.disk.files import atomic_file
+from fairdiff_lib.model.device import fixed_threads
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.train.loop import fixed_threads
 
 Images = NDArray[np.uint8]
 Features = NDArray[np.float32]

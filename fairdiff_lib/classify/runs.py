@@ -30,12 +30,12 @@ from fairdiff_lib.classify.predictions import (
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk.files import locked, read_json, read_table, write_json, write_table
 from fairdiff_lib.disk.tables import gate_notes
+from fairdiff_lib.model.device import fixed_threads
 from fairdiff_lib.model.sample import load_generated
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.names import classifier_name, images_of, name_of
 from fairdiff_lib.settings.options import ClassifierConfig, Settings
 from fairdiff_lib.study import Study
-from fairdiff_lib.train.loop import fixed_threads
 
 REAL = "real"
 SPLITS = ("test", "val")  # whose probabilities are kept

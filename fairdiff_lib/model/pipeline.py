@@ -6,7 +6,7 @@ Images are uint8 ``[N, 3, H, W]`` at the edges and float32 in [-1, 1] inside.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from string import ascii_lowercase, digits
 from typing import Any
@@ -22,18 +22,23 @@ from diffusers import (
 from diffusers.utils import logging as diffusers_logging
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from fairdiff_lib.disk.files import atomic_folder
 from fairdiff_lib.model.adapters import AdaptedUNet, Adapter, load_adapter, save_adapter
+from fairdiff_lib.model.device import resident
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import ModelConfig
 
 diffusers_logging.disable_progress_bar()  # loading takes a second; its bars would fill notebooks
 transformers_logging.disable_progress_bar()
 
-BATCH = 64  # images through the VAE, or rows through the U-Net, at once
+BATCH = 64  # images through the VAE, or rows through the U-Net, at once, where they are small
+# pixels through the VAE at once: those of 64 images at 64 px or of one at 512, which takes SD 2.1's
+# encoder 0.63 GiB. Fewer at once, because a GPU is filled by one such image
+PIXELS = BATCH * 64 * 64
 WORD_END = "</w>"  # CLIP's mark of a word's last piece
 
 
@@ -236,12 +241,20 @@ def encode_images(vae: Any, images: np.ndarray) -> tuple[Tensor, Tensor]:
     uint8 [N, 3, H, W] => mean and standard deviation, float32 [N, C, h, w], before scaling.
     """
     means, stds = [], []
-    for start in range(0, len(images), BATCH):
-        pixels = to_model(images[start : start + BATCH]).to(vae.device, vae.dtype)
-        posterior = vae.encode(pixels).latent_dist
-        means.append(posterior.mean.float().cpu())
-        stds.append(posterior.std.float().cpu())
+    with resident(vae) as place:
+        for part in _parts(images, "encoding"):
+            posterior = vae.encode(part.to(place, vae.dtype)).latent_dist
+            means.append(posterior.mean.float().cpu())
+            stds.append(posterior.std.float().cpu())
     return torch.cat(means), torch.cat(stds)
+
+
+def _parts(images: np.ndarray, label: str) -> Iterator[Tensor]:
+    """uint8 [N, 3, H, W] => float32 in [-1, 1], as many at once as fit."""
+    batch = min(BATCH, max(1, PIXELS // (images.shape[-1] * images.shape[-2])))
+    starts = range(0, len(images), batch)
+    for start in tqdm(starts, label, disable=None, leave=False, delay=5.0):
+        yield to_model(images[start : start + batch])
 
 
 def mean_latents(pipeline: Any, images: np.ndarray) -> Tensor:
@@ -254,9 +267,10 @@ def mean_latents(pipeline: Any, images: np.ndarray) -> Tensor:
 def reconstruct(vae: Any, images: np.ndarray) -> np.ndarray:
     """Images after the VAE's encoder (posterior mean) and decoder, uint8 [N, 3, H, W]."""
     done = []
-    for start in range(0, len(images), BATCH):
-        pixels = to_model(images[start : start + BATCH]).to(vae.device, vae.dtype)
-        done.append(to_images(vae.decode(vae.encode(pixels).latent_dist.mode()).sample))
+    with resident(vae) as place:
+        for part in _parts(images, "encoding and decoding"):
+            latents = vae.encode(part.to(place, vae.dtype)).latent_dist.mode()
+            done.append(to_images(vae.decode(latents).sample))
     return np.concatenate(done)
 
 
@@ -287,9 +301,10 @@ def embed_prompts(pipeline: Any, prompts: Sequence[str]) -> tuple[Tensor, Tensor
     """
     distinct, rows = distinct_prompts(prompts)
     parts = []
-    for start in range(0, len(distinct), 256):
-        ids = tokenize(pipeline.tokenizer, distinct[start : start + 256])
-        parts.append(pipeline.text_encoder(ids.to(pipeline.text_encoder.device))[0].float().cpu())
+    with resident(pipeline.text_encoder) as place:
+        for start in range(0, len(distinct), 256):
+            ids = tokenize(pipeline.tokenizer, distinct[start : start + 256])
+            parts.append(pipeline.text_encoder(ids.to(place))[0].float().cpu())
     return torch.cat(parts), rows
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from fairdiff_lib.disk.files import atomic_file, read_table, write_table
+from fairdiff_lib.model.device import arrange, autocast, check_precision, first_only, processes
 from fairdiff_lib.model.loss import seed_for
 from fairdiff_lib.model.pipeline import adapter_of, embed_prompts, load_pipeline, to_images
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
@@ -27,6 +29,7 @@ SCHEDULERS: dict[str, Any] = {
     "ddpm": DDPMScheduler,
 }
 PIPELINES = {"ema": "pipeline", "raw": "pipeline_raw"}  # of a run, by generation.weights
+ALONE_ABOVE = 128  # pixels: a larger image is decoded alone, SD 2.1's at 512 in about a gibibyte
 SAMPLES = 5  # per row of the prompt gallery
 
 
@@ -47,24 +50,32 @@ def sample(
     steps: int,
     guidance: float,
     scheduler: str = "dpmsolver++",
+    precision: str = "no",
 ) -> np.ndarray:
     """One image per prompt, uint8 [N, 3, H, W], each from a generator of its own seed.
 
-    In ``steps`` denoising steps, with classifier-free guidance (1 = none) and a sampler of
-    :data:`SCHEDULERS`.
+    In ``steps`` denoising steps, with classifier-free guidance (1 = none), a sampler of
+    :data:`SCHEDULERS`, and the networks' passes in a precision: no, fp16 or bf16.
     """
+    check_precision(precision, "generation.")
     set_scheduler(pipeline, scheduler)
     generators = [torch.Generator("cpu").manual_seed(s) for s in seeds]
     size = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
-    output = pipeline(
-        **_asked(pipeline, prompts, guidance),
-        num_inference_steps=steps,
-        guidance_scale=guidance,
-        generator=generators,
-        height=size,
-        width=size,
-        output_type="pt",
-    )
+    # between steps latents stay float32; the samplers would take the prediction's precision over
+    whole = pipeline.unet.register_forward_hook(lambda _, __, made: (made[0].float(),))
+    try:
+        with autocast(precision):
+            output = pipeline(
+                **_asked(pipeline, prompts, guidance),
+                num_inference_steps=steps,
+                guidance_scale=guidance,
+                generator=generators,
+                height=size,
+                width=size,
+                output_type="pt",
+            )
+    finally:
+        whole.remove()
     return to_images(output.images * 2.0 - 1.0)
 
 
@@ -103,6 +114,7 @@ def sample_as_set(
     """:func:`sample` with the study's own steps, guidance and scheduler."""
     own = study.settings.generation
     shared: dict[str, Any] = {"guidance": own.guidance, "scheduler": own.scheduler}
+    shared["precision"] = own.mixed_precision
     return sample(pipeline, prompts, seeds, steps=own.steps, **shared)
 
 
@@ -120,7 +132,12 @@ def load_run(study: Study, method: str, seed: int) -> Any:
     place = folder / PIPELINES[weights]
     if not place.is_dir():
         raise InputError(f"{place}: this run kept no {weights} weights; remove it and train again")
-    return load_pipeline(place).to("cuda" if torch.cuda.is_available() else "cpu")
+    pipeline, machine = load_pipeline(place), study.settings.machine
+    if study.settings.model.image_size > ALONE_ABOVE:
+        pipeline.vae.enable_slicing()  # one image through the decoder at a time
+    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+        arrange(part, replace(machine, compile=machine.compile and part is pipeline.unet))
+    return pipeline
 
 
 def generate(
@@ -133,6 +150,8 @@ def generate(
     root: Path | None = None,
 ) -> int:
     """Write one PNG per name under ``places.generated(method, seed)/<split>``; how many were new.
+
+    Processes that work together share the names; an image depends on its own name alone.
 
     Parameters
     ----------
@@ -150,14 +169,33 @@ def generate(
     folder = (root or study.places.generated(method, seed)) / split
     # methods share an image's first noise; other images and batches don't matter to it
     seeds = [seed_for(study.settings.generation.seed, seed, split, name) for name in names]
-    write_table(
-        pd.DataFrame({"image": names, "prompt": prompts, "seed": seeds}), folder / "manifest.csv"
-    )
-    todo = [row for row, name in enumerate(names) if not (folder / f"{name}.png").is_file()]
-    if not todo:
-        return 0
+    with first_only() as first:
+        if first:
+            table = pd.DataFrame({"image": names, "prompt": prompts, "seed": seeds})
+            write_table(table, folder / "manifest.csv")
+    missing = [row for row, name in enumerate(names) if not (folder / f"{name}.png").is_file()]
+    together = processes()
+    together.wait_for_everyone()  # all have looked before the first image is written
+    todo = missing[together.process_index :: together.num_processes]
+    if todo:
+        _draw(study, names, prompts, seeds, todo, method, seed, folder)
+    together.wait_for_everyone()
+    return len(missing)
+
+
+def _draw(
+    study: Study,
+    names: Sequence[str],
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    todo: Sequence[int],
+    method: str,
+    seed: int,
+    folder: Path,
+) -> None:
+    """The images of some rows, a batch at a time."""
+    label = f"{method}, seed {seed}, {folder.name} prompts"
     pipeline, batch = load_run(study, method, seed), study.settings.generation.batch
-    label = f"{method}, seed {seed}, {split} prompts"
     with tqdm(total=len(todo), desc=label, disable=None, mininterval=2.0) as bar:
         for start in range(0, len(todo), batch):
             rows = todo[start : start + batch]
@@ -166,7 +204,6 @@ def generate(
                 with atomic_file(folder / f"{names[row]}.png") as temporary:
                     Image.fromarray(image.transpose(1, 2, 0)).save(temporary, format="PNG")
             bar.update(len(rows))
-    return len(todo)
 
 
 def generate_run(study: Study, method: str, seed: int) -> pd.DataFrame:
@@ -223,9 +260,11 @@ def gallery_images(study: Study, method: str, seed: int) -> np.ndarray:
     profile, spec = study.cohort.usual_profile(), study.cohort.spec
     prompts = [spec.prompt(profile | {name: level}) for name, level in study.cohort.gallery_rows()]
     seeds = [seed_for(study.settings.generation.seed, f"gallery-{j}") for j in range(SAMPLES)]
-    pipeline = load_run(study, method, seed)
-    rows = [sample_as_set(study, pipeline, [prompt] * SAMPLES, seeds) for prompt in prompts]
-    images = np.stack(rows)
-    with atomic_file(path) as temporary, temporary.open("wb") as stream:
-        np.save(stream, images, allow_pickle=False)
+    with first_only() as first:
+        if first:
+            pipeline = load_run(study, method, seed)
+            rows = [sample_as_set(study, pipeline, [prompt] * SAMPLES, seeds) for prompt in prompts]
+            with atomic_file(path) as temporary, temporary.open("wb") as stream:
+                np.save(stream, np.stack(rows), allow_pickle=False)
+    images: np.ndarray = np.load(path, allow_pickle=False)
     return images

@@ -176,7 +176,9 @@ class LoopConfig:
 
     steps: Count = 1000  # optimiser steps
     batch: Count = 32  # images per optimiser step, over all processes
-    micro_batch: Whole = 0  # images per forward pass; 0 = the batch, no accumulation
+    # images per forward pass of each process (not of all of them together); a process whose share
+    # of the batch is smaller takes that; 0 = its whole share, no accumulation
+    micro_batch: Whole = 0
     learning_rate: NotNegative = 1e-4  # peak
     warmup: Whole = 20  # steps of linear warm-up, then constant or cosine
     schedule: Literal["constant", "cosine"] = "constant"  # constant: as released
@@ -188,6 +190,8 @@ class LoopConfig:
     log_every: Count = 10  # steps between rows of the history
     prompt_dropout: Share = 0.0  # fraction of prompts emptied; what guidance needs from scratch
     betas: Annotated[Several[Decay], Field(min_length=2, max_length=2)] = (0.9, 0.999)  # AdamW's
+    # adamw8bit: bitsandbytes'; its two moments take 2 bytes a weight in place of 8
+    optimiser: Literal["adamw", "adamw8bit"] = "adamw"
 
     @model_validator(mode="after")
     def _whole_passes(self) -> Self:
@@ -196,6 +200,20 @@ class LoopConfig:
                 f"micro_batch={self.micro_batch}: expected a divisor of batch={self.batch}"
             )
         return self
+
+
+@options
+class MachineConfig:
+    """How networks lie on a machine: time and memory, and results but for their rounding.
+
+    No folder's name depends on it, and a run may be continued with another choice.
+    """
+
+    gradient_checkpointing: bool = False  # activations are computed again in the backward pass
+    average_on_cpu: bool = False  # the average of weights waits in main memory: 4 bytes a weight
+    tf32: bool = True  # products of float32 with 10 bits of mantissa, on GPUs that have them
+    channels_last: bool = False  # layout of convolutions' weights that tensor cores like
+    compile: bool = False  # torch.compile: minutes before the first step, then fewer of them
 
 
 @options
@@ -287,6 +305,7 @@ class GenerationConfig:
     scheduler: Literal["dpmsolver++", "ddim", "ddpm"] = "dpmsolver++"
     batch: Count = 128  # images per pass; does not change an image
     seed: Whole = 0  # of the initial noise, combined with the row's name
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"  # of the network's passes
     # P7. raw (as released): the U-Net as the last step left it. The default departs: an average
     # is kept to be used, and a short run's last step is noisy.
     weights: Literal["ema", "raw"] = "ema"
@@ -521,6 +540,7 @@ class Settings:
     vae: LoopConfig = Field(default_factory=LoopConfig)
     base: LoopConfig = Field(default_factory=LoopConfig)
     training: LoopConfig = Field(default_factory=LoopConfig)
+    machine: MachineConfig = Field(default_factory=MachineConfig)
     mitigation: MitigationConfig = Field(default_factory=MitigationConfig)
     generation: GenerationConfig = Field(default_factory=GenerationConfig)
     reader: ClassifierConfig = Field(default_factory=ClassifierConfig)  # of findings in images

@@ -13,8 +13,8 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +22,6 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 import torch
-from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
@@ -32,9 +31,10 @@ from tqdm.auto import tqdm
 from fairdiff_lib.disk.files import atomic_folder, read_json, read_table, write_json, write_table
 from fairdiff_lib.methods.base import Mitigation
 from fairdiff_lib.methods.groups import group_means, level_sums
+from fairdiff_lib.model.device import Writer, accelerator, arrange, check_loop, optimiser_of
 from fairdiff_lib.model.loss import generator_for
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import LoopConfig, as_dict
+from fairdiff_lib.settings.options import LoopConfig, MachineConfig, as_dict
 
 HISTORY_COLUMNS = ("step", "quantity", "attribute", "level", "value")
 FIRST_STEPS = 5  # whose losses are kept one by one
@@ -93,6 +93,18 @@ def batch_rows(
     return rows
 
 
+def share_of(loop: LoopConfig, processes: int) -> int:
+    """Images that one of several processes takes through the network at once."""
+    own = loop.batch // processes
+    share = min(loop.micro_batch, own) if loop.micro_batch else own
+    if not share or loop.batch % (share * processes):
+        raise InputError(
+            f"batch={loop.batch}: can't be shared by {processes} processes in equal passes of at "
+            f"most {loop.micro_batch or loop.batch} images each (micro_batch={loop.micro_batch})"
+        )
+    return share
+
+
 def learning_rate(loop: LoopConfig, step: int) -> float:
     """Learning rate of a step: linear warm-up, then constant or cosine to zero."""
     if step < loop.warmup:
@@ -115,6 +127,7 @@ def fit(
     sampling: Callable[[], np.ndarray | None] | None = None,  # of a step, see batch_rows
     after_step: Callable[[int, nn.Module], None] | None = None,  # told how many are done
     identity: Mapping[str, Any] | None = None,  # what else a checkpoint must agree on
+    machine: MachineConfig | None = None,  # how the module lies on it
     label: str = "training",  # of the progress bar
 ) -> FitResult:
     """Optimise an objective's module in place.
@@ -130,23 +143,26 @@ def fit(
         "mitigation": as_dict(method.config) if method else None,
         **(identity or {}),
     }
-    run = _Run(objective, loop, method, folder, agreed)
+    run = _Run(objective, loop, method, folder, agreed, machine or MachineConfig())
     codes = torch.as_tensor(levels) if levels is not None else None
     start = run.resume()
     bar = tqdm(total=loop.steps, initial=start, desc=label, disable=None, mininterval=2.0)
-    for step in range(start, loop.steps):
-        run.tick()
-        rows = batch_rows(count, loop.batch, seed, step, sampling() if sampling else None)
-        own = codes[rows] if codes is not None else None
-        losses, weights = run.backward(rows, own, seed, step)
-        run.update(step)
-        run.log(step, losses, weights, own)
-        bar.update()
-        if after_step is not None:
-            after_step(step + 1, objective.module)
-        if (step + 1) % loop.checkpoint_every == 0 and step + 1 < loop.steps:
-            run.save(step + 1)
-    bar.close()
+    try:
+        for step in range(start, loop.steps):
+            run.tick()
+            rows = batch_rows(count, loop.batch, seed, step, sampling() if sampling else None)
+            own = codes[rows] if codes is not None else None
+            losses, weights = run.backward(rows, own, seed, step)
+            run.update(step)
+            run.log(step, losses, weights, own)
+            bar.update()
+            if after_step is not None:
+                after_step(step + 1, objective.module)
+            if (step + 1) % loop.checkpoint_every == 0 and step + 1 < loop.steps:
+                run.save(step + 1)
+    finally:
+        bar.close()
+        run.writer.wait()
     run.tick()
     objective.module.eval()
     return FitResult(
@@ -164,23 +180,25 @@ class _Run:
         method: Mitigation | None,
         folder: Path | None,
         identity: Mapping[str, Any],
+        machine: MachineConfig,
     ) -> None:
+        check_loop(loop)
         self.objective, self.loop, self.method = objective, loop, method
         self.folder, self.identity = folder, dict(identity)
-        self.accelerator = Accelerator(mixed_precision=loop.mixed_precision, cpu=not has_gpu())
+        self.accelerator = accelerator(loop.mixed_precision)
         self.processes: int = self.accelerator.num_processes
-        plain = objective.module.train().to(self.accelerator.device)
+        plain = arrange(objective.module.train(), machine, loop.mixed_precision)
         groups = getattr(objective, "parameter_groups", None)
-        optimiser = torch.optim.AdamW(
-            groups() if groups else plain.parameters(),
-            lr=loop.learning_rate,
-            betas=(loop.betas[0], loop.betas[1]),
-            weight_decay=loop.weight_decay,
-            fused=True,  # small modules spend a tenth of a step in the plain one
-        )
+        optimiser = optimiser_of(groups() if groups else list(plain.parameters()), loop)
         self.module, self.optimiser = self.accelerator.prepare(plain, optimiser)
+        # the average is of what is trained; the rest stays as it is
+        self.trained = [p for p in plain.parameters() if p.requires_grad]
+        self.home = torch.device("cpu") if machine.average_on_cpu else self.accelerator.device
         decay = loop.ema_decay
-        self.average = EMAModel(plain.parameters(), decay=decay) if decay else None
+        self.average = EMAModel(self.trained, decay=decay) if decay else None
+        if self.average is not None:
+            self.average.to(self.home)
+        self.writer = Writer()
         if method is not None and self.processes > 1:
             method.agree = _of_first_process
         self.rows: list[tuple[Any, ...]] = []
@@ -204,11 +222,9 @@ class _Run:
         Returns the unweighted losses of all processes, float32 [N] on the CPU, and the weights,
         float64 [N].
         """
-        micro = self.loop.micro_batch or self.loop.batch
         world, rank = self.processes, self.accelerator.process_index
-        if micro % world:
-            raise InputError(f"a micro batch of {micro} can't be shared by {world} processes")
-        share = micro // world
+        share = share_of(self.loop, world)
+        micro = share * world
         done = []
         for first in range(0, self.loop.batch, micro):
             part = slice(first + rank * share, first + (rank + 1) * share)
@@ -242,7 +258,8 @@ class _Run:
         self.optimiser.step()
         self.optimiser.zero_grad()
         if self.average is not None:
-            self.average.step(self.objective.module.parameters())
+            away = [p.detach().to(self.home).requires_grad_() for p in self.trained]
+            self.average.step(away)
 
     # -- the history -------------------------------------------------------------------------
 
@@ -322,29 +339,23 @@ class _Run:
         if not self.accelerator.is_main_process:
             return
         self.tick()
-        scaler = self.accelerator.scaler
-        with atomic_folder(self.folder / f"checkpoint-{step:06d}") as temporary:
-            tensors = self.objective.module.state_dict().items()
-            own = {name: tensor.contiguous().cpu() for name, tensor in tensors}
-            save_file(own, temporary / "module.safetensors")
-            state = {
-                "optimiser": self.optimiser.state_dict(),
-                "average": self.average.state_dict() if self.average else None,
-                "scaler": scaler.state_dict() if scaler is not None else None,
-            }
-            torch.save(state, temporary / "optimiser.pt")
-            write_table(self.history(), temporary / "history.csv")
-            kept = {
-                "step": step,
-                "identity": self.identity,
-                "method": states,
-                "pending": self.pending,
-                "first_losses": self.first_losses,
-                "cost": self.cost,
-            }
-            write_json(temporary / "run.json", kept)
-        for old in sorted(self.folder.glob("checkpoint-*"))[:-1]:
-            shutil.rmtree(old)
+        scaler, module = self.accelerator.scaler, self.objective.module
+        tensors = {
+            "module": {name: module.state_dict()[name] for name in kept_names(module)},
+            "optimiser": self.optimiser.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
+            "scaler": scaler.state_dict() if scaler is not None else None,
+        }
+        notes = {
+            "step": step,
+            "identity": self.identity,
+            "method": states,
+            "pending": {name: list(values) for name, values in self.pending.items()},
+            "first_losses": list(self.first_losses),
+            "cost": dict(self.cost),
+        }
+        place, history = self.folder / f"checkpoint-{step:06d}", self.history()
+        self.writer.write(lambda now: _write(place, now, history, notes), tensors)
 
     def resume(self) -> int:
         """Load the newest checkpoint, if there is one; the number of finished steps."""
@@ -354,12 +365,19 @@ class _Run:
         newest = found[-1]
         run = read_json(newest / "run.json")
         refuse_other_run(newest, run["identity"], self.identity)
-        self.objective.module.load_state_dict(load_file(newest / "module.safetensors"))
-        state = torch.load(newest / "optimiser.pt", weights_only=True, map_location="cpu")
+        module, own = self.objective.module, load_file(newest / "module.safetensors")
+        expected = kept_names(module)
+        if sorted(own) != sorted(expected):
+            name = sorted(set(own) ^ set(expected))[0]
+            raise InputError(f"{newest}: checkpoint of another module; only one of both has {name}")
+        module.load_state_dict(own, strict=False)  # what it lacks is frozen
+        state = torch.load(
+            newest / "optimiser.pt", weights_only=True, map_location="cpu", mmap=True
+        )
         self.optimiser.load_state_dict(state["optimiser"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-            self.average.to(self.accelerator.device)
+            self.average.to(self.home)
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         if self.method is not None:
@@ -373,14 +391,35 @@ class _Run:
         return int(run["step"])
 
 
+def kept_names(module: nn.Module) -> list[str]:
+    """What a checkpoint keeps of a module's state: all but frozen weights, which never change."""
+    frozen = {name for name, p in module.named_parameters() if not p.requires_grad}
+    return [name for name in module.state_dict() if name not in frozen]
+
+
+def _write(place: Path, tensors: Any, history: pd.DataFrame, notes: Mapping[str, Any]) -> None:
+    """A checkpoint, renamed into place; the older one is removed after."""
+    with atomic_folder(place) as temporary:
+        own = {name: tensor.contiguous().cpu() for name, tensor in tensors.pop("module").items()}
+        save_file(own, temporary / "module.safetensors")
+        torch.save(tensors, temporary / "optimiser.pt")
+        write_table(history, temporary / "history.csv")
+        write_json(temporary / "run.json", notes)
+    for old in sorted(place.parent.glob("checkpoint-*"))[:-1]:
+        shutil.rmtree(old)
+
+
 def adam_scale(optimiser: Any) -> float:
-    """Mean of ``sqrt(v / (1 - beta2^t))``, what Adam divides a step by; NaN before the first."""
+    """Mean of ``sqrt(v / (1 - beta2^t))``, what Adam divides a step by; NaN before the first.
+
+    NaN as well where its state has 8 bits, which aren't read for this.
+    """
     total, count = 0.0, 0
     for group in optimiser.param_groups:
         beta = group["betas"][1]
         for parameter in group["params"]:
-            state = optimiser.state.get(parameter)
-            if state:
+            state = optimiser.state.get(parameter, {})
+            if "exp_avg_sq" in state:
                 correction = 1.0 - beta ** float(state["step"])
                 root = (state["exp_avg_sq"] / correction).sqrt()
                 total, count = total + float(root.sum()), count + root.numel()
@@ -402,41 +441,8 @@ def refuse_other_run(place: Path, found: Mapping[str, Any], expected: Mapping[st
 # -- several processes -----------------------------------------------------------------------
 
 
-def has_gpu() -> bool:
-    return torch.cuda.is_available()
-
-
-def processes() -> PartialState:
-    """How many processes train together (num_processes), and which this is (process_index)."""
-    return PartialState(cpu=not has_gpu())
-
-
 def _of_first_process(values: list[float]) -> list[float]:
     shared: list[Any] = [values]
     broadcast_object_list(shared)
     first: list[float] = shared[0]
     return first
-
-
-@contextmanager
-def first_only() -> Iterator[bool]:
-    """Whether this is the first process; the others wait until it has left the block."""
-    yield bool(processes().is_main_process)
-    processes().wait_for_everyone()
-
-
-@contextmanager
-def fixed_threads(count: int) -> Iterator[None]:
-    """Compute on so many threads, whatever the job has: sums are rounded by their number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def leave() -> None:
-    """End of a process' last training: without it, several processes abort now and then."""
-    if processes().num_processes > 1:
-        Accelerator(cpu=not has_gpu()).end_training()

@@ -27,6 +27,7 @@ from fairdiff_lib.disk import files
 from fairdiff_lib.disk.files import read_json, read_table
 from fairdiff_lib.disk.stamps import hashes_of, make_stamp
 from fairdiff_lib.methods.base import Mitigation, make_method
+from fairdiff_lib.model import device
 from fairdiff_lib.model import pipeline as model
 from fairdiff_lib.model.loss import denoising_loss, generator_for, training_scheduler
 from fairdiff_lib.model.sample import PIPELINES
@@ -38,6 +39,7 @@ from fairdiff_lib.train import loop as loops
 from fairdiff_lib.train.loop import HISTORY_COLUMNS, FitResult, fit
 
 BASE = "base"  # no method: what all of them start from
+READ_AT_ONCE = 512  # images in memory on their way through the VAE: 0.4 GB at 512 px
 KL_WEIGHT = 1e-6  # as Stable Diffusion's VAE
 COSTS = {
     "seconds": "seconds in all",
@@ -92,13 +94,16 @@ def train(study: Study, method: str, seed: int) -> Run:
         An unknown method, or one that reads runs which are not finished.
     """
     refuse_unknown("method", method, (*METHODS, BASE))
+    sections = ("training",) if study.settings.model.pretrained else ("vae", "base", "training")
+    for section in sections:  # before the first of them is trained
+        device.check_loop(getattr(study.settings, section), section)
     folder = study.places.base if method == BASE else study.places.run(method, seed)
     for place in dict.fromkeys((study.places.base, folder)):
         if _is_finished(place, study):
             continue
         # an arm of the ablation may be a run of the study: two jobs, one folder. Processes that
         # train together are one job
-        together = loops.processes().num_processes > 1
+        together = device.processes().num_processes > 1
         lock = files.locked(place.with_name(f"{place.name}.lock"))
         with nullcontext() if together else lock:
             if _is_finished(place, study):
@@ -235,25 +240,23 @@ def train_base(study: Study) -> Path:
     """
     started = time.perf_counter()
     train, config, folder = _train_rows(study), study.settings.model, study.places.base
-    images, prompts = train.load_images(config.image_size), train.table["prompt"].tolist()
-    histories = []
+    prompts, images, histories = train.table["prompt"].tolist(), None, []
     if config.pretrained:
         pipeline = model.load_pipeline(config.pretrained, config.revision)
         model.set_image_size(pipeline, config.image_size)
     else:
+        images = train.load_images(config.image_size)
         pipeline = model.build_pipeline(config, prompts, seed=0)
         histories.append(_fit_autoencoder(study, pipeline, images))
-    mean, std = model.encode_images(pipeline.vae, images)
+    mean, std = _latents(study, pipeline.vae, images)
     if not config.pretrained:
         spread = float((mean.var() + std.square().mean()).sqrt())  # of a drawn latent
         pipeline.vae.register_to_config(scaling_factor=round(1.0 / spread, 6))
         histories.append(_fit_base_unet(study, pipeline, prompts, mean, std))
     history = pd.concat(histories) if histories else pd.DataFrame(columns=["stage"])
-    with loops.first_only() as first:
+    with device.first_only() as first:
         if first:
             model.save_pipeline(pipeline, folder / PIPELINES["ema"])
-            with files.atomic_file(folder / "latents.safetensors") as temporary:
-                save_file({"mean": mean.contiguous(), "std": std.contiguous()}, temporary)
             files.write_table(history, folder / "history.csv")
             _finish(study, folder, BASE, 0, started)
     return folder
@@ -261,6 +264,27 @@ def train_base(study: Study) -> Path:
 
 def _train_rows(study: Study) -> Any:
     return study.cohort.included().split("train")
+
+
+def _latents(study: Study, vae: Any, images: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
+    """Posterior of the training images, float32 [N, C, h, w] each, encoded by the first process.
+
+    ``latents.safetensors`` keeps it. Without images, they are read a part at a time.
+    """
+    train, path = _train_rows(study), study.places.base / "latents.safetensors"
+    with device.first_only() as first:
+        if first:
+            parts = []
+            for start in range(0, len(train), READ_AT_ONCE):
+                rows = np.arange(start, min(start + READ_AT_ONCE, len(train)))
+                size = study.settings.model.image_size
+                own = images[rows] if images is not None else train.load_images(size, rows)
+                parts.append(model.encode_images(vae, own))
+            mean, std = (torch.cat(side) for side in zip(*parts, strict=True))
+            with files.atomic_file(path) as temporary:
+                save_file({"mean": mean.contiguous(), "std": std.contiguous()}, temporary)
+    found = load_file(path)
+    return found["mean"], found["std"]
 
 
 def _fit_autoencoder(study: Study, pipeline: Any, images: np.ndarray) -> pd.DataFrame:
@@ -300,12 +324,13 @@ def _fit_base(
 def _fit(study: Study, work: Path, objective: Any, loop: LoopConfig, **own: Any) -> FitResult:
     """:func:`loop.fit`, continued only on the same data and model."""
     identity = {"data_hash": study.cohort.data_hash, "model": as_dict(study.settings.model)}
-    return fit(objective, loop, folder=work, identity=identity, **own)
+    machine = study.settings.machine
+    return fit(objective, loop, folder=work, identity=identity, machine=machine, **own)
 
 
 def _use_average(average: EMAModel | None, module: nn.Module) -> None:
     if average is not None:
-        average.copy_to(module.parameters())
+        average.copy_to(p for p in module.parameters() if p.requires_grad)
 
 
 def load_base(study: Study) -> Any:
@@ -346,7 +371,7 @@ class Start:
     @property
     def module(self) -> nn.Module:
         """What is trained, where there is a GPU on it."""
-        return self.objective.module.train().to("cuda" if loops.has_gpu() else "cpu")
+        return self.objective.module.train().to(device.device())
 
     def loss(self, inputs: Inputs) -> Tensor:
         """:func:`denoising_loss` of a batch, float32 [N], with gradient."""
@@ -380,7 +405,7 @@ def start(study: Study, method: str, seed: int) -> Start:
     kept, pipeline = study.cohort.included(), load_base(study)
     attributes = {a.name: a.levels for a in kept.spec.attributes}
     epoch = math.ceil(len(_train_rows(study)) / study.settings.training.batch)
-    rank = loops.processes().process_index
+    rank = device.processes().process_index
     made = make_method(method, study.settings.mitigation, attributes, seed, epoch, rank)
     made.read_sources(source_histories(study, method, seed))
     # no method sees a test row, not even by mistake
@@ -411,7 +436,7 @@ def train_method(study: Study, method: str, seed: int) -> Path:
         label=f"{method}, seed {seed}",
     )
     pipeline = begun.pipeline.to("cpu")
-    with loops.first_only() as first:
+    with device.first_only() as first:
         if first:
             for stale in folder.glob("generated-*"):  # images of an earlier training of this run
                 shutil.rmtree(stale)
@@ -493,7 +518,7 @@ def _finish(
         "first_losses": result.first_losses if result else None,
         "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 2),
         "peak_gpu_memory_gib": (
-            torch.cuda.max_memory_allocated() / 2**30 if loops.has_gpu() else None
+            torch.cuda.max_memory_allocated() / 2**30 if device.has_gpu() else None
         ),
         "stamp": make_stamp(settings, study.cohort.data_hash, {"method": method, "seed": seed}),
         "rests_on": hashes_of(study.places, _below(study, method, seed)),

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fairdiff_lib.methods.base import Mitigation, make_method
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import LoopConfig, MitigationConfig
-from fairdiff_lib.train.loop import HISTORY_COLUMNS, batch_rows, fit, learning_rate
+from fairdiff_lib.settings.options import LoopConfig, MachineConfig, MitigationConfig
+from fairdiff_lib.train.loop import HISTORY_COLUMNS, batch_rows, fit, learning_rate, share_of
 from fairdiff_lib.train.runs import AutoencoderObjective
 
 ATTRIBUTES = {"race": ("Asian", "Black", "White"), "sex": ("Female", "Male")}
@@ -116,6 +118,90 @@ def test_accumulation_is_the_same_update() -> None:
     torch.testing.assert_close(weights_of(parts), weights_of(whole), rtol=1e-4, atol=1e-6)
     other = train(loop=replace(LOOP, learning_rate=2e-4))
     assert not torch.allclose(weights_of(other), weights_of(whole), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("batch", "micro", "world", "share"),
+    [(8, 0, 1, 8), (8, 0, 2, 4), (8, 2, 2, 2), (8, 4, 2, 4), (8, 8, 4, 2), (8, 1, 2, 1)],
+)
+def test_a_micro_batch_is_what_one_process_takes_at_once(
+    batch: int, micro: int, world: int, share: int
+) -> None:
+    assert share_of(replace(LOOP, batch=batch, micro_batch=micro), world) == share
+
+
+@pytest.mark.parametrize(("batch", "micro", "world"), [(8, 0, 3), (12, 4, 2), (2, 0, 4)])
+def test_a_batch_that_can_not_be_shared_is_refused(batch: int, micro: int, world: int) -> None:
+    with pytest.raises(InputError, match=f"^batch={batch}: can't be shared by {world} processes"):
+        share_of(replace(LOOP, batch=batch, micro_batch=micro), world)
+
+
+def test_a_checkpoint_lacks_the_frozen_parts_and_resumes_all_the_same(tmp_path: Path) -> None:
+    def frozen() -> Regression:
+        objective = problem()
+        first: nn.Module = objective.module.get_submodule("0")
+        first.requires_grad_(False)
+        return objective
+
+    def die(step: int, _: nn.Module) -> None:
+        if step == 6:
+            raise Killed
+
+    whole, resumed = frozen(), frozen()
+    result = fit(whole, LOOP, count=COUNT, seed=1)
+    with pytest.raises(Killed):
+        fit(frozen(), LOOP, count=COUNT, seed=1, folder=tmp_path, after_step=die)
+    kept = load_file(next(tmp_path.iterdir()) / "module.safetensors")
+    assert sorted(kept) == ["2.bias", "2.weight"]
+    fit(resumed, LOOP, count=COUNT, seed=1, folder=tmp_path)
+    assert torch.equal(weights_of(resumed), weights_of(whole))
+    assert result.average is not None and len(result.average.shadow_params) == 2
+    with pytest.raises(InputError, match=r"only one of both has 0\.bias"):
+        fit(problem(), LOOP, count=COUNT, seed=1, folder=tmp_path)
+
+
+def test_an_average_that_waits_elsewhere_is_the_same() -> None:
+    shadows = []
+    for away in (False, True):
+        machine = MachineConfig(average_on_cpu=away)
+        shadows.append(fit(problem(), LOOP, count=COUNT, seed=1, machine=machine).average)
+    for one, other in zip(*(s.shadow_params for s in shadows if s), strict=True):
+        assert torch.equal(one, other)
+    assert not torch.equal(shadows[0].shadow_params[0], next(problem().module.parameters()))  # type: ignore[union-attr]
+
+
+def tensors_in(tree: Any) -> list[Tensor]:
+    """Every tensor of nested dicts and lists."""
+    if isinstance(tree, Tensor):
+        return [tree]
+    inside = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else []
+    return [one for part in inside for one in tensors_in(part)]
+
+
+def test_a_run_with_eight_bits_is_resumed_to_the_same_weights(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    loop = replace(LOOP, optimiser="adamw8bit", learning_rate=1e-2)
+
+    def wide() -> Regression:
+        objective = problem()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)  # from 4,096 weights on, their state has 8 bits
+            objective.module = nn.Sequential(nn.Linear(5, 1000), nn.Tanh(), nn.Linear(1000, 1))
+        return objective
+
+    def die(step: int, _: nn.Module) -> None:
+        if step == 6:
+            raise Killed
+
+    whole, resumed = wide(), wide()
+    fit(whole, loop, count=COUNT, seed=1)
+    with pytest.raises(Killed):
+        fit(wide(), loop, count=COUNT, seed=1, folder=tmp_path, after_step=die)
+    state = torch.load(next(tmp_path.iterdir()) / "optimiser.pt", weights_only=True)
+    assert any(v.dtype == torch.uint8 and v.numel() == 5000 for v in tensors_in(state["optimiser"]))
+    fit(resumed, loop, count=COUNT, seed=1, folder=tmp_path)
+    assert torch.equal(weights_of(resumed), weights_of(whole))
+    assert not torch.equal(weights_of(whole), weights_of(wide()))
 
 
 def test_same_seed_same_weights_other_seed_others() -> None:

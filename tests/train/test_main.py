@@ -22,9 +22,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fairdiff_lib.methods.base import make_method
+from fairdiff_lib.model.device import leave
+from fairdiff_lib.model.sample import load_generated
 from fairdiff_lib.settings.options import LoopConfig, MitigationConfig
+from fairdiff_lib.studies.verdict.protocol import write_protocol
+from fairdiff_lib.study import Study
 from fairdiff_lib.train.__main__ import main
-from fairdiff_lib.train.loop import batch_rows, fit, leave
+from fairdiff_lib.train.loop import batch_rows, fit
 
 ATTRIBUTES = {"race": ("Asian", "Black", "White"), "sex": ("Female", "Male")}
 LOOP = LoopConfig(steps=12, batch=8, warmup=2, checkpoint_every=6, log_every=1, ema_decay=0.9)
@@ -197,14 +201,21 @@ def test_the_documented_command_trains_what_one_process_trains(tmp_path: Path) -
         *("preset=smoke", "dataset=fairgenmed_simulated", f"runs_root={tmp_path / 'runs'}"),
         *("vae.steps=2", "base.steps=2", "training.steps=4", "mitigation.time_window=2"),
     ]
-    done = two_processes("-m", "fairdiff_lib.train.__main__", "fairdiffusion", "0", *given)
+    study = Study.open("smoke", runs_root=str(tmp_path / "runs"), overrides=" ".join(given[3:]))
+    write_protocol(study)
+    command = ["-m", "fairdiff_lib.train.__main__", "fairdiffusion", "0", *given, "draw=true"]
+    done = two_processes(*command)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "trained on 2 processes" in done.stdout
     (folder,) = (tmp_path / "runs").rglob("fairdiffusion-seed0-*")
     assert not list(folder.rglob("*.tmp")) and not (folder / "work").exists()
     together = load_file(folder / UNET)
+    drawn = study.places.generated("fairdiffusion", 0)
+    first = {split: load_generated(drawn, split) for split in ("train", "test")}
     folder.rename(tmp_path / "two")
-    assert main(["fairdiffusion", "0", *given]) == 0
+    assert main(["fairdiffusion", "0", *given, "draw=true"]) == 0
+    for split, images in first.items():  # weights and batches differ by rounding alone
+        assert np.abs(images.astype(int) - load_generated(drawn, split)).max() <= 1
     alone = load_file(folder / UNET)
     assert together.keys() == alone.keys()
     for name, value in together.items():
@@ -221,6 +232,11 @@ def test_the_documented_command_trains_what_one_process_trains(tmp_path: Path) -
         (["none", "first"], "expected METHOD SEED"),
         (["nothing", "0"], "unknown method 'nothing'; known: .*fairdiffusion"),
         (["none", "0", "preset=fast"], "unknown preset"),
+        (["none", "0", "preset=smoke", "draw=yes"], "unknown draw 'yes'; known: false, true"),
+        (
+            ["none", "0", "preset=smoke", "training.mixed_precision=fp16"],
+            r"training\.mixed_precision=fp16: needs a GPU",
+        ),
     ],
 )
 def test_a_bad_command_is_one_line(
