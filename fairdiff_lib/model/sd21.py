@@ -70,7 +70,7 @@ def build_parts(width: float = 1.0, place: str = "meta") -> tuple[Any, Any, Any]
         vae["sample_size"] = 64
     with torch.device(place) if place != "cpu" else nullcontext():
         parts = UNet2DConditionModel(**unet), AutoencoderKL(**vae), CLIPTextModel(_text(text))
-    return tuple(part.eval() for part in parts)  # type: ignore[return-value]
+    return parts[0].eval(), parts[1].eval(), parts[2].eval()
 
 
 def _text(config: dict[str, Any]) -> CLIPTextConfig:
