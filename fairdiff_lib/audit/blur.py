@@ -10,7 +10,7 @@ blurred image is never compared with its own original, and what the two share (t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from fairdiff_lib.audit.estimators import u_statistic
 from fairdiff_lib.audit.kid import Kernel, as_features, kid, partner_sums, unit_means
 from fairdiff_lib.settings.errors import InputError
 
+SMALLEST_BLUR = 0.1  # pixels: a smaller difference between groups is of no interest
 SIGMAS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)  # pixels, at the study's size
 STEPS = 2000  # between 0 and the widest blur, at which a curve is read
 KERNEL_MEANS = ("kernel_real_real", "kernel_made_made", "kernel_real_made")
@@ -54,6 +55,21 @@ class Curves:
     known: list[list[Estimate]]
     groups: Groups
 
+    def at(self, sigma: float) -> list[Estimate]:
+        """KID of every group's reals blurred by ``sigma``, read as equivalent blurs are."""
+        found, width = [], np.array([sigma])
+        for each in zip(*self.known, strict=True):
+            if not all(np.isfinite(e.value) for e in each):
+                found.append(next(e for e in each if not np.isfinite(e.value)))
+                continue
+            heights = np.maximum.accumulate([e.value for e in each])
+            height = PchipInterpolator(self.sigmas, heights)(width)
+            place, share = _between(self.sigmas, heights, width, height)
+            first, second = each[place[0]], each[place[0] + 1]
+            influence = (1 - share[0]) * first.influence + share[0] * second.influence
+            found.append(replace(second, value=float(height[0]), influence=influence))
+        return found
+
 
 def blur_curves(
     kernel: Kernel,
@@ -61,8 +77,12 @@ def blur_curves(
     at: Callable[[float], ArrayLike],
     groups: Groups,
     sigmas: Sequence[float] = SIGMAS,
+    beyond: Sequence[Estimate] = (),
 ) -> Curves:
     """KID of every group's reals after blurs of rising width; made once for all generators.
+
+    Or for one alone, whose KIDs by group are ``beyond``: then no further than takes to be clearly
+    above them.
 
     Parameters
     ----------
@@ -79,8 +99,14 @@ def blur_curves(
     widths = np.asarray(sigmas, dtype=np.float64)
     if len(widths) < 3 or widths[0] != 0 or not (np.diff(widths) > 0).all():
         raise InputError(f"widths of blur {list(sigmas)}: expected three or more, rising from 0")
-    known = [kid(kernel, real, real if s == 0 else at(float(s)), groups) for s in widths]
-    return Curves(widths, known, groups)
+    wanted = [e.interval(0.99)[1] for e in beyond]
+    known: list[list[Estimate]] = []
+    for s in widths:
+        known.append(kid(kernel, real, real if s == 0 else at(float(s)), groups))
+        pairs = zip(known[-1], wanted, strict=False)
+        if wanted and len(known) > 2 and not any(own.value <= most for own, most in pairs):
+            break
+    return Curves(widths[: len(known)], known, groups)
 
 
 def blur_metric(kernel: Kernel, real: ArrayLike, generated: ArrayLike, curves: Curves) -> Estimator:
@@ -99,12 +125,14 @@ def equivalent_blur(generator: Sequence[Estimate], curves: Curves) -> list[Estim
 
     The estimate solves KID_blur(sigma) = KID_generator. Its interval holds the sigmas at which the
     paired difference of the two is not told from 0; influence values are that difference's over
-    the curve's slope. Differences of groups are made from their intervals.
+    the curve's slope. Differences of groups are made from their intervals. Where the generated
+    images have units of their own (``kid.kid_unpaired``), these stand behind those of the curves.
     """
-    return [
-        _one(own, [row[m] for row in curves.known], curves.sigmas)
-        for m, own in enumerate(generator)
+    more = len(generator[0].influence) - len(curves.known[0][0].influence)
+    known = [
+        [replace(e, influence=np.pad(e.influence, (0, more))) for e in row] for row in curves.known
     ]
+    return [_one(own, [row[m] for row in known], curves.sigmas) for m, own in enumerate(generator)]
 
 
 @dataclass(frozen=True)
@@ -243,10 +271,10 @@ def kernel_means(
     )
 
 
-def kernel_mean_rows(
+def estimate_rows(
     means: Mapping[str, Sequence[Estimate]], groups: Groups, confidence: float = 0.95
 ) -> pd.DataFrame:
-    """:func:`kernel_means` as rows of ``contrasts.GROUP_COLUMNS``."""
+    """Estimates by metric and group, as :func:`kernel_means`, in ``contrasts.GROUP_COLUMNS``."""
     rows = [
         (*key, name, one.n, one.value, *one.interval(confidence), one.note)
         for name, estimates in means.items()

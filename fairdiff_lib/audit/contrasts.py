@@ -33,7 +33,7 @@ Key = tuple[str, str]
 Found = Mapping[Key, Estimate]
 CONTRAST_COLUMNS = (
     "attribute", "level", "reference", "metric", "features", "n", "n_reference",
-    "value", "low", "high", "p", "p_adjusted",
+    "value", "low", "high", "p", "p_adjusted", "p_worse", "p_better",
     "smallest_effect", "p_equivalence", "mde", "mde_ratio", "role", "note",
 )  # fmt: skip
 PRIMARY, SECONDARY, DESCRIPTION = "primary", "secondary", "description"
@@ -94,6 +94,7 @@ def _row(own: Estimate, reference: Estimate, gap: Estimate, design: Design) -> d
     low, high = gap.interval(design.confidence)
     missed = gap.detectable(design.confidence)
     worse = reference.value + (missed if design.better == "low" else -missed)
+    above = gap.p_above()
     positive = reference.interval(design.confidence)[0] > 0  # a ratio to what may be 0 says nothing
     return {
         "n": own.n,
@@ -102,6 +103,8 @@ def _row(own: Estimate, reference: Estimate, gap: Estimate, design: Design) -> d
         "low": low,
         "high": high,
         "p": gap.p_value(),
+        "p_worse": above if design.better == "low" else 1 - above,  # of one side, not adjusted
+        "p_better": 1 - above if design.better == "low" else above,
         "smallest_effect": design.smallest_effect,
         "p_equivalence": gap.p_equivalence(design.smallest_effect),
         "mde": missed,

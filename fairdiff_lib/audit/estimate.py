@@ -138,6 +138,11 @@ class Estimate:
             return min(1.0, 2 * self._p_beyond(0.0))
         return float(2 * stats.t.sf(abs(self.value) / error, self.df))
 
+    def p_above(self) -> float:
+        """One-sided p of a true value of zero or less; NaN where the estimate has no variance."""
+        both = self.p_value()
+        return both / 2 if self.value > 0 else 1 - both / 2
+
     def _p_beyond(self, target: float) -> float:
         """One-sided p at which the estimate's own interval just reaches ``target``."""
         assert self.limits is not None

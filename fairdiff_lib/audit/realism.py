@@ -183,6 +183,16 @@ class Copies:
             f"({sets:,} sets, the largest of {len(largest):,}: {few})."
         )
 
+    def rows(self, made: Groups) -> pd.DataFrame:
+        """Share of each group's images that have a twin: ``near_identical``, in GROUP_COLUMNS."""
+        rows = []
+        for (name, level), member in zip(made.keys, made.members.T, strict=True):
+            own = self.twinned[member[made.unit]]
+            share = float(own.mean()) if len(own) else np.nan
+            note = f"{own.sum():,} of {len(own):,} images are nearly identical to another one"
+            rows.append((name, level, "near_identical", member.sum(), share, np.nan, np.nan, note))
+        return pd.DataFrame(rows, columns=list(GROUP_COLUMNS))
+
     def guard(self, one: Audit, made: Groups, most: float = MOST_COPIES) -> Audit:
         """The audit without intervals for groups with more copies than ``most`` of their images.
 

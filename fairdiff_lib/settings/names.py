@@ -16,6 +16,14 @@ NAMES: dict[str, str] = {
     "dx": "Diagnosis",
     "effusion": "Pleural effusion",
     "is": "Inception score",
+    "equivalent_blur": "Equivalent blur, in pixels",
+    "kernel_real_real": "Real images: mean kernel among themselves",
+    "kernel_made_made": "Generated images: mean kernel among themselves",
+    "kernel_real_made": "Mean kernel of real with generated images",
+    "c2st_accuracy": "Generated told from real (accuracy of a classifier)",
+    "clipped_density": "Clipped density at equal n",
+    "clipped_coverage": "Clipped coverage at equal n",
+    "near_identical": "Generated images that are nearly identical to another one",
     "kid_floor": "KID between two halves of the real images",
     "kid_standardised": "KID at a common case mix",
     "kid_shrunk": "KID, shrunken towards the mean",
@@ -68,7 +76,7 @@ SPACES = {  # features, as one says "... features"
     "random-conv": "random",
 }
 NOT_ESTIMABLE = "not estimable"
-LOW_IS_BEST = ("kid", "fid", "mifid", "dpd", "eod", "brier", "ece", "fnr")
+LOW_IS_BEST = ("kid", "equivalent_blur", "fid", "mifid", "dpd", "eod", "brier", "ece", "fnr")
 SOURCES = {  # of images, besides the methods
     "real": "real images",
     "base": "base model, before fine-tuning",
@@ -86,6 +94,8 @@ HEADS = {  # of columns
     "smallest_effect": "smallest effect of interest",
     "n_reference": "n of reference",
     "p_adjusted": "adjusted p",
+    "p_worse": "p, worse",
+    "p_better": "p, better",
     "p_holm": "p (Holm)",
     "p_equivalence": "p of equivalence",
     "mde": "detectable effect",

@@ -108,6 +108,8 @@ _ALL = (
             "tab_contrasts": "differences between levels, with tests",
             "tab_differences": "methods against the baseline, by level",
             "tab_intersections": "KID of intersections, raw and shrunken",
+            "tab_controls": "differences that one corruption of all real images gives",
+            "tab_further": "further looks at the same images, by level",
         },
         figures={
             "fig02": "images by group, same prompts",

@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import io
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from fairdiff_lib.audit.audit import (
     Audit,
@@ -26,7 +28,18 @@ from fairdiff_lib.audit.audit import (
     mean_audit,
     mean_metric,
 )
+from fairdiff_lib.audit.blur import (
+    SMALLEST_BLUR,
+    Curves,
+    blur_curves,
+    blur_images,
+    equivalent_blur,
+    estimate_rows,
+    kernel_means,
+    same_corruption,
+)
 from fairdiff_lib.audit.contrasts import (
+    DESCRIPTION,
     DIRECTIONS,
     EXPLORATORY,
     PRIMARY,
@@ -34,7 +47,14 @@ from fairdiff_lib.audit.contrasts import (
     control_discoveries,
     equity_rows,
 )
-from fairdiff_lib.audit.estimate import OVERALL, Floats, Groups, Levels, group_units
+from fairdiff_lib.audit.estimate import (
+    OVERALL,
+    Estimate,
+    Floats,
+    Groups,
+    Levels,
+    group_units,
+)
 from fairdiff_lib.audit.kid import Kernel, kid, kid_unpaired, shares, standardised_kid
 from fairdiff_lib.audit.quality import (
     COLUMNS,
@@ -43,6 +63,7 @@ from fairdiff_lib.audit.quality import (
     quality_table,
     reconstruction_r2,
 )
+from fairdiff_lib.audit.realism import Copies, c2st_metric, equal_n_rows, near_copies
 from fairdiff_lib.audit.released import inception_score_as_released
 from fairdiff_lib.audit.seeds import compare_audits, over_seeds
 from fairdiff_lib.classify.features import Space
@@ -56,8 +77,13 @@ from fairdiff_lib.model.sample import gallery_images, load_generated, load_run
 from fairdiff_lib.studies.verdict.protocol import Protocol
 from fairdiff_lib.study import Study
 
-BLUR = 1 / 32  # standard deviation of the blurred control, fraction of the image's side
+BLUR = "equivalent_blur"
+SOFT = 1 / 32  # standard deviation of the blurred control, fraction of the image's side
 
+CONTROL_COLUMNS = (
+    "dataset", "method", "seeds", "corruption", "kid", "attribute", "level", "reference", "metric",
+    "features", "n", "n_reference", "value", "low", "high", "p",
+)  # fmt: skip
 Run = tuple[str, int]  # method, seed
 Named = dict[tuple[str, str], list[Audit]]  # (method, seeds): its audits, the primary metric first
 
@@ -75,12 +101,13 @@ def audit_images(
     made: Groups | None = None,
     paired: bool = True,
     strata: Groups | None = None,
+    curves: Callable[[Sequence[Estimate]], Curves] | None = None,
     features: str = "",
     confidence: float = 0.95,
     secondary_below: int = 80,
     role: str = PRIMARY,
 ) -> list[Audit]:
-    """KID of every group against its own reals, and KID at a common case mix.
+    """KID of every group against its own reals, at a common case mix, and as a blur.
 
     Parameters
     ----------
@@ -99,13 +126,17 @@ def audit_images(
     strata : Groups, optional
         Levels of one condition, of the real rows: each group is then also reweighted to the
         pooled shares, so that one with more disease isn't called worse for it. Needs ``paired``.
+    curves : callable, optional
+        From the KIDs by group to those of blurred reals, of the same groups: each group is then
+        also given its equivalent blur.
     features, confidence, secondary_below, role
         As for ``audit.audit``.
 
     Returns
     -------
     list of Audit
-        ``kid``, and with strata ``kid_standardised`` of the attributes alone.
+        ``kid``; with strata ``kid_standardised`` of the attributes alone; with curves
+        ``equivalent_blur``.
     """
     own: dict[str, Any] = {"confidence": confidence, "secondary_below": secondary_below}
     own |= {"role": role, "features": features}
@@ -114,14 +145,19 @@ def audit_images(
     if made is not None and not paired:
         estimator = partial(kid_unpaired, kernel, real, generated, generated_groups=made)
     found = [audit(estimator, groups, attributes, metric="kid", **own)]
-    if strata is None or not paired:
-        return found
-    reweighted = partial(
-        standardised_kid, kernel, real, generated, strata=strata, weights=shares(strata),
-        generated_unit=unit,
-    )  # fmt: skip
-    chosen = groups_of(groups, attributes)
-    return [*found, audit(reweighted, chosen, attributes, metric="kid_standardised", **own)]
+    if strata is not None and paired:
+        reweighted = partial(
+            standardised_kid, kernel, real, generated, strata=strata, weights=shares(strata),
+            generated_unit=unit,
+        )  # fmt: skip
+        chosen = groups_of(groups, attributes)
+        found.append(audit(reweighted, chosen, attributes, metric="kid_standardised", **own))
+    if curves is not None:
+        kids = list(found[0].estimates.values())
+        blurs = equivalent_blur(kids, curves(kids))
+        one = audit(lambda _: blurs, groups, attributes, metric=BLUR, **own)
+        found.append(one.with_smallest_effect(SMALLEST_BLUR))
+    return found
 
 
 def groups_of(groups: Groups, names: Iterable[str]) -> Groups:
@@ -154,12 +190,18 @@ class QualityResult:
         dataset, then ``seeds.CHANGE_COLUMNS``, role, p_adjusted: methods against the baseline.
     intersections : DataFrame
         As ``table``; metrics kid and kid_shrunk.
+    further : DataFrame
+        As ``table``: see :func:`further_table`.
+    controls : DataFrame
+        See :func:`study_controls`.
     gates : DataFrame
         dataset, method, seed, gate, n, value, threshold, comparison, passed, note.
     notes : list of str
         A line for each gate that failed.
     audits : dict of (method, seeds) to list of Audit
         Of every run and of each method's mean over seeds, the primary metric first.
+    copies : dict of (method, seed) to str
+        Which images are nearly identical, in a sentence; runs without any have none.
     fixed : Fixed or None
         The real side: features of the test images, kernel, groups.
     """
@@ -168,9 +210,12 @@ class QualityResult:
     contrasts: pd.DataFrame
     differences: pd.DataFrame
     intersections: pd.DataFrame
+    further: pd.DataFrame
+    controls: pd.DataFrame
     gates: pd.DataFrame
     notes: list[str]
     audits: Named
+    copies: dict[Run, str] = field(default_factory=dict)
     fixed: Fixed | None = None
 
     def main(self, features: str) -> pd.DataFrame:
@@ -195,6 +240,8 @@ class Fixed:
         Test rows with a column for the intersection of all attributes.
     groups : Groups
         Attributes, prompted conditions and intersections.
+    curves : Curves
+        KID of the same groups' reals after blurs of rising width, in the primary space.
     crossing : dict
         Name of the intersections to their levels.
     latents : float32 [N, C, h, w] or None
@@ -209,6 +256,7 @@ class Fixed:
     blurred: Floats
     test: pd.DataFrame
     groups: Groups
+    curves: Curves
     crossing: dict[str, list[str]]
     latents: Any
     reconstruction: Any
@@ -224,28 +272,53 @@ def fix(study: Study) -> Fixed:
     crossing: dict[str, list[str]] = {}
     if len(kept.attribute_levels) > 1:
         test, crossing = crossed(test, kept.attribute_levels)
+    groups = group_units(test, {**kept.all_levels, **crossing})
     base = load_pipeline(study.places.base / "pipeline")  # every run keeps its VAE
     return Fixed(
         study,
         load_reader(study),
         spaces,
-        spaces[0].of(blurred(images[1])),
+        spaces[0].of(blur_images(images[1], SOFT * images[1].shape[-1])),
         test,
-        group_units(test, {**kept.all_levels, **crossing}),
+        groups,
+        curves_of(spaces[0], images[1], groups),
         crossing,
         mean_latents(base, images[1]) if study.settings.audit.loss_timesteps else None,
         _reconstruction(base, study, images[1]),
     )
 
 
-def blurred(images: Any) -> Any:
-    """Images after a Gaussian blur: a control that must score worse.  # uint8 [N, 3, H, W]"""
-    reach = BLUR * images.shape[-1]
-    done = [
-        np.asarray(Image.fromarray(np.moveaxis(x, 0, -1)).filter(ImageFilter.GaussianBlur(reach)))
-        for x in images
+def curves_of(space: Space, images: Any, groups: Groups) -> Curves:
+    """KID of blurred reals, whose features are kept; of images uint8 [N, 3, H, W]."""
+    return blur_curves(
+        space.kernel, space.of(images), lambda s: space.of(blur_images(images, s)), groups
+    )
+
+
+def noisy(images: Any, spread: float = 5.0) -> Any:
+    """Images with Gaussian noise, in grey levels; an image's own content seeds its noise."""
+    drawn = [
+        np.random.default_rng(zlib.crc32(x.tobytes())).normal(0, spread, x.shape) for x in images
     ]
-    return np.moveaxis(np.stack(done), -1, 1)
+    return np.clip(np.rint(images + np.stack(drawn)), 0, 255).astype(np.uint8)
+
+
+def compressed(images: Any, quality: int = 15) -> Any:
+    """Images after JPEG."""
+    done = []
+    for x in images:
+        stream = io.BytesIO()
+        Image.fromarray(np.moveaxis(x, 0, -1)).save(stream, "JPEG", quality=quality)
+        with Image.open(stream) as opened:
+            done.append(np.moveaxis(np.asarray(opened), -1, 0))
+    return np.stack(done)
+
+
+CORRUPTIONS: dict[str, Callable[[Any], Any]] = {  # of everybody's reals; fixed beforehand
+    "blur of 1 pixel": partial(blur_images, sigma=1.0),
+    "noise of 5 grey levels": noisy,
+    "JPEG of quality 15": compressed,
+}
 
 
 def _reconstruction(base: Any, study: Study, test_images: Any) -> Any:
@@ -264,7 +337,8 @@ def _reconstruction(base: Any, study: Study, test_images: Any) -> Any:
 def run_audits(fixed: Fixed, generated: Sequence[Floats], losses: Floats | None) -> list[Audit]:
     """Audits of one run, the primary metric first; exploratory until declared otherwise.
 
-    KID, also at a common case mix; KID in the second feature space; the denoising loss.
+    KID, also at a common case mix and as a blur; KID in the second feature space; the denoising
+    loss. What rests on near-identical images has no interval.
 
     Parameters
     ----------
@@ -283,17 +357,41 @@ def run_audits(fixed: Fixed, generated: Sequence[Floats], losses: Floats | None)
     }
     found: list[Audit] = []
     for at, (space, made) in enumerate(zip(fixed.spaces, generated, strict=True)):
-        mix = None if at else strata
+        more: dict[str, Any] = {} if at else {"strata": strata, "curves": lambda _: fixed.curves}
         audits = audit_images(
             space.test, made, fixed.groups, space.kernel, attributes,
-            strata=mix, features=space.extractor.name, **common,
+            features=space.extractor.name, **more, **common,
         )  # fmt: skip
         found += [one.with_role(SENSITIVITY) for one in audits] if at else audits
+    found = [copies_of(fixed, generated[0]).guard(one, fixed.groups) for one in found]
     if losses is not None:
         groups = groups_of(fixed.groups, attributes)
         metric = mean_metric(losses)
         found.append(audit(metric, groups, attributes, metric="denoising_loss", **common))
     return found
+
+
+def copies_of(fixed: Fixed, generated: Floats) -> Copies:
+    """Which of a run's test images are nearly identical, from features in the primary space."""
+    return near_copies(generated, fixed.spaces[0].test, fixed.groups.unit)
+
+
+def further_table(fixed: Fixed, generated: Floats) -> pd.DataFrame:
+    """More looks at one run by group, in the columns of T2.
+
+    The kernel's three means; how well a classifier tells generated from real; clipped density and
+    coverage at equal n; the share of near-identical images.
+    """
+    cohort, main = fixed.study.cohort, fixed.spaces[0]
+    groups = groups_of(fixed.groups, cohort.all_levels)
+    looks = kernel_means(main.kernel, main.test, generated, groups)
+    looks["c2st_accuracy"] = c2st_metric(main.test, generated)(groups)
+    parts = [
+        estimate_rows(looks, groups, fixed.study.settings.audit.confidence),
+        equal_n_rows(main.test, generated, groups, cohort.attribute_levels),
+        copies_of(fixed, generated).rows(groups),
+    ]
+    return pd.concat(parts).assign(features=main.extractor.name)[list(COLUMNS)]
 
 
 def run_table(
@@ -414,7 +512,9 @@ def with_means(audits: Mapping[Run, Sequence[Audit]], rule: Protocol) -> Named:
     if whole not in found:
         return found  # nothing is declared without the baseline
     sizes = [
-        rule.smallest_effect * one.overall.value if one.metric.startswith("kid") else float("nan")
+        rule.smallest_effect * one.overall.value
+        if one.metric.startswith("kid")
+        else one.design.smallest_effect
         for one in found[whole]
     ]
     found = {
@@ -431,6 +531,44 @@ def study_contrasts(named: Named, rule: Protocol) -> pd.DataFrame:
     return contrast_table(
         [(label, one) for label, own in zip(labels, named.values(), strict=True) for one in own]
     )
+
+
+def study_controls(fixed: Fixed, named: Named, rule: Protocol) -> pd.DataFrame:
+    """tab_controls: the KID differences between levels that say nothing of a generator.
+
+    One and the same corruption of everybody's real images; and for each generator the blur whose
+    KID over all subjects is its own. As far as these go, so may a generator that treats all alike.
+    Columns: dataset, method ("real" for the former), seeds, corruption, kid (over all), attribute,
+    level, reference, metric, features, n, n_reference, value, low, high, p.
+    """
+    main, study, own = fixed.spaces[0], fixed.study, fixed.study.settings.audit
+    images = study.cohort.included().split("test").load_images(study.settings.model.image_size)
+    design = {"confidence": own.confidence, "secondary_below": own.secondary_below,
+              "features": main.extractor.name}  # fmt: skip
+    attributes = study.cohort.attribute_levels
+    corrupted = {name: main.of(change(images)) for name, change in CORRUPTIONS.items()}
+    groups = groups_of(fixed.groups, attributes)
+    alike = same_corruption(main.kernel, main.test, corrupted, groups, attributes, **design)
+    parts = [alike.assign(method="real", seeds="")]
+    for (method, seeds), audits in named.items():
+        blur = next(one for one in audits if one.metric == BLUR).overall.value
+        if np.isfinite(blur):
+            table = alike_by_blur(fixed.curves, blur, attributes, design)
+            parts.append(table.assign(method=method, seeds=seeds))
+    table = pd.concat(parts, ignore_index=True).assign(dataset=rule.dataset)
+    return table[list(CONTROL_COLUMNS)]
+
+
+def alike_by_blur(
+    curves: Curves, blur: float, attributes: Levels, design: Mapping[str, Any]
+) -> pd.DataFrame:
+    """The contrasts that one blur of everybody's reals gives, with corruption and overall KID."""
+    one = audit(
+        lambda _: curves.at(blur), curves.groups, attributes, metric="kid", role=DESCRIPTION,
+        **design,
+    )  # fmt: skip
+    said = f"the blur of equal overall KID, {blur:.2f} pixels"
+    return one.contrasts.assign(corruption=said, kid=one.overall.value)
 
 
 def study_differences(audits: Mapping[Run, Sequence[Audit]], rule: Protocol) -> pd.DataFrame:
@@ -471,6 +609,8 @@ def collect_quality(study: Study, rule: Protocol) -> QualityResult:
     fixed, settings = fix(study), study.settings
     parts: list[pd.DataFrame] = []
     checks: list[pd.DataFrame] = []
+    looks: list[pd.DataFrame] = []
+    copies: dict[Run, str] = {}
     audits: dict[Run, list[Audit]] = {}
     for run in settings.runs:
         labels = {"dataset": settings.dataset, "method": run[0], "seed": run[1]}
@@ -479,6 +619,9 @@ def collect_quality(study: Study, rule: Protocol) -> QualityResult:
         checks.append(run_gates(fixed, images, made[0], labels))
         audits[run] = run_audits(fixed, made, denoising_losses(fixed, study, *run))
         parts.append(labelled(run_table(fixed, images, made[0], audits[run]), labels))
+        looks.append(labelled(further_table(fixed, made[0]), labels))
+        said = copies_of(fixed, made[0]).caveat(fixed.test["image"].tolist())
+        copies |= {run: said} if said else {}
     found = pd.concat(checks, ignore_index=True)
     notes = tables.failed_gates(found)
     table = over_seeds(pd.concat(parts, ignore_index=True), settings.audit.confidence)
@@ -488,9 +631,12 @@ def collect_quality(study: Study, rule: Protocol) -> QualityResult:
         tables.with_notes(study_contrasts(named, rule), notes),
         tables.with_notes(study_differences(audits, rule), notes),
         tables.with_notes(study_intersections(named, fixed.crossing, rule), notes),
+        over_seeds(pd.concat(looks, ignore_index=True), settings.audit.confidence),
+        study_controls(fixed, named, rule),
         found,
         notes,
         named,
+        copies,
         fixed,
     )
 
@@ -508,6 +654,8 @@ def publish_quality(study: Study, result: QualityResult) -> list[Path]:
         "tab_contrasts": result.contrasts,
         "tab_differences": result.differences,
         "tab_intersections": result.intersections,
+        "tab_further": result.further,
+        "tab_controls": result.controls,
     }
     return [study.publish(name, table) for name, table in todo.items()]
 

@@ -14,12 +14,12 @@ from fairdiff_lib.audit.blur import (
     blur_images,
     blur_metric,
     equivalent_blur,
-    kernel_mean_rows,
+    estimate_rows,
     kernel_means,
     same_corruption,
 )
 from fairdiff_lib.audit.estimate import Floats, Groups, group_units
-from fairdiff_lib.audit.kid import Kernel, fit_kernel, kid
+from fairdiff_lib.audit.kid import Kernel, fit_kernel, kid, kid_unpaired
 from fairdiff_lib.settings.errors import InputError
 
 LEVELS = {"race": ("Black", "White")}
@@ -101,6 +101,39 @@ def test_small_groups_keep_their_reason() -> None:
     assert few.note == "not estimable: fewer than 10 subjects"
 
 
+def test_for_one_generator_curves_stop_above_it() -> None:
+    real, seen = reals(np.random.default_rng(7)), []
+    kids = kid(KERNEL, real, faded(real, 0.6)[::-1], GROUPS)
+
+    def at(sigma: float) -> np.ndarray:
+        seen.append(sigma)
+        return faded(real, sigma)
+
+    short = blur_curves(KERNEL, real, at, GROUPS, beyond=kids)
+    assert 0.75 <= max(seen) < 4.0 and len(short.sigmas) == len(seen) + 1
+    whole = blur_curves(KERNEL, real, lambda s: faded(real, s), GROUPS)
+    for one, other in zip(*(equivalent_blur(kids, c) for c in (short, whole)), strict=True):
+        np.testing.assert_allclose(one.interval(), other.interval(), atol=0.01)
+
+
+def test_generated_images_of_other_subjects_have_an_equivalent_blur_too() -> None:
+    rng = np.random.default_rng(8)
+    real, other = reals(rng), reals(rng)
+    kids = kid_unpaired(KERNEL, real, faded(other, 1.0), GROUPS, GROUPS)
+    curves = blur_curves(KERNEL, real, lambda s: faded(real, s), GROUPS)
+    for one in equivalent_blur(kids, curves):
+        low, high = one.interval(0.99)
+        assert low < 1.0 < high and len(one.influence) == 400
+
+
+def test_a_curve_is_read_between_its_widths() -> None:
+    real = reals(np.random.default_rng(9))
+    curves = blur_curves(KERNEL, real, lambda s: faded(real, s), GROUPS)
+    values = [curves.at(s)[0].value for s in (0.5, 0.6, 0.75)]
+    assert values == sorted(values)
+    assert values[0] == pytest.approx(curves.known[2][0].value)
+
+
 @pytest.mark.slow
 def test_intervals_cover_and_equal_blur_is_no_disparity() -> None:
     """95% intervals of a group, and 5% alarms of the contrast, where KID alarms nearly always."""
@@ -156,5 +189,5 @@ def test_kernel_means_are_the_parts_of_kid() -> None:
     weight = 1 / np.bincount(groups.unit)[groups.unit]
     pairs = other * weight[:, None] * weight[None, :]
     assert parts[0][0] == pytest.approx((within * pairs).sum() / pairs.sum())
-    rows = kernel_mean_rows(means, groups)
+    rows = estimate_rows(means, groups)
     assert len(rows) == 9 and (rows["low"] < rows["value"]).all()

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from fairdiff_lib.audit.audit import audit, rows_metric
+from fairdiff_lib.audit.blur import blur_images
 from fairdiff_lib.classify.features import RandomConvExtractor, TextureExtractor
 from fairdiff_lib.data.own import numbers, read_own, read_set
 from fairdiff_lib.datasets import load_settings
@@ -23,7 +24,6 @@ from fairdiff_lib.show.words import finding
 from fairdiff_lib.sim.shapes import write_example
 from fairdiff_lib.studies import own
 from fairdiff_lib.studies.own import OwnAudit, audit_own, audit_read, write_audit
-from fairdiff_lib.studies.quality import blurred
 
 ATTRIBUTES = ["palette", "camera"]
 Tables = dict[str, pd.DataFrame]
@@ -200,7 +200,7 @@ def test_texture_sees_a_blur_that_random_convolutions_hardly_see(
     pictures = np.stack([np.asarray(Image.open(f)).transpose(2, 0, 1) for f in files])
     shifts = []
     for extractor in (TextureExtractor(), RandomConvExtractor()):
-        sharp, soft = extractor(pictures), extractor(blurred(pictures))
+        sharp, soft = extractor(pictures), extractor(blur_images(pictures, 1.5))
         spread = np.maximum(sharp.std(axis=0), 1e-6)
         shifts.append(float(np.abs((soft - sharp).mean(axis=0) / spread).max()))
     assert shifts[0] > 3 * shifts[1]

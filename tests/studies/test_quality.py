@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from fairdiff_lib.audit.audit import crossed
+from fairdiff_lib.audit.blur import blur_curves
 from fairdiff_lib.audit.estimate import group_units
 from fairdiff_lib.audit.kid import Kernel, kid
 from fairdiff_lib.audit.quality import COLUMNS
@@ -72,7 +73,7 @@ def fixed(real: np.ndarray) -> auditing.Fixed:
     study.__dict__["cohort"] = cohort
     return auditing.Fixed(
         study, Reader(), spaces, real, test, groups,  # type: ignore[arg-type]
-        crossing, None, None,
+        blur_curves(Kernel(2.0), real, lambda sigma: real + sigma, groups), crossing, None, None,
     )  # fmt: skip
 
 
@@ -93,7 +94,7 @@ def by_age(audit: auditing.Audit) -> pd.Series:
 
 
 def test_a_group_with_more_disease_is_not_called_worse_for_it(run: Any) -> None:
-    plain, standardised = run[2][:2]
+    plain, standardised, _ = run[2][:3]
     assert (plain.metric, standardised.metric) == ("kid", "kid_standardised")
     assert by_age(plain)["level"] == OLD and by_age(plain)["p"] < 0.001
     assert by_age(standardised)["p"] > 0.05
@@ -101,10 +102,55 @@ def test_a_group_with_more_disease_is_not_called_worse_for_it(run: Any) -> None:
 
 
 def test_a_second_space_is_its_own_audit(run: Any) -> None:
-    second = run[2][2]
+    second = run[2][3]
     assert (second.metric, second.features, second.design.role) == ("kid", "random", "sensitivity")
     assert by_age(second)["p"] > 0.05
-    assert run[2][3].metric == "denoising_loss"
+    assert run[2][4].metric == "denoising_loss"
+
+
+def test_each_group_is_given_the_blur_that_is_as_far_off(run: Any) -> None:
+    """A blur of s moves every feature by s, as the generator moves the malignant by 1."""
+    one = run[2][2]
+    assert one.metric == "equivalent_blur" and one.design.smallest_effect == 0.1
+    low, high = one.estimates["malignant", "malignant"].interval()
+    assert low < 1.0 < high and high - low < 0.4
+    assert one.estimates["malignant", "benign"].value < 0.3
+    assert by_age(one)["p_worse"] < 0.001 < 0.999 < by_age(one)["p_better"]
+
+
+def test_what_one_blur_of_everybody_makes_stands_beside(run: Any) -> None:
+    own, _, audits = run
+    design = {"secondary_below": 50, "features": "lite0"}
+    blur = audits[2].overall.value
+    table = auditing.alike_by_blur(own.curves, blur, audits[0].attributes, design)
+    assert table["kid"].iloc[0] == pytest.approx(audits[0].overall.value, rel=0.01)
+    old = table[table["attribute"] == "age"].iloc[0]
+    assert abs(old["value"]) < by_age(audits[0])["value"] / 4  # everybody is treated alike
+    assert f"{blur:.2f} pixels" in old["corruption"] and old["role"] == "description"
+
+
+def test_further_looks_have_a_row_per_group(run: Any) -> None:
+    own, made, _ = run
+    table = auditing.further_table(own, made[0])
+    assert tuple(table.columns) == COLUMNS
+    rows = table.set_index(["metric", "level"])["value"]
+    assert rows["c2st_accuracy", "malignant"] > rows["c2st_accuracy", "benign"] + 0.1
+    kid = [rows[name, "all"] for name in ("kernel_real_real", "kernel_made_made")]
+    assert sum(kid) - 2 * rows["kernel_real_made", "all"] == pytest.approx(
+        run[2][0].overall.value, abs=1e-9
+    )
+    assert rows["near_identical", "all"] < 0.01
+    assert rows["clipped_coverage", YOUNG] > rows["clipped_coverage", OLD]
+
+
+def test_near_identical_images_have_no_interval(run: Any) -> None:
+    own, made, _ = run
+    copied = made[0].copy()
+    old = np.flatnonzero((own.test["age"] == OLD).to_numpy())
+    copied[old] = copied[old[:5]].repeat(len(old) // 5 + 1, axis=0)[: len(old)]
+    kid_of = auditing.run_audits(own, [copied, made[1]], None)[0].estimates
+    assert np.isnan(kid_of["age", OLD].interval()[0]) and "identical" in kid_of["age", OLD].note
+    assert np.isfinite(kid_of["age", YOUNG].interval()[0])
 
 
 def test_intersections_come_from_the_same_pass(run: Any) -> None:
@@ -122,7 +168,7 @@ def test_the_table_keeps_its_columns_and_tells_spaces_apart(run: Any) -> None:
     assert not table.duplicated(["attribute", "level", "metric", "features"]).any()
     kids = table[(table["metric"] == "kid") & (table["level"] == OLD)].set_index("features")
     assert kids.loc["lite0", "value"] == audits[0].estimates["age", OLD].value
-    assert kids.loc["random", "value"] == audits[2].estimates["age", OLD].value
+    assert kids.loc["random", "value"] == audits[3].estimates["age", OLD].value
     assert {"es_kid", "kid_disparity", "kid_standardised", "es_denoising_loss"} <= set(
         table["metric"]
     )
