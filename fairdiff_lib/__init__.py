@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fairdiff_lib.settings.methods import METHODS as METHODS
     from fairdiff_lib.show.cards import card as card
     from fairdiff_lib.show.front import fig as fig
+    from fairdiff_lib.show.front import ready as ready
     from fairdiff_lib.show.front import say as say
     from fairdiff_lib.show.front import show_source as show_source
     from fairdiff_lib.show.front import table as table
@@ -54,7 +55,7 @@ _PUBLIC = {
     "model.sample": ("generate",),
     "settings.methods": ("METHODS",),
     "show.cards": ("card",),
-    "show.front": ("fig", "say", "show_source", "table"),
+    "show.front": ("fig", "ready", "say", "show_source", "table"),
     "studies.downstream": ("measure_downstream",),
     "studies.harm": ("measure_harm",),
     "studies.matrix": ("measure_matrix",),

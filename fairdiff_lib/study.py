@@ -23,7 +23,7 @@ from fairdiff_lib.disk.places import CARD, Places
 from fairdiff_lib.disk.stamps import hashes_of, make_stamp, publish_figure, publish_table
 from fairdiff_lib.disk.tables import as_written
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.notebooks import BASE, JOBS, Notebook, maker_of
+from fairdiff_lib.settings.notebooks import BASE, JOBS, NOTEBOOKS, Notebook, maker_of
 from fairdiff_lib.settings.options import Settings, parse_overrides
 
 if TYPE_CHECKING:
@@ -138,6 +138,12 @@ class Study:
                 words, first = NEEDS.get(need, (need, ""))[0], self.places.name_of(missing[0])
                 raise InputError(f"{words}: {first} is missing; `{self._command(need)}` makes it")
 
+    def waits_for(self, job: str) -> list[str]:
+        """What a job (of ``JOBS``) starts from, as :meth:`require` takes it."""
+        made = {maker: need for need, (_, maker) in NEEDS.items()}
+        after = [x if x in NOTEBOOKS else "03_train_base" for x in JOBS[job].after]  # as one run's
+        return ["protocol"] * JOBS[job].declared + [made.get(x, x) for x in after]
+
     def publish(
         self,
         name: str,
@@ -220,7 +226,7 @@ class Study:
         changes = str(self.parameters.get("overrides", "")).split()
         return " ".join(["fairdiff run", *parts, *(f"--set {shlex.quote(x)}" for x in changes)])
 
-    def record(self, name: str, **scalars: Any) -> dict[str, Any]:
+    def record(self, name: str, **scalars: Any) -> None:
         """Write a notebook's scalars as JSON, for tests and other notebooks; numpy's as plain ones.
 
         NaN becomes None.
@@ -230,7 +236,6 @@ class Study:
             item = value.item() if hasattr(value, "item") else value
             plain[key] = None if isinstance(item, float) and item != item else item
         write_json(self.places.records / f"{name}.json", plain)
-        return plain
 
 
 def folder_mark(root: Path) -> str:

@@ -102,7 +102,9 @@ def test_the_ruler_is_tried_on_simulated_data_only(study: tuple[Settings, Places
     other = Study(real, places)
     other.__dict__["cohort"] = cohort  # the folder of the real ones is not there
     assert np.isnan(ruler_table(other)["value"].iloc[0])
-    assert planted_table(real.simulator).empty and len(planted_table(settings.simulator)) > 5
+    planted = planted_table(settings.simulator).set_index("setting")["value"]
+    assert planted["Black: camera noise, times"] == settings.simulator.difficulty_black
+    assert planted_table(real.simulator).empty and len(planted) > 5
 
 
 # -- what a notebook needs, and what its results rest on -------------------------------------
@@ -137,6 +139,14 @@ def test_what_is_missing_is_said_at_once_with_the_command_that_makes_it(
     said = str(caught.value)
     assert f"`fairdiff run --preset smoke --dataset {SIMULATED}" in said and "\n" not in said
     assert f"--runs-root {tmp_path / 'runs'}" in said and "--set audit.bootstrap=7`" in said
+
+
+def test_every_notebook_asks_for_what_its_job_waits_for(tmp_path: Path) -> None:
+    study = opened(tmp_path)
+    assert study.waits_for("05_quality") == ["protocol", "images"]
+    assert study.waits_for("06_perturbation") == ["runs"]
+    assert study.waits_for("09_verdict") == ["protocol", "05_quality", "07_downstream"]
+    assert study.waits_for("10_proof") == ["base"]
 
 
 def test_what_is_there_is_not_asked_for(tmp_path: Path) -> None:

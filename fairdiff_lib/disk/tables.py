@@ -121,6 +121,7 @@ def _in_words(column: str, cells: pd.Series[Any], datasets: Callable[[str], str]
         "classifier": classifier_name,
         **dict.fromkeys(("method", "baseline", "source", "arm", "tested_on"), method_name),
         **dict.fromkeys(NAMED, name_of),
+        "comparison": lambda sign: WANTED.get(sign, sign),
     }
     if column not in named:
         return plain

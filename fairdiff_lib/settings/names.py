@@ -10,6 +10,9 @@ from fairdiff_lib.settings.methods import METHODS
 
 NAMES: dict[str, str] = {
     "overall": "All",
+    "train": "Training subjects",
+    "val": "Validation subjects",
+    "test": "Test subjects",
     "md_severity": "Vision loss",
     "cdr_status": "Cup-disc ratio",
     "se_status": "Refraction",
@@ -163,8 +166,10 @@ def classifier_name(name: str) -> str:
 
 
 def level_name(attribute: str, level: str) -> str:
-    """A level with its attribute, as "Race: Black"; "All" for everyone."""
-    return "All" if attribute == "overall" else f"{name_of(attribute)}: {level}"
+    """As "Race: Black"; "Race" for all its levels, "All" for everyone."""
+    if attribute == "overall":
+        return "All"
+    return name_of(attribute) if level == "all" else f"{name_of(attribute)}: {level}"
 
 
 def short_name(name: str) -> str:

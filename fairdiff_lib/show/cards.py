@@ -410,7 +410,7 @@ def write_model_card(study: Study, folder: Path, method: str) -> Path:
         reweighting=config_of(method, settings.mitigation).reweighting if fair else "",
         start=started or "nothing: VAE, text encoder and U-Net from scratch",
         settings=_grid(_training_rows(run, settings, cohort, method)),
-        prompt=repr(str(cohort.included().split("train").table["prompt"].iloc[0])),
+        prompt=repr(cohort.spec.prompt(cohort.usual_profile())),  # no patient's own
         place=f"figures/{settings.preset}/{settings.dataset}",
         preset=settings.preset,
     )

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import functools
+import ast
 import hashlib
 import html
 import importlib
 import inspect
 import io
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import matplotlib
 import pandas as pd
-from IPython.display import HTML, Code, Image, Markdown
+from IPython.display import HTML, Image, Markdown, display
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
-from fairdiff_lib.datasets import contents
-from fairdiff_lib.disk.files import read_json
+from fairdiff_lib.datasets import contents, dataset_of
+from fairdiff_lib.disk.files import read_json, read_table
+from fairdiff_lib.disk.places import Places
 from fairdiff_lib.disk.tables import in_cell, means_only, told_apart
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.names import NOT_ESTIMABLE, head_of, short_name
-from fairdiff_lib.settings.notebooks import NOTEBOOKS
+from fairdiff_lib.settings.notebooks import JOBS, NOTEBOOKS
 from fairdiff_lib.show.style import STYLE, dataset_name
 
 if TYPE_CHECKING:
@@ -139,9 +141,63 @@ def say(name: str, *content: Any, **options: Any) -> Markdown:
     return Markdown(words(*content, **options))  # type: ignore[no-untyped-call]
 
 
-def show_source(function: Callable[..., Any]) -> Code:
-    """A library function's own text: what you read is what runs."""
-    return Code(inspect.getsource(function), language="python")  # type: ignore[no-untyped-call]
+def ready(study: Study, job: str, source: str = "runs") -> None:
+    """Ask at once for what a notebook starts from.
+
+    Parameters
+    ----------
+    study : Study
+    job : str
+        The notebook's name, as ``12_harm``.
+    source : str
+        ``committed``: where something is missing, show the committed tables and figures instead,
+        and end the notebook there (as a success, for papermill too).
+
+    Raises
+    ------
+    InputError
+        What is missing, and the command that makes it; committed results that there are none of.
+    """
+    if source not in ("runs", "committed"):
+        raise InputError(f"source={source!r}: expected runs or committed")
+    try:
+        study.require(*study.waits_for(job))
+    except InputError as missing:
+        shown = list(_committed(study, job)) if source == "committed" else []
+        if not shown:
+            raise
+        said = f"**Committed results, of earlier runs.** The rest of this page needs {missing}."
+        display(Markdown(said), *shown)  # type: ignore[no-untyped-call]
+        raise SystemExit(0) from None
+
+
+def _committed(study: Study, job: str) -> Iterator[HTML | Image]:
+    """A notebook's tables, then its figures, as they lie in the project's ``figures``."""
+    entry, places = JOBS[job], replace(study.places, figures_root=Places.figures_root)
+    own = getattr(dataset_of(study.settings.dataset), entry.of_dataset or "none", ())
+    folder, titles = getattr(places, entry.place), contents()
+    paths = [folder / name for name in (*own, *entry.titles)]
+    for path in (path.with_suffix(".csv") for path in paths):
+        if path.is_file():
+            yield table(read_table(path), f"{titles[path.stem][0]} ({path.stem}.csv)")
+    for path in (path.with_suffix(".png") for path in paths):
+        if path.is_file() and path.stem in entry.titles:
+            alt = titles[path.stem][0]
+            yield Image(filename=str(path), width=WIDE, alt=alt)  # type: ignore[no-untyped-call]
+
+
+def show_source(function: Callable[..., Any]) -> Markdown:
+    """A library function's own text, with the docstring's first paragraph: what runs."""
+    lines = textwrap.dedent(inspect.getsource(function)).splitlines()
+    first = ast.parse("\n".join(lines)).body[0].body[0]  # type: ignore[attr-defined]
+    said = (inspect.getdoc(function) or "").split("\n\n")[0].splitlines()
+    if said:
+        indent = " " * first.col_offset
+        said = [f'"""{said[0]}', *said[1:]]
+        said[-1] += '"""'
+        lines[first.lineno - 1 : first.end_lineno] = [f"{indent}{line}".rstrip() for line in said]
+    code = "\n".join(lines)
+    return Markdown(f"```python\n{code}\n```")  # type: ignore[no-untyped-call]
 
 
 # -- tables ----------------------------------------------------------------------------------
@@ -178,17 +234,21 @@ def table(
     means = means_only(frame, keep)
     shown, alike = told_apart(means, {"value", "low", "high", *keep}, dataset_name)
     shown = shown.head(ROWS)
-    said = [caption.rstrip(".")] if caption else []
-    said += [f"In all rows: {'; '.join(alike)}"] if alike else []
-    foot = _where(len(means), name)
+    said = [f"<b>{html.escape(caption.rstrip('.'))}.</b>"] if caption else []
+    said += [html.escape(f"In all rows: {'; '.join(alike)}.")] if alike else []
+    above = f"<p>{' '.join(said)}</p>" if said else ""  # no caption: it would be broken to fit
     mark = hashlib.sha256(f"{caption}{name}{frame.to_csv()}".encode()).hexdigest()[:8]
-    styled = Styler(shown, uuid=mark, cell_ids=False, precision=digits)
-    shown_as = functools.partial(in_cell, digits=digits)
-    styled = styled.format(shown_as, na_rep=NOT_ESTIMABLE, escape="html").hide(axis="index")
+    styled = Styler(shown, uuid=mark, cell_ids=False, precision=digits).hide(axis="index")
+    for key in shown:  # a missing value is said once; its interval, or a test, is left blank
+        none = NOT_ESTIMABLE if key not in ("low", "high") and not key.startswith("p_") else ""
+        styled = styled.format(
+            lambda cell: in_cell(cell, digits), subset=[key], na_rep=none, escape="html"
+        )
+    words = [key for key in shown if not pd.api.types.is_numeric_dtype(shown[key])]
+    left = {key: [{"selector": "", "props": "text-align: left"}] for key in words}
+    styled = styled.set_table_styles(left, overwrite=False)
     styled = styled.relabel_index([html.escape(head_of(str(key))) for key in shown], axis="columns")
-    if said:
-        styled = styled.set_caption(html.escape(". ".join(said) + "."))
-    return HTML(styled.to_html() + foot)  # type: ignore[no-untyped-call]
+    return HTML(f"{above}{styled.to_html()}{_where(len(means), name)}")  # type: ignore[no-untyped-call]
 
 
 def _where(rows: int, name: str) -> str:
@@ -239,8 +299,10 @@ def about_index(index: pd.DataFrame) -> str:
         own = index[index["notebook"] == name].astype(str)
         if own.empty:
             continue
+        kinds = {"tab_": " (table)", "fig_": " (figure)"}  # T1 and F1 say so themselves
         files = [
-            f"- [{short_name(str(row.id))}]({row.file}): {row.title}" for row in own.itertuples()
+            f"- [{short_name(x.id)}]({x.file}){kinds.get(x.id[:4], '')}: {x.title}"
+            for x in own.itertuples()
         ]
         way = "../ablation/executed/" if entry.study == "ablation" else ""
         head = f"**[{name[:2]} {entry.question}]({way}{name}.ipynb)**"
@@ -260,6 +322,17 @@ def about_missing(index: pd.DataFrame) -> str:
     if not lines:
         return "Every notebook with tables or figures has been run."
     return "\n".join(["Not run here, each with the command that runs it:", "", *lines])
+
+
+@sentence("stamp")
+def about_stamp(stamp: Mapping[str, Any]) -> str:
+    """What a notebook's numbers depend on, in a line."""
+    changed = ", which the code differed from" * bool(stamp["dirty"])
+    versions = ", ".join(f"{name} {number}" for name, number in stamp["versions"].items())
+    files = stamp.get("content", {}).values()  # of anybody's own images, else one of all the data
+    data = " and ".join(x[:10] for x in [file["sha256"] for file in files] or [stamp["data_hash"]])
+    commit = (stamp["commit"] or "none")[:10]
+    return f"Made with commit {commit}{changed}, from data {data}. Versions: {versions}."
 
 
 @sentence("state")

@@ -123,9 +123,16 @@ def truth_row(subject: Any, drawn: Any, **own: object) -> dict[str, object]:
 
 
 def planted_table(config: Population | None) -> pd.DataFrame:
-    """The simulator's settings, one per row; no row without one."""
+    """The simulator's settings in words, one per row; no row without one."""
     values = as_dict(config) if config is not None else {}
-    return pd.DataFrame({"setting": list(values), "value": list(values.values())}, dtype=object)
+    noise = getattr(config, "noise", "")
+    kinds = {"difficulty": f"{noise}, times", "heterogeneity": "variety, times", "share": "share"}
+    names = []
+    for name in values:
+        kind, _, word = name.partition("_")
+        level = config.levels.get(word) if config is not None else None
+        names.append(f"{level[1]}: {kinds[kind]}" if level and kind in kinds else name)
+    return pd.DataFrame({"setting": names, "value": list(values.values())}, dtype=object)
 
 
 # -- pictures -----------------------------------------------------------------------------------

@@ -48,6 +48,7 @@ from fairdiff_lib.disk.files import locked, read_json
 from fairdiff_lib.disk.tables import gate_notes, with_notes
 from fairdiff_lib.model.sample import generate
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
+from fairdiff_lib.settings.names import method_name
 from fairdiff_lib.settings.options import ClassifierConfig, Settings
 from fairdiff_lib.studies.plans import (
     ARMS,
@@ -412,7 +413,9 @@ def generator_note(settings: Settings) -> str:
     """How many trained generators are behind the matrix's seeds, and what they were trained on."""
     used = sorted({generator_seed(settings, seed) for seed in settings.matrix.seeds})
     many = f"{len(used)} generators" if len(used) > 1 else "one generator"
-    text = f"{many} ({settings.matrix.method}) behind {len(settings.matrix.seeds)} seed(s)"
+    seeds = len(settings.matrix.seeds)
+    text = f"{many} ({method_name(settings.matrix.method)}) behind {seeds} training seed"
+    text += "s" * (seeds > 1)
     text = text if len(used) > 1 else f"{text}: no interval covers its training"
     return f"{text}; trained on all real training subjects, whatever the share"
 

@@ -700,4 +700,4 @@ def ruler_table(study: Study) -> pd.DataFrame:
     measured = ruler.measure(test.load_images(study.settings.model.image_size))
     row = {"images": len(test), "lost": int(np.isnan(measured).sum())}
     value = reconstruction_r2(measured, truth)
-    return pd.DataFrame([{"measure": f"R^2 of the {ruler.name}", **row, "value": value}])
+    return pd.DataFrame([{"measure": f"R\u00b2 of the {ruler.name}", **row, "value": value}])

@@ -85,6 +85,13 @@ def test_a_notebook_is_short_and_has_no_machinery(name: str) -> None:
             assert not words & {"train", "generate", "fit"}, "a loop over experiments"
 
 
+def test_notebooks_need_few_names_of_the_library() -> None:
+    trees = [ast.parse(cell.source) for name in NAMES for cell in code(name)]
+    imports = [x for tree in trees for x in ast.walk(tree) if isinstance(x, ast.ImportFrom)]
+    ours = {(x.module, a.name) for x in imports if "fairdiff_lib" in str(x.module) for a in x.names}
+    assert len(ours) <= 40
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_one_parameters_cell_of_shared_scalars(name: str) -> None:
     tagged = [c for c in code(name) if "parameters" in c.metadata.get("tags", [])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,11 @@ from IPython.display import Image, Markdown
 from matplotlib.figure import Figure
 
 import fairdiff_lib
+from fairdiff_lib.datasets import contents
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.show import front
 from fairdiff_lib.show.style import page
+from fairdiff_lib.study import Study
 
 
 def rows(n: int = 3, **columns: Any) -> pd.DataFrame:
@@ -45,15 +48,18 @@ def heads(html: str) -> list[str]:
 def test_the_value_comes_first_and_what_all_rows_share_is_in_the_caption() -> None:
     html = str(front.table(rows(), "Quality", name="tab02").data)
     assert heads(html) == ["level", "value", "low", "high", "n"]
-    caption = html.split("<caption>")[1].split("</caption>")[0]
-    assert caption.startswith("Quality. In all rows: dataset HAM10000; method Stable Diffusion")
-    assert "not estimable" in html and "0.143" in html and "0.1428" not in html
+    caption = html.split("<p>")[1].split("</p>")[0]
+    said = caption.replace("<b>", "").replace("</b>", "")
+    assert said.startswith("Quality. In all rows: dataset HAM10000; method Stable Diffusion")
+    assert "not estimable" not in html  # a value without an upper limit
+    assert "not estimable" in front.table(rows(value=[np.nan, 1.0, 2.0])).data
+    assert "0.143" in html and "0.1428" not in html
     assert 'href="../tab02.csv"' in html
     assert html == front.table(rows(), "Quality", name="tab02").data
 
 
 def test_a_level_cannot_become_markup() -> None:
-    html = str(front.table(rows(), "a < b").data)
+    html = str(front.table(rows(), "a < b").data).replace("<b>a &lt; b.</b>", "a &lt; b")
     assert "<b>" not in html and "Sex: &lt;b&gt;level 0" in html and "a &lt; b" in html
 
 
@@ -109,7 +115,43 @@ def test_unknown_names_are_refused_with_those_that_there_are(study: Any) -> None
 
 
 def test_a_function_shows_its_own_text() -> None:
-    assert "def page(" in str(front.show_source(page).data)
+    shown = str(front.show_source(page).data)
+    assert shown.startswith("```python\ndef page(") and "return fig" in shown
+    assert "An empty page of the house style." in shown and "Parameters" not in shown
+    code = shown.removeprefix("```python\n").removesuffix("\n```")
+    assert isinstance(ast.parse(code).body[0], ast.FunctionDef)
+
+    assert "return frame" in str(front.show_source(rows).data)  # has no docstring
+
+
+def test_without_runs_the_committed_results_are_shown_or_what_is_missing_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, shown = Study.open("quick", runs_root=str(tmp_path), figures_root=str(tmp_path)), []
+    monkeypatch.setattr(front, "display", lambda *objects: shown.extend(objects))
+    with pytest.raises(InputError, match=r"05_quality.json is missing; `fairdiff run .*` makes it"):
+        front.ready(study, "14_privacy")
+    assert not shown
+    with pytest.raises(SystemExit) as end:  # papermill takes code 0 for a success
+        front.ready(study, "14_privacy", "committed")
+    assert end.value.code == 0 and "05_quality.json is missing" in shown[0].data
+    assert "tab_privacy.csv" in shown[1].data and "Membership told from the loss" in shown[1].data
+    assert isinstance(shown[-1], Image) and shown[-1].alt == contents()["fig_privacy"][0]
+    smoke = Study.open("smoke", runs_root=str(tmp_path))  # of which nothing is committed
+    with pytest.raises(InputError, match=r"05_quality.json is missing"):
+        front.ready(smoke, "14_privacy", "committed")
+    with pytest.raises(InputError, match="source='commited': expected runs or committed"):
+        front.ready(study, "14_privacy", "commited")
+    study.record("05_quality", n=1)
+    front.ready(study, "14_privacy")
+
+
+def test_a_stamp_is_a_line() -> None:
+    stamp = {"commit": "0123456789abcdef", "dirty": True, "versions": {"numpy": "2.0"}}
+    said = str(front.say("stamp", {**stamp, "data_hash": "f" * 64}).data)
+    assert "commit 0123456789, which the code differed from, from data ffffffffff." in said
+    own = {name: {"file": f"{name}.csv", "sha256": name * 3} for name in ("real", "made")}
+    assert "data realrealre and mademadema." in front.say("stamp", {**stamp, "content": own}).data
 
 
 def test_the_library_is_imported_late() -> None:
