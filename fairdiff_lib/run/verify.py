@@ -39,6 +39,10 @@ from fairdiff_lib.studies.verdict.protocol import content_hash
 from fairdiff_lib.study import folder_mark
 
 STAMPED = (".csv", ".png", ".html")  # kinds that a stamp stands beside
+NAMES_NOTHING = (
+    "the stamp is of a version that noted no file that a result rests on: the file itself and its "
+    "commit can be checked, the runs behind it can't; run the study again for a whole chain"
+)
 
 
 def trace(path: Path | str, runs_root: str = "data/runs", data_root: str = "") -> list[Link]:
@@ -66,7 +70,7 @@ def trace(path: Path | str, runs_root: str = "data/runs", data_root: str = "") -
     for link in chain:
         links += [link, *_beside(link, roots)]
     if not any(part.get("rests_on") for part in (stamp, *parts_of(stamp))):
-        links.append(Link("chain", UNVERIFIABLE, "the stamp names nothing that it rests on"))
+        links.append(Link("chain", UNVERIFIABLE, NAMES_NOTHING))
     if path.name not in stamp.get("files", {}):
         links.append(Link(path.name, BROKEN, "its stamp does not name it"))
     return [*links, *(commit_link("stamp", part) for part in parts_of(stamp))]
