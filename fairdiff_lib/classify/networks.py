@@ -16,19 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers as hf  # its parts are loaded when they are named
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModel,
-    EfficientNetConfig,
-    EfficientNetModel,
-    ViTConfig,
-    ViTModel,
-)
 
 from fairdiff_lib.classify.predictions import Images, Labels, Levels
 from fairdiff_lib.disk.files import atomic_file
@@ -156,7 +148,7 @@ def draw_paths(module: nn.Module, count: int, part: slice, generator: torch.Gene
 
 def _put_drop_paths(backbone: nn.Module, rate: float) -> None:
     """Put drop paths, growing linearly with depth to ``rate``, at the end of residual branches."""
-    if isinstance(backbone, ViTModel):
+    if isinstance(backbone, hf.ViTModel):
         blocks = list(backbone.layers)
         rates = torch.linspace(0, rate, len(blocks)).tolist()
         for block, own in zip(blocks, rates, strict=True):
@@ -168,10 +160,12 @@ def _put_drop_paths(backbone: nn.Module, rate: float) -> None:
         final.dropout = DropPath(own if final.apply_dropout else 0.0, 1)
 
 
-def _scratch_config(config: ClassifierConfig) -> ViTConfig | EfficientNetConfig:
+def _scratch_config(
+    config: ClassifierConfig,
+) -> hf.ViTConfig | hf.EfficientNetConfig:
     """The library's configuration at the sizes of ours."""
     if config.architecture == "vit":
-        return ViTConfig(
+        return hf.ViTConfig(
             image_size=config.input_size,
             patch_size=config.patch,
             hidden_size=config.width,
@@ -180,7 +174,7 @@ def _scratch_config(config: ClassifierConfig) -> ViTConfig | EfficientNetConfig:
             intermediate_size=4 * config.width,
         )
     width = config.width_coefficient
-    return EfficientNetConfig(
+    return hf.EfficientNetConfig(
         image_size=config.input_size,
         width_coefficient=width,
         depth_coefficient=config.depth_coefficient,
@@ -188,12 +182,12 @@ def _scratch_config(config: ClassifierConfig) -> ViTConfig | EfficientNetConfig:
     )
 
 
-def _from_config(own: ViTConfig | EfficientNetConfig) -> nn.Module:
+def _from_config(own: hf.ViTConfig | hf.EfficientNetConfig) -> nn.Module:
     """A backbone with fresh weights."""
-    if isinstance(own, ViTConfig):
-        transformer: nn.Module = ViTModel(own, add_pooling_layer=False)
+    if isinstance(own, hf.ViTConfig):
+        transformer: nn.Module = hf.ViTModel(own, add_pooling_layer=False)
         return transformer
-    backbone: nn.Module = EfficientNetModel(own)
+    backbone: nn.Module = hf.EfficientNetModel(own)
     for part in backbone.modules():
         # the library draws scales of normalisation around 0, where hardly any signal comes through
         if isinstance(part, nn.Conv2d | nn.BatchNorm2d):
@@ -217,8 +211,8 @@ def load_pretrained(what: str, source: str, revision: str, field: str) -> tuple[
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=UserWarning)  # the fall-back to PIL
-            processor = AutoImageProcessor.from_pretrained(source, revision=at, backend="pil")
-            model, report = AutoModel.from_pretrained(
+            processor = hf.AutoImageProcessor.from_pretrained(source, revision=at, backend="pil")
+            model, report = hf.AutoModel.from_pretrained(
                 source, revision=at, use_safetensors=True, output_loading_info=True
             )
     except (OSError, ValueError, ImportError, KeyError) as error:
@@ -244,7 +238,7 @@ def _check_kind(config: ClassifierConfig) -> None:
     if not local and not config.revision:
         return  # refused with its reason by load_pretrained
     try:
-        kind = AutoConfig.from_pretrained(source, revision=None if local else config.revision)
+        kind = hf.AutoConfig.from_pretrained(source, revision=None if local else config.revision)
     except (OSError, ValueError, KeyError) as error:
         raise _not_loaded("classifier", source, error) from error
     if kind.model_type != config.architecture:
@@ -267,7 +261,7 @@ class TransformersNetwork(nn.Module):
         self.input_size = config.input_size
         mean, std = [0.5] * 3, [0.5] * 3  # of pixels in [0, 1]; these leave [-1, 1] as it is
         if stored is not None:
-            kind = ViTConfig if config.architecture == "vit" else EfficientNetConfig
+            kind = hf.ViTConfig if config.architecture == "vit" else hf.EfficientNetConfig
             self.backbone = _from_config(kind(**stored))
         elif config.pretrained:
             _check_kind(config)

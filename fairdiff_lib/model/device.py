@@ -16,8 +16,6 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
-from diffusers import ModelMixin
-from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 
 from fairdiff_lib.settings.errors import InputError
@@ -92,6 +90,9 @@ def arrange(module: nn.Module, machine: MachineConfig, precision: str = "no") ->
     precision : str
         Of its passes: no, fp16 or bf16.
     """
+    from diffusers import ModelMixin  # seconds: only where something is trained or drawn
+    from diffusers.models.attention_processor import AttnProcessor
+
     if has_gpu() and machine.tf32:
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.allow_tf32 = True

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
 from fairdiff_lib.model.pipeline import BATCH, conditioning
 from fairdiff_lib.settings.errors import InputError
+
+if TYPE_CHECKING:
+    from diffusers import DDPMScheduler
 
 # l_i = mean_{c,h,w} (target_i - unet(sqrt(abar_t) z_i + sqrt(1 - abar_t) e_i, t_i, text_i))^2
 
@@ -54,6 +56,8 @@ def denoising_target(scheduler: Any, latents: Tensor, noise: Tensor, timesteps: 
 
 def training_scheduler(pipeline: Any) -> DDPMScheduler:
     """The pipeline's noise schedule, for training; its prediction_type is honoured."""
+    from diffusers import DDPMScheduler
+
     scheduler: DDPMScheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
     return scheduler
 

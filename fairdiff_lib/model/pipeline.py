@@ -9,22 +9,13 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from string import ascii_lowercase, digits
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DPMSolverMultistepScheduler,
-    StableDiffusionPipeline,
-    UNet2DConditionModel,
-)
-from diffusers.utils import logging as diffusers_logging
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
 from tqdm.auto import tqdm
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-from transformers.utils import logging as transformers_logging
 
 from fairdiff_lib.disk.files import atomic_folder
 from fairdiff_lib.model.adapters import AdaptedUNet, Adapter, load_adapter, save_adapter
@@ -32,8 +23,9 @@ from fairdiff_lib.model.device import resident
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import ModelConfig
 
-diffusers_logging.disable_progress_bar()  # loading takes a second; its bars would fill notebooks
-transformers_logging.disable_progress_bar()
+if TYPE_CHECKING:  # imported where they are used: it takes seconds, and few notebooks train
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTokenizer
 
 BATCH = 64  # images through the VAE, or rows through the U-Net, at once, where they are small
 # pixels through the VAE at once: those of 64 images at 64 px or of one at 512, which takes SD 2.1's
@@ -73,6 +65,8 @@ def build_tokenizer(prompts: Sequence[str]) -> CLIPTokenizer:
     learnt = json.loads(backend.to_str())["model"]
     vocabulary = dict(learnt["vocab"])
     merges = [tuple(pair) for pair in learnt["merges"]]
+    from transformers import CLIPTokenizer
+
     tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges)
     longest = max(len(ids) for ids in tokenizer(sorted(set(prompts)))["input_ids"])
     tokenizer.model_max_length = 8 * ((longest + 7) // 8)
@@ -84,6 +78,9 @@ def build_pipeline(config: ModelConfig, prompts: Sequence[str], seed: int) -> An
 
     The training split's prompts fix the vocabulary, the seed the initial weights.
     """
+    from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+    from transformers import CLIPTextConfig, CLIPTextModel
+
     tokenizer = build_tokenizer(prompts)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -126,6 +123,8 @@ def build_pipeline(config: ModelConfig, prompts: Sequence[str], seed: int) -> An
 
 
 def _build_vae(config: ModelConfig) -> AutoencoderKL:
+    from diffusers import AutoencoderKL
+
     levels = len(config.vae_channels)
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * levels,
@@ -142,6 +141,8 @@ def _build_vae(config: ModelConfig) -> AutoencoderKL:
 
 
 def _build_unet(config: ModelConfig) -> UNet2DConditionModel:
+    from diffusers import UNet2DConditionModel
+
     down = ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in config.unet_attention]
     up = [name.replace("Down", "Up") for name in reversed(down)]
     factor = 2 ** (len(config.vae_channels) - 1)
@@ -173,13 +174,18 @@ def load_pipeline(name: str | Path, revision: str = "") -> Any:
 
     float32, on the CPU, evaluation mode; with its ``adapter`` where the folder has one.
     """
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):  # loading takes a second; bars would fill notebooks
+        library.utils.logging.disable_progress_bar()
     local = Path(name).is_dir()
     if not local and not revision:
         raise InputError(
             f"model {str(name)!r}: no such folder, and a hub id needs model.revision (a commit)"
         )
     try:
-        loaded = StableDiffusionPipeline.from_pretrained(
+        loaded = diffusers.StableDiffusionPipeline.from_pretrained(
             name,
             revision=revision or None,
             use_safetensors=True,

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -23,10 +22,10 @@ from fairdiff_lib.model.pipeline import adapter_of, embed_prompts, load_pipeline
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
 from fairdiff_lib.study import Study
 
-SCHEDULERS: dict[str, Any] = {
-    "dpmsolver++": DPMSolverMultistepScheduler,
-    "ddim": DDIMScheduler,
-    "ddpm": DDPMScheduler,
+SCHEDULERS = {  # a sampler's name -> its class in diffusers
+    "dpmsolver++": "DPMSolverMultistepScheduler",
+    "ddim": "DDIMScheduler",
+    "ddpm": "DDPMScheduler",
 }
 PIPELINES = {"ema": "pipeline", "raw": "pipeline_raw"}  # of a run, by generation.weights
 ALONE_ABOVE = 128  # pixels: a larger image is decoded alone, SD 2.1's at 512 in about a gibibyte
@@ -35,10 +34,12 @@ SAMPLES = 5  # per row of the prompt gallery
 
 def set_scheduler(pipeline: Any, name: str) -> None:
     """Give the pipeline a sampler by name, with its own noise schedule kept."""
+    import diffusers
+
     refuse_unknown("generation.scheduler", name, SCHEDULERS)
     config = dict(pipeline.scheduler.config)
     options = {"algorithm_type": "dpmsolver++"} if name == "dpmsolver++" else {}
-    pipeline.scheduler = SCHEDULERS[name].from_config(config, **options)
+    pipeline.scheduler = getattr(diffusers, SCHEDULERS[name]).from_config(config, **options)
 
 
 @torch.no_grad()

@@ -17,13 +17,12 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
-from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -35,6 +34,9 @@ from fairdiff_lib.model.device import Writer, accelerator, arrange, check_loop, 
 from fairdiff_lib.model.loss import generator_for
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import LoopConfig, MachineConfig, as_dict
+
+if TYPE_CHECKING:
+    from diffusers.training_utils import EMAModel
 
 HISTORY_COLUMNS = ("step", "quantity", "attribute", "level", "value")
 FIRST_STEPS = 5  # whose losses are kept one by one
@@ -182,6 +184,8 @@ class _Run:
         identity: Mapping[str, Any],
         machine: MachineConfig,
     ) -> None:
+        from diffusers.training_utils import EMAModel  # seconds
+
         check_loop(loop)
         self.objective, self.loop, self.method = objective, loop, method
         self.folder, self.identity = folder, dict(identity)

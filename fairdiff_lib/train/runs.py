@@ -14,12 +14,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -37,6 +36,9 @@ from fairdiff_lib.settings.options import LoopConfig, as_dict
 from fairdiff_lib.study import Study
 from fairdiff_lib.train import loop as loops
 from fairdiff_lib.train.loop import HISTORY_COLUMNS, FitResult, fit
+
+if TYPE_CHECKING:
+    from diffusers.training_utils import EMAModel
 
 BASE = "base"  # no method: what all of them start from
 READ_AT_ONCE = 512  # images in memory on their way through the VAE: 0.4 GB at 512 px

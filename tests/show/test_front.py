@@ -162,6 +162,20 @@ def test_the_library_is_imported_late() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize(
+    ("room", "never"),
+    [
+        ("train.runs", "diffusers transformers matplotlib IPython"),  # loaded when something trains
+        ("audit.harm", "torch matplotlib fairdiff_lib.disk fairdiff_lib.sim fairdiff_lib.data"),
+        ("show.front", "torch seaborn"),
+    ],
+)
+def test_a_room_loads_no_more_than_it_needs(room: str, never: str) -> None:
+    code = f"import sys, fairdiff_lib.{room}; print(*set({never.split()}) & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout.strip() == ""
+
+
 def test_every_public_name_is_there() -> None:
     for name in fairdiff_lib.__all__:
         assert getattr(fairdiff_lib, name) is not None
