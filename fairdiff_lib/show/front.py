@@ -239,14 +239,14 @@ def table(
     above = f"<p>{' '.join(said)}</p>" if said else ""  # no caption: it would be broken to fit
     mark = hashlib.sha256(f"{caption}{name}{frame.to_csv()}".encode()).hexdigest()[:8]
     styled = Styler(shown, uuid=mark, cell_ids=False, precision=digits).hide(axis="index")
-    for key in shown:  # a missing value is said once; its interval, or a test, is left blank
-        none = NOT_ESTIMABLE if key not in ("low", "high") and not key.startswith("p_") else ""
+    for key in map(str, shown):  # a missing value is said once: its interval and test stay blank
+        none = "" if key in ("low", "high") or key.startswith("p_") else NOT_ESTIMABLE
         styled = styled.format(
             lambda cell: in_cell(cell, digits), subset=[key], na_rep=none, escape="html"
         )
-    words = [key for key in shown if not pd.api.types.is_numeric_dtype(shown[key])]
-    left = {key: [{"selector": "", "props": "text-align: left"}] for key in words}
-    styled = styled.set_table_styles(left, overwrite=False)
+    words = [at for at, key in enumerate(shown) if not pd.api.types.is_numeric_dtype(shown[key])]
+    left: Any = [{"selector": f".col{at}", "props": "text-align: left"} for at in words]
+    styled = styled.set_table_styles(left)
     styled = styled.relabel_index([html.escape(head_of(str(key))) for key in shown], axis="columns")
     return HTML(f"{above}{styled.to_html()}{_where(len(means), name)}")  # type: ignore[no-untyped-call]
 
@@ -301,8 +301,8 @@ def about_index(index: pd.DataFrame) -> str:
             continue
         kinds = {"tab_": " (table)", "fig_": " (figure)"}  # T1 and F1 say so themselves
         files = [
-            f"- [{short_name(x.id)}]({x.file}){kinds.get(x.id[:4], '')}: {x.title}"
-            for x in own.itertuples()
+            f"- [{short_name(x['id'])}]({x['file']}){kinds.get(x['id'][:4], '')}: {x['title']}"
+            for x in own.to_dict("records")
         ]
         way = "../ablation/executed/" if entry.study == "ablation" else ""
         head = f"**[{name[:2]} {entry.question}]({way}{name}.ipynb)**"
