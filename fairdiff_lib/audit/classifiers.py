@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -199,21 +200,14 @@ def classification_audits(
     bootstrap: int = 400,
     seed: int = 0,
 ) -> dict[str, Audit]:
-    """Audit of every metric of one condition, by name; exploratory.
+    """Audit of every metric of one condition (or of some ``names``), by name; exploratory.
 
-    AUC is DeLong's; selection and false-positive rates make DPD and EOD testable as signed
-    contrasts. ``names`` restricts the metrics.
+    Selection and false-positive rates make DPD and EOD testable as signed contrasts.
     """
     metrics = classification_metrics(data, bootstrap, seed)
     chosen = {name: one for name, one in metrics.items() if not names or name in names}
-    return exploratory_audits(
-        chosen,
-        data.groups,
-        attributes,
-        LOW_IS_BETTER,
-        confidence=confidence,
-        secondary_below=secondary_below,
-    )
+    own = {"confidence": confidence, "secondary_below": secondary_below}
+    return exploratory_audits(chosen, data.groups, attributes, LOW_IS_BETTER, **own)
 
 
 def es_estimate(one: Audit, attribute: str) -> Estimate:
@@ -265,40 +259,24 @@ def es_audit(one: Audit) -> Audit:
 
 
 def classification_table(
-    predictions: pd.DataFrame,
+    predictions: pd.DataFrame,  # as for :func:`scored`; levels in the order of their first rows
     table: pd.DataFrame,
     attributes: Levels,
     *,
-    labels: Mapping[str, Any],
-    thresholds: Mapping[str, float] | None = None,
+    labels: Mapping[str, Any],  # first columns, as {"dataset": ..., "source": ..., "seed": ...}
+    thresholds: Mapping[str, float] | None = None,  # for a second level of two; absent or NaN: 0.5
+    # looks at the test images while fitting: what choosing the step by them would have claimed (E4)
     watched: pd.DataFrame | None = None,
-    mismatched: pd.DataFrame | None = None,
-    metrics: Sequence[str] = (),
+    mismatched: pd.DataFrame | None = None,  # the same images, prepared otherwise (E6)
+    metrics: Sequence[str] = (),  # audited by group, with accuracy and auc; all without a name
     confidence: float = 0.95,
     bootstrap: int = 400,
 ) -> pd.DataFrame:
     """Metrics of every condition, overall, by level and summarised by attribute.
 
-    Parameters
-    ----------
-    predictions, table : DataFrame
-        As for :func:`scored`; levels in the order of their first rows.
-    labels : mapping
-        First columns, as {"dataset": ..., "source": ..., "seed": ..., "classifier": ...}.
-    thresholds : mapping, optional
-        Condition to the threshold for its second level of two; 0.5 where absent or NaN.
-    watched, mismatched : DataFrame, optional
-        Looks at the test images while fitting (what choosing the step by them would have claimed,
-        fault E4); predictions of the same images, prepared otherwise than in training (fault E6).
-    metrics : sequence of str
-        Those audited by group (with accuracy and auc); all without a name.
-
-    Returns
-    -------
-    DataFrame
-        The labels, then ``COLUMNS``, n being subjects. By level: :func:`classification_metrics`;
-        per attribute (level "all") es_accuracy, es_auc, dpd, eod, both as released, psd_mean and
-        psd_max (of the AUC), fnr_gap, fnr_gap_by_chance, and fnr_worst at its level.
+    The labels, then ``COLUMNS``, n being subjects. By level: :func:`classification_metrics`; per
+    attribute (level "all") es_accuracy, es_auc, dpd, eod, both as released, psd_mean and psd_max
+    (of the AUC), fnr_gap, fnr_gap_by_chance, and fnr_worst at its level.
     """
     frames = []
     for condition in dict.fromkeys(predictions["condition"]):
@@ -308,12 +286,15 @@ def classification_table(
         )
         parts = [one.by_group for one in audits.values()]
         parts += [_es_rows(audits[name]) for name in ("accuracy", "auc")]
-        parts += [_spread_rows(audits["auc"]), _gap_rows(data, attributes)]
+        gaps = [_gaps(data, name, levels) for name, levels in attributes.items()]
+        parts += [_spread_rows(audits["auc"]), pd.DataFrame(list(chain.from_iterable(gaps)))]
         if "fnr" in audits:
             parts.append(worst_rows(audits["fnr"]))
         if watched is not None:
-            own = watched[watched["condition"] == condition]
-            parts.append(_watched_rows(own, len(data.groups.members)))
+            best = released.best_test_epoch_as_released(watched[watched["condition"] == condition])
+            n = len(data.groups.members)
+            whole = best.assign(attribute="overall", level="all", n=n, low=np.nan, high=np.nan)
+            parts.append(whole)
         if mismatched is not None:
             other = scored(mismatched, table, condition, attributes)
             parts.append(_mismatch_rows(audits["auc"], other, confidence))
@@ -344,11 +325,7 @@ def contrasted_audits(
 
 
 def classification_contrasts(audits: Labelled) -> pd.DataFrame:
-    """Signed contrasts between levels of one classifier, with p and adjusted p.
-
-    As :func:`audit.contrast_table`; the false discovery rate of all that is exploratory is
-    controlled over all conditions, attributes and metrics.
-    """
+    """Signed contrasts of one classifier; the false discovery rate controlled over all of them."""
     return control_discoveries(contrast_table(audits))
 
 
@@ -377,7 +354,6 @@ def _es_rows(one: Audit) -> pd.DataFrame:
 
 
 def _records(table: pd.DataFrame, *metrics: str) -> list[Row]:
-    """Rows of the named metrics."""
     records = table[table["metric"].isin(metrics)].to_dict("records")
     return [{str(name): value for name, value in row.items()} for row in records]
 
@@ -387,12 +363,6 @@ def _spread_rows(auc: Audit) -> pd.DataFrame:
     rows = _summary(auc)
     rows = rows[rows["metric"].isin(["auc_psd_mean", "auc_psd_max"])]
     return rows.assign(metric=rows["metric"].str.removeprefix("auc_"))
-
-
-def _watched_rows(watched: pd.DataFrame, n: int) -> pd.DataFrame:
-    """Rows of the epoch that is best on the test images, overall."""
-    found = released.best_test_epoch_as_released(watched)
-    return found.assign(attribute="overall", level="all", n=n, low=np.nan, high=np.nan)
 
 
 def _mismatch_rows(auc: Audit, other: Scored, confidence: float) -> pd.DataFrame:
@@ -406,11 +376,6 @@ def _mismatch_rows(auc: Audit, other: Scored, confidence: float) -> pd.DataFrame
     lost = {**rows.iloc[0].to_dict(), "metric": released.LOST, "note": released.LOST_NOTE}
     lost |= {"value": gap.value, "low": low, "high": high}
     return pd.concat([rows, pd.DataFrame([lost])], ignore_index=True)
-
-
-def _gap_rows(data: Scored, attributes: Levels) -> pd.DataFrame:
-    """DPD and EOD of every attribute."""
-    return pd.DataFrame([row for name in attributes for row in _gaps(data, name, attributes[name])])
 
 
 def _gaps(data: Scored, attribute: str, levels: Sequence[str]) -> list[Row]:

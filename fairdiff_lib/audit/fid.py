@@ -105,7 +105,6 @@ class _Moments:
     second: Tensor  # [B, D, D]
 
     def total(self) -> _Moments:
-        """Of all sets together, B = 1."""
         return _Moments(self.size.sum(0, True), self.first.sum(0, True), self.second.sum(0, True))
 
     def without(self, other: _Moments, sets: slice) -> _Moments:
@@ -165,7 +164,6 @@ class _Blocks:
         return _moments(self.real, often), _moments(self.generated, often)
 
     def distance(self, counts: Floats) -> float:
-        """Of all images."""
         real, generated = self.moments(counts)
         return float(_distances(real.total(), generated.total())[0])
 
@@ -197,10 +195,7 @@ def estimable(features: int, units: int) -> bool:
 
 
 def fid(real: Floats, generated: Floats, unit: Ints) -> tuple[float, float]:
-    """Block-jackknife-corrected Frechet distance of features [N, D], and its standard error.
-
-    NaN, NaN below ``UNITS_PER_FEATURE`` units per feature.
-    """
+    """Block-jackknife-corrected FID and its standard error; NaN below ``UNITS_PER_FEATURE``."""
     if not estimable(real.shape[1], len(np.unique(unit))):
         return float("nan"), float("nan")
     found = _deal(real, generated, unit).left_out(np.ones(len(unit)))
@@ -295,10 +290,7 @@ def _from_gram(real: Floats, generated: Floats) -> Callable[[Floats], float]:
 def fid_against_n(
     real: Floats, generated: Floats, sizes: Sequence[int], seed: int = 0, draws: int = 1
 ) -> pd.DataFrame:
-    """Plain FID of random subsets of ``sizes`` images a side: its bias, which falls with 1/n.
-
-    Within a draw, smaller subsets are parts of larger ones. Columns n, draw, value.
-    """
+    """Plain FID of random subsets of ``sizes`` images a side, the smaller within the larger."""
     most = min(len(real), len(generated))
     for n in sizes:
         if not 2 <= n <= most:

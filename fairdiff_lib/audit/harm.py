@@ -67,12 +67,9 @@ def threshold_at(cases: Floats, target: float) -> float:
 
 
 def group_thresholds(
-    validation: Scored, target: float = TARGET, replicates: int = 400, seed: int = 0
+    validation: Scored, target: float = TARGET, replicates: int = 400
 ) -> dict[Key, Threshold]:
-    """Threshold of every group of the validation set; ("overall", "all") has one for everybody.
-
-    InputError for a condition of more than two levels, or a target that isn't between 0 and 1.
-    """
+    """Threshold of every group of the validation set; ("overall", "all"): one for everybody."""
     if validation.scores.shape[1] != 2:
         raise InputError(f"equal sensitivity: {validation.scores.shape[1]} classes; expected two")
     if not 0 < target < 1:
@@ -81,12 +78,12 @@ def group_thresholds(
         )
     groups = validation.groups
     return {
-        key: _threshold(validation, member, target, replicates, seed)
+        key: _threshold(validation, member, target, replicates)
         for key, member in zip(groups.keys, groups.members.T, strict=True)
     }
 
 
-def _threshold(data: Scored, member: Bools, target: float, replicates: int, seed: int) -> Threshold:
+def _threshold(data: Scored, member: Bools, target: float, replicates: int) -> Threshold:
     unit = data.groups.unit
     rows = np.flatnonzero(member[unit] & (data.truth == 1))
     scores, n = data.scores[rows, 1], len(np.unique(unit[rows]))
@@ -95,7 +92,7 @@ def _threshold(data: Scored, member: Bools, target: float, replicates: int, seed
         return Threshold(float("nan"), np.zeros(0), n, reason)
     if not np.ptp(scores) > 0:
         return Threshold(float("nan"), np.zeros(0), n, "all validation scores equal")
-    times = multiplicities(unit[rows], replicates, seed).astype(np.int64)
+    times = multiplicities(unit[rows], replicates, 0).astype(np.int64)
     drawn = [threshold_at(np.repeat(scores, own), target) for own in times]
     return Threshold(threshold_at(scores, target), np.array(drawn), n)
 
@@ -145,39 +142,23 @@ def _rate(
 
 
 def harm_audits(
-    test: Scored,
-    thresholds: Thresholds | None,
-    attributes: Levels,
-    *,
-    confidence: float = 0.95,
-    secondary_below: int = 80,
-    bootstrap: int = 400,
-) -> dict[str, Audit]:
+    test: Scored, thresholds: Thresholds | None, attributes: Levels, *, bootstrap: int = 400,
+    **sizes: Any,
+) -> dict[str, Audit]:  # fmt: skip
     """Audits of calibration and harm of one condition, by metric; all exploratory.
 
     auc, brier, ece; with two classes also calibration_slope, calibration_intercept and fnr (at the
     validation set's threshold); with ``thresholds`` also the rates of
     :func:`equal_sensitivity_metrics`.
     """
-    found = classification_audits(
-        test,
-        attributes,
-        confidence,
-        secondary_below,
-        names=(SEEN, *BELIEVED, *HARMED),
-        bootstrap=bootstrap,
-    )
+    names = (SEEN, *BELIEVED, *HARMED)
+    found = classification_audits(test, attributes, names=names, bootstrap=bootstrap, **sizes)
     rates = equal_sensitivity_metrics(test, thresholds) if thresholds else {}
-    own = {"confidence": confidence, "secondary_below": secondary_below}
-    return found | exploratory_audits(rates, test.groups, attributes, CAN_BE_WORST, **own)
+    return found | exploratory_audits(rates, test.groups, attributes, CAN_BE_WORST, **sizes)
 
 
 def harm_table(audits: Mapping[str, Audit], thresholds: Thresholds | None = None) -> pd.DataFrame:
-    """Every metric by group, its gap, and its worst level, in ``contrasts.GROUP_COLUMNS``.
-
-    With ``thresholds`` also rows of metric ``threshold_at_equal_sensitivity``, whose n counts the
-    validation subjects with the condition.
-    """
+    """Every metric by group, its gap, its worst level, and the thresholds: ``GROUP_COLUMNS``."""
     parts = []
     for name, one in audits.items():
         parts.append(one.by_group)
@@ -208,9 +189,7 @@ def _groups(data: Scored) -> Iterator[tuple[Row, Bools, Ints]]:
 # -- ROC -------------------------------------------------------------------------------------
 
 
-def roc_rows(
-    data: Scored, replicates: int = 400, seed: int = 0, confidence: float = 0.95
-) -> pd.DataFrame:
+def roc_rows(data: Scored, replicates: int = 400, confidence: float = 0.95) -> pd.DataFrame:
     """Sensitivity of every group at ``POINTS`` false-positive rates, with a band; two classes only.
 
     The band is pointwise, at each false-positive rate by itself: quantiles of a bootstrap over
@@ -229,7 +208,7 @@ def roc_rows(
             note = f"not estimable: fewer than {MIN_UNITS} subjects of a class"
             parts.append(pd.DataFrame([{**name, **blank, "note": note}]))
             continue
-        times = np.vstack([np.ones(len(rows)), multiplicities(unit, replicates, seed)])
+        times = np.vstack([np.ones(len(rows)), multiplicities(unit, replicates, 0)])
         curves = roc_at(truth, data.scores[rows, 1], times, grid)
         low, high = np.nanquantile(curves[1:], tails, axis=0)
         own = {"false_positive_rate": grid, "value": curves[0], "low": low, "high": high}
@@ -238,9 +217,8 @@ def roc_rows(
 
 
 def roc_at(truth: Bools, score: Floats, times: Floats, grid: Floats) -> Floats:
-    """Sensitivity at given false-positive rates [P], linear between the points of the ROC curve.
-
-    Truth and score [n], multiplicities [R, n] to [R, P]; NaN in a replicate that lacks a class.
+    """Sensitivity at false-positive rates [P], linear between the ROC curve's points, of truth and
+    score [n], multiplicities [R, n]: [R, P], NaN in a replicate that lacks a class.
     """
     order = np.argsort(-score, kind="stable")
     ordered = score[order]
@@ -288,10 +266,7 @@ def reliability_rows(data: Scored, confidence: float = 0.95) -> pd.DataFrame:
 
 
 def confusion_rows(data: Scored, classes: Sequence[str], confidence: float = 0.95) -> pd.DataFrame:
-    """What each group's images of every class (names in the order of the scores) were called.
-
-    n: subjects of that truth; count: images; value: share of that truth, NaN below ``MIN_UNITS``.
-    """
+    """What each group's images of every class were called; ``value``: share of that truth."""
     if len(classes) != data.scores.shape[1]:
         raise InputError(f"confusion: {len(classes)} names for {data.scores.shape[1]} classes")
     parts: list[Row] = []

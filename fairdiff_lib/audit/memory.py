@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -50,10 +51,7 @@ CONTRASTED = (AUC, ADVANTAGE)  # a rate at one threshold also differs where a le
 
 
 class Pool:
-    """Real images [R, D] of one side, training or held-out, by subject.
-
-    Draws take equally many subjects of both sides from each stratum; a subject has one.
-    """
+    """Real images [R, D] of one side, training or held-out, by subject, each of one stratum."""
 
     def __init__(self, features: ArrayLike, subjects: Sequence[str], strata: Sequence[str]) -> None:
         self.features = as_features(features, "real features", len(subjects))
@@ -77,9 +75,9 @@ class Pool:
 
 
 def matched_draws(train: Pool, held: Pool, draws: int, seed: int) -> list[tuple[Ints, Ints]]:
-    """Pairs of a training and a held-out subject of one stratum, at random, ``draws`` times.
+    """``draws`` times: random pairs of a training and a held-out subject of one stratum.
 
-    Of each stratum, as many pairs as its smaller side has subjects. Positions in both ``names``.
+    Of each stratum, as many as its smaller side has subjects. Positions in both ``names``.
     """
     common = sorted(set(train.strata) & set(held.strata))
     found = []
@@ -153,13 +151,9 @@ def _draw(
 
 
 def nearer_metric(
-    generated: ArrayLike,
-    prompted: Sequence[str],
-    train: Pool,
-    held: Pool,
-    draws: int = 20,
+    generated: ArrayLike, prompted: Sequence[str], train: Pool, held: Pool, draws: int = 20,
     seed: int = 0,
-) -> Estimator:
+) -> Estimator:  # fmt: skip
     """Share of generated images that are nearer to a training than to any held-out subject.
 
     Each draw pairs training and held-out subjects of one stratum at random, so that both sides have
@@ -189,7 +183,6 @@ def nearer_metric(
 
 
 def _share(draws: Sequence[Draw], subjects: int, unit: Ints, member: Bools) -> Estimate:
-    """A group's share, mean over draws."""
     n = int(member.sum())
     if n < MIN_UNITS:
         return not_estimable(subjects, n, f"fewer than {MIN_UNITS} subjects")
@@ -230,15 +223,9 @@ class Scores:
 
 
 def membership_audits(
-    scores: Scores,
-    attributes: Levels,
-    *,
-    false_positives: float = 0.01,
-    confidence: float = 0.95,
-    secondary_below: int = 80,
-    bootstrap: int = 400,
-    seed: int = 0,
-) -> dict[str, Audit]:
+    scores: Scores, attributes: Levels, *, false_positives: float = 0.01, bootstrap: int = 400,
+    seed: int = 0, **sizes: Any,
+) -> dict[str, Audit]:  # fmt: skip
     """Audits of membership inference, by metric; all exploratory.
 
     membership_auc (DeLong's intervals); membership_tpr and membership_fpr of the group, at the one
@@ -254,8 +241,8 @@ def membership_audits(
         ALARMED: lambda groups: [rates.rate(groups, k, False) for k in range(len(groups.keys))],
         ADVANTAGE: lambda groups: [rates.advantage(groups, k) for k in range(len(groups.keys))],
     }
-    own = {"confidence": confidence, "secondary_below": secondary_below, "seed": seed}
-    return exploratory_audits(metrics, scores.groups, attributes, tuple(metrics), **own)
+    low = tuple(metrics)
+    return exploratory_audits(metrics, scores.groups, attributes, low, seed=seed, **sizes)
 
 
 class _Rates:
@@ -294,16 +281,12 @@ class _Rates:
         return Estimate(value, away, n, float(n - 1), note, limits=limits, bounds=(0.0, 1.0))
 
     def _note(self, overall: bool, members: bool) -> str:
-        parts = []
-        if members:
-            by_chance = f"{self.target:g}" if overall else "the level's own false-positive rate"
-            parts.append(f"by chance: {by_chance}")
-        if self.few:
-            parts.append(
-                f"fewer than {round(1 / self.target)} non-members: a false-positive rate of "
-                f"{100 * self.target:g}% can't be resolved"
-            )
-        return "; ".join(parts)
+        by_chance = f"{self.target:g}" if overall else "the level's own false-positive rate"
+        few = (
+            f"fewer than {round(1 / self.target)} non-members: a false-positive rate of "
+            f"{100 * self.target:g}% can't be resolved"
+        )
+        return "; ".join([f"by chance: {by_chance}"] * members + [few] * self.few)
 
     def advantage(self, groups: Groups, column: int) -> Estimate:
         """True minus false positives; not tested where one of them has no variance."""

@@ -76,25 +76,23 @@ def _over_seeds(part: pd.DataFrame, confidence: float) -> dict[str, object]:
     value = part["value"].to_numpy(dtype=np.float64)
     known = value[np.isfinite(value)]
     notes = list(dict.fromkeys(note for note in part["note"].fillna("") if note))
-    head = {"seeds": seeds, "n_seeds": len(part), "n": int(part["n"].min())}
-    if len(part) == 1:
-        low, high = (float(part[side].iloc[0]) for side in ("low", "high"))
-        note = "; ".join([*notes, ONE_SEED] if np.isfinite(value[0]) else notes)
-        return {**head, "value": value[0], "sd": np.nan, "low": low, "high": high, "note": note}
+    own = [float(part[side].iloc[0]) for side in ("low", "high")]
     fixed = part[["value", "low", "high"]].nunique(dropna=False).eq(1).all()
-    if fixed and len(known):  # no training changes it, as the floor between reals
-        low, high = (float(part[side].iloc[0]) for side in ("low", "high"))
-        note = "; ".join([*notes, SAME_NOTE])
-        return {**head, "value": known[0], "sd": 0.0, "low": low, "high": high, "note": note}
-    if len(known) < len(value):
-        notes.append(f"estimable in {len(known)} of {len(value)} seeds")
-    if 1 < len(known) < LEAST_SEEDS:
-        notes.append(FEW_SEEDS)
-    if len(known) > 1:
-        notes.append(SEED_INTERVAL)
-    rate = RATE.fullmatch(str(part["metric"].iloc[0])) is not None
-    mean, sd, low, high = t_interval(known, confidence, rate)
-    return {**head, "value": mean, "sd": sd, "low": low, "high": high, "note": "; ".join(notes)}
+    if len(part) == 1:
+        mean, sd, low, high = value[0], np.nan, *own
+        notes += [ONE_SEED] if np.isfinite(value[0]) else []
+    elif fixed and len(known):  # no training changes it, as the floor between reals
+        mean, sd, low, high = known[0], 0.0, *own
+        notes.append(SAME_NOTE)
+    else:
+        rate = RATE.fullmatch(str(part["metric"].iloc[0])) is not None
+        mean, sd, low, high = t_interval(known, confidence, rate)
+        fewer = f"estimable in {len(known)} of {len(value)} seeds"
+        notes += [fewer] if len(known) < len(value) else []
+        notes += [FEW_SEEDS] if 1 < len(known) < LEAST_SEEDS else []
+        notes += [SEED_INTERVAL] if len(known) > 1 else []
+    numbers = {"value": mean, "sd": sd, "low": low, "high": high, "note": "; ".join(notes)}
+    return {"seeds": seeds, "n_seeds": len(part), "n": int(part["n"].min()), **numbers}
 
 
 def t_interval(
@@ -121,10 +119,7 @@ def t_interval(
 
 @dataclass(frozen=True)
 class PairedChange:
-    """Mean paired difference over seeds, and what it says of whom.
-
-    Each p is NaN below ``LEAST_SEEDS`` seeds.
-    """
+    """Mean paired difference over seeds, and what it says of whom; p below ``LEAST_SEEDS``: NaN."""
 
     value: float
     sd: float  # over seeds, NaN for one
@@ -173,11 +168,7 @@ def for_new_patients(gaps: Sequence[Estimate], confidence: float = 0.95) -> Pair
 def compare_audits(
     audits: Mapping[tuple[str, int], Audit], baseline: str = "none", confidence: float = 0.95
 ) -> pd.DataFrame:
-    """Every method against a baseline by group, paired by seed: method minus baseline.
-
-    ``audits`` maps (method, seed) to the audit of one metric on the same subjects. Returns
-    ``CHANGE_COLUMNS``.
-    """
+    """Method minus baseline by group, paired by seed, of audits by (method, seed)."""
     rows = []
     for method in dict.fromkeys(name for name, _ in audits if name != baseline):
         seeds = [s for name, s in audits if name == method and (baseline, s) in audits]
@@ -186,17 +177,13 @@ def compare_audits(
         pairs = [differences(audits[method, s], audits[baseline, s]) for s in seeds]
         own = audits[method, seeds[0]]
         names = {"method": method, "baseline": baseline, "metric": own.metric,
-                 "features": own.features}  # fmt: skip
+                 "features": own.features, "seeds": ",".join(map(str, seeds)),
+                 "n_seeds": len(seeds)}  # fmt: skip
         for key in own.estimates:
             gaps = [pair[key] for pair in pairs]
             change = for_new_patients(gaps, confidence)
-            rows.append(
-                names
-                | {"seeds": ",".join(str(s) for s in seeds), "n_seeds": len(seeds)}
-                | {"attribute": key[0], "level": key[1], "n": own.estimates[key].n}
-                | vars(change)
-                | {"note": _change_note(gaps)}
-            )
+            group = {"attribute": key[0], "level": key[1], "n": own.estimates[key].n}
+            rows.append({**names, **group, **vars(change), "note": _change_note(gaps)})
     return pd.DataFrame(rows, columns=list(CHANGE_COLUMNS))
 
 
@@ -213,10 +200,7 @@ def _change_note(gaps: Sequence[Estimate]) -> str:
 
 
 def over_seeds(table: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
-    """:func:`summarise_seeds`, followed by the single seeds where there are several.
-
-    Column seeds is "0" for one run, "0,1,2" for a mean.
-    """
+    """:func:`summarise_seeds` (seeds as "0,1,2"), then the single seeds where there are several."""
     parts = [summarise_seeds(table, confidence)]
     if table["seed"].nunique() > 1:
         parts += [summarise_seeds(own, confidence) for _, own in table.groupby("seed")]
@@ -229,10 +213,7 @@ def single_seeds(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def means_and_seeds(table: pd.DataFrame, keys: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rows that get a dot and an interval, and the single seeds behind a mean.
-
-    ``keys`` are the columns that name a method or a setting.
-    """
+    """Rows that get a dot and an interval by ``keys``, and the single seeds behind a mean."""
     mean = table["seeds"].astype(str).str.contains(",")
     averaged = mean.groupby([table[key] for key in keys]).transform("any")
     return table[mean | ~averaged], table[averaged & ~mean]

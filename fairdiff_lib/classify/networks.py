@@ -79,8 +79,7 @@ class ResidualNetwork(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 20% faster
 
     def features(self, pixels: Tensor) -> Tensor:  # [B, 3, H, W] in [-1, 1] => [B, feature_width]
-        h = functional.relu(self.stem_norm(self.stem(pixels)))
-        h = self.stages(h)
+        h = self.stages(functional.relu(self.stem_norm(self.stem(pixels))))
         pooled = torch.cat([h.mean(dim=(2, 3)), h.amax(dim=(2, 3))], dim=1)
         return functional.silu(self.project(pooled))  # smooth: no feature dies to a constant
 
@@ -136,13 +135,6 @@ class DropPath(nn.Module):
         return branch * stays.view(-1, *[1] * (branch.ndim - 1))
 
 
-def draw_paths(module: nn.Module, count: int, part: slice, generator: torch.Generator) -> None:
-    """Draw every drop path; a network without them leaves the generator alone."""
-    for own in module.modules():
-        if isinstance(own, DropPath) and own.rate:
-            own.draw(count, part, generator)
-
-
 # -- backbones from transformers -------------------------------------------------------------
 
 
@@ -166,13 +158,10 @@ def _scratch_config(
     """The library's configuration at the sizes of ours."""
     if config.architecture == "vit":
         return hf.ViTConfig(
-            image_size=config.input_size,
-            patch_size=config.patch,
-            hidden_size=config.width,
-            num_hidden_layers=config.layers,
-            num_attention_heads=config.heads,
+            image_size=config.input_size, patch_size=config.patch, hidden_size=config.width,
+            num_hidden_layers=config.layers, num_attention_heads=config.heads,
             intermediate_size=4 * config.width,
-        )
+        )  # fmt: skip
     width = config.width_coefficient
     return hf.EfficientNetConfig(
         image_size=config.input_size,
@@ -183,11 +172,11 @@ def _scratch_config(
 
 
 def _from_config(own: hf.ViTConfig | hf.EfficientNetConfig) -> nn.Module:
-    """A backbone with fresh weights."""
+    backbone: nn.Module
     if isinstance(own, hf.ViTConfig):
-        transformer: nn.Module = hf.ViTModel(own, add_pooling_layer=False)
-        return transformer
-    backbone: nn.Module = hf.EfficientNetModel(own)
+        backbone = hf.ViTModel(own, add_pooling_layer=False)
+        return backbone
+    backbone = hf.EfficientNetModel(own)
     for part in backbone.modules():
         # the library draws scales of normalisation around 0, where hardly any signal comes through
         if isinstance(part, nn.Conv2d | nn.BatchNorm2d):
@@ -249,10 +238,7 @@ def _check_kind(config: ClassifierConfig) -> None:
 
 
 class TransformersNetwork(nn.Module):
-    """A backbone, its features averaged over space, a linear head per condition.
-
-    ``stored``: ``backbone_notes`` of a saved network, so that no pretrained weights are asked for.
-    """
+    """A backbone (of ``stored`` notes, where saved), features averaged over space, linear heads."""
 
     def __init__(
         self, config: ClassifierConfig, levels: Levels, stored: Mapping[str, Any] | None = None
@@ -350,11 +336,7 @@ def _depth(name: str, last: int) -> int:
 
 
 def multitask_loss(logits: Mapping[str, Tensor], labels: Tensor) -> Tensor:
-    """Sum over conditions of the cross-entropy, per sample [B], nats, unreduced.
-
-    Of logits [B, K] by condition, in the order of the labels' columns [B, C]; a label of -1 (not
-    known) adds nothing.
-    """
+    """Sum over conditions of the cross-entropy, per sample [B]; a label of -1 adds nothing."""
     parts = [
         functional.cross_entropy(values.float(), labels[:, i], ignore_index=-1, reduction="none")
         for i, values in enumerate(logits.values())
@@ -375,10 +357,7 @@ def augment(images: Tensor, flip: Tensor, shift: Tensor) -> Tensor:
 
 @dataclass
 class ClassificationObjective:
-    """What ``loop.fit`` optimises: images [N, 3, H, W] and labels [N, C] in memory, one network.
-
-    ``decay``: of the learning rate from layer to layer, as of :func:`parameter_groups`.
-    """
+    """What ``loop.fit`` optimises: images [N, 3, H, W] and labels [N, C] in memory, one network."""
 
     module: nn.Module
     images: Images
@@ -395,7 +374,9 @@ class ClassificationObjective:
         reach = max(1, round(SHIFT * self.images.shape[-1]))
         flip = torch.rand(len(rows), generator=generator) < 0.5
         shift = torch.randint(-reach, reach + 1, (len(rows), 2), generator=generator)
-        draw_paths(module, len(rows), part, generator)
+        for own in module.modules():  # a network without drop paths leaves the generator alone
+            if isinstance(own, DropPath) and own.rate:
+                own.draw(len(rows), part, generator)
         chosen, place = rows[part].numpy(), device_of(module)
         images = torch.from_numpy(self.images[chosen])
         seen = augment(images, flip[part], shift[part]).to(place)
@@ -404,7 +385,6 @@ class ClassificationObjective:
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where a module's weights lie."""
     return next(module.parameters()).device
 
 
@@ -412,20 +392,12 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 class Selection:
-    """Keeps the weights with the least validation loss; its file lets a killed run go on.
-
-    ``score`` stands in for that loss where another is asked for: network to a number.
-    """
+    """Keeps the weights with the least validation loss (or ``score``), in a file to resume from."""
 
     def __init__(
-        self,
-        config: ClassifierConfig,
-        images: Images,
-        labels: Labels,
-        path: Path | None,
-        key: str,
+        self, config: ClassifierConfig, images: Images, labels: Labels, path: Path | None, key: str,
         score: Callable[[nn.Module], float] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.every, self.steps = config.evaluate_every, config.loop.steps
         self.score = score
         self.images, self.labels = images, labels
@@ -451,9 +423,8 @@ class Selection:
         if step % self.every and step != self.steps:
             return
         network = getattr(module, "module", module)  # bare, where several processes wrap it
-        self.curve[step] = (
-            self.score(network) if self.score else mean_loss(network, self.images, self.labels)
-        )
+        score = self.score or (lambda own: mean_loss(own, self.images, self.labels))
+        self.curve[step] = score(network)
         best = self.curve.get(self.best_step, math.inf)
         if self.curve[step] < best:  # never true of a loss that isn't a number
             self.best_step = step

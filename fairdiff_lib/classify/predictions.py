@@ -1,8 +1,4 @@
-"""Predicted probabilities as tidy tables, and thresholds.
-
-Everything here is a function of probabilities and labels: no network is needed
-to recompute a metric.
-"""
+"""Predicted probabilities as tidy tables, and thresholds: no network is needed for a metric."""
 
 from __future__ import annotations
 
@@ -87,12 +83,9 @@ def youden_threshold(truth: NDArray[np.bool_], score: NDArray[np.float64]) -> fl
 
 
 def predictions_table(
-    probabilities: Probabilities,
-    levels: Levels,
-    images: Sequence[str],
-    subjects: Sequence[Any],
+    probabilities: Probabilities, levels: Levels, images: Sequence[str], subjects: Sequence[Any],
     truth: Labels,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """Tidy predictions, ``PREDICTION_COLUMNS``: a row per image, condition and level.
 
     Of probabilities by condition, float64 [N, K]; unique names of the images, the key to join
@@ -108,18 +101,15 @@ def predictions_table(
     frames = []
     for column, (condition, names) in zip(truth.T, levels.items(), strict=True):
         own = np.array([*names, UNKNOWN], dtype=object)[column]  # -1 picks the last
-        frames.append(
-            pd.DataFrame(
-                {
-                    "image": np.repeat(np.asarray(images, dtype=object), len(names)),
-                    "subject": np.repeat(np.asarray(subjects, dtype=object), len(names)),
-                    "condition": condition,
-                    "truth": np.repeat(own, len(names)),
-                    "level": np.tile(np.array(names, dtype=object), len(truth)),
-                    "probability": probabilities[condition].ravel(),
-                }
-            )
-        )
+        values = {
+            "image": np.repeat(np.asarray(images, dtype=object), len(names)),
+            "subject": np.repeat(np.asarray(subjects, dtype=object), len(names)),
+            "condition": condition,
+            "truth": np.repeat(own, len(names)),
+            "level": np.tile(np.array(names, dtype=object), len(truth)),
+            "probability": probabilities[condition].ravel(),
+        }
+        frames.append(pd.DataFrame(values))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -169,12 +159,9 @@ class Watch:
     """
 
     def __init__(
-        self,
-        predict: Callable[[Any], Probabilities],
-        labels: Labels,
-        levels: Levels,
+        self, predict: Callable[[Any], Probabilities], labels: Labels, levels: Levels,
         path: Path | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.predict, self.labels, self.levels, self.path = predict, labels, levels, path
         self.looks: dict[int, pd.DataFrame] = {}  # step: condition, metric, n, value, step
         if path is not None and path.is_file():
@@ -188,10 +175,7 @@ class Watch:
             write_table(pd.concat(self.looks.values()), self.path)
 
     def table(self, selected: int) -> pd.DataFrame:
-        """All looks by step: ``LOOK_COLUMNS``, selected is true at the given step.
-
-        Empty without a look at that step, as where a fit was finished before it was watched.
-        """
+        """All looks by step in ``LOOK_COLUMNS``; none without a look at the ``selected`` one."""
         if selected not in self.looks:
             return pd.DataFrame(columns=list(LOOK_COLUMNS))
         found = pd.concat([self.looks[step] for step in sorted(self.looks)], ignore_index=True)

@@ -265,7 +265,7 @@ def write_fit(
     cuts = {k: None if np.isnan(v) else v for k, v in classifier.thresholds.items()}
     own = {
         "data_hash": cohort.data_hash,
-        "classifier": classifier.name,
+        "classifier": classifier.config.name,
         "thresholds": cuts,
         "steps": classifier.config.loop.steps,
         "selected_step": classifier.selected_step,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -19,47 +21,42 @@ def cohort_table(cohort: Cohort, dataset: str, confidence: float = 0.95) -> pd.D
     condition_level, metric ("count": subjects, "images", "prevalence"), n (subjects), value, low,
     high (Wilson intervals at ``confidence``).
     """
-    included = cohort.included()
-    subjects = included.table.drop_duplicates("subject")
-    levels = {"overall": ("all",)} | {a.name: a.levels for a in cohort.spec.attributes}
+    included = cohort.included().table
     rows: list[dict[str, Any]] = []
     for split in (*SPLITS, "all"):
-        for attribute, names in levels.items():
-            for level in names:
-                key = {"dataset": dataset, "split": split, "attribute": attribute, "level": level}
-                own = _rows_of(subjects, split, attribute, level)
-                images = len(_rows_of(included.table, split, attribute, level))
-                blank = {**key, "condition": "", "condition_level": "", "n": len(own)}
-                counted = {"count": float(len(own)), "images": float(images)}
-                rows += [
-                    {**blank, "low": np.nan, "high": np.nan, "metric": metric, "value": value}
-                    for metric, value in counted.items()
-                ]
-                rows += _prevalences(key, own, cohort, confidence)
+        whole = included if split == "all" else included[included["split"] == split]
+        for attribute, level in _levels(cohort):
+            images = _of(whole, attribute, level)
+            own = images.drop_duplicates("subject")
+            key = {"dataset": dataset, "split": split, "attribute": attribute, "level": level}
+            blank = {**key, "condition": "", "condition_level": "", "n": len(own)}
+            for metric, count in (("count", len(own)), ("images", len(images))):
+                nan = {"low": np.nan, "high": np.nan}
+                rows.append({**blank, **nan, "metric": metric, "value": float(count)})
+            rows += [{**key, **row} for row in _prevalences(own, cohort, confidence)]
     return pd.DataFrame(rows)
 
 
-def _rows_of(table: pd.DataFrame, split: str, attribute: str, level: str) -> pd.DataFrame:
-    if split != "all":
-        table = table[table["split"] == split]
+def _levels(cohort: Cohort, *more: str) -> list[tuple[str, str]]:
+    """Everyone, then every (attribute, level), with more levels of each."""
+    own = [(a.name, level) for a in cohort.spec.attributes for level in (*a.levels, *more)]
+    return [("overall", "all"), *own]
+
+
+def _of(table: pd.DataFrame, attribute: str, level: str) -> pd.DataFrame:
     return table if attribute == "overall" else table[table[attribute] == level]
 
 
-def _prevalences(
-    key: dict[str, Any], own: pd.DataFrame, cohort: Cohort, confidence: float
-) -> list[dict[str, Any]]:
+def _prevalences(own: pd.DataFrame, cohort: Cohort, confidence: float) -> Iterator[dict[str, Any]]:
     """Share of subjects at every condition level, with Wilson's interval; NaN without subjects."""
-    rows = []
     for condition in cohort.spec.conditions:
         for level in condition.levels:
             hits, n = int((own[condition.name] == level).sum()), len(own)
             low, high = (np.nan, np.nan)
             if n:
                 low, high = proportion_confint(hits, n, alpha=1 - confidence, method="wilson")
-            value = hits / n if n else np.nan
             name = {"condition": condition.name, "condition_level": level, "metric": "prevalence"}
-            rows.append({**key, **name, "n": n, "value": value, "low": low, "high": high})
-    return rows
+            yield {**name, "n": n, "value": hits / n if n else np.nan, "low": low, "high": high}
 
 
 def split_table(cohort: Cohort) -> pd.DataFrame:
@@ -93,13 +90,10 @@ def flow_table(cohort: Cohort) -> pd.DataFrame:
         own = gone[gone["subject"].isin(first.index[first == reason])]
         steps.append((f"left: {reason}", own))
     steps.append(("in the study", kept))
-    levels = {"overall": ("all",)} | {a.name: (*a.levels, UNKNOWN) for a in cohort.spec.attributes}
     rows = []
-    for step, part in steps:
-        for attribute, names in levels.items():
-            for level in names:
-                own = part if attribute == "overall" else part[part[attribute] == level]
-                if len(own) or level != UNKNOWN:
-                    row = {"step": step, "attribute": attribute, "level": level}
-                    rows.append({**row, "subjects": own["subject"].nunique(), "images": len(own)})
+    for (step, part), (attribute, level) in product(steps, _levels(cohort, UNKNOWN)):
+        own = _of(part, attribute, level)
+        if len(own) or level != UNKNOWN:
+            row = {"step": step, "attribute": attribute, "level": level}
+            rows.append({**row, "subjects": own["subject"].nunique(), "images": len(own)})
     return pd.DataFrame(rows)

@@ -117,7 +117,6 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def read_json(path: Path | str) -> Any:
-    """Read JSON."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: missing; expected a JSON file")
@@ -153,16 +152,12 @@ def read_table(path: Path | str, columns: Sequence[str] = (), **options: Any) ->
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def hash_folder(root: Path | str, files: Sequence[str] | None = None) -> str:
-    """SHA-256 over the sorted relative names and contents of a folder's files, or of those named.
-
-    In hex, and the same wherever the folder lies.
-    """
+    """SHA-256 of the sorted relative names and contents of a folder's files, or of those named."""
     root = Path(root)
     if files is None:
         files = [p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file()]

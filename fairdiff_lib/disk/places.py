@@ -136,10 +136,7 @@ class Places:
         return self._images(source, seed) / f"{name}-{self.settings.digest(name)}"
 
     def matrix_run(self, label: str, seed: int, generator: int | None) -> Path:
-        """A classifier of the downstream matrix, by the label of what it is trained on.
-
-        ``generator`` is the seed of the run whose images it sees, None where it sees none.
-        """
+        """A classifier of the matrix, by a label and the seed of its generator, if any."""
         own = self.settings.matrix
         source = ("real", seed) if generator is None else (own.method, generator)
         folder = f"matrix-{own.classifier}-{self.settings.digest(own.classifier)}"

@@ -72,10 +72,7 @@ class Link:
 
 
 def check(path: Path, roots: Mapping[str, Path]) -> list[Link]:
-    """Every file that a table or figure (or its stamp) rests on, from the data to the file itself.
-
-    Each file once; a broken one says which stamp names another hash. ``roots`` as ``Places.roots``.
-    """
+    """Every file that a table or figure rests on, once, from the data to the file itself."""
     found: dict[Path, Link] = {}
     _follow(path.with_suffix(".json"), roots, found)
     return list(found.values())
@@ -138,10 +135,7 @@ def make_stamp(
 
 
 def make_provenance() -> dict[str, Any]:
-    """The part of a stamp that any result has.
-
-    ``dirty``: the code differs from the commit; ``commit`` is None outside git.
-    """
+    """The rest of a stamp; ``dirty``: the code differs from ``commit``, None outside git."""
     status = git("status", "--porcelain", "--", *CODE_PATHS)
     return {
         "versions": versions(),

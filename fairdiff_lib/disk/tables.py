@@ -34,10 +34,7 @@ DOWNSTREAM_COLUMNS = (
 
 
 def as_written(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with the column names of every file: method for source, seeds for seed.
-
-    Tables of classifiers get an empty ``features``, and their further columns go last.
-    """
+    """The table with the column names of every file; of classifiers with an empty ``features``."""
     if "seed" in table.columns:
         table = table.rename(columns={"seed": "seeds"}).astype({"seeds": str})
     if "source" not in table.columns:
@@ -48,10 +45,7 @@ def as_written(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_read(table: pd.DataFrame) -> pd.DataFrame:
-    """Undo :func:`as_written`: the names that are used in memory.
-
-    Tables of classifiers name a ``source``; tables without means over seeds, a ``seed``.
-    """
+    """Undo :func:`as_written`: the names that are used in memory."""
     if "classifier" in table.columns:
         return table.rename(columns={"method": "source"}).drop(columns="features")
     if "n_seeds" not in table.columns:
@@ -105,7 +99,6 @@ def told_apart(
 
 
 def in_cell(value: Any, digits: int = 3) -> str:
-    """A cell's text."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return rounded(value, digits) if isinstance(value, float) else f"{value}"

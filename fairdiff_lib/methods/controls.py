@@ -8,6 +8,7 @@ is the same but for what the optimiser is told; the choice of groups matters onl
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,12 +37,10 @@ class MatchedLearningRate(Mitigation):
     ratio = float("nan")
 
     def read_sources(self, runs: Mapping[str, pd.DataFrame]) -> None:
-        """Measure the drift ratio; see the class."""
         ratios = drift_ratio(runs["fairdiffusion"], runs["none"], ("fairdiffusion", "none"))
         self.ratio = float(ratios.mean())
 
     def learning_rate_factor(self, step: int) -> float:
-        """The drift ratio, at every step."""
         return self.ratio
 
 
@@ -90,14 +89,13 @@ class FixedSigma(FairBayesianPerturbation):
         self.sigma = sigma.double()
         return self
 
-    def prepare(self, pipeline: object, cohort: object) -> None:
+    def prepare(self, pipeline: Any, cohort: Any) -> None:
         """Keep the training split's composition; nothing is held out."""
-        self.train_levels = torch.as_tensor(cohort.split("train").codes())  # type: ignore[attr-defined]
+        self.train_levels = torch.as_tensor(cohort.split("train").codes())
 
     def observe(
         self, losses: Tensor, levels: Tensor, step: int, timesteps: Tensor | None = None
     ) -> dict[str, float]:
-        """Sigma stays."""
         return Mitigation.observe(self, losses, levels, step, timesteps)
 
 
@@ -186,9 +184,9 @@ class GroupBlindNoise(PathFollower):
 
     shares: Tensor  # float64 [G], of the training rows; sums to A
 
-    def prepare(self, pipeline: object, cohort: object) -> None:
+    def prepare(self, pipeline: Any, cohort: Any) -> None:
         """Keep the levels' shares of the training split."""
-        levels = torch.as_tensor(cohort.split("train").codes())  # type: ignore[attr-defined]
+        levels = torch.as_tensor(cohort.split("train").codes())
         self.shares = level_counts(levels, self.sizes) / len(levels)
 
     def sigma_at(self, step: int) -> Tensor:

@@ -7,7 +7,6 @@ averaged over them, unless its docstring says otherwise.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -49,13 +48,11 @@ class InverseFrequency(Mitigation):
     table: Tensor  # float64 [G]
 
     def prepare(self, pipeline: Any, cohort: Any) -> None:
-        """Count the training rows of each level."""
         levels = torch.as_tensor(cohort.split("train").codes())
         inverse_frequency(levels, self.sizes)  # refuses a level without rows
         sizes = torch.tensor(self.sizes)
-        self.table = len(levels) / (
-            level_counts(levels, self.sizes) * sizes.repeat_interleave(sizes)
-        )
+        of_attribute = sizes.repeat_interleave(sizes)  # K_a of each level
+        self.table = len(levels) / (level_counts(levels, self.sizes) * of_attribute)
 
     def weights(self, losses: Tensor, levels: Tensor, step: int) -> Tensor:
         return self.table[positions(levels, self.sizes)].mean(dim=1)
@@ -104,7 +101,6 @@ class GroupDRO(Mitigation):
     def observe(
         self, losses: Tensor, levels: Tensor, step: int, timesteps: Tensor | None = None
     ) -> dict[str, float]:
-        """Updates q."""
         sums, counts = level_sums(losses, levels, self.sizes)
         means = torch.where(counts > 0, sums / counts.clamp_min(1.0), 0.0)
         raised = by_attribute(self.q * torch.exp(self.config.dro_rate * means), self.sizes)
@@ -185,7 +181,6 @@ class FairErrorBoundScaling(Mitigation):
     def observe(
         self, losses: Tensor, levels: Tensor, step: int, timesteps: Tensor | None = None
     ) -> dict[str, float]:
-        """Updates the running means."""
         self.running.add(losses, levels, None)
         return super().observe(losses, levels, step, timesteps)
 
@@ -209,11 +204,8 @@ class AdaptiveSampling(Mitigation):
         super().__init__(*arguments, **options)
         self.seen = torch.zeros(sum(self.sizes), dtype=torch.float64)
         self.points: list[list[list[float]]] = []  # per window: samples seen [G], losses [G]
-        self.running = self._fresh()
+        self.running = RunningMeans(self.attributes, self.config.timestep_bins)
         self.codes: Tensor | None = None
-
-    def _fresh(self) -> RunningMeans:
-        return RunningMeans(self.attributes, self.config.timestep_bins)
 
     def sampling_weights(self, cohort: Any) -> np.ndarray | None:
         if self.codes is None:
@@ -251,7 +243,7 @@ class AdaptiveSampling(Mitigation):
             means = torch.cat(self.running.means())
             if bool(means.isfinite().all()):
                 self.points.append([self.seen.tolist(), means.tolist()])
-            self.running = self._fresh()
+            self.running = RunningMeans(self.attributes, self.config.timestep_bins)
         return super().observe(losses, levels, step, timesteps)
 
 
@@ -269,17 +261,11 @@ def all_prompts(spec: Any, neutral: bool) -> Prompts:
         row = {field.name: level for field, level in zip(fields, levels, strict=True)}
         codes = [a.levels.index(row[a.name]) for a in spec.attributes]
         prompt = spec.prompt(row)
-        found[prompt] = (_without_attributes(spec, row) if neutral else prompt, codes)
+        words = {c.name: spec.phrases.get(c.name, {}).get(row[c.name], row[c.name])
+                 for c in spec.prompted}  # fmt: skip
+        bare = spec.template.format(**words, **{a.name: "" for a in spec.attributes})
+        found[prompt] = (" ".join(bare.split()) if neutral else prompt, codes)
     return found
-
-
-def _without_attributes(spec: Any, row: Mapping[str, str]) -> str:
-    """A row's prompt with nothing where the attributes would stand."""
-    words = {
-        c.name: spec.phrases.get(c.name, {}).get(row[c.name], row[c.name]) for c in spec.prompted
-    }
-    text: str = spec.template.format(**words, **{a.name: "" for a in spec.attributes})
-    return " ".join(text.split())
 
 
 def seeded(kind: type[Made], method: Mitigation, prompts: Prompts, options: Any) -> Made:
@@ -301,7 +287,6 @@ class DemographicTokens(Mitigation):
     """
 
     def prepare(self, pipeline: Any, cohort: Any) -> None:
-        """Give the pipeline its adapter."""
         width = pipeline.unet.config.cross_attention_dim
         options = {"width": width, "auxiliary_weight": self.config.auxiliary_weight}
         adapter = seeded(TokenAdapter, self, all_prompts(cohort.spec, neutral=True), options)
@@ -323,18 +308,12 @@ class FairLora(Mitigation):
     """
 
     def prepare(self, pipeline: Any, cohort: Any) -> None:
-        """Give the pipeline its adapter."""
         own = self.config
-        options = {
-            "rank": own.lora_rank,
-            "alpha": own.lora_alpha,
-            "own": own.lora_own,
-            "layers": attention_layers(pipeline.unet),
-        }
+        options = {"rank": own.lora_rank, "alpha": own.lora_alpha, "own": own.lora_own,
+                   "layers": attention_layers(pipeline.unet)}  # fmt: skip
         adapter = seeded(LoraAdapter, self, all_prompts(cohort.spec, neutral=False), options)
         adapter.attach(pipeline.unet)
         pipeline.adapter = adapter
 
     def learning_rate_factor(self, step: int) -> float:
-        """See the class."""
         return self.config.adapter_rate

@@ -26,10 +26,7 @@ PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")  # of an attention block
 
 
 class Adapter(nn.Module):
-    """An adapter that does nothing, for every prompt of a data set.
-
-    ``sizes`` are levels per attribute, ``options`` those of the kind; JSON-ready.
-    """
+    """One that does nothing, for every prompt of a data set; ``sizes``: levels per attribute."""
 
     def __init__(self, prompts: Prompts, sizes: list[int], options: Mapping[str, Any]) -> None:
         super().__init__()
@@ -61,13 +58,6 @@ class Adapter(nn.Module):
         return None
 
 
-def where_in_table(codes: Tensor, sizes: list[int]) -> Tensor:
-    """Row of each level in a table with an "unknown" (-1) after each attribute's levels."""
-    ends = torch.tensor(sizes, device=codes.device)
-    starts = (ends + 1).cumsum(0) - (ends + 1)
-    return torch.where(codes < 0, ends, codes) + starts
-
-
 class TokenAdapter(Adapter):
     """Demographic tokens: a token per attribute and per pair of attributes, each with a head.
 
@@ -93,7 +83,10 @@ class TokenAdapter(Adapter):
 
     def tokens(self, codes: Tensor) -> Tensor:
         """Extra tokens of each sample, float [N, A + A (A - 1) / 2, D]."""
-        single = self.levels(where_in_table(codes, self.sizes))
+        # the table has an "unknown" (-1) after each attribute's levels
+        ends = torch.tensor(self.sizes, device=codes.device)
+        starts = (ends + 1).cumsum(0) - (ends + 1)
+        single = self.levels(torch.where(codes < 0, ends, codes) + starts)
         both = [
             compose(torch.cat([single[:, a], single[:, b]], dim=1))
             for (a, b), compose in zip(self.pairs, self.compose, strict=True)
@@ -199,8 +192,6 @@ def load_adapter(folder: Path, unet: nn.Module) -> Adapter:
 
 
 class Adapted(NamedTuple):
-    """What an adapted U-Net returns."""
-
     sample: Tensor  # [N, C, h, w]
     auxiliary: Tensor | None  # [N]
 

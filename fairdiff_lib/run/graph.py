@@ -43,10 +43,7 @@ STEPS_DONE = re.compile(r"^(\d+) of (\d+) steps \(\d+%\) done")
 
 @dataclass(frozen=True)
 class GraphRun:
-    """What a graph is for: data sets, studies, and the scalars that its notebooks share.
-
-    Relative folders are below the project.
-    """
+    """What a graph is for; relative folders are below the project."""
 
     preset: str = "quick"
     datasets: Sequence[str] = ("fairgenmed_simulated",)
@@ -84,7 +81,6 @@ class GraphRun:
         return Study.open(**self.given(dataset))
 
     def jobs(self, cores: int = 1, apart: bool = False) -> list[Jobs]:
-        """The jobs of each data set."""
         return [Jobs(self.study(name), self.names, cores, apart) for name in self.datasets]
 
     def find(self, rule: str) -> tuple[Jobs, Job]:

@@ -33,8 +33,6 @@ ARM_MINUTES = 720
 
 @dataclass(frozen=True)
 class Job:
-    """One job of the graph."""
-
     name: str  # of its record, as 03_train_none_seed0
     title: str  # what people are told of it, as "03_train method=none seed=0"
     kind: str  # what takes equally long
@@ -51,8 +49,6 @@ class Job:
 
 @dataclass(frozen=True)
 class Jobs:
-    """Every job that a data set has."""
-
     study: Study
     studies: Sequence[str] = ("main",)  # of STUDIES, those that are asked for
     cores: int = 1
@@ -68,7 +64,6 @@ class Jobs:
 
     @property
     def own(self) -> Dataset:
-        """The data set's entry."""
         return dataset_of(self.dataset)
 
     @property
@@ -78,7 +73,6 @@ class Jobs:
         return Job("protocol", "protocol", "protocol", (self.record("01_cohorts"),), path)
 
     def record(self, name: str) -> str:
-        """Where a job's record lies."""
         return f"{self.study.places.records}/jobs/{name}.json"
 
     def targets(self) -> list[str]:
@@ -96,7 +90,6 @@ class Jobs:
 
     @cached_property
     def notebooks(self) -> list[Job]:
-        """Jobs that run a notebook."""
         return [
             self._job(name, entry, run)
             for name, entry in JOBS.items()

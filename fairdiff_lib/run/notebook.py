@@ -63,7 +63,6 @@ def find_notebook(name: str) -> Path:
 
 
 def _papermill() -> Any:
-    """Papermill, imported late."""
     # a part of jsonschema checks web addresses, which notebooks don't have, and takes two seconds
     # to build its grammar: half a minute over a study's jobs
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]

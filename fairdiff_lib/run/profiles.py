@@ -36,7 +36,6 @@ class Profile:
 
     @property
     def file(self) -> Path:
-        """Snakemake's options for this place."""
         return PROFILES / self.name / "config.yaml"
 
     @cached_property
@@ -54,7 +53,6 @@ class Profile:
 
     @property
     def queued(self) -> bool:
-        """Whether jobs go through a Slurm queue."""
         return self.config.get("executor") == "slurm"
 
     @property
@@ -139,7 +137,6 @@ def _queue(runs: Path) -> dict[str, str]:
 
 
 def _ask(*command: str) -> str:
-    """Output of a command of Slurm."""
     if shutil.which(command[0]) is None:
         raise InputError(
             f"profile slurm: no {command[0]} on this machine; expected one that submits to Slurm"

@@ -46,10 +46,9 @@ NAMES_NOTHING = (
 
 
 def trace(path: Path | str, runs_root: str = "data/runs", data_root: str = "") -> list[Link]:
-    """The chain from the data to a table, figure or card with its stamp, each link checked.
+    """The chain from the data to a table, figure or card, each link checked.
 
-    ``runs_root`` and ``data_root`` are those of the run; what isn't there makes links unverifiable,
-    not broken.
+    What is not below the run's roots makes links unverifiable, not broken.
     """
     path = Path(path).resolve()
     if not path.is_file():
@@ -205,7 +204,6 @@ def parts_of(stamp: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def broken(links: Iterable[Link]) -> list[Link]:
-    """Those that are broken."""
     return [link for link in links if link.state == BROKEN]
 
 
@@ -241,10 +239,7 @@ SANITISED = (  # pattern, what stands in its place before outputs are compared
 
 
 def check_twice(place: Path, cores: int) -> list[str]:
-    """Run the smoke study twice and compare; problems, a line each.
-
-    ``place`` is emptied first; it keeps both runs and the notebooks that were compared.
-    """
+    """Run the smoke study twice in ``place`` (emptied first, then kept); problems, a line each."""
     if find_spec("nbval") is None:
         raise InputError("nbval isn't installed: pip install -e '.[dev]'")
     refuse_other(place, "first", "second", "compared")
@@ -325,10 +320,7 @@ def _reuse(cell: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def replay(outputs: list[dict[str, Any]]) -> str:
-    """Code that gives stored outputs once more; nbval compares no pictures, so these are left out.
-
-    The kernel that runs it needs nothing but IPython.
-    """
+    """Code that gives stored outputs, but pictures, once more; it needs nothing but IPython."""
     lines = []
     for output in outputs:
         if output["output_type"] == "stream":
@@ -344,10 +336,7 @@ def replay(outputs: list[dict[str, Any]]) -> str:
 
 
 def compare_notebooks(folder: Path) -> list[str]:
-    """Have nbval run every notebook of a folder; cells that say something else than is stored.
-
-    Prints nbval's last line. ``folder/nbval.txt`` gets all that it says.
-    """
+    """Have nbval run a folder's notebooks; cells that say something else (nbval.txt has all)."""
     rules = folder / "sanitise.cfg"
     with atomic_file(rules) as temporary:
         lines = [f"regex: {pattern}\nreplace: {new}" for pattern, new in SANITISED]

@@ -23,8 +23,6 @@ Role = Literal["core", "control", "rival", "option"]
 
 @dataclass(frozen=True)
 class Method:
-    """A training method."""
-
     uses: tuple[str, ...] = ()  # fields of MitigationConfig that it reads; others as by default
     options: Mapping[str, Any] = field(default_factory=dict)  # fields that it fixes
     sources: tuple[str, ...] = ()  # methods whose finished runs it reads, so that it uses theirs

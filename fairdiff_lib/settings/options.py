@@ -65,10 +65,7 @@ _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, validate_default=True)
 
 @dataclass_transform(frozen_default=True, field_specifiers=(Field,))
 def options(cls: type[T]) -> type[T]:
-    """A frozen group of settings that refuses unknown names and values out of bounds.
-
-    Made or replaced in Python it raises :class:`InputError`, as the command line does.
-    """
+    """A frozen group of settings that refuses unknown names and values out of bounds."""
     made: Any = dataclass(frozen=True, config=_STRICT)(cls)
     plain = made.__init__
 
@@ -319,12 +316,8 @@ class ClassifierConfig:
     configurations of transformers. A field that an architecture has no use for is left alone.
     """
 
-    channels: Annotated[Several[Count], Field(min_length=1)] = (
-        16,
-        32,
-        64,
-    )  # residual: a stage each, halving
-    # the size
+    # residual: a stage each, halving the size
+    channels: Annotated[Several[Count], Field(min_length=1)] = (16, 32, 64)
     feature_width: Count = 64  # residual: penultimate features
     loop: LoopConfig = Field(
         default_factory=lambda: LoopConfig(
@@ -397,12 +390,9 @@ def _efficientnet() -> ClassifierConfig:
     """EfficientNet from scratch: under a minute on one core for a thousand images at 64 px."""
     loop = LoopConfig(steps=200, batch=64, learning_rate=4e-3, schedule="cosine", ema_decay=0.0)
     return ClassifierConfig(
-        loop=loop,
-        evaluate_every=40,
-        architecture="efficientnet",
-        width_coefficient=0.25,
-        depth_coefficient=0.3,
-    )
+        loop=loop, evaluate_every=40, architecture="efficientnet",
+        width_coefficient=0.25, depth_coefficient=0.3,
+    )  # fmt: skip
 
 
 def _vit() -> ClassifierConfig:
@@ -430,6 +420,11 @@ class AuditConfig:
     smallest_effect: Positive = 0.2  # x the baseline's KID: the smallest change of interest
     gate_vae_r2: float = 0.6  # least R^2 of the cup-disc ratio on VAE reconstructions
     gate_prompt_auc: Share = 0.8  # least AUC, normal against abnormal cup-disc prompts
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """What every audit by group is told."""
+        return {"confidence": self.confidence, "secondary_below": self.secondary_below}
 
 
 @options
@@ -463,10 +458,7 @@ class ProofConfig:
 
 @options
 class AblationConfig:
-    """Arms of the ablation study, and how often each is trained.
-
-    Fixed before any of its runs is measured.
-    """
+    """Arms of the ablation study, and how often each is trained: fixed before any is measured."""
 
     seeds: Several[Whole] = (0, 1, 2, 3, 4, 5, 6, 7)  # of the core arms, which are tested
     other_seeds: Several[Whole] = (0, 1, 2)  # of the others, which are described
@@ -571,7 +563,6 @@ class Settings:
 
     @property
     def runs(self) -> list[tuple[str, int]]:
-        """Every (method, seed) of the study."""
         return [(method, seed) for method in self.methods for seed in self.seeds]
 
     def classifier(self, name: str) -> ClassifierConfig:
@@ -582,28 +573,14 @@ class Settings:
         return config
 
     def digest(self, *sections: str) -> str:
-        """First 10 hex digits of the SHA-256 of the named fields (of all without a name).
-
-        The same for equal settings on every machine and Python version.
-        """
+        """First 10 hex digits of the SHA-256 of the named fields (of all without a name)."""
         values = as_dict(self)
         chosen = {name: values[name] for name in sections} if sections else values
         text = json.dumps(chosen, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
     def changed(self, *tables: Mapping[str, Any]) -> Settings:
-        """A copy with values of these tables, later ones before earlier, checked as a whole.
-
-        Parameters
-        ----------
-        *tables : mapping
-            Dotted name or nested groups to values or text, as ``{"training.steps": "20"}``.
-
-        Raises
-        ------
-        InputError
-            A field that does not exist, or a value that it can't have.
-        """
+        """A copy with values of these tables, as ``{"training.steps": "20"}``; the later wins."""
         values = as_dict(self)
         for table in tables:
             merge(values, table)
@@ -677,16 +654,9 @@ _WANTED = {  # by pydantic's name of the error
 
 
 def explained(error: ValidationError, root: type, within: str = "") -> InputError:
-    """What pydantic found, in one line: the dotted field, what was given, what was expected.
+    """What pydantic found first, in one line: the dotted field, what was given, what was expected.
 
-    Parameters
-    ----------
-    error : ValidationError
-        Its first finding is told.
-    root : type
-        The group that was checked, to list its names.
-    within : str
-        Begins every name, as ``"simulator."``.
+    ``root`` is the group that was checked; ``within`` begins every name, as ``"simulator."``.
     """
     found = error.errors()[0]
     names = [f.name for f in dataclasses.fields(root)]

@@ -48,6 +48,7 @@ from fairdiff_lib.sim.drawing import (
     spread,
     strokes,
     truth_row,
+    turned,
     write_each,
 )
 
@@ -161,11 +162,10 @@ def draw_patient(config: ChestPopulation, index: int) -> Patient:
     height = between(uniform[1], _SMALL if uncertain else _HEIGHT) if fluid else 0.0
     knobs = factors(config, {"race": race, "sex": sex})
     right_sided = uniform[2] < 0.55
+    own, seeds = [config.seed, index, 0], [[config.seed, index, n] for n in (1, 2)]
     films = [
-        _draw_film(
-            [config.seed, index, 0], [config.seed, index, n], sex, height, right_sided, knobs
-        )
-        for n in range(1, 3 if uniform[3] < _TWO_STUDIES else 2)
+        _draw_film(own, seed, sex, height, right_sided, knobs)
+        for seed in seeds[: 2 if uniform[3] < _TWO_STUDIES else 1]
     ]
     return Patient(
         number=index + 1,
@@ -226,7 +226,6 @@ _COLUMNS = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *FINDINGS]
 
 
 def _write_patient(patient: Patient, folder: Path, height: int, width: int) -> None:
-    """The films of a patient."""
     for study, film in enumerate(patient.films, start=1):
         path = folder / patient.path(study)
         path.parent.mkdir(parents=True)
@@ -303,17 +302,15 @@ class Film:
 
     @property
     def devices(self) -> bool:
-        """Whether there is any."""
         return self.pacemaker or self.tube or self.line or self.leads
 
 
 def render(film: Film, height: int, width: int) -> Bytes:
     """The film of a patient, by its arguments alone: uint8 [height, width], grey levels."""
     grid_x, grid_y = grid(height, width)
-    cos, sin = math.cos(film.turn), math.sin(film.turn)
-    right, down = grid_x - film.x, grid_y - film.y
-    x = ((cos * right + sin * down) / (film.scale * film.breadth)).astype(np.float32)
-    y = ((cos * down - sin * right) / film.scale).astype(np.float32)
+    right, down = turned(grid_x - film.x, grid_y - film.y, film.turn)
+    x = (right / (film.scale * film.breadth)).astype(np.float32)
+    y = (down / film.scale).astype(np.float32)
     body = _body(x, y)
     lung = _lungs(x, y)
     fluid = _fluid(film, x, y)
@@ -416,10 +413,8 @@ def _placed(film: Film, points: Points) -> Points:
     """Points of the chest's coordinates in the picture's."""
     cos, sin = math.cos(film.turn), math.sin(film.turn)
     own = points * (film.scale * film.breadth, film.scale)
-    turned = np.stack(
-        [cos * own[:, 0] - sin * own[:, 1], sin * own[:, 0] + cos * own[:, 1]], axis=1
-    )
-    return np.asarray(turned + np.array([film.x, film.y]))
+    x, y = cos * own[:, 0] - sin * own[:, 1], sin * own[:, 0] + cos * own[:, 1]
+    return np.asarray(np.stack([x, y], axis=1) + np.array([film.x, film.y]))
 
 
 def _markings(film: Film, height: int, width: int) -> Plane:

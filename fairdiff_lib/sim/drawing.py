@@ -68,7 +68,6 @@ def between(uniform: float, bounds: tuple[float, float]) -> float:
 
 
 def clipped(value: float, low: float, high: float) -> float:
-    """``value`` within its bounds."""
     return min(max(value, low), high)
 
 
@@ -157,6 +156,20 @@ def smooth_noise(rng: np.random.Generator, cells: int, height: int, width: int) 
     shape = (cells, max(2, round(cells * width / height)))
     small = Image.fromarray(rng.standard_normal(shape, dtype=np.float32))
     return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def turned(x: Plane, y: Plane, angle: float) -> tuple[Plane, Plane]:
+    """Coordinates along axes that are turned by so many radians."""
+    cos, sin = math.cos(angle), math.sin(angle)
+    return cos * x + sin * y, cos * y - sin * x
+
+
+def pigmented(light: Plane, bright: Colour, dark: Colour, melanin: float) -> Picture:
+    """A lit surface whose colour lies between two, by its melanin."""
+    image = np.empty((3, *light.shape), dtype=np.float32)
+    for plane, most, least in zip(image, bright, dark, strict=True):
+        np.multiply(light, np.float32(most + (least - most) * melanin), out=plane)
+    return image
 
 
 def mix(image: Picture, colour: Colour, share: Plane) -> None:

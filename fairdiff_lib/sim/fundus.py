@@ -48,6 +48,7 @@ from fairdiff_lib.sim.drawing import (
     mix,
     normals,
     photograph,
+    pigmented,
     ramp,
     reduced,
     simulated_folder,
@@ -93,11 +94,8 @@ _MARITAL = ("married", "single", "divorced", "widowed", "separated")
 class FundusPopulation(Population):
     """FairGenMed: fundus photographs. The prefixes train, val and test say who is where."""
 
-    most: ClassVar[Mapping[str, int]] = {
-        "train": 70_000,
-        "val": 10_000,
-        "test": 19_999,
-    }  # file names have 5 digits
+    # file names have 5 digits
+    most: ClassVar[Mapping[str, int]] = {"train": 70_000, "val": 10_000, "test": 19_999}
     levels: ClassVar[Mapping[str, tuple[str, str]]] = {
         "asian": ("race", "Asian"),
         "black": ("race", "Black"),
@@ -162,12 +160,10 @@ def simulate_fairgenmed(config: FundusPopulation, root: Path) -> None:
     """
     places = [(split, index) for split in _SPLITS for index in range(config.counts[split])]
     subjects = [draw_subject(config, *place) for place in places]
-    truth = [
-        truth_row(
-            s, s.eye, filename=f"data_{s.name}.npz", image=f"slo_fundus_{s.name}", split=s.split
-        )
-        for s in subjects
-    ]
+    truth = []
+    for one in subjects:
+        names = {"filename": f"data_{one.name}.npz", "image": f"slo_fundus_{one.name}"}
+        truth.append(truth_row(one, one.eye, **names, split=one.split))
     with simulated_folder(root, config, truth) as folder:
         for split in _SPLITS:
             (folder / split).mkdir()
@@ -283,7 +279,6 @@ def _write_subject(subject: Subject, folder: Path, height: int, width: int) -> N
 
 
 def _summary_row(subject: Subject) -> dict[str, object]:
-    """Row of ``data_summary.csv``."""
     return {
         "use": _SPLITS[subject.split][0],
         "filename": f"data_{subject.name}.npz",
@@ -365,9 +360,7 @@ def _background(eye: Eye, height: int, width: int) -> Picture:
     ridges = np.exp(-2.5 * np.abs(blotches + 0.4 * clouds))
     light += (0.09 * eye.crescent + 0.02) * (2.5 * ridges - 1)
     light *= 1 - 0.26 * eye.loss * np.clip(blotches + 0.5, 0, 1.6)
-    image = np.empty((3, height, width), dtype=np.float32)
-    for plane, bright, dark in zip(image, FUNDUS_LIGHT, FUNDUS_DARK, strict=True):
-        np.multiply(light, np.float32(bright + (dark - bright) * eye.melanin), out=plane)
+    image = pigmented(light, FUNDUS_LIGHT, FUNDUS_DARK, eye.melanin)
     # lost tissue also loses colour
     image += np.float32(0.35 * eye.loss) * (image.mean(axis=0) - image)
     return image
@@ -583,8 +576,7 @@ def _ring_pixels() -> tuple[Centres, ...]:
 
 def _weights() -> Floats:
     """Square root of the weight [rings] of each ring: its pixels, up to 12 of them."""
-    weights: Floats = np.sqrt(np.minimum([len(pixels) for pixels in _ring_pixels()], 12.0))
-    return weights
+    return np.asarray(np.sqrt(np.minimum([len(pixels) for pixels in _ring_pixels()], 12.0)))
 
 
 def _step(radius: float, blur: float) -> Floats:
@@ -594,8 +586,7 @@ def _step(radius: float, blur: float) -> Floats:
     disc = (np.hypot(axis[:, None], axis[None, :]) <= radius).astype(np.float64)
     # a pixel averages over its own area: 0.3 pixels of blur at least
     soft = ndimage.gaussian_filter(disc, math.hypot(blur, 0.3) * fine, truncate=3)
-    means: Floats = _means(soft[None, ::fine, ::fine])[0]
-    return means
+    return np.asarray(_means(soft[None, ::fine, ::fine])[0])
 
 
 @lru_cache(maxsize=4)
@@ -622,17 +613,14 @@ def _patches(grey: Floats, centres: Centres) -> Floats:
     reach = np.arange(-RINGS, RINGS + 1)
     rows = np.clip(centres[:, :1] + reach, 0, SIDE - 1)
     columns = np.clip(centres[:, 1:] + reach, 0, SIDE - 1)
-    patches: Floats = grey[
-        np.arange(len(grey))[:, None, None], rows[:, :, None], columns[:, None, :]
-    ]
-    return patches
+    image = np.arange(len(grey))[:, None, None]
+    return np.asarray(grey[image, rows[:, :, None], columns[:, None, :]])
 
 
 def _means(patches: Floats) -> Floats:
     """Ring means [n, rings] of squares [n, p, p]."""
     flat = patches.reshape(len(patches), -1)
-    means: Floats = np.stack([flat[:, pixels].mean(axis=1) for pixels in _ring_pixels()], axis=1)
-    return means
+    return np.stack([flat[:, pixels].mean(axis=1) for pixels in _ring_pixels()], axis=1)
 
 
 def _quantiles(patches: Floats, quantile: float) -> Floats:

@@ -24,27 +24,13 @@ _GROUND = (128, 128, 128)
 def write_example(
     folder: Path | str, seed: int = 0, blur: float = BLUR, planted: tuple[str, str] = PLANTED
 ) -> tuple[Path, Path]:
-    """Write real_simulated.csv, generated_simulated.csv and their pictures.
+    """Write real_simulated.csv, generated_simulated.csv and their pictures; both CSV files.
 
     Columns: path, subject, palette, camera (attributes), shape (a condition), and score: how much
     a simple reader takes the picture for a square. ``palette`` carries the planted disparity,
-    unless another group is named; ``camera`` is a label that changes no picture by itself. All
-    crossings are equally large.
-
-    Parameters
-    ----------
-    folder : path
-        Made or replaced as a whole.
-    seed : int
-    blur : float
-        Pixels; 0 plants nothing.
-    planted : tuple of str
-        Attribute and level whose generated pictures are blurred.
-
-    Returns
-    -------
-    tuple of Path
-        Both CSV files.
+    unless another (attribute, level) is ``planted``: its generated pictures are blurred by ``blur``
+    pixels. ``camera`` is a label that changes no picture. All crossings are equally large. The
+    folder is made or replaced as a whole.
     """
     folder = Path(folder)
     rng = np.random.default_rng(seed)

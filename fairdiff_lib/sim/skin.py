@@ -45,6 +45,7 @@ from fairdiff_lib.sim.drawing import (
     mix,
     normals,
     photograph,
+    pigmented,
     ramp,
     reduced,
     simulated_folder,
@@ -52,6 +53,7 @@ from fairdiff_lib.sim.drawing import (
     spread,
     strokes,
     truth_row,
+    turned,
     write_each,
 )
 
@@ -92,9 +94,8 @@ class SkinPopulation(Population):
     """HAM10000: dermatoscopic photographs, one to three of each lesion. Its reader splits."""
 
     noise: ClassVar[str] = "camera noise and blur"
-    most: ClassVar[Mapping[str, int]] = {
-        "lesions": 300_000
-    }  # image names have 7 digits, and a lesion up to 3 images
+    # image names have 7 digits, and a lesion up to 3 images
+    most: ClassVar[Mapping[str, int]] = {"lesions": 300_000}
     levels: ClassVar[Mapping[str, tuple[str, str]]] = {
         "male": ("sex", "Male"),
         "older": ("age", "60 or older"),
@@ -297,6 +298,12 @@ _SECOND: dict[str, Colour] = {
     "nv": (0.45, 0.44, 0.45),
     "vasc": (0.35, 0.33, 0.42),
 }
+_DOTS: dict[str, tuple[int, tuple[float, float], Colour, float]] = {  # as of :func:`_dots`
+    "vasc": (16, (0.16, 0.26), (0.42, 0.05, 0.12), 0.75),
+    "bkl": (14, (0.035, 0.06), (0.93, 0.86, 0.68), 0.9),
+    "akiec": (20, (0.03, 0.05), (0.58, 0.16, 0.20), 0.7),
+    "mel": (12, (0.04, 0.08), (0.10, 0.07, 0.07), 0.8),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -361,9 +368,7 @@ def _skin(lesion: Lesion, height: int, width: int) -> Picture:
     light = 1 + 0.022 * smooth_noise(rng, 4, height, width)
     light += 0.014 * smooth_noise(rng, 40, height, width)
     blush = 0.02 * smooth_noise(rng, 6, height, width) + np.float32(lesion.rosiness)
-    image = np.empty((3, height, width), dtype=np.float32)
-    for plane, bright, dark in zip(image, SKIN_LIGHT, SKIN_DARK, strict=True):
-        np.multiply(light, np.float32(bright + (dark - bright) * lesion.melanin), out=plane)
+    image = pigmented(light, SKIN_LIGHT, SKIN_DARK, lesion.melanin)
     image[1] *= 1 - blush
     image[2] *= 1 - 0.8 * blush
     return image
@@ -372,11 +377,10 @@ def _skin(lesion: Lesion, height: int, width: int) -> Picture:
 def _frame(lesion: Lesion, x: Plane, y: Plane) -> _Frame:
     """The lesion's own coordinates: an ellipse whose border carries a few waves."""
     rng = np.random.default_rng(lesion.shape_seed)
-    cos, sin = math.cos(lesion.angle), math.sin(lesion.angle)
     stretch = math.sqrt(lesion.aspect)
-    right, down = x - lesion.x, y - lesion.y
-    u = ((cos * right + sin * down) / (stretch * lesion.radius)).astype(np.float32)
-    v = ((cos * down - sin * right) * (stretch / lesion.radius)).astype(np.float32)
+    along, across = turned(x - lesion.x, y - lesion.y, lesion.angle)
+    u = (along / (stretch * lesion.radius)).astype(np.float32)
+    v = (across * (stretch / lesion.radius)).astype(np.float32)
     theta = np.linspace(-math.pi, math.pi, 361)
     waves, total = np.zeros_like(theta), 0.0
     for order in range(2, 2 + _WAVES):
@@ -449,32 +453,19 @@ def _second_colour(image: Picture, lesion: Lesion, frame: _Frame) -> None:
 def _features(image: Picture, lesion: Lesion, frame: _Frame) -> None:
     """What a diagnosis has of its own: vessels, lacunae, cysts, globules."""
     rng = np.random.default_rng([lesion.texture_seed, 3])
-    height, width = frame.u.shape
     if lesion.dx == "bcc":
         lines, thick = _branches(rng, lesion)
-        darken(image, (0.25, 0.62, 0.58), 0.9 * strokes(lines, thick, height, width))
-    elif lesion.dx == "vasc":
-        _dots(image, lesion, frame, rng, 16, (0.16, 0.26), (0.42, 0.05, 0.12), 0.75)
-    elif lesion.dx == "bkl":
-        _dots(image, lesion, frame, rng, 14, (0.035, 0.06), (0.93, 0.86, 0.68), 0.9)
-    elif lesion.dx == "akiec":
-        _dots(image, lesion, frame, rng, 20, (0.03, 0.05), (0.58, 0.16, 0.20), 0.7)
-    elif lesion.dx == "mel":
-        _dots(image, lesion, frame, rng, 12, (0.04, 0.08), (0.10, 0.07, 0.07), 0.8)
+        darken(image, (0.25, 0.62, 0.58), 0.9 * strokes(lines, thick, *frame.u.shape))
+    elif lesion.dx in _DOTS:
+        _dots(image, lesion, frame, rng, *_DOTS[lesion.dx])
     elif rng.random() < 0.5:
         _dots(image, lesion, frame, rng, 14, (0.04, 0.06), (0.28, 0.16, 0.10), 0.6)
 
 
 def _dots(
-    image: Picture,
-    lesion: Lesion,
-    frame: _Frame,
-    rng: np.random.Generator,
-    count: int,
-    sizes: tuple[float, float],
-    colour: Colour,
-    strength: float,
-) -> None:
+    image: Picture, lesion: Lesion, frame: _Frame, rng: np.random.Generator, count: int,
+    sizes: tuple[float, float], colour: Colour, strength: float,
+) -> None:  # fmt: skip
     """Round spots inside the lesion; sizes in radii of the lesion."""
     height, width = frame.u.shape
     turn = rng.uniform(0, 2 * math.pi, count)
@@ -498,11 +489,9 @@ def _branches(rng: np.random.Generator, lesion: Lesion) -> tuple[list[Points], l
     thickness: list[float] = []
     centre = np.array([lesion.x, lesion.y])
     for stem in range(5):
-        start_angle = rng.uniform(0, 2 * math.pi)
-        start = centre + 0.95 * lesion.radius * np.array(
-            [math.cos(start_angle), math.sin(start_angle)]
-        )
-        heading = start_angle + math.pi + rng.uniform(-0.7, 0.7)
+        begin = rng.uniform(0, 2 * math.pi)
+        start = centre + 0.95 * lesion.radius * np.array([math.cos(begin), math.sin(begin)])
+        heading = begin + math.pi + rng.uniform(-0.7, 0.7)
         path = _wander(rng, start, heading, lesion.radius * rng.uniform(0.8, 1.3))
         lines.append(path)
         thickness.append(0.011 - 0.001 * stem)
@@ -517,8 +506,7 @@ def _wander(rng: np.random.Generator, start: Points, heading: float, length: flo
     """Points [14, 2] of a winding line."""
     headings = heading + np.cumsum(rng.normal(0, 0.28, 14))
     steps = np.stack([np.cos(headings), np.sin(headings)], axis=1) * length / 14
-    path: Points = start + np.cumsum(steps, axis=0)
-    return path
+    return np.asarray(start + np.cumsum(steps, axis=0))
 
 
 def _hairs(image: Picture, lesion: Lesion) -> None:
@@ -606,11 +594,11 @@ def _lesion(planes: Floats) -> Mask:
     parts, count = ndimage.label(ndimage.binary_fill_holes(other))
     if not count:
         return np.zeros_like(other)
-    sizes = np.bincount(parts.ravel())[1:]
-    largest: Mask = parts == 1 + int(sizes.argmax())
-    return largest
+    return np.asarray(parts == 1 + int(np.bincount(parts.ravel())[1:].argmax()))
 
 
+_MOST_BENIGN = max(ends[1] for dx, ends in _VARIEGATION.items() if dx not in _MALIGNANT)
+_LEAST_MALIGNANT = min(_VARIEGATION[dx][0] for dx in _MALIGNANT)
 RULER = Ruler(
     name="second colour's share of the lesion",
     column="variegation",
@@ -619,14 +607,7 @@ RULER = Ruler(
     condition="malignant",
     low="benign",
     high="malignant",
-    # halfway between the benign ranges and the malignant ones
-    cuts=(
-        (
-            max(ends[1] for dx, ends in _VARIEGATION.items() if dx not in _MALIGNANT)
-            + min(_VARIEGATION[dx][0] for dx in _MALIGNANT)
-        )
-        / 2,
-    ),
+    cuts=((_MOST_BENIGN + _LEAST_MALIGNANT) / 2,),  # halfway between the ranges
     nothing="no lesion found",
     measure=measure_variegation,
 )

@@ -52,13 +52,7 @@ class Downstream:
 
 
 def measure_downstream(study: Study) -> Downstream:
-    """Every source's classifiers, fitted where they are missing, tested on real images.
-
-    Raises
-    ------
-    InputError
-        Missing generated images, or a level that a split lacks.
-    """
+    """Every source's classifiers, fitted where they are missing, tested on real images."""
     runs, notes = read_runs(study), gate_notes(study.places)
     table, contrasts, changes = (
         with_notes(part(study, runs), notes) for part in (_values, _contrasts, paired_changes)
@@ -78,18 +72,12 @@ def _values(study: Study, runs: Sequence[Run]) -> pd.DataFrame:
     own, test = study.settings.audit, study.cohort.included().split("test").table
     parts = [
         classification_table(
-            run.test,
-            test,
-            study.cohort.attribute_levels,
-            labels=run.labels("source"),
-            watched=run.watched,
-            mismatched=run.mismatched,
-            thresholds=run.cuts,
-            confidence=own.confidence,
-            bootstrap=own.bootstrap,
+            run.test, test, study.cohort.attribute_levels, labels=run.labels("source"),
+            watched=run.watched, mismatched=run.mismatched, thresholds=run.cuts,
+            confidence=own.confidence, bootstrap=own.bootstrap,
         )
         for run in runs
-    ]
+    ]  # fmt: skip
     return over_seeds(pd.concat(parts, ignore_index=True), own.confidence)
 
 
@@ -97,17 +85,10 @@ def _contrasts(study: Study, runs: Sequence[Run]) -> pd.DataFrame:
     own, test = study.settings.audit, study.cohort.included().split("test").table
     audits: dict[tuple[str, str], list[tuple[Mapping[str, Any], Audit]]] = {}
     for run in runs:
-        audits.setdefault((run.source, run.classifier), []).extend(
-            contrasted_audits(
-                run.test,
-                test,
-                study.cohort.attribute_levels,
-                labels=run.labels("source"),
-                thresholds=run.cuts,
-                confidence=own.confidence,
-                secondary_below=own.secondary_below,
-            )
-        )
+        audits.setdefault((run.source, run.classifier), []).extend(contrasted_audits(
+            run.test, test, study.cohort.attribute_levels, labels=run.labels("source"),
+            thresholds=run.cuts, **own.sizes,
+        ))  # fmt: skip
     parts = [classification_contrasts(means_over_seeds(found)) for found in audits.values()]
     return pd.concat(parts, ignore_index=True)
 

@@ -53,7 +53,6 @@ class Harm:
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
-        """What is published, by id."""
         return {
             "tab_harm": self.table,
             "tab_harm_contrasts": self.contrasts,
@@ -75,13 +74,7 @@ class Harm:
 
 
 def measure_harm(study: Study) -> Harm:
-    """Everything of 12. Nothing is trained where 05 and 07 have run.
-
-    Raises
-    ------
-    InputError
-        Missing generated images, or a level that a split lacks.
-    """
+    """Everything of 12. Nothing is trained where 05 and 07 have run."""
     runs, pictures = read_runs(study), read_pictures(study)
     table, contrasts = finish(study, *_harm(study, runs))
     shown, lost = finish(study, *measure_shown(study, pictures))
@@ -112,14 +105,8 @@ def _harm(
             test, validation = (run.scored(cohort, condition, name) for name in ("test", "val"))
             two = len(levels) == 2
             cuts = group_thresholds(validation, replicates=own.bootstrap) if two else None
-            found = harm_audits(
-                test,
-                cuts,
-                cohort.attribute_levels,
-                confidence=own.confidence,
-                secondary_below=own.secondary_below,
-                bootstrap=own.bootstrap,
-            )
+            levels_of = cohort.attribute_levels
+            found = harm_audits(test, cuts, levels_of, bootstrap=own.bootstrap, **own.sizes)
             labels = {**run.labels(), "condition": condition}
             parts.append(labelled(harm_table(found, cuts), labels))
             audits += [(labels, one) for name, one in found.items() if name not in CONTRASTED]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,7 @@ from fairdiff_lib.studies.plans import (
 from fairdiff_lib.study import Study
 
 AUDITED = ("auc", "accuracy")  # by group
-METRICS = (
-    *("auc", "accuracy", "es_auc", "es_accuracy", "psd_mean", "psd_max"),
-    *("dpd", "eod"),
-)
+METRICS = ("auc", "accuracy", "es_auc", "es_accuracy", "psd_mean", "psd_max", "dpd", "eod")
 COSTS = (
     *("arm", "share", "seed", "real_images", "generated_images", "generator_seed", "steps"),
     *("steps_before", "batch", "selected_step", "seconds"),
@@ -112,12 +110,7 @@ def share_rows(train: Cohort, share: float, seed: int) -> Ints:
         order = np.random.default_rng((seed, code)).permutation(len(own))
         chosen |= set(own[order[: math.floor(share * len(own) + 0.5)]])
     rows = np.flatnonzero(table["subject"].isin(chosen).to_numpy()).astype(np.int64)
-    _refuse_missing(train, rows, share, seed)
-    return rows
-
-
-def _refuse_missing(train: Cohort, rows: Ints, share: float, seed: int) -> None:
-    part = train.table.iloc[rows]
+    part = table.iloc[rows]
     for condition in train.spec.prompted:
         missing = [x for x in condition.levels if not (part[condition.name] == x).any()]
         if missing:
@@ -126,13 +119,7 @@ def _refuse_missing(train: Cohort, rows: Ints, share: float, seed: int) -> None:
                 f"{condition.name} {', '.join(missing)}; expected at least one subject of every "
                 "level, give larger matrix.shares"
             )
-
-
-def check_shares(settings: Settings, train: Cohort) -> None:
-    """Refuse, before anything is fitted, shares that leave a level without a subject."""
-    for seed in settings.matrix.seeds:
-        for share in sorted(settings.matrix.shares):
-            share_rows(train, share, seed)
+    return rows
 
 
 def balanced_part(train: Cohort, attribute: str, seed: int) -> Cohort:
@@ -160,11 +147,6 @@ def balanced_part(train: Cohort, attribute: str, seed: int) -> Cohort:
     return Cohort(drawn.spec, drawn.table.assign(image=names), drawn.root, drawn.data_hash)
 
 
-def half_steps(steps: int) -> tuple[int, int]:
-    """Steps on generated images, then on real ones, of an arm that has one after the other."""
-    return steps // 2, steps - steps // 2
-
-
 # -- runs, each fitted once and kept ---------------------------------------------------------
 
 
@@ -177,11 +159,12 @@ class Matrix:
     def __post_init__(self) -> None:
         check_arms(self.study.settings)
         check_splits(self.study.cohort, self.levels)
-        check_shares(self.study.settings, self.train)
+        own = self.study.settings.matrix
+        for seed, share in product(own.seeds, sorted(own.shares)):
+            share_rows(self.train, share, seed)  # refuses a share that leaves a level without one
 
     @cached_property
     def train(self) -> Cohort:
-        """The real training split."""
         return self.study.cohort.included().split("train")
 
     @cached_property
@@ -202,12 +185,10 @@ class Matrix:
 
     @cached_property
     def held(self) -> HeldOut:
-        """Real validation and test images."""
         return read_held_out(self.study, self.config.preparation)
 
     @cached_property
     def real(self) -> Images:
-        """All real training images."""
         return training_images(self.study, self.train, REAL, 0, self.config.preparation)
 
     # -- what a run is shown -----------------------------------------------------------------
@@ -240,7 +221,6 @@ class Matrix:
     # -- runs --------------------------------------------------------------------------------
 
     def folder(self, run: MatrixRun) -> Path:
-        """Where a run is kept."""
         return folder_of(self.study.places, run, self.attribute)
 
     def predictions(self, run: MatrixRun) -> pd.DataFrame:
@@ -263,15 +243,12 @@ class Matrix:
         counts["real_images"] = len(parts[-1][1]) if run.spec.real else 0
         before: Classifier | None = None
         if run.spec.first:
-            before = self._fit_steps(run, *parts[0], half_steps(self.config.loop.steps)[0])
-            parts = parts[1:]
+            before = self._fit_steps(run, *parts.pop(0), self.config.loop.steps // 2)
         images, labels = (np.concatenate(both) for both in zip(*parts, strict=True))
         done = before.config.loop.steps if before else 0
         fitted = self._fit_steps(run, images, labels, self.config.loop.steps - done, before)
         notes = {
-            "arm": run.arm,
-            "share": run.share,
-            "seed": run.seed,
+            **asdict(run),
             "balanced_over": self.attribute if run.spec.made == "balanced" else None,
             "generator_seed": generator_seed(own, run.seed) if run.spec.made else None,
             "steps": done + fitted.config.loop.steps,
@@ -283,13 +260,9 @@ class Matrix:
         write_fit(self.folder(run), self.study.cohort, fitted, self.held, **notes)
 
     def _fit_steps(
-        self,
-        run: MatrixRun,
-        images: Images,
-        labels: Labels,
-        steps: int,
+        self, run: MatrixRun, images: Images, labels: Labels, steps: int,
         before: Classifier | None = None,
-    ) -> Classifier:
+    ) -> Classifier:  # fmt: skip
         """Fit for a number of steps, from fresh weights or from an earlier classifier's."""
         folder = self.folder(run) / "work"
         name = "first" if run.spec.first and before is None else "last"
@@ -321,7 +294,6 @@ class MatrixResult:
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
-        """What is published, by id."""
         return {
             "tab_matrix": self.table,
             "tab_matrix_changes": self.changes,
@@ -353,13 +325,7 @@ class MatrixResult:
 
 
 def measure_matrix(study: Study) -> MatrixResult:
-    """Every run of the matrix as tables; a missing one is fitted.
-
-    Raises
-    ------
-    InputError
-        Bad settings, missing generated images, shares too small, or runs of unequal steps.
-    """
+    """Every run of the matrix as tables; a missing one is fitted."""
     matrix, own, dataset = Matrix(study), study.settings.audit, study.settings.dataset
     test, attributes = matrix.held.parts["test"].table, study.cohort.attribute_levels
     runs, name = matrix_runs(study.settings.matrix), matrix.config.name
@@ -369,18 +335,10 @@ def measure_matrix(study: Study) -> MatrixResult:
     for run, said in predictions.items():
         cuts = kept_thresholds(matrix.folder(run))
         labels = {"dataset": dataset, "method": run.arm, "share": run.share, "seed": run.seed}
-        parts.append(
-            classification_table(
-                said,
-                test,
-                attributes,
-                labels={**labels, "classifier": name},
-                thresholds=cuts,
-                metrics=AUDITED,
-                confidence=own.confidence,
-                bootstrap=own.bootstrap,
-            )
-        )
+        parts.append(classification_table(
+            said, test, attributes, labels={**labels, "classifier": name}, thresholds=cuts,
+            metrics=AUDITED, confidence=own.confidence, bootstrap=own.bootstrap,
+        ))  # fmt: skip
         for condition in matrix.levels:
             data = scored(said, test, condition, attributes, cuts.get(condition, 0.5))
             found = classification_audits(
@@ -473,15 +431,9 @@ def measure_transfer(study: Study) -> pd.DataFrame:
     for name in own.classifiers:
         for seed in own.seeds:
             for (source, target, condition), one in _with_both_ways(_crossed(study, seed, name)):
-                labels = {
-                    "dataset": own.dataset,
-                    "method": source,
-                    "tested_on": target,
-                    "seed": seed,
-                    "classifier": own.classifier(name).name,
-                    "condition": condition,
-                }
-                parts.append(labelled(one.by_group, labels))
+                pair = {"dataset": own.dataset, "method": source, "tested_on": target}
+                run = {"seed": seed, "classifier": own.classifier(name).name}
+                parts.append(labelled(one.by_group, {**pair, **run, "condition": condition}))
     table = over_seeds(pd.concat(parts, ignore_index=True), own.audit.confidence)
     return with_notes(table, gate_notes(study.places))
 

@@ -63,7 +63,6 @@ class Privacy:
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
-        """What is published, by id."""
         return {"tab_privacy": self.table, "tab_privacy_contrasts": self.contrasts}
 
     def scalars(self) -> dict[str, Any]:
@@ -76,13 +75,7 @@ class Privacy:
 
 
 def measure_privacy(study: Study) -> Privacy:
-    """Both audits of every run, by group.
-
-    Raises
-    ------
-    InputError
-        No timestep for the loss, no generated images, or too few held-out subjects.
-    """
+    """Both audits of every run, by group."""
     known, settings = read_known(study), study.settings
     first: tuple[Floats, memory.Scores] | None = None
     parts: list[pd.DataFrame] = []
@@ -175,30 +168,21 @@ def _pool(
 
 
 def strata_of(table: pd.DataFrame, attributes: list[str]) -> list[str]:
-    """Combination of levels of each row."""
     return [", ".join(row) for row in table[attributes].astype(str).to_numpy().tolist()]
 
 
 def nearest_audits(known: Known, made: Sequence[Floats]) -> list[Audit]:
-    """Share of images of the test prompts that are nearer to training than to held-out.
-
-    Of their features, one array [N, D] per space.
-    """
+    """Share of test prompts' images nearer to training than to held-out, by feature space."""
     own, cohort = known.study.settings, known.cohort
     prompted = cohort.split("test").table["subject"].tolist()
     return [
         audit(
             nearer_metric(features, prompted, train, held, own.privacy.draws, own.privacy.seed),
-            known.asked,
-            cohort.attribute_levels,
-            metric=NEARER,
-            confidence=own.audit.confidence,
-            secondary_below=own.audit.secondary_below,
-            role=EXPLORATORY,
-            features=space.extractor.name,
+            known.asked, cohort.attribute_levels, metric=NEARER, role=EXPLORATORY,
+            features=space.extractor.name, **own.audit.sizes,
         )
         for (space, train, held), features in zip(known.spaces, made, strict=True)
-    ]
+    ]  # fmt: skip
 
 
 def attacker(known: Known, method: str, seed: int) -> memory.Scores:
@@ -208,13 +192,9 @@ def attacker(known: Known, method: str, seed: int) -> memory.Scores:
     """
     own, table = known.study.settings, known.cohort.table
     losses = denoising_losses_at(
-        load_run(known.study, method, seed),
-        known.latents,
-        table["prompt"].tolist(),
-        table["image"].tolist(),
-        own.audit.loss_timesteps,
-        seed=0,
-    )
+        load_run(known.study, method, seed), known.latents, table["prompt"].tolist(),
+        table["image"].tolist(), own.audit.loss_timesteps, seed=0,
+    )  # fmt: skip
     score = -np.asarray(losses.mean(dim=1).numpy(), dtype=np.float64)
     member = (table["split"] == SPLITS[0]).to_numpy(dtype=bool)
     return memory.Scores(score, member, known.everyone)
@@ -224,14 +204,9 @@ def attack(known: Known, scores: memory.Scores) -> dict[str, Audit]:
     """Membership inference on one run, by group."""
     own = known.study.settings
     return memory.membership_audits(
-        scores,
-        known.cohort.attribute_levels,
-        false_positives=own.privacy.false_positives,
-        confidence=own.audit.confidence,
-        secondary_below=own.audit.secondary_below,
-        bootstrap=own.audit.bootstrap,
-        seed=own.privacy.seed,
-    )
+        scores, known.cohort.attribute_levels, false_positives=own.privacy.false_positives,
+        bootstrap=own.audit.bootstrap, seed=own.privacy.seed, **own.audit.sizes,
+    )  # fmt: skip
 
 
 def reference_sizes(cohort: Cohort) -> pd.DataFrame:

@@ -113,10 +113,8 @@ def measure_shown(
     for labels, images in pictures.generated("test"):
         found = reader(images)
         changed = {
-            condition: {
-                f"{name}{CHANGE}": change(one, real[condition][name]) for name, one in own.items()
-            }
-            for condition, own in found.items()
+            key: {f"{name}{CHANGE}": change(one, real[key][name]) for name, one in own.items()}
+            for key, own in found.items()
         }
         parts += [*reader.rows(found, labels), *reader.rows(changed, labels)]
         for condition, own in changed.items():
@@ -142,7 +140,7 @@ class Reader:
             cut = cut if np.isfinite(cut) else 0.5
             data = scored(predictions, test.table, condition, attributes, cut)
             found[condition] = reading_audits(
-                data, attributes, own.confidence, own.secondary_below, own.bootstrap
+                data, attributes, bootstrap=own.bootstrap, **own.sizes
             )
         ruler = dataset_of(self.study.settings.dataset).ruler
         if ruler is not None:
@@ -154,16 +152,14 @@ class Reader:
         own, cohort = self.study.settings.audit, self.study.cohort
         test, attributes = cohort.included().split("test"), cohort.attribute_levels
         conditions = cohort.condition_levels
-        groups = group_units(
-            test.table, {**attributes, ruler.condition: conditions[ruler.condition]}
-        )
+        within = {ruler.condition: conditions[ruler.condition]}
+        groups = group_units(test.table, {**attributes, **within})
         measured = ruler.measure(images)
         asked = test.prompted_codes()[:, list(conditions).index(ruler.condition)]
-        sizes = {"confidence": own.confidence, "secondary_below": own.secondary_below}
-        found = measured_audits(ruler, measured, asked, groups, attributes, **sizes)
+        found = measured_audits(ruler, measured, asked, groups, attributes, **own.sizes)
         if real:
             truth = ruler.truth(cohort.root, test.table["image"].tolist())
-            found |= ruler_audits(measured, truth, groups, attributes, **sizes)
+            found |= ruler_audits(measured, truth, groups, attributes, **own.sizes)
         return found
 
     def rows(self, found: Found, labels: Labels) -> list[pd.DataFrame]:
@@ -186,18 +182,9 @@ def ruler_rows(shown: pd.DataFrame, dataset: str) -> pd.DataFrame:
     return shown[shown["metric"].isin(names)].reset_index(drop=True)
 
 
-def reading_audits(
-    data: Scored,
-    attributes: Levels,
-    confidence: float = 0.95,
-    secondary_below: int = 80,
-    bootstrap: int = 400,
-) -> dict[str, Audit]:
+def reading_audits(data: Scored, attributes: Levels, **sizes: Any) -> dict[str, Audit]:
     """Agreement and AUC of what a classifier reads with what was asked, the truth of ``data``."""
-    names = ("accuracy", "auc")
-    found = classification_audits(
-        data, attributes, confidence, secondary_below, names=names, bootstrap=bootstrap
-    )
+    found = classification_audits(data, attributes, names=("accuracy", "auc"), **sizes)
     return {AGREEMENT: replace(found["accuracy"], metric=AGREEMENT), "auc": found["auc"]}
 
 
@@ -215,11 +202,7 @@ def change(generated: Audit, real: Audit) -> Audit:
 
 
 def ruler_audits(
-    measured: Floats,
-    truth: Floats,
-    groups: Groups,
-    attributes: Levels,
-    **sizes: Any,
+    measured: Floats, truth: Floats, groups: Groups, attributes: Levels, **sizes: Any
 ) -> dict[str, Audit]:
     """Is the measurement itself to be believed, and equally for all? Against the simulator's truth.
 
@@ -235,12 +218,7 @@ def ruler_audits(
 
 
 def measured_audits(
-    ruler: Ruler,
-    measured: Floats,
-    asked: Ints,
-    groups: Groups,
-    attributes: Levels,
-    **sizes: Any,
+    ruler: Ruler, measured: Floats, asked: Ints, groups: Groups, attributes: Levels, **sizes: Any
 ) -> dict[str, Audit]:
     """A ruler's quantity [N] against the prompted level [N], which rises with it.
 
@@ -248,7 +226,14 @@ def measured_audits(
     the gate has it), ``_agreement`` (share that measures as the level that was asked for; without
     a measurement: doesn't), ``_lost``; and the mean under the ruler's name, as cup_disc_ratio.
     """
-    _check_levels(ruler, asked)
+    cuts = ruler.cuts
+    if list(cuts) != sorted(set(cuts)):
+        raise InputError(f"{ruler.name}: cuts {list(cuts)}; expected them to rise")
+    if len(asked) and not 0 <= asked.min() <= asked.max() <= len(cuts):
+        raise InputError(
+            f"{ruler.name}: prompted levels {asked.min()} to {asked.max()}; "
+            f"expected 0 to {len(cuts)} for {len(cuts)} cut(s)"
+        )
     lost, level = np.isnan(measured), np.digitize(measured, ruler.cuts)
     shows = ((level == asked) & ~lost).astype(np.float64)
     ends = np.isin(asked, (0, len(ruler.cuts)))
@@ -265,17 +250,6 @@ def measured_audits(
     }
     low = (f"{ruler.key}_lost", ruler.mean)
     return exploratory_audits(metrics, groups, attributes, low, **sizes)
-
-
-def _check_levels(ruler: Ruler, asked: Ints) -> None:
-    cuts = ruler.cuts
-    if list(cuts) != sorted(set(cuts)):
-        raise InputError(f"{ruler.name}: cuts {list(cuts)}; expected them to rise")
-    if len(asked) and not 0 <= asked.min() <= asked.max() <= len(cuts):
-        raise InputError(
-            f"{ruler.name}: prompted levels {asked.min()} to {asked.max()}; "
-            f"expected 0 to {len(cuts)} for {len(cuts)} cut(s)"
-        )
 
 
 # -- can the group be read from an image? ----------------------------------------------------
@@ -369,10 +343,7 @@ def probe_scores(
 def probe_estimates(
     scores: Floats, codes: Ints, unit: Ints, attribute: str, levels: Sequence[str]
 ) -> Probed:
-    """AUC of a probe: macro ("all"), and of every level against the rest where there are several.
-
-    Of scores [N, K], the level and the subject of every test image.
-    """
+    """AUC of a probe's scores [N, K]: macro ("all"), and of each of several levels."""
     everyone: Bools = np.ones(int(unit.max()) + 1 if len(unit) else 0, dtype=bool)
     found = {(attribute, "all"): macro_auc(codes, scores, unit, everyone)}
     for k, level in enumerate(levels if len(levels) > 2 else ()):  # of two, both are the same
@@ -383,11 +354,7 @@ def probe_estimates(
 def probe_rows(
     found: Probed, beside: Probed | None = None, confidence: float = 0.95
 ) -> pd.DataFrame:
-    """Rows of a probe, in ``GROUP_COLUMNS``: ``probe_auc``, 0.5 where nothing can be read.
-
-    With ``beside``, the same of real images and the same test subjects, also ``probe_auc_change``:
-    found minus beside, paired.
-    """
+    """Rows of a probe (0.5: nothing is read), and its change from ``beside``: ``GROUP_COLUMNS``."""
     named = [(PROBE, found)]
     if beside is not None:
         gaps = {key: difference(own, beside[key]) for key, own in found.items()}

@@ -46,12 +46,8 @@ class SweepResult:
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
-        """What is published, by id."""
-        return {
-            "tab_sweep": self.table,
-            "tab_sweep_changes": self.changes,
-            "tab_sweep_contrasts": self.contrasts,
-        }
+        own = {"tab_sweep": self.table, "tab_sweep_changes": self.changes}
+        return {**own, "tab_sweep_contrasts": self.contrasts}
 
     def scalars(self) -> dict[str, Any]:
         """What 15 records: overall KID of every cell in the first space, how many there are."""
@@ -62,10 +58,7 @@ class SweepResult:
 
 
 def sweep_rows(study: Study) -> Ints:
-    """Positions in the test split whose prompts are drawn, levels taking turns.
-
-    Rare levels are there as far as they go, so the shares of the levels are not the cohort's.
-    """
+    """Test rows whose prompts are drawn, levels taking turns: rare ones as far as they go."""
     test, settings = study.cohort.included().split("test"), study.settings
     sizes = [len(levels) for levels in study.cohort.attribute_levels.values()]
     codes = torch.from_numpy(test.codes())
@@ -86,13 +79,7 @@ def make_cell(study: Study, prompts: Cohort, cell: Cell) -> Any:
 
 
 def measure_sweep(study: Study) -> SweepResult:
-    """Every cell made where it is missing; KID by group, and the paired change from the own cell.
-
-    Raises
-    ------
-    InputError
-        Settings without their own cell, or a run that isn't finished.
-    """
+    """Every cell, made where missing: KID by group, and the paired change from the own cell."""
     settings = study.settings
     check_cells(settings)
     kept, rows = study.cohort.included(), sweep_rows(study)
@@ -116,17 +103,11 @@ def cell_audits(
     groups = group_units(prompts.table, attributes)
     return [
         audit(
-            kid_metric(space.kernel, space.test, space.of(images)),
-            groups,
-            attributes,
-            metric="kid",
-            confidence=own.confidence,
-            secondary_below=own.secondary_below,
-            role=EXPLORATORY,
-            features=space.extractor.name,
+            kid_metric(space.kernel, space.test, space.of(images)), groups, attributes,
+            metric="kid", role=EXPLORATORY, features=space.extractor.name, **own.sizes,
         )
         for space in spaces
-    ]
+    ]  # fmt: skip
 
 
 def as_tables(
@@ -153,11 +134,5 @@ def as_tables(
 
 
 def _labels(settings: Settings, cell: Cell) -> dict[str, Any]:
-    own = settings.sweep
-    return {
-        "dataset": settings.dataset,
-        "method": own.method,
-        "seeds": str(settings.seeds[0]),
-        "guidance": cell.guidance,
-        "steps": cell.steps,
-    }
+    model = {"method": settings.sweep.method, "seeds": str(settings.seeds[0])}
+    return {"dataset": settings.dataset, **model, "guidance": cell.guidance, "steps": cell.steps}

@@ -15,41 +15,23 @@ WIDTH = 84  # characters of a line: a phone wraps it, a notebook does not
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is said of an answer."""
-
     right: bool
     why: str
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question of the workshop; its words stand in the notebook.
+    """A question of the workshop; its words stand in the notebook."""
 
-    Attributes
-    ----------
-    judge : callable
-        Says of an answer whether it is right, and why. It tests against the law: a closed form, or
-        a band that holds its Monte Carlo error.
-    solution : str
-    hints : tuple of str
-        From vague to plain.
-    choices : tuple of str
-        What may be predicted; empty where it is a number or is not predicted.
-    truth : str
-        The choice that holds; empty where nothing is predicted.
-    after : str
-        The question of which a prediction has to be made first; empty = its own.
-    numeric : bool
-        Whether the answer that is checked is a number.
-    """
-
+    # whether an answer is right, and why; against the law: a closed form, or a band that holds its
+    # Monte Carlo error
     judge: Callable[[Any], Verdict]
     solution: str
-    hints: tuple[str, ...] = ()
-    choices: tuple[str, ...] = ()
-    truth: str = ""
-    after: str = ""
-    numeric: bool = False
+    hints: tuple[str, ...] = ()  # from vague to plain
+    choices: tuple[str, ...] = ()  # what may be predicted; empty = a number, or nothing
+    truth: str = ""  # the choice that holds; empty where nothing is predicted
+    after: str = ""  # the question of which a prediction has to be made first; empty = its own
+    numeric: bool = False  # whether the answer that is checked is a number
 
 
 def choose(right: str, because: str, wrong: Mapping[str, str], **more: Any) -> Question:
@@ -79,15 +61,7 @@ _LEARNER = _Learner()
 
 
 def predict(name: str, answer: Any) -> None:
-    """Note a prediction. Whether it is right is not said: run the experiment.
-
-    Parameters
-    ----------
-    name : str
-        The question's name, as the notebook gives it.
-    answer : str or number
-        One of its letters, where it has some.
-    """
+    """Note a prediction of the question of this name; whether it is right is not said: run it."""
     question, answer = _question(name), _plain(answer)
     if _is_blank(answer):
         which = f": one of {_listed(question.choices)}" if question.choices else ""
@@ -100,14 +74,7 @@ def predict(name: str, answer: Any) -> None:
 
 
 def check(name: str, answer: Any) -> None:
-    """Say whether an answer is right, and why, or what is wrong with it.
-
-    Parameters
-    ----------
-    name : str
-    answer
-        A letter, a number or a table, as the question asks.
-    """
+    """Say whether an answer (letter, number, table) is right, and why, or what is wrong with it."""
     question, answer = _question(name), _plain(answer)
     if not _has_predicted(name):
         return
@@ -148,13 +115,6 @@ def solution(name: str) -> None:
 def progress() -> dict[str, bool]:
     """Question to whether the last answer was right, of those checked since the start."""
     return dict(_LEARNER.right)
-
-
-def forget() -> None:
-    """Start anew, as a restarted kernel does."""
-    _LEARNER.predicted.clear()
-    _LEARNER.right.clear()
-    _LEARNER.hints.clear()
 
 
 def _has_predicted(name: str) -> bool:

@@ -38,10 +38,7 @@ def sources() -> list[Path]:
 
 
 def copy_of(notebook: dict[str, Any], kind: str) -> dict[str, Any]:
-    """The copy of a notebook for students, instructors, or a test's right or wrong answers.
-
-    Instructor's cells are marked as such; tags that only the build needs go.
-    """
+    """The copy of a notebook for students, instructors, or a test's right or wrong answers."""
     cells = []
     for cell in notebook["cells"]:
         tags = cell.get("metadata", {}).get("tags", [])
@@ -59,10 +56,7 @@ def copy_of(notebook: dict[str, Any], kind: str) -> dict[str, Any]:
 def build(folder: Path | str, force: bool = False) -> Path:
     """Write both copies, the handout and the slides into a new folder, or an earlier build's.
 
-    Raises
-    ------
-    InputError
-        The folder holds something else, or a learner's answers (unless ``force``).
+    One that holds something else, or a learner's answers (unless ``force``), is refused.
     """
     folder = Path(folder)
     refuse_other(folder.resolve(), *HANDED, need=MARK)

@@ -77,20 +77,14 @@ def looks_measured() -> pd.DataFrame:
 
 
 def make(what: str, runs_root: str, folder: Path = FOLDER) -> list[Path]:
-    """Make one of :data:`PARTS`; half an hour where ``runs_root`` lacks the runs it needs.
-
-    Raises
-    ------
-    InputError
-        An unknown part.
-    """
+    """Make one of :data:`PARTS`; half an hour where ``runs_root`` lacks the runs it needs."""
     refuse_unknown("part", what, PARTS)
     if what == "strata":
         laws = {"errors": ERRORS, "counts": COUNTS, "seed": SEED}
-        return [_write(folder, what, make_strata(), laws)]
+        return [_write(folder, what, make_strata(), _stamp(laws))]
     if what == "power":
         counted = {"audits": AUDITS, "reference": lab.REFERENCE, "seed": SEED}
-        return [_write(folder, what, make_power(), counted)]
+        return [_write(folder, what, make_power(), _stamp(counted))]
     if what == "pictures":
         return make_pictures()
     from fairdiff_lib.study import Study
@@ -98,14 +92,14 @@ def make(what: str, runs_root: str, folder: Path = FOLDER) -> list[Path]:
     study = Study.open("quick", "fairgenmed_simulated", OVERRIDES, runs_root=runs_root)
     stamp = {**study.stamp, "simulated": True}
     if what == "predictions":
-        return [_write(folder, what, make_predictions(study), stamp=stamp)]
+        return [_write(folder, what, make_predictions(study), stamp)]
     sheet, table, measured = make_looks(study)
     with atomic_file(folder / "looks.png") as place:
         sheet.save(place, format="png", optimize=True)
     write_table(table, folder / "looks.csv")
-    write_stamp(stamp, folder / "looks.csv", folder / "looks.png")
     both = [folder / "looks.csv", folder / "looks.png"]
-    return [_write(folder, "looks_measured", measured, stamp=stamp), *both]
+    write_stamp(stamp, *both)
+    return [_write(folder, "looks_measured", measured, stamp), *both]
 
 
 def make_pictures(folder: Path = PICTURES) -> list[Path]:
@@ -123,8 +117,7 @@ def make_pictures(folder: Path = PICTURES) -> list[Path]:
         "lay_boards": pictures.lay_boards(),
         "lay_card": pictures.lay_card(audit),
     }
-    stamp = {"parameters": {"blur": 0.2}, "simulated": True, **make_provenance()}
-    files = []
+    stamp, files = _stamp({"blur": 0.2}), []
     for name, figure in drawn.items():
         files.append(folder / f"{name}.png")
         with atomic_file(files[-1]) as temporary:
@@ -133,17 +126,15 @@ def make_pictures(folder: Path = PICTURES) -> list[Path]:
     return files
 
 
-def _write(
-    folder: Path,
-    name: str,
-    table: pd.DataFrame,
-    parameters: Mapping[str, Any] | None = None,
-    stamp: Mapping[str, Any] | None = None,
-) -> Path:
+def _stamp(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The stamp of what no study is behind."""
+    return {"parameters": parameters, "simulated": True, **make_provenance()}
+
+
+def _write(folder: Path, name: str, table: pd.DataFrame, stamp: Mapping[str, Any]) -> Path:
     """A table with its stamp."""
     path = write_table(table, folder / f"{name}.csv")
-    own = {"parameters": parameters or {}, "simulated": True, **make_provenance()}
-    write_stamp(stamp or own, path)
+    write_stamp(stamp, path)
     return path
 
 
@@ -168,9 +159,8 @@ def make_power() -> pd.DataFrame:
             scene, found, missed = lab.worse_group(n, ratio), 0, []
             for number in range(AUDITS):
                 rng = np.random.default_rng([SEED, n, round(100 * ratio), number])
-                (row,) = judge.audit(scene(rng), int(rng.integers(2**31))).contrasts.to_dict(
-                    "records"
-                )
+                audit = judge.audit(scene(rng), int(rng.integers(2**31)))
+                (row,) = audit.contrasts.to_dict("records")
                 found += row["p"] < 0.05
                 missed.append(row["mde_ratio"])
             low, high = np.nanquantile(missed, [0.005, 0.995])

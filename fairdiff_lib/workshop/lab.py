@@ -32,11 +32,8 @@ def world() -> Planted:
 
 def audits(scene: Scene, judge: Judge, count: int, seed: int = 0) -> Bools:
     """Which of ``count`` audits alarm; each looks at new patients.  # [count]"""
-    found = []
-    for number in range(count):
-        rng = np.random.default_rng([seed, number])
-        found.append(judge(scene(rng), rng).alarm)
-    return np.array(found, dtype=bool)
+    draws = [np.random.default_rng([seed, number]) for number in range(count)]
+    return np.array([judge(scene(rng), rng).alarm for rng in draws], dtype=bool)
 
 
 def equally_good(n: int = 132, *, of_fid: bool) -> TwoGroups:
@@ -63,10 +60,7 @@ def power_table(
 
 
 def case_mix() -> tuple[Cell, Cell]:
-    """Groups of equal KID at a common share of ill patients, whose own shares differ.
-
-    The audit at the common share, and the crude one.
-    """
+    """Audits at a common share of ill patients, and crude, of groups of equal KID in it."""
     standardised, crude = case_mix_cells("unequal", world())
     return standardised, crude
 
@@ -80,10 +74,7 @@ def shift_of_cases() -> float:
 
 
 def patients(sizes: tuple[int, int] = (8000, 800), seed: int = 0) -> pd.DataFrame:
-    """Patients of groups A and B: group, ill, score.
-
-    The AUC is :data:`AUC` in both; every score of B is lower by :data:`SHIFT`.
-    """
+    """Patients of groups A and B: group, ill, score; AUC :data:`AUC` in both, B's scores lower."""
     rng = np.random.default_rng(seed)
     group = np.repeat(["A", "B"], sizes)
     ill = rng.random(len(group)) < CASES
@@ -94,18 +85,8 @@ def patients(sizes: tuple[int, int] = (8000, 800), seed: int = 0) -> pd.DataFram
 def harm_per_thousand(table: pd.DataFrame, threshold: float) -> pd.DataFrame:
     """Ill patients missed and well ones alarmed, of 1,000 patients of each group.
 
-    Parameters
-    ----------
-    table : DataFrame
-        group, ill, score.
-    threshold : float
-        A patient is called ill at or above it.
-
-    Returns
-    -------
-    DataFrame
-        By group: n, missed and alarmed (per 1,000), missed_share (of the ill) with its 95% interval
-        (Wilson 1927), low to high.
+    Of group, ill, score; a patient is called ill at or above the threshold. By group: n, missed and
+    alarmed, missed_share (of the ill) with its 95% interval (Wilson 1927), low to high.
     """
     rows = []
     for group, own in table.groupby("group", sort=True):
@@ -141,11 +122,9 @@ def weights(sigma: Floats, level: Ints, noise: Floats) -> Floats:  # [G], [N, A]
 
 
 def train_toy(
-    sigma: tuple[float, float],
-    mean: tuple[float, float] = (1.0, 1.0),
-    steps: int = 4000,
+    sigma: tuple[float, float], mean: tuple[float, float] = (1.0, 1.0), steps: int = 4000,
     seed: int = 0,
-) -> Floats:
+) -> Floats:  # fmt: skip
     """A model of one number, by gradient descent on weighted squared errors: its path.  # [steps]
 
     Of 100 patients 90 are of group A, who want 0, and 10 of group B, who want 2. The weights have
@@ -172,10 +151,7 @@ def empty_batches(count: int = 2000, seed: int = 0) -> float:
 
 
 def texture(images: Ints) -> Floats:  # uint8 [N, H, W, 3] => [N, 18]
-    """Colour, and how much detail there is at four scales: ``TextureExtractor`` without torch.
-
-    A test holds the two equal.
-    """
+    """Colour, and detail at four scales: ``TextureExtractor`` without torch; a test compares."""
     h = images.astype(np.float64).transpose(0, 3, 1, 2) / 127.5 - 1
     found = [h.mean(axis=(2, 3)), h.std(axis=(2, 3))]
     for _ in range(4):

@@ -36,7 +36,6 @@ def _page(height: float, title: str, foot: str = "", width: float = 0.0) -> Figu
 
 
 def _axes(fig: Figure, *shape: int, **options: Any) -> Any:
-    """Axes in the house style."""
     import matplotlib
 
     from fairdiff_lib.show.style import STYLE
@@ -46,7 +45,6 @@ def _axes(fig: Figure, *shape: int, **options: Any) -> Any:
 
 
 def png(fig: Figure) -> bytes:
-    """The picture's bytes."""
     import matplotlib
 
     from fairdiff_lib.show.style import STYLE
@@ -94,13 +92,12 @@ def looks_bars() -> Any:
     ax.set_ylim(-0.6, len(table) - 0.3)
     ax.set_xlim(left=0)
     ax.set_xlabel("KID (Kernel Inception Distance): 0 where both look alike")
-    rows = table.to_dict("records")
-    words = ", ".join(f"{said[row['features']]} {row['value']:.3f}" for row in rows)
+    pairs = zip(table["features"], table["value"], strict=True)
+    words = ", ".join(f"{said[name]} {value:.3f}" for name, value in pairs)
     return shown(fig, f"KID by features: {words}.")
 
 
 def _line(ax: Any, row: Mapping[Any, Any], at: float) -> None:
-    """A value and its interval."""
     ax.plot([row["low"], row["high"]], [at, at], color=BLUE, lw=2)
     ax.plot(row["value"], at, "o", color=BLUE)
 
@@ -220,11 +217,6 @@ def harm_words(table: pd.DataFrame, threshold: float) -> str:
     return f"Threshold {threshold:+.1f}. " + " ".join(said)
 
 
-def harm_bars(table: pd.DataFrame, threshold: float) -> Any:
-    """:func:`harm_figure` as a notebook shows it."""
-    return shown(harm_figure(table, threshold), harm_words(table, threshold))
-
-
 def threshold_panels_figure(table: pd.DataFrame) -> Figure:
     """The slider's picture at five thresholds."""
     fig = _page(3.4, "Of 1,000 patients of each group, at five thresholds",
@@ -250,12 +242,9 @@ def threshold_slider(table: pd.DataFrame) -> Any:
 
 
 def _slider(
-    name: str,
-    start: float,
-    ends: tuple[float, float, float],
-    draw: Callable[[float], Figure],
+    name: str, start: float, ends: tuple[float, float, float], draw: Callable[[float], Figure],
     words: Callable[[float], str],
-) -> Any:
+) -> Any:  # fmt: skip
     import ipywidgets
 
     least, most, step = ends
@@ -336,14 +325,14 @@ def toy_paths(paths: dict[str, Floats]) -> Any:
     """Where the model of one number goes, by what its weights are."""
     fig = _page(2.6, "A model of one number: A wants 0, B wants 2")
     ax = _axes(fig)
+    ends = {name: float(path[len(path) // 2 :].mean()) for name, path in paths.items()}
     for name, path in paths.items():
-        ax.plot(path, lw=0.8, label=f"{name}: ends at {path[len(path) // 2 :].mean():.2f}")
+        ax.plot(path, lw=0.8, label=f"{name}: ends at {ends[name]:.2f}")
     ax.axhline(0.2, color="black", ls="--", lw=1)
     ax.set_xlabel("step of training")
     ax.legend(loc="upper right")
-    ends = ", ".join(f"{name} at {path[len(path) // 2 :].mean():.2f}"
-                     for name, path in paths.items())  # fmt: skip
-    return shown(fig, f"Paths of training; they end: {ends}.")
+    said = ", ".join(f"{name} at {end:.2f}" for name, end in ends.items())
+    return shown(fig, f"Paths of training; they end: {said}.")
 
 
 # -- 6 -------------------------------------------------------------------------------------------
@@ -447,13 +436,15 @@ def lay_scale() -> Figure:
 
 def lay_boards() -> Figure:
     """Two dart boards: equally well aimed, differently spread."""
+    from matplotlib.patches import Circle
+
     fig = _page(2.7, "2. Both players aim equally well; one throws wider", width=4.6)
     rng = np.random.default_rng(5)
     for ax, spread, name in zip(
         _axes(fig, 1, 2), (0.25, 0.7), ("throws narrowly", "throws widely"), strict=True
     ):
         for radius in (1.5, 1.0, 0.5):
-            ax.add_patch(_circle(radius))
+            ax.add_patch(Circle((0, 0), radius, fill=False, color=GREY, lw=0.8))
         throws = rng.standard_normal((30, 2)) * spread
         throws -= throws.mean(axis=0)
         ax.plot(*throws.T, "o", color=BLUE, ms=4)
@@ -464,12 +455,6 @@ def lay_boards() -> Figure:
         ax.set_axis_off()
         ax.set_title(name)
     return fig
-
-
-def _circle(radius: float) -> Any:
-    from matplotlib.patches import Circle
-
-    return Circle((0, 0), radius, fill=False, color=GREY, lw=0.8)
 
 
 def lay_card(audit: Audit) -> Figure:

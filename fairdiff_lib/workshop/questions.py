@@ -30,12 +30,10 @@ def _no(why: str) -> Verdict:
     return Verdict(False, why)
 
 
-def _near(answer: float, others: Named) -> Verdict | None:
-    """The mistake whose value an answer has."""
-    for value, within, why in others:
-        if abs(answer - value) <= within:
-            return _no(why)
-    return None
+def _near(answer: float, others: Named, otherwise: str) -> Verdict:
+    """The mistake whose value an answer has, or what is said of any other."""
+    near = (why for value, within, why in others if abs(answer - value) <= within)
+    return _no(next(near, otherwise))
 
 
 def _band(rate: float, count: int) -> tuple[int, int]:
@@ -132,15 +130,14 @@ def _bias(answer: float) -> Verdict:
         return Verdict(True, f"The bias is {mean:.1f} at 200 images, and it is not chance: it "
                        "comes back in every audit. It falls as 1/n, and it is larger for the "
                        "group whose images vary more.")  # fmt: skip
-    other = _near(answer, [
+    return _near(answer, [
         (mean + limit, within, f"That is the FID itself. Its true value is {limit:.1f}; the bias "
          "is what stands above it."),
         (-mean, within, "The sign is turned: FID of few images is too high."),
         (law["B", 200][0], 4 * law["B", 200][1], "That is group B's bias, whose images vary less."),
         (law["A", 100][0], 4 * law["A", 100][1], "That is the bias at 100 images."),
         (law["A", 400][0], 4 * law["A", 400][1], "That is the bias at 400 images."),
-    ])  # fmt: skip
-    return other or _no("Take the mean FID of group A at n = 200, and subtract the true FID.")
+    ], "Take the mean FID of group A at n = 200, and subtract the true FID.")  # fmt: skip
 
 
 def _repair(answer: Any) -> Verdict:
@@ -202,17 +199,20 @@ _ONE = {
 # -- 2 small groups and power --------------------------------------------------------------------
 
 
-def _power(n: int, ratio: float) -> float:
+def _law(n: int, ratio: float) -> pd.Series[Any]:
+    """The simulated audits of a size and ratio."""
     table = data.power()
-    row = table[(table["n"] == n) & np.isclose(table["ratio"], ratio)].iloc[0]
-    return float(row["alarms"] / row["audits"])
+    row: pd.Series[Any] = table[(table["n"] == n) & np.isclose(table["ratio"], ratio)].iloc[0]
+    return row
+
+
+def _power(n: int, ratio: float) -> float:
+    return float(_law(n, ratio)["alarms"] / _law(n, ratio)["audits"])
 
 
 def _within(alarms: int, count: int, n: int, ratio: float) -> bool:
     """Whether a learner's count agrees with the simulated law, whose own error counts too."""
-    table = data.power()
-    row = table[(table["n"] == n) & np.isclose(table["ratio"], ratio)].iloc[0]
-    known, total = int(row["alarms"]), int(row["audits"])
+    known, total = (int(_law(n, ratio)[name]) for name in ("alarms", "audits"))
     both = np.array([[alarms, count - alarms], [known, total - known]])
     return bool(stats.fisher_exact(both).pvalue > (1 - BAND) / 6)
 
@@ -263,11 +263,7 @@ def _enough(answer: float) -> Verdict:
 
 
 def _missed(answer: float) -> Verdict:
-    table = data.power()
-    low, high = (
-        float(table.loc[(table["n"] == 36) & np.isclose(table["ratio"], 1.25), name].iloc[0])
-        for name in ("missed_low", "missed_high")
-    )
+    low, high = (float(_law(36, 1.25)[name]) for name in ("missed_low", "missed_high"))
     if low <= answer <= high:
         return Verdict(True, f"Four of five such audits would notice a ratio of {answer:.2f}. "
                        "Anything smaller could well have been missed. (Of 100 audits of this kind "
@@ -335,11 +331,10 @@ def _crude(answer: float) -> Verdict:
     crude = float((mean["B"] * share["B"]).sum() - (mean["A"] * share["A"]).sum())
     if abs(answer - crude) <= 1e-3:
         return Verdict(True, "Over all images camera B looks worse.")
-    other = _near(answer, [
+    return _near(answer, [
         (-crude, 1e-3, "The sign is turned: B minus A."),
         (float((mean["B"] * share["B"]).sum()), 1e-3, "That is B's mean. Subtract A's."),
-    ])  # fmt: skip
-    return other or _no("Mean error of camera B's images minus that of camera A's.")
+    ], "Mean error of camera B's images minus that of camera A's.")  # fmt: skip
 
 
 def _mixed(answer: float) -> Verdict:
@@ -353,16 +348,15 @@ def _mixed(answer: float) -> Verdict:
                        f"{float(share['B']['ill']):.0%} of its patients are ill: they are harder "
                        "to draw.")  # fmt: skip
     crude = float((mean["B"] * share["B"]).sum() - (mean["A"] * share["A"]).sum())
-    other = _near(answer, [
+    return _near(answer, [
         (crude, 1e-3, "That is the crude difference: each camera has its own mix in it."),
         (-right, 1e-3, "The sign is turned: B minus A."),
         (_common(mean, dict(share["A"])), 1e-3, "You weighted by A's own shares. It is a common "
          "mix, but of A's patients; take the shares among all 400."),
         (_common(mean, dict(share["B"])), 1e-3, "You weighted by B's own shares. It is a common "
          "mix, but of B's patients; take the shares among all 400."),
-    ])  # fmt: skip
-    return other or _no("For each condition: B's mean minus A's, times the condition's share among "
-                        "all 400 images. Then add the two.")  # fmt: skip
+    ], "For each condition: B's mean minus A's, times the condition's share among "
+       "all 400 images. Then add the two.")  # fmt: skip
 
 
 def _standard(answer: Any) -> Verdict:
@@ -380,10 +374,7 @@ def _standard(answer: Any) -> Verdict:
 
 @cache
 def real_case_mix() -> tuple[float, float]:
-    """KID of HAM10000's patients of 60 or older minus the younger ones': crude, at a common mix.
-
-    From the committed table; the row of most seeds of Stable Diffusion.
-    """
+    """KID of HAM10000's older patients minus the younger ones': crude, at a common mix."""
     from fairdiff_lib.disk.files import read_table
     from fairdiff_lib.disk.places import PROJECT_ROOT
 
@@ -403,12 +394,11 @@ def _left(answer: float) -> Verdict:
     if abs(answer - explained) <= 0.03:
         return Verdict(True, f"Case mix explains {explained:.0%}. The rest is not explained: it "
                        "may be the images, or something else that differs with age.")  # fmt: skip
-    other = _near(answer, [
+    return _near(answer, [
         (1 - explained, 0.03, "That is the share that is left. What share went away?"),
         (100 * explained, 3, "Give a share between 0 and 1."),
         (crude - common, 1e-3, "That is the part in units of KID. Divide by the crude difference."),
-    ])  # fmt: skip
-    return other or _no("(crude - common) / crude.")
+    ], "(crude - common) / crude.")  # fmt: skip
 
 
 _THREE = {
@@ -563,13 +553,12 @@ def _favour(answer: float) -> Verdict:
     if abs(answer - 1) <= 0.02:
         return Verdict(True, "The mean weight is 1, as without noise: in expectation nothing is "
                        "reweighted, whatever sigma is.")  # fmt: skip
-    other = _near(answer, [
+    return _near(answer, [
         (0.25, 0.02, "That is the variance of the weights. Their mean?"),
         (0.5, 0.02, "That is their standard deviation, sigma. Their mean?"),
         (1.5, 0.02, "Not 1 + sigma: the noise is as often negative as positive."),
         (0.0, 0.02, "That is the mean of the noise. The weight is 1 plus it."),
-    ])  # fmt: skip
-    return other or _no("The mean of the weights of the group that has sigma = 0.5.")
+    ], "The mean of the weights of the group that has sigma = 0.5.")  # fmt: skip
 
 
 def _negative(answer: float) -> Verdict:
@@ -577,12 +566,11 @@ def _negative(answer: float) -> Verdict:
     if abs(answer - right) <= 4 * np.sqrt(right * (1 - right) / 10_000):
         return Verdict(True, f"Phi(-1) = {right:.0%}: at sigma = 1 one image in six is trained "
                        "away from.")  # fmt: skip
-    other = _near(answer, [
+    return _near(answer, [
         (100 * right, 2, "Give a share between 0 and 1."),
         (1 - right, 0.02, "That is the share of positive weights."),
         (0.5, 0.02, "Half of the noise is negative. The weight is 1 plus it."),
-    ])  # fmt: skip
-    return other or _no("(w < 0).mean() at sigma = 1.")
+    ], "(w < 0).mean() at sigma = 1.")  # fmt: skip
 
 
 def _ends(answer: Any) -> Verdict:
@@ -605,12 +593,11 @@ def _heavier(answer: float) -> Verdict:
     if abs(answer - right) <= 0.02:
         return Verdict(True, "2m / (9 + m) with m = 3: a mean weight moves the target, and this "
                        "is what reweighting does.")  # fmt: skip
-    other = _near(answer, [
+    return _near(answer, [
         (0.2, 0.02, "That is without a mean weight: mean=(1, 3)."),
         (1.0, 0.02, "That is with a mean weight of 9."),
         (0.6, 0.02, "Three times 0.2 forgets that the weights are shared out: 2m / (9 + m)."),
-    ])  # fmt: skip
-    return other or _no("train_toy((0, 0), mean=(1, 3)): where does it end?")
+    ], "train_toy((0, 0), mean=(1, 3)): where does it end?")  # fmt: skip
 
 
 def _empty(answer: float) -> Verdict:
@@ -618,13 +605,12 @@ def _empty(answer: float) -> Verdict:
     if abs(answer - right) <= 4 * np.sqrt(right * (1 - right) / 2000):
         return Verdict(True, f"0.96^32 = {right:.0%}. In such a batch the rarest group has no "
                        "loss. Its gap counts as 0, which is a perfect score.")  # fmt: skip
-    other = _near(answer, [
+    return _near(answer, [
         (100 * right, 3, "Give a share between 0 and 1."),
         (1 - right, 0.03, "That is the share of batches with somebody of the group."),
         (lab.RARE, 0.005, "That is the group's share of the patients."),
         (lab.RARE * lab.BATCH, 0.05, "That is how many a batch has on average."),
-    ])  # fmt: skip
-    return other or _no("Each of 32 images is of another group with probability 0.96.")
+    ], "Each of 32 images is of another group with probability 0.96.")  # fmt: skip
 
 
 _FIVE = {

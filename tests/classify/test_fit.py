@@ -199,7 +199,7 @@ def test_watched_labels_must_fit_the_images() -> None:
 
 
 def test_a_classifier_names_its_configuration(fitted: Classifier) -> None:
-    assert fitted.name == CONFIG.name == "residual"
+    assert fitted.config.name == CONFIG.name == "residual"
     assert "name" not in dataclasses.asdict(CONFIG)  # or finished runs would change their digest
 
 

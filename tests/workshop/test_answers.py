@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.workshop import check, hint, predict, progress, solution
-from fairdiff_lib.workshop.answers import forget
+from fairdiff_lib.workshop import answers, check, hint, predict, progress, solution
 from fairdiff_lib.workshop.questions import QUESTIONS
 
 
 @pytest.fixture(autouse=True)
-def _anew() -> Iterator[None]:
-    forget()
-    yield
-    forget()
+def _anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "_LEARNER", answers._Learner())
 
 
 def words(capsys: pytest.CaptureFixture[str]) -> str:

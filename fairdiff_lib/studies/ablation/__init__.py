@@ -45,8 +45,6 @@ JUDGED = ("fairdiffusion", "fairdiffusion_corrected")  # arms that C2 is asked o
 
 @dataclass(frozen=True)
 class AblationResult:
-    """The ablation study's tables."""
-
     cells: pd.DataFrame  # T12 (no row where its cells were not run)
     methods: pd.DataFrame
     doses: pd.DataFrame
@@ -63,13 +61,7 @@ class AblationResult:
 
 
 def collect_ablation(study: Study) -> AblationResult:
-    """All tables of the ablation study, from what was recorded of its runs.
-
-    Raises
-    ------
-    InputError
-        A run is missing, runs don't compare, or there is no declaration.
-    """
+    """All tables of the ablation study, from its runs as recorded; a missing one is refused."""
     settings, before, found = study.settings, check_declaration(study), read_runs(study)
     runs = {run.key: run for run in found}
     gates = pd.DataFrame([row for run in found for row in run.gates])
@@ -90,11 +82,7 @@ def collect_ablation(study: Study) -> AblationResult:
 
 
 def c2_table(
-    study: Study,
-    runs: Recorded,
-    methods: pd.DataFrame,
-    notes: list[str],
-    before: bool,
+    study: Study, runs: Recorded, methods: pd.DataFrame, notes: list[str], before: bool
 ) -> pd.DataFrame:
     """The verdict on C2 of each judged arm, by the study's own rule and T13's adjusted p."""
     settings, cohort = study.settings, study.cohort
@@ -196,37 +184,23 @@ def over_seeds(values: Sequence[float]) -> Estimate:
 
 
 def method_table(settings: Settings, runs: Recorded, smallest: float) -> pd.DataFrame:
-    """T13: every arm's own values, and its paired differences from its baselines.
+    """T13, in ``COLUMNS``: every arm's own values, and its paired differences from its baselines.
 
-    Parameters
-    ----------
-    settings : Settings
-    runs : mapping of (arm, seed) to RecordedRun
-    smallest : float
-        Smallest effect of interest, x the baseline's overall KID.
-
-    Returns
-    -------
-    DataFrame
-        ``COLUMNS``; rows with an empty baseline are an arm's own, those of attribute "overall"
-        and metric ``*_disparity`` the mean over attributes. low to high: these patients, new
-        seeds; low_new to high_new: new patients as well (metrics with influence values).
+    Rows with an empty baseline are an arm's own, those of attribute "overall" and metric
+    ``*_disparity`` the mean over attributes. low to high: these patients, new seeds; low_new to
+    high_new: new patients as well (metrics with influence values). ``smallest`` effect of interest:
+    x the baseline's overall KID.
     """
     sizes = smallest_effects(runs, smallest)
     parts = [own_values(settings, runs)]
-    for arm in arms_of(settings):
-        for other in arm.against:
-            parts.append(paired_rows(runs, arm, other, sizes))
+    pairs = [(arm, other) for arm in arms_of(settings) for other in arm.against]
+    parts += [paired_rows(runs, arm, other, sizes) for arm, other in pairs]
     table = pd.concat(parts, ignore_index=True).assign(dataset=settings.dataset)
     return adjusted(table.reindex(columns=list(COLUMNS)), declared_comparisons(settings))
 
 
 def smallest_effects(runs: Recorded, share: float) -> dict[tuple[str, str], float]:
-    """(metric, features): the smallest effect of interest, from the baseline's overall values.
-
-    A share of the KID; for the squared difference between levels that share squared. None was
-    declared for the denoising loss.
-    """
+    """(metric, features): the smallest effect: a share of the baseline's KID, or it squared."""
     base = [run for (arm, _), run in runs.items() if arm == BASELINE]
     found = {}
     for at, own in enumerate(base[0].audits):
@@ -291,9 +265,7 @@ def _disparity_changes(
 ) -> list[dict[str, Any]]:
     tables = [(disparity_rows(first), disparity_rows(second)) for first, second in pairs]
     metric, confidence, rows = f"{own.metric}_disparity", own.design.confidence, []
-    for at, (name, n) in enumerate(
-        zip(*(tables[0][0][x] for x in ("attribute", "n")), strict=True)
-    ):
+    for at, (name, n) in enumerate(tables[0][0][["attribute", "n"]].itertuples(index=False)):
         values = [float(a["value"].iloc[at] - b["value"].iloc[at]) for a, b in tables]
         known = np.array([v for v in values if np.isfinite(v)], dtype=np.float64)
         nan, p = float("nan"), over_seeds(known.tolist()).p_value()
@@ -303,15 +275,10 @@ def _disparity_changes(
 
 
 def _row(
-    own: Audit,
-    metric: str,
-    key: tuple[str, str],
-    n: int,
-    sizes: Mapping[tuple[str, str], float],
-    values: Sequence[float],  # of each seed
-    change: PairedChange,
-) -> dict[str, Any]:
-    """A paired difference; p, equivalence and MDE only with enough seeds."""
+    own: Audit, metric: str, key: tuple[str, str], n: int, sizes: Mapping[tuple[str, str], float],
+    values: Sequence[float], change: PairedChange,
+) -> dict[str, Any]:  # fmt: skip
+    """A paired difference, of these values by seed; p, equivalence, MDE only with enough seeds."""
     mean, size = over_seeds(values), sizes.get((metric, own.features), float("nan"))
     new = NEW_NOTE if np.isfinite(change.low_new) else ""
     return {
@@ -387,10 +354,7 @@ def noise_variances(runs: Recorded) -> dict[str, float]:
 
 
 def dose_table(settings: Settings, runs: Recorded) -> pd.DataFrame:
-    """Each run of an arm of pure noise: its weights' variance and what changed from the baseline.
-
-    dataset, method, role, seed, noise_variance, metric, value (arm minus baseline).
-    """
+    """Each run of an arm of pure noise: its weights' variance, what changed from the baseline."""
     rows = []
     for arm in arms_of(settings):
         own = config_of(arm.method, settings_of(settings, arm).mitigation)

@@ -33,8 +33,6 @@ ROLES = (CORE, CONTROL, RIVAL, WINDOW, OPTION)
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm."""
-
     name: str  # what tables call it, in their column ``method``
     method: str  # key of ``methods.METHODS``
     # one of :data:`ROLES`. Core arms are trained with all of ``ablation.seeds`` and are tested; the
@@ -107,13 +105,11 @@ def find_arm(settings: Settings, name: str) -> Arm:
 
 
 def seeds_of(settings: Settings, arm: Arm) -> tuple[int, ...]:
-    """Training seeds of an arm."""
     own = settings.ablation
     return own.seeds if arm.role == CORE else own.other_seeds
 
 
 def settings_of(settings: Settings, arm: Arm) -> Settings:
-    """The study's settings with the arm's options."""
     return settings.changed({"seeds": seeds_of(settings, arm)}, arm.options)
 
 

@@ -44,6 +44,7 @@ from fairdiff_lib.train.runs import train
 COST = ("seconds", "loop_seconds", "seconds_per_step", "optimiser_share", "measure_share",
         "images_seen", "peak_memory_gib", "peak_gpu_memory_gib", "processes")  # fmt: skip
 COLUMNS = ("attribute", "level", "metric", "features", "n", "value", "low", "high", "df", "note")
+DESIGN = ("better", "confidence", "secondary_below", "role")  # what is kept of an audit's design
 RULES = {
     "unit": "the training seed; runs of one seed share the base, the order, the noise, the prompts",
     "endpoints": "overall KID, and the mean over attributes of the mean squared KID difference "
@@ -73,7 +74,6 @@ class RecordedRun:
 
     @property
     def key(self) -> tuple[str, int]:
-        """Arm and seed."""
         return self.arm, self.seed
 
 
@@ -103,7 +103,6 @@ def declaration(study: Study) -> dict[str, Any]:
 
 
 def declaration_path(places: Places) -> Path:
-    """Where the ablation study's declaration lies."""
     return places.ablation / "protocol.json"
 
 
@@ -135,10 +134,7 @@ def make_run(study: Study, arm: Arm, seed: int) -> Path:
 
 
 def measure_run(study: Study, fixed: Fixed, arm: Arm, seed: int) -> Path:
-    """Train and draw what is missing of a run, measure it, and record it.
-
-    ``fixed`` is the real side, the same for all runs: from ``quality.fix``.
-    """
+    """Train and draw what is missing of a run, measure it against the real side, record it."""
     cohort, own = study.cohort, arms.study_of(study, arm)
     for source, other in arms.sources_of(study.settings, arm, seed):
         train(own, source, other)
@@ -198,10 +194,7 @@ def _dose(history: pd.DataFrame, cohort: Cohort) -> float | None:
 
 
 def core_runs(study: Study) -> list[tuple[str, Path]]:
-    """(arm, folder) of the core arms' runs of ``ablation.other_seeds``; a missing one is trained.
-
-    Enough seeds for what is described of their histories, not compared.
-    """
+    """(arm, folder) of the core arms' runs of ``other_seeds``; a missing one is trained."""
     named = []
     for arm in (arm for arm in arms.arms_of(study.settings) if arm.role == arms.CORE):
         own = arms.study_of(study, arm)
@@ -239,7 +232,11 @@ def write_run(path: Path, run: RecordedRun, simulated: bool) -> Path:
     """Write a run's three files, the JSON (``path``) last."""
     kept = [by_attribute(own) for own in run.audits]
     labels = {"arm": run.arm, "seed": run.seed}
-    rows = pd.concat([_rows(own) for own in kept], ignore_index=True)
+    parts = [  # df lets the interval be made again
+        own.by_group.assign(features=own.features, df=[one.df for one in own.estimates.values()])
+        for own in kept
+    ]
+    rows = pd.concat(parts, ignore_index=True)[list(COLUMNS)]
     csv, npz = path.with_suffix(".csv"), path.with_suffix(".npz")
     write_table(labelled(rows, labels), csv)
     arrays: dict[str, Any] = {  # Any: the stubs take every keyword for an option
@@ -269,18 +266,11 @@ def by_attribute(own: Audit) -> Audit:
     return replace(own, estimates=kept)
 
 
-def _rows(own: Audit) -> pd.DataFrame:
-    """A row per group, in :data:`COLUMNS`; df lets the interval be made again."""
-    df = [estimate.df for estimate in own.estimates.values()]
-    return own.by_group.assign(features=own.features, df=df)[list(COLUMNS)]
-
-
 def _design(own: Audit) -> dict[str, Any]:
     """What turns rows and influence values back into an audit."""
     levels = [[name, list(levels)] for name, levels in own.attributes.items()]
     head = {"metric": own.metric, "features": own.features, "attributes": levels}
-    kept = ("better", "confidence", "secondary_below", "role")
-    return {**head, **{name: getattr(own.design, name) for name in kept}}
+    return {**head, **{name: getattr(own.design, name) for name in DESIGN}}
 
 
 def read_run(path: Path) -> RecordedRun:
@@ -314,10 +304,8 @@ def _audit(notes: Mapping[str, Any], table: pd.DataFrame, arrays: Any, beside: P
         for row, influence in zip(own.itertuples(), arrays[name].astype(np.float64), strict=True)
     }
     levels = {name: tuple(levels) for name, levels in notes["attributes"]}
-    kept = ("better", "confidence", "secondary_below", "role")
-    return Audit(
-        notes["metric"], found, Design(levels, *(notes[x] for x in kept)), notes["features"]
-    )
+    design = Design(levels, *(notes[name] for name in DESIGN))
+    return Audit(notes["metric"], found, design, notes["features"])
 
 
 COMPARABLE = ("data_hash", "base", "features", "audit")  # of an identity; equal where runs compare

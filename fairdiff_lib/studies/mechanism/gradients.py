@@ -78,7 +78,6 @@ class Probe:
         perturbations: Mapping[str, Mitigation] | None = None,
         confidence: float = 0.95,
     ) -> Probes:
-        """All probes."""
         module = self.objective.module
         training = module.training
         module.eval()
@@ -164,14 +163,14 @@ def gap_rows(probe: Probe, confidence: float = 0.95) -> list[Row]:
 
 
 def fitted_parts(
-    drawn: Drawn, levels: Tensor, attributes: Attributes, sizes: ProbeSizes, steps: int = 1000
+    drawn: Drawn, levels: Tensor, attributes: Attributes, sizes: ProbeSizes
 ) -> dict[str, Tensor]:
     """Fitted losses of the parts "timesteps", "groups" and "both", float64 [B, n] each.
 
     Each fold of batches is fitted by the others' samples.
     """
     counts = [len(names) for names in attributes.values()]
-    bins = nn.functional.one_hot(drawn.timesteps * sizes.bins // steps, sizes.bins)
+    bins = nn.functional.one_hot(drawn.timesteps * sizes.bins // 1000, sizes.bins)
     where = positions(levels.flatten(0, 1), counts)
     group = nn.functional.one_hot(where, sum(counts)).sum(dim=1).reshape(*levels.shape[:2], -1)
     design = torch.cat([bins, group], dim=2).double()  # rank-deficient: lstsq takes the shortest
@@ -229,20 +228,16 @@ def level_gradients(probe: Probe) -> dict[Place, Tensor]:
     bar = tqdm(total=2 * len(places), desc="gradients by level", disable=None, leave=False)
     for half in halves:
         for place in places:
-            rows = half[_has(probe, half, place)]
+            rows = half
+            if place != OVERALL:
+                column = list(probe.attributes).index(place[0])
+                level = probe.attributes[place[0]].index(place[1])
+                rows = half[probe.levels[half, column] == level]
             limit = sizes.rows_per_level // 2 * (2 if place == OVERALL else 1)
             found[place].append(_gradient_at(probe, rows[: max(1, limit)]))
             bar.update()
     bar.close()
     return {place: torch.stack(own) for place, own in found.items()}
-
-
-def _has(probe: Probe, rows: Tensor, place: Place) -> Tensor:  # bool [n]
-    """Which of the rows have a level."""
-    if place == OVERALL:
-        return torch.ones(len(rows), dtype=torch.bool)
-    column = list(probe.attributes).index(place[0])
-    return probe.levels[rows, column] == probe.attributes[place[0]].index(place[1])
 
 
 def _gradient_at(probe: Probe, rows: Tensor) -> Tensor:

@@ -115,17 +115,9 @@ class MeasuredRun:
             return None
         return sigma_path(self.history, attributes)
 
-    def told(self, attributes: Attributes) -> Told | None:
-        """What its optimiser was told; see :func:`told`."""
-        return told(self.history, attributes)
 
-
-def read_runs(named: Sequence[tuple[str, Path]]) -> list[MeasuredRun]:
-    """Finished runs by (label, folder)."""
-    return [_read_run(label, folder) for label, folder in named]
-
-
-def _read_run(label: str, folder: Path) -> MeasuredRun:
+def read_run(label: str, folder: Path) -> MeasuredRun:
+    """A finished run of this label, from its folder."""
     run = read_json(folder / "run.json")
     method, settings = run["method"], run["stamp"]["settings"]
     given: dict[str, Any] = {
@@ -154,9 +146,9 @@ class Window:
 
 def optimiser_window(study: Study, method: str, seed: int, number: int = 0) -> Window:
     """The pairs that the optimiser was given at the end of a window of a finished run."""
-    run = _read_run(method, study.places.run(method, seed))
+    run = read_run(method, study.places.run(method, seed))
     attributes = study.cohort.attribute_levels
-    pairs, calls = run.told(attributes), run.whole("acquisition").dropna()
+    pairs, calls = told(run.history, attributes), run.whole("acquisition").dropna()
     if pairs is None or number >= len(calls):
         raise InputError(
             f"{run.folder}: its optimiser was called {len(calls)} times; expected window {number}"
@@ -167,12 +159,6 @@ def optimiser_window(study: Study, method: str, seed: int, number: int = 0) -> W
     names = [(name, level) for name, levels in attributes.items() for level in levels]
     chosen = float(calls.iloc[number])
     return Window(own.sigma, own.scores, names, run.config, start, chosen)
-
-
-def baseline_of(run: MeasuredRun, runs: Sequence[MeasuredRun]) -> MeasuredRun | None:
-    """The run of ``none`` with this seed and these training settings; None if there is none."""
-    same = (run.seed, run.training)
-    return next((x for x in runs if x.method == "none" and (x.seed, x.training) == same), None)
 
 
 # -- rows ------------------------------------------------------------------------------------
@@ -194,12 +180,13 @@ def history_table(
     """
     rows: list[Row] = []
     for run in runs:
-        baseline = baseline_of(run, runs)
+        same = [x for x in runs if (x.seed, x.training) == (run.seed, run.training)]
+        baseline = next((x for x in same if x.method == "none"), run)
         own = [
-            *_surrogate_rows(run.told(attributes), run.config.noise_model, shuffles),
+            *_surrogate_rows(told(run.history, attributes), run.config.noise_model, shuffles),
             *_negative_rows(run, attributes, train_levels, confidence),
             *_clipping_rows(run, confidence),
-            *([] if baseline in (None, run) else _drift_rows(run, baseline, confidence)),
+            *([] if baseline is run else _drift_rows(run, baseline, confidence)),
             *_weight_rows(run, attributes, confidence),
         ]
         rows += [{"dataset": dataset, "method": run.label, "seed": run.seed, **row} for row in own]
@@ -207,24 +194,17 @@ def history_table(
 
 
 def number(
-    quantity: str,
-    value: float,
-    low: float = math.nan,
-    high: float = math.nan,
-    note: str = "",
+    quantity: str, value: float, low: float = math.nan, high: float = math.nan, note: str = "",
     place: tuple[str, str] = ("", ""),
-) -> Row:
+) -> Row:  # fmt: skip
     """One row's own columns; ``place`` is (attribute, level)."""
     return dict(zip(COLUMNS[3:], (quantity, *place, value, low, high, note), strict=True))
 
 
 def averaged(
-    quantity: str,
-    values: Sequence[float] | np.ndarray,
-    confidence: float,
-    note: str = OVER_ROWS,
+    quantity: str, values: Sequence[float] | np.ndarray, confidence: float, note: str = OVER_ROWS,
     place: tuple[str, str] = ("", ""),
-) -> Row:
+) -> Row:  # fmt: skip
     """The mean of the finite values with its t-interval; ``note`` may name their number ``{n}``."""
     known = np.asarray(values, dtype=np.float64)
     known = known[np.isfinite(known)]
@@ -299,8 +279,8 @@ def _clipping_rows(run: MeasuredRun, confidence: float) -> list[Row]:
     ]
 
 
-def _drift_rows(run: MeasuredRun, baseline: MeasuredRun | None, confidence: float) -> list[Row]:
-    if baseline is None or run.whole("second_moment").empty:
+def _drift_rows(run: MeasuredRun, baseline: MeasuredRun, confidence: float) -> list[Row]:
+    if run.whole("second_moment").empty:
         return []
     ratios = drift_ratio(run.history, baseline.history, (run.label, baseline.label))
     return [averaged("drift_ratio", ratios.to_numpy(), confidence)]
@@ -400,10 +380,7 @@ def _prior(process: Any) -> tuple[Tensor, Tensor]:
 
 
 def slices(
-    pairs: Told,
-    attributes: Attributes,
-    noise_model: str = "inferred",
-    points: int = 21,
+    pairs: Told, attributes: Attributes, noise_model: str = "inferred", points: int = 21
 ) -> pd.DataFrame:
     """The surrogate's mean along each level's sigma, the others at the path's mean.
 

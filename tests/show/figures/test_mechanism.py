@@ -10,8 +10,7 @@ from matplotlib.text import Text
 
 from fairdiff_lib.show import words_studies as words
 from fairdiff_lib.show.figures import mechanism as drawn
-from fairdiff_lib.studies.mechanism import Mechanism
-from fairdiff_lib.studies.mechanism.dose import EFFECT_COLUMNS
+from fairdiff_lib.studies.mechanism import EFFECT_COLUMNS, Mechanism
 from fairdiff_lib.studies.mechanism.history import COLUMNS, SLICE_COLUMNS
 
 SIMULATED = "fairgenmed_simulated"

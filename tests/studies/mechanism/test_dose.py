@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from fairdiff_lib.disk.files import write_json
 from fairdiff_lib.model.pipeline import build_pipeline, save_pipeline
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.studies.mechanism import dose
+from fairdiff_lib.studies import mechanism as dose
 from fairdiff_lib.study import Study
 
 ATTRIBUTES = {"race": ("Asian", "Black", "White"), "sex": ("Female", "Male")}
@@ -81,10 +81,10 @@ def test_as_many_coefficients_as_cells_have_no_interval() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"low": 0.9, "high": 0.1}, r"dose\.low=0\.9"),
-        ({"steps": 0}, r"dose\.steps=0"),
-        ({"seeds": ()}, r"dose\.seeds is empty"),
-        ({"reweightings": ("none",)}, "unknown dose.reweightings 'none'; known: mean, noise"),
+        ({"low": 0.9, "high": 0.1}, r"low=0\.9"),
+        ({"steps": 0}, r"steps=0"),
+        ({"seeds": ()}, "seeds=: expected at least 1"),
+        ({"reweightings": ("none",)}, "unknown reweightings 'none'; known: mean, noise"),
     ],
 )
 def test_a_wrong_dose_is_refused(wrong: dict[str, object], message: str) -> None:

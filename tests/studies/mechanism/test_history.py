@@ -148,7 +148,7 @@ def logged(moment: float, weight: float = 1.0) -> list[tuple[object, ...]]:
 
 
 def measured(*named: tuple[str, Path]) -> pd.DataFrame:
-    runs = mechanism.read_runs(named)
+    runs = [mechanism.read_run(*one) for one in named]
     return mechanism.history_table(runs, ATTRIBUTES, LEVELS, "made_simulated", shuffles=2)
 
 
@@ -191,4 +191,4 @@ def test_an_arm_keeps_its_label_and_its_own_baseline(tmp_path: Path) -> None:
 
 def test_a_run_that_is_not_finished_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"run\.json: missing"):
-        mechanism.read_runs([("none", tmp_path)])
+        mechanism.read_run("none", tmp_path)
