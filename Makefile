@@ -16,7 +16,7 @@ READY := $(VENV)/.ready
 UV ?= uv
 
 .DELETE_ON_ERROR:
-.PHONY: study study-all study-ham10000 workshop test test-all verify book lint format lock bench clean
+.PHONY: study study-all study-ham10000 workshop test test-all verify book lint format lock bench bench-gpu bench-large clean
 
 study: $(READY)
 	$(BIN)/fairdiff run --preset $(PRESET) --cores $(CORES)
@@ -63,9 +63,19 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# What jobs take, for `fairdiff run --dry-run`. Run it on a machine that does nothing else.
+# What jobs take, for `fairdiff run --dry-run`, on a machine that does nothing else; then training
+# and sampling against the usual way, turn by turn, and the audit against its definitions.
 bench: study
 	$(BIN)/python -m benchmarks jobs --write
+	$(BIN)/python -m benchmarks steps --output benchmarks/results/steps.csv
+	$(BIN)/python -m benchmarks audit --output benchmarks/results/audit.csv
+
+# Whoever has a GPU for fifteen minutes; and whether SD 2.1's size fits this machine at all.
+bench-gpu: $(READY)
+	$(BIN)/python -m benchmarks gpu --output benchmarks/results/gpu.csv
+
+bench-large: $(READY)
+	$(BIN)/python -m benchmarks large --folder build/large --output benchmarks/results/large.csv
 
 # The environment, once, and again when the lock or pyproject.toml changes. pip rather than uv:
 # it takes a local torch wheel where the machine's pip is set up with one.

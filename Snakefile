@@ -8,7 +8,16 @@ read and a record become its outputs (fairdiff_lib/run/jobs.py).
 from fairdiff_lib.run.graph import GraphRun
 
 RUN = GraphRun.of(config)
-GRAPHS = RUN.jobs(int(config.get("cores", 1)), bool(config.get("apart")))
+APART = bool(config.get("apart"))
+GRAPHS = RUN.jobs(int(config.get("cores", 1)), APART, int(config.get("gpus", 0)))
+
+
+def asked(own, job):
+    """What a queue is asked for, beside threads: minutes, memory, GPUs. Nothing on one machine."""
+    wanted = {"runtime": job.minutes} if APART else {}
+    if APART and job.network:
+        wanted |= {"mem_mb": own.memory_mb, "gpu": own.gpus}
+    return {name: value for name, value in wanted.items() if value}
 
 
 rule all:
@@ -59,7 +68,26 @@ for own in GRAPHS:
                 settings=own.changes(job),
             threads: job.threads
             resources:
-                **({"runtime": job.minutes} if job.minutes else {}),
+                **asked(own, job),
+            shell:
+                RUN.command
+
+    for job in own.fits:
+
+        rule:
+            name:
+                f"{own.dataset}_{job.name}"
+            input:
+                job.needs,
+            output:
+                record=job.record,
+            benchmark:
+                f"{job.record}.tsv"
+            params:
+                settings=own.changes(job),
+            threads: job.threads
+            resources:
+                **asked(own, job),
             shell:
                 RUN.command
 
@@ -79,6 +107,6 @@ for own in GRAPHS:
                 f"{own.record(job.name)}.tsv"
             threads: job.threads
             resources:
-                runtime=job.minutes,
+                **asked(own, job),
             shell:
                 RUN.command

@@ -1,4 +1,4 @@
-"""``python -m benchmarks WHAT``: jobs, audit, optimiser, workshop, large. Measure, print, write."""
+"""``python -m benchmarks WHAT``: measure, print, write."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks import audit, jobs, large, optimiser, workshop
+from benchmarks import audit, gpu, jobs, large, optimiser, steps, workshop
 from fairdiff_lib.disk.places import PROJECT_ROOT
 from fairdiff_lib.disk.stamps import make_provenance, publish_table
 from fairdiff_lib.settings.errors import InputError
@@ -44,7 +44,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     fourth.add_argument("--precision", default="bf16", metavar="P", help="no, fp16 or bf16")
     fourth.add_argument("--optimiser", default="adamw8bit", metavar="O", help="or adamw")
     fourth.set_defaults(action=_large)
-    for what in (own, second, third, fourth):
+    fifth = whats.add_parser("steps", help="training and sampling against the usual way")
+    fifth.add_argument("--steps", type=int, default=30, metavar="N", help="of each kind")
+    fifth.add_argument("--batch", type=int, default=32, metavar="N", help="images of a step")
+    fifth.set_defaults(action=_steps)
+    sixth = whats.add_parser("gpu", help="SD 2.1's size on a GPU, in fifteen minutes")
+    sixth.add_argument("--width", type=float, default=1.0, metavar="W", help="of the U-Net")
+    sixth.add_argument("--batch", type=int, default=16, metavar="N", help="images of a step")
+    sixth.add_argument("--steps", type=int, default=8, metavar="N", help="timed of each kind")
+    sixth.add_argument("--sampler", type=int, default=25, metavar="N", help="steps of an image")
+    sixth.set_defaults(action=_gpu)
+    for what in (own, second, third, fourth, fifth, sixth):
         what.add_argument("--output", default="", metavar="CSV", help="the table and its stamp")
     try:
         chosen = parser.parse_args(arguments)
@@ -101,6 +111,21 @@ def _large(chosen: argparse.Namespace) -> None:
     given = {name: getattr(chosen, name) for name in ("width", "precision", "optimiser")}
     table = large.run_benchmark(Path(chosen.folder).resolve(), **given)
     print(table.to_string(index=False, float_format=lambda value: f"{value:.1f}"))
+    _write(table, chosen.output, given)
+
+
+def _steps(chosen: argparse.Namespace) -> None:
+    given = {name: getattr(chosen, name) for name in ("steps", "batch")}
+    table = steps.run_benchmarks(**given)
+    print("turn by turn; processor seconds on a CPU; a ratio above 1 is the library's")
+    print(table.to_string(index=False, float_format=lambda value: f"{value:.3g}"))
+    _write(table, chosen.output, given)
+
+
+def _gpu(chosen: argparse.Namespace) -> None:
+    given = {name: getattr(chosen, name) for name in ("width", "batch", "steps", "sampler")}
+    table = gpu.run_benchmark(**given)
+    print(table.to_string(index=False, float_format=lambda value: f"{value:.3g}"))
     _write(table, chosen.output, given)
 
 

@@ -34,10 +34,10 @@ from fairdiff_lib.model.device import fixed_threads
 from fairdiff_lib.model.sample import load_generated
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.names import classifier_name, images_of, name_of
-from fairdiff_lib.settings.options import ClassifierConfig, Settings
+from fairdiff_lib.settings.options import REAL as REAL
+from fairdiff_lib.settings.options import ClassifierConfig
 from fairdiff_lib.study import Study
 
-REAL = "real"
 SPLITS = ("test", "val")  # whose probabilities are kept
 ALL = "predictions.csv"  # PREDICTION_COLUMNS and split
 MISMATCHED = "predictions-mismatched.csv"  # of test images under fault E6; PREDICTION_COLUMNS
@@ -98,15 +98,9 @@ def notes_of(study: Study, runs: Sequence[Run]) -> list[str]:
     return [*gate_notes(study.places), *(line for run in runs for line in run.alike(study.cohort))]
 
 
-def classifier_runs(settings: Settings) -> list[tuple[str, int, str]]:
-    """Every (source, seed, classifier): classifiers in turn, real images before the methods'."""
-    sources = [(REAL, seed) for seed in settings.seeds] + settings.runs
-    return [(*one, name) for name in settings.classifiers for one in sources]
-
-
 def read_runs(study: Study) -> list[Run]:
     """Every classifier of the study."""
-    return [read_run(study, *one) for one in classifier_runs(study.settings)]
+    return [read_run(study, *one) for one in study.settings.fits]
 
 
 def read_run(study: Study, source: str, seed: int, name: str) -> Run:
@@ -162,7 +156,7 @@ def kept_thresholds(folder: Path) -> dict[str, float]:
 def cost_table(study: Study) -> pd.DataFrame:
     """Training seconds and steps of every fitted classifier: source, seed, classifier, ..."""
     rows = []
-    for source, seed, name in classifier_runs(study.settings):
+    for source, seed, name in study.settings.fits:
         run = read_json(study.places.classifier(source, seed, name) / "run.json")
         own = {key: run[key] for key in ("steps", "selected_step", "seconds")}
         label = study.settings.classifier(name).name

@@ -5,8 +5,10 @@ Images are uint8 ``[N, 3, H, W]`` at the edges and float32 in [-1, 1] inside.
 
 from __future__ import annotations
 
+import filecmp
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from string import ascii_lowercase, digits
 from typing import TYPE_CHECKING, Any
@@ -216,13 +218,24 @@ def set_image_size(pipeline: Any, size: int) -> None:
     pipeline.unet.register_to_config(sample_size=size // pipeline.vae_scale_factor)
 
 
-def save_pipeline(pipeline: Any, folder: Path) -> None:
-    """Write the standard pipeline folder, safetensors only, atomically."""
+def save_pipeline(pipeline: Any, folder: Path, like: Path | None = None) -> None:
+    """Write the standard pipeline folder, safetensors only, atomically.
+
+    Weights that are those of another such folder, ``like``, become one file on the disk: a
+    fine-tuned SD 2.1 needs 1.7 GB less for its VAE and text encoder, and stays a whole folder.
+    """
     with atomic_folder(folder) as temporary:
         pipeline.save_pretrained(temporary, safe_serialization=True)
         adapter = adapter_of(pipeline)
         if adapter is not None:
             save_adapter(adapter, temporary / "adapter")
+        for path in sorted(temporary.rglob("*.safetensors")) if like else ():
+            other = Path(like or "") / path.relative_to(temporary)
+            if other.is_file() and filecmp.cmp(path, other, shallow=False):
+                with suppress(OSError):  # another disk, or one without links: two files then
+                    link = path.with_suffix(".link")
+                    link.hardlink_to(other)
+                    link.replace(path)
 
 
 # -- images, latents, prompts ----------------------------------------------------------------

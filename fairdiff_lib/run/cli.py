@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import runpy
 import sys
 import time
@@ -46,6 +47,9 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the console script: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+    # for every process that we start: threads that wait give their core back; a spinning team of
+    # two beside one busy process makes a step of a small network 40 times slower
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         chosen = _parser().parse_args(arguments)
         code: int = chosen.action(chosen)
@@ -117,6 +121,14 @@ def _parser() -> _Parser:
     book.add_argument("--figures-root", default="figures", metavar="DIR", help="what it is made of")
     book.add_argument("--output", default="build/book", metavar="DIR", help="its html/ is the site")
     book.set_defaults(action=_book)
+
+    doctor = actions.add_parser("doctor", help="does a run fit: memory, disk, hours")
+    _add_choice(doctor)
+    doctor.add_argument("--data-root", default="", metavar="DIR", help="real data")
+    doctor.add_argument("--runs-root", default="data/runs", metavar="DIR", help="models and images")
+    doctor.add_argument("--processes", type=int, default=1, metavar="N", help="that share a run")
+    doctor.add_argument("--memory", type=float, default=0.0, metavar="GIB", help="of another GPU")
+    doctor.set_defaults(action=_doctor)
 
     simulate = actions.add_parser("simulate", help="write a simulated FairGenMed")
     _add_choice(simulate)
@@ -270,11 +282,18 @@ def _job(chosen: argparse.Namespace) -> int:
             planned = plan_job(job.entry.notebook, given)
             run_job(planned, Path(job.executed), chosen.threads)
             own.write_record(job, planned.parameters)
-        elif job.arm:
+        elif job.fit or job.arm:
             import torch
 
             torch.set_num_threads(max(1, chosen.threads))
-            _make_arm(own.study, *job.arm, Path(job.record))
+            if job.arm:
+                _make_arm(own.study, *job.arm, Path(job.record))
+            elif job.fit:
+                from fairdiff_lib.classify.runs import read_run
+
+                read_run(own.study, *job.fit)
+                named = zip(("source", "seed", "classifier"), job.fit, strict=True)
+                own.write_record(job, {"overrides": chosen.overrides, **dict(named)})
         else:
             from fairdiff_lib.studies.verdict.protocol import write_protocol
 
@@ -349,6 +368,25 @@ def _book(chosen: argparse.Namespace) -> int:
         print(f"fairdiff: book: {problem}", file=sys.stderr)
     print(f"{len(problems)} problems; {page}" if problems else f"book: {page}")
     return 1 if problems else 0
+
+
+def _doctor(chosen: argparse.Namespace) -> int:
+    from fairdiff_lib.run.doctor import advice, examine
+
+    if chosen.processes < 1:
+        raise InputError(f"--processes {chosen.processes}: expected 1 or more")
+    if chosen.memory < 0:
+        raise InputError(f"--memory {chosen.memory}: expected gibibytes, 0 or more")
+    roots = {"data_root": chosen.data_root, "runs_root": chosen.runs_root}
+    study = Study.open(chosen.preset, chosen.dataset, _overrides(chosen.set), **roots)
+    found = examine(study, chosen.processes, chosen.memory)
+    for line in found:
+        print(line)
+    lacking = [line for line in found if not line.fits]
+    if any(line.what.startswith("training") for line in lacking):
+        print(advice(study, chosen.processes, chosen.memory))
+    print("it does not fit" if lacking else "it fits")
+    return 1 if lacking else 0
 
 
 def _simulate(chosen: argparse.Namespace) -> int:

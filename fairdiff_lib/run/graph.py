@@ -80,8 +80,8 @@ class GraphRun:
         """Checked settings and places; InputError for anything unknown."""
         return Study.open(**self.given(dataset))
 
-    def jobs(self, cores: int = 1, apart: bool = False) -> list[Jobs]:
-        return [Jobs(self.study(name), self.names, cores, apart) for name in self.datasets]
+    def jobs(self, cores: int = 1, apart: bool = False, gpus: int = 0) -> list[Jobs]:
+        return [Jobs(self.study(name), self.names, cores, apart, gpus) for name in self.datasets]
 
     def find(self, rule: str) -> tuple[Jobs, Job]:
         """A job by the name of its rule: data set, underscore, job."""
@@ -169,6 +169,8 @@ def work(settings: Settings, kind: str) -> int:
     size = sum(settings.simulator.counts.values()) if settings.simulator else 1
     if kind.startswith("04"):  # images x denoising steps
         return size * settings.generation.steps
+    if kind.startswith("fit"):
+        return 1
     return size if kind.startswith(("01", "02")) else len(settings.runs)
 
 
@@ -222,8 +224,8 @@ def _shown(path: Path | str) -> str:
 def run_graph(run: GraphRun, cores: int, profile: Profile = LOCAL) -> int:
     """Run what is missing; after a kill, go on from there.
 
-    ``cores`` are jobs side by side, and threads of a job that has the machine to itself; in a
-    queue, of each job. Exit code: 0 done, 1 failed, 2 bad input, 130 interrupted.
+    ``cores`` are jobs side by side, of one thread each; in a queue, the threads of each job. Exit
+    code: 0 done, 1 failed, 2 bad input, 130 interrupted.
     """
     _prepare(run, profile)
     with _only_run_in(run.runs) as lock:
@@ -243,7 +245,7 @@ def _prepare(run: GraphRun, profile: Profile) -> None:
 
 
 def _command(run: GraphRun, cores: int, profile: Profile, *extra: str) -> list[str]:
-    values = {**run.config, "cores": cores, "apart": profile.queued}
+    values = {**run.config, "cores": cores, "apart": profile.queued, "gpus": profile.gpus}
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE)]
     command += ["--directory", str(run.runs), "--cores", str(cores)]
     command += [*profile.options(run.runs), *extra, "--config"]

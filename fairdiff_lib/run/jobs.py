@@ -21,7 +21,7 @@ from fairdiff_lib.disk.tables import has_latex
 from fairdiff_lib.run.notebook import find_notebook
 from fairdiff_lib.settings.methods import source_runs
 from fairdiff_lib.settings.notebooks import JOBS, Notebook
-from fairdiff_lib.settings.options import Settings
+from fairdiff_lib.settings.options import REAL, Settings
 from fairdiff_lib.studies import plans
 from fairdiff_lib.studies.ablation import arms
 from fairdiff_lib.studies.verdict.protocol import protocol_path
@@ -41,10 +41,12 @@ class Job:
     makes: tuple[str, ...] = ()  # other files that it writes
     executed: str = ""  # the copy of its notebook, kept also when it fails; empty for an arm
     threads: int = 1
+    network: bool = False  # whether it computes networks: in a queue on a GPU, with more memory
     minutes: int = 0  # after which a queue ends it; 0 = the profile's
     entry: Notebook | None = None  # None for an arm and the protocol
     parameters: Mapping[str, str] = field(default_factory=dict)  # besides the shared ones
     arm: tuple[str, str, int] | tuple[()] = ()  # study, arm and seed; empty for a notebook
+    fit: tuple[str, int, str] | tuple[()] = ()  # source, seed and classifier of one fit
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Jobs:
     studies: Sequence[str] = ("main",)  # of STUDIES, those that are asked for
     cores: int = 1
     apart: bool = False  # each job has the cores for itself, as in a queue
+    gpus: int = 0  # of each job that computes networks, in a queue
 
     @property
     def settings(self) -> Settings:
@@ -84,7 +87,12 @@ class Jobs:
     @property
     def all(self) -> list[Job]:
         """Every job, whether it is asked for or not."""
-        return [self.protocol, *self.notebooks, *self.arms]
+        return [self.protocol, *self.notebooks, *self.fits, *self.arms]
+
+    @property
+    def memory_mb(self) -> int:
+        """What a job is given in a queue: at 512 px, 7 GB of images and 17 GB of a checkpoint."""
+        return round(8000 + 40_000 * (self.settings.model.image_size / 512) ** 2)
 
     # -- notebooks ---------------------------------------------------------------------------
 
@@ -114,7 +122,8 @@ class Jobs:
             record=self.record(name),
             makes=tuple(self._makes(entry, place)),
             executed=f"{executed}/executed/{name.removesuffix('_ablation')}.ipynb",
-            threads=self._threads(entry),
+            threads=self._threads(entry.threads),
+            network=entry.threads == "network",
             minutes=entry.minutes,
             entry=entry,
             parameters=own,
@@ -130,6 +139,8 @@ class Jobs:
         if entry.notebook == "03_train" and run:
             sources = source_runs(*run, self.settings.seeds)  # whose histories its method reads
             yield from (self.record(_named("03_train", own)) for own in sources)
+        if entry.notebook == "07_downstream":
+            yield from (fit.record for fit in self.fits)
         if entry.notebook == "09_verdict" and "ablation" in self.studies:
             yield self.record("08_ablations")  # C2 may rest on its seeds
         if entry.arms:
@@ -143,10 +154,8 @@ class Jobs:
             if self.own.simulated or name not in entry.simulated_only:
                 yield from (f"{place / name}.{kind}" for kind in kinds)
 
-    def _threads(self, entry: Notebook) -> int:
-        side_by_side = 1 if self.apart else min(self.cores, len(self.settings.runs))
-        known = {"one": 1, "run": max(1, self.cores // side_by_side), "machine": self.cores}
-        return known[entry.threads]
+    def _threads(self, kind: str) -> int:
+        return self.cores if kind == "machine" or (kind == "network" and self.apart) else 1
 
     def changes(self, job: Job) -> list[str]:
         """What runs a notebook again: settings, and for the cohort the real data's files."""
@@ -160,14 +169,14 @@ class Jobs:
         return found
 
     def write_record(self, job: Job, parameters: Mapping[str, Any]) -> None:
-        """Write the file that says that a notebook's job is done, last of all."""
-        assert job.entry is not None
-        made: Any = getattr(self.study.places, job.entry.made) if job.entry.made else None
+        """Write the file that says that a job is done, last of all."""
+        kind = job.entry.made if job.entry else ""
+        made: Any = getattr(self.study.places, kind) if kind else None
         if callable(made):
             made = made(parameters["method"], parameters["seed"])
         files = [file for file in made.rglob("*") if file.is_file()] if made else []
         record = {
-            "notebook": job.entry.notebook,
+            "notebook": job.entry.notebook if job.entry else "",
             "kind": job.kind,
             "parameters": dict(parameters),
             "preset": self.settings.preset,
@@ -175,6 +184,28 @@ class Jobs:
             "made_mb": round(sum(file.stat().st_size for file in files) / 1e6, 1),
         }
         write_json(job.record, record)
+
+    # -- fits --------------------------------------------------------------------------------
+
+    @cached_property
+    def fits(self) -> list[Job]:
+        """Jobs that fit one of 07's classifiers each: as many side by side as there are cores."""
+        made = []
+        for source, seed, name in self.settings.fits:
+            after = "01_cohorts" if source == REAL else _named("04_generate", (source, seed))
+            label = f"fit_{name}_{source}_seed{seed}"
+            job = Job(
+                label,
+                title=f"fit classifier={name} source={source} seed={seed}",
+                kind=f"fit {name}",
+                needs=(self.record(after),),
+                record=self.record(label),
+                threads=self._threads("network"),
+                network=True,
+                fit=(source, seed, name),
+            )
+            made.append(job)
+        return made
 
     # -- arms --------------------------------------------------------------------------------
 
@@ -229,7 +260,8 @@ class Jobs:
             needs=tuple(needs),
             record=str(path),
             makes=tuple(str(path.with_suffix(kind)) for kind in beside),
-            threads=self.cores if self.apart else 1,  # arms are many: here one core each
+            threads=self._threads("network"),
+            network=True,
             minutes=ARM_MINUTES,
             arm=(study, arm, seed),
         )

@@ -61,6 +61,22 @@ class Profile:
         return int(self.config.get("cores", 0))
 
     @property
+    def gpus(self) -> int:
+        """GPUs of a job that computes networks, as the file's ``config`` says; 0 where it doesn't.
+
+        Raises
+        ------
+        InputError
+            A value that is no whole number.
+        """
+        given = self.config.get("config") or []
+        pairs = [str(pair).partition("=") for pair in given if isinstance(given, list)]
+        found = {name: value for name, _, value in pairs}.get("gpus", "0")
+        if not found.isdecimal():
+            raise InputError(f"{self.file}: gpus={found}; expected a whole number under config")
+        return int(found)
+
+    @property
     def resources(self) -> dict[str, str]:
         """What each job asks for, by resource: the file's, and the partition of the command."""
         given = self.config.get("default-resources") or []
@@ -70,6 +86,7 @@ class Profile:
 
     def check(self) -> None:
         """Refuse what could not submit a job, before anything starts."""
+        assert self.gpus >= 0  # refused where it is no number
         if not self.queued:
             if self.partition:
                 raise InputError(

@@ -57,6 +57,7 @@ Factor = Annotated[float, Field(ge=1)]
 Kept = Annotated[float, Field(gt=0, le=1)]
 Switch = Literal["as_released", "corrected"]
 Architecture = Literal["residual", "efficientnet", "vit"]
+REAL = "real"  # the source of a downstream classifier's images that no method has made
 CLASSIFIERS: tuple[Architecture, ...] = typing.get_args(Architecture)
 
 # dataclasses rather than BaseModel: ``dataclasses.replace`` checks what it copies
@@ -564,6 +565,12 @@ class Settings:
     @property
     def runs(self) -> list[tuple[str, int]]:
         return [(method, seed) for method in self.methods for seed in self.seeds]
+
+    @property
+    def fits(self) -> list[tuple[str, int, str]]:
+        """Every (source, seed, classifier): classifiers in turn, real images before methods'."""
+        sources = [(REAL, seed) for seed in self.seeds] + self.runs
+        return [(*one, name) for name in self.classifiers for one in sources]
 
     def classifier(self, name: str) -> ClassifierConfig:
         """Settings of a downstream classifier, one of :data:`CLASSIFIERS`."""

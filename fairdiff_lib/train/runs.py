@@ -442,9 +442,10 @@ def train_method(study: Study, method: str, seed: int) -> Path:
         if first:
             for stale in folder.glob("generated-*"):  # images of an earlier training of this run
                 shutil.rmtree(stale)
-            model.save_pipeline(pipeline, folder / PIPELINES["raw"])
+            base = study.places.base / PIPELINES["ema"]
+            model.save_pipeline(pipeline, folder / PIPELINES["raw"], like=base)
             _use_average(result.average, begun.objective.module.to("cpu"))
-            model.save_pipeline(pipeline, folder / PIPELINES["ema"])
+            model.save_pipeline(pipeline, folder / PIPELINES["ema"], like=base)
             files.write_table(result.history.assign(stage="training"), folder / "history.csv")
             _finish(study, folder, method, seed, started, result)
     return folder

@@ -184,7 +184,7 @@ def test_equal_scores_have_an_auc_of_one_half_without_an_interval(study: Study) 
 
 def test_every_source_is_read_by_every_classifier() -> None:
     settings: Settings = load_settings("quick")
-    found = runs.classifier_runs(settings)
+    found = settings.fits
     assert len(found) == 3 * 2 and len(set(found)) == 6
     assert {name for *_, name in found} == {"efficientnet", "vit"}
     assert Path(Places(settings).classifier(*found[0])) != Places(settings).classifier(*found[-1])

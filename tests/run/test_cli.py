@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -31,6 +32,25 @@ def write_notebook(path: Path, *cells: str) -> Job:
     made = nbformat.v4.new_notebook(cells=[head, *body], metadata={"kernelspec": kernel})
     nbformat.write(made, path)
     return Job(path, {"seed": 3}, load_settings("smoke"))
+
+
+def test_a_graph_is_planned_without_networks() -> None:
+    """Each job of a study starts by this import: seconds of torch and diffusers are left out."""
+    code = (
+        "import sys, fairdiff_lib.run.cli\nfrom fairdiff_lib.run.graph import GraphRun\n"
+        "assert len(GraphRun('smoke').jobs()[0].all) > 10\n"
+        "print([name for name in ('torch', 'diffusers', 'matplotlib') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_threads_that_wait_give_their_core_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In every process that the command starts; whoever chose otherwise is left alone."""
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert main(["list"]) == 0 and os.environ["OMP_WAIT_POLICY"] == "passive"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert main(["list"]) == 0 and os.environ["OMP_WAIT_POLICY"] == "active"
 
 
 # -- bad input: one line, exit code 2, nothing started ---------------------------------------
@@ -239,7 +259,10 @@ def test_dry_run_prints_every_job_and_makes_nothing(
     }
     wanted |= {name for name, entry in JOBS.items() if entry.study == "main" and not entry.per_run}
     assert {line.split()[0] for line in said.splitlines() if "executed/" in line} == wanted
-    assert f"{len(wanted)} jobs" in said
+    sources = [f"{source}_seed{k}" for source in ("real", "none", "fairdiffusion") for k in (0, 1)]
+    fits = {f"fit_{name}_{one}" for name in ("efficientnet", "vit") for one in sources}
+    assert {line.split()[0] for line in said.splitlines() if line.startswith("fit_")} == fits
+    assert f"{len(wanted) + len(fits)} jobs" in said
     assert "minutes" in said and "MB" in said
     assert "seeds=0,1" in said
     assert not (tmp_path / "figures").exists()

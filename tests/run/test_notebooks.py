@@ -259,7 +259,7 @@ def test_a_notebook_runs_alone_with_plain_papermill(smoke: Smoke, tmp_path: Path
 def test_snakemake_timed_every_job_for_the_next_plan(smoke: Smoke, tmp_path: Path) -> None:
     table = measured_jobs(smoke.run.runs)
     kinds = {job.kind for job in smoke.jobs.notebooks if job.entry and job.entry.study == "main"}
-    assert set(table["kind"]) == kinds
+    assert set(table["kind"]) == kinds | {job.kind for job in smoke.jobs.fits}
     assert (table["seconds"] > 0).all() and (table["peak_mb"] > 50).all()
     prices = tmp_path / "expected.json"
     prices.write_text('{"jobs": {}, "machine": null}')

@@ -105,6 +105,47 @@ def test_jobs_of_a_runs_folder_share_a_name_that_slurm_takes(tmp_path: Path) -> 
     assert len(one) <= 50 and one.replace("_", "").isalnum()
 
 
+@pytest.mark.parametrize(("given", "expected"), [(["gpus=2"], 2), (["other=1"], 0), (None, 0)])
+def test_a_profile_says_how_many_gpus_a_network_gets(
+    site: Path, given: object, expected: int
+) -> None:
+    set_option(site, "config", given)
+    assert Profile("slurm").gpus == expected and Profile().gpus == 0
+
+
+def test_gpus_that_are_no_number_are_one_line(site: Path) -> None:
+    set_option(site, "config", ["gpus=all"])
+    with pytest.raises(InputError, match=r"slurm/config\.yaml: gpus=all; expected a whole number"):
+        Profile("slurm", "debug").check()
+
+
+def test_in_a_queue_networks_get_a_gpu_memory_and_all_cores_and_tables_do_not() -> None:
+    run = GraphRun("smoke")
+    (here,), (queued,) = run.jobs(4), run.jobs(4, apart=True, gpus=1)
+    found = {job.name: job for job in queued.all}
+    for name in ("03_train_base", "04_generate_none_seed0", "fit_vit_real_seed0", "05_quality"):
+        assert found[name].network and found[name].threads == 4, name
+    for name in ("01_cohorts", "09_verdict"):
+        assert not found[name].network and found[name].threads == 1, name
+    assert {job.threads for job in here.all if job.network} == {1}
+    simulators = next(job for job in here.all if job.name == "02_simulators")
+    assert simulators.threads == 4  # as many processes
+    assert queued.memory_mb < 9000
+    large = run.study("fairgenmed_simulated").settings.changed({"model.image_size": 512})
+    assert graph.Jobs(queued.study.with_settings(large)).memory_mb == 48_000
+
+
+def test_each_classifier_is_a_job_that_07_waits_for() -> None:
+    (own,) = GraphRun("smoke").jobs()
+    assert [job.fit for job in own.fits] == own.settings.fits
+    names = {"fit_efficientnet_real_seed0", "fit_vit_none_seed0", "fit_vit_fairdiffusion_seed0"}
+    assert names < {job.name for job in own.fits} and len(own.fits) == 6
+    found = {job.name: job for job in own.all}
+    assert {job.record for job in own.fits} < set(found["07_downstream"].needs)
+    assert found["fit_vit_none_seed0"].needs == (own.record("04_generate_none_seed0"),)
+    assert found["fit_vit_real_seed0"].needs == (own.record("01_cohorts"),)
+
+
 # -- what a killed run left ----------------------------------------------------------------------
 
 

@@ -52,8 +52,9 @@ def test_a_method_moves_the_unet_and_nothing_else(study: Study) -> None:
     base, tuned = study.places.base, study.places.run("none", 0)
     assert not same(unet_of(base), unet_of(tuned))
     for part, name in (("vae", "diffusion_pytorch_model"), ("text_encoder", "model")):
-        files = [load_file(f / "pipeline" / part / f"{name}.safetensors") for f in (base, tuned)]
-        assert same(*files), part
+        paths = [f / "pipeline" / part / f"{name}.safetensors" for f in (base, tuned)]
+        assert same(*map(load_file, paths)), part
+        assert paths[0].samefile(paths[1]), "stored once"
 
 
 def test_every_method_starts_from_the_same_base(study: Study) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -34,11 +34,15 @@ from fairdiff_lib.studies.ablation.arms import (
     find_arm,
     settings_of,
 )
-from fairdiff_lib.studies.ablation.runs import RecordedRun, check_declaration, read_runs
 from fairdiff_lib.studies.verdict.claims import ABLATION, Evidence
 from fairdiff_lib.studies.verdict.protocol import protocol_of
 from fairdiff_lib.studies.verdict.table import as_table, model_words, quality_verdict
 from fairdiff_lib.study import Study
+
+if TYPE_CHECKING:  # runs need torch, which whoever plans a graph can do without
+    from fairdiff_lib.studies.ablation.runs import RecordedRun
+
+    Recorded = Mapping[tuple[str, int], RecordedRun]
 
 JUDGED = ("fairdiffusion", "fairdiffusion_corrected")  # arms that C2 is asked of
 
@@ -62,6 +66,8 @@ class AblationResult:
 
 def collect_ablation(study: Study) -> AblationResult:
     """All tables of the ablation study, from its runs as recorded; a missing one is refused."""
+    from fairdiff_lib.studies.ablation.runs import check_declaration, read_runs
+
     settings, before, found = study.settings, check_declaration(study), read_runs(study)
     runs = {run.key: run for run in found}
     gates = pd.DataFrame([row for run in found for row in run.gates])
@@ -146,6 +152,8 @@ def roles_of(study: Study) -> dict[str, str]:
 
 def values_by_seed(study: Study, arm: str, baseline: str, metric: str = "kid") -> pd.DataFrame:
     """Overall values of two arms for the seeds that both have: seed, arm, baseline."""
+    from fairdiff_lib.studies.ablation.runs import read_runs
+
     found = {
         run.key: next(own.overall.value for own in run.audits if own.metric == metric)
         for run in read_runs(study)
@@ -161,7 +169,6 @@ COLUMNS = (
     "mde", "low_new", "high_new", "note",
 )  # fmt: skip
 DISPARITY = "kid_disparity"
-Recorded = Mapping[tuple[str, int], RecordedRun]
 
 
 def over_seeds(values: Sequence[float]) -> Estimate:

@@ -16,7 +16,6 @@ from typing import Any
 import pandas as pd
 
 from fairdiff_lib.audit.estimate import group_units
-from fairdiff_lib.classify.features import LITE_WEIGHTS
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk.files import read_json, write_json
 from fairdiff_lib.disk.places import Places
@@ -147,6 +146,9 @@ def space_name(features: str) -> str:
 
 
 def _features_digest(settings: Settings) -> str:
+    # here, as it brings torch: whoever only asks where the protocol lies can do without
+    from fairdiff_lib.classify.features import LITE_WEIGHTS
+
     own = settings.audit
     trained = ("reader",) * ("encoder" in (own.features, own.sensitivity))
     parts = [settings.digest("model", *trained), LITE_WEIGHTS]

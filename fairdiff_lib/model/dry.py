@@ -1,0 +1,185 @@
+"""What a network will take, from its shapes alone: no weight is allocated and nothing is computed.
+
+Networks lie on the ``meta`` device, where a tensor is a shape. A pass over it counts the products,
+and what autograd would keep for the backward pass.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.resnet import ResnetBlock2D
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from fairdiff_lib.model.pipeline import build_pipeline
+from fairdiff_lib.model.sd21 import build_parts
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import LoopConfig, MachineConfig, ModelConfig
+
+BLOCKS = (ResnetBlock2D, BasicTransformerBlock)  # what gradient checkpointing computes again
+GIB = 2**30
+RUNTIME = 0.8  # GiB of a process before its first network: Python, torch, diffusers
+
+
+@dataclass(frozen=True)
+class Dry:
+    """Sizes of a pipeline's networks, and of a pass over one image's latents."""
+
+    unet: int  # parameters
+    vae: int
+    text: int
+    forward: float  # floating-point operations of the U-Net for one image
+    encode: float  # of the VAE's encoder
+    decode: float  # of its decoder
+    kept: int  # elements that the U-Net keeps of one image for the backward pass
+    inputs: int  # elements of its blocks' inputs
+    largest: int  # elements that its largest block keeps
+    outside: int  # elements that are kept outside of its blocks
+    latent: int  # elements of one image's latents
+    image_size: int  # pixels
+
+    def activations(self, machine: MachineConfig) -> int:
+        """Elements of one image that are there at once in the backward pass."""
+        if machine.gradient_checkpointing:
+            return self.outside + self.inputs + self.largest
+        return self.kept
+
+    def training(
+        self, loop: LoopConfig, machine: MachineConfig, share: int, gpu: bool
+    ) -> dict[str, float]:
+        """GiB that a process needs while it trains the U-Net, by what they are for.
+
+        Parameters
+        ----------
+        loop : LoopConfig
+        machine : MachineConfig
+        share : int
+            Images that it takes at once.
+        gpu : bool
+            Whether that is a GPU's memory; main memory holds the frozen networks as well.
+        """
+        half = loop.mixed_precision != "no"
+        away = machine.average_on_cpu and gpu
+        moments = 2 + 2 / 64 if loop.optimiser == "adamw8bit" else 8  # and a scale per 256
+        found = {
+            "weights": 4.0 * self.unet,
+            "gradients": 4.0 * self.unet,
+            "optimiser": moments * self.unet,
+            "average": 4.0 * self.unet if loop.ema_decay and not away else 0.0,
+            "weights in 16 bits": 2.0 * self.unet if half else 0.0,
+            "activations": (2.0 if half else 4.0) * share * self.activations(machine),
+            "frozen networks": 0.0 if gpu else 4.0 * (self.vae + self.text),
+            "runtime": RUNTIME * GIB,
+        }
+        return {name: size / GIB for name, size in found.items()}
+
+    def sampling(self, batch: int, guided: bool, half: bool) -> float:
+        """GiB that a process needs to draw a batch: all networks, and a decoder's pass."""
+        weights = 4.0 * (self.unet + self.vae + self.text) + (2.0 * self.unet if half else 0.0)
+        pass_over = 4.0 * self.largest * batch * (2 if guided else 1)
+        alone = 1 if self.image_size > 128 else batch  # see model.sample
+        # its last levels: a few maps of full size with as many channels as it begins with
+        decoding = 4.0 * alone * self.image_size**2 * 1024
+        return (weights + max(pass_over, decoding)) / GIB + RUNTIME
+
+
+def parts_of(config: ModelConfig) -> tuple[Any, Any, Any]:
+    """U-Net, VAE and text encoder of a configuration, on ``meta``.
+
+    Raises
+    ------
+    InputError
+        A model on the hub whose size isn't known here.
+    """
+    name = config.pretrained
+    if not name:
+        with torch.device("meta"):
+            made = build_pipeline(config, ["a"], seed=0)
+        return made.unet, made.vae, made.text_encoder
+    if Path(name).is_dir():
+        with torch.device("meta"):
+            unet, vae = (
+                kind.from_config(kind.load_config(Path(name) / part))
+                for part, kind in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL))
+            )
+            return unet, vae, CLIPTextModel(CLIPTextConfig.from_pretrained(name + "/text_encoder"))
+    if "stable-diffusion-2" in name:
+        return build_parts()
+    raise InputError(
+        f"model.pretrained={name}: its size is not known here; expected a local folder or "
+        "Stable Diffusion 2"
+    )
+
+
+def measure(config: ModelConfig) -> Dry:
+    """Sizes and a pass of a configured pipeline, at its image size."""
+    unet, vae, text = parts_of(config)
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    side = config.image_size // factor
+    latents = torch.empty(1, unet.config.in_channels, side, side, device="meta")
+    told = torch.empty(1, 77, unet.config.cross_attention_dim, device="meta")
+    step = torch.zeros(1, dtype=torch.int64, device="meta")
+    pixels = torch.empty(1, 3, config.image_size, config.image_size, device="meta")
+    inside, inputs = _kept(unet.train(), latents, step, told)
+    blocks = {name: size for name, size in inside.items() if name}
+    with torch.no_grad():
+        return Dry(
+            *(sum(p.numel() for p in part.parameters()) for part in (unet, vae, text)),
+            forward=_flops(lambda: unet(latents, step, told)),
+            encode=_flops(lambda: vae.encode(pixels)),
+            decode=_flops(lambda: vae.decode(latents)),
+            kept=sum(inside.values()),
+            inputs=inputs,
+            largest=max(blocks.values(), default=0),
+            outside=inside[""],
+            latent=latents.numel(),
+            image_size=config.image_size,
+        )
+
+
+def _flops(work: Any) -> float:
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return float(counter.get_total_flops())
+
+
+def _kept(unet: nn.Module, *given: Tensor) -> tuple[Counter[str], int]:
+    """Elements that each block keeps for the backward pass ("" = outside), and of their inputs."""
+    known: Any = {p.untyped_storage()._cdata for p in unet.parameters()}
+    found: Counter[str] = Counter()
+    within, inputs, alive = [""], 0, []
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage: Any = tensor.untyped_storage()
+        if storage._cdata not in known:  # counted once, however many operations need it
+            known.add(storage._cdata)
+            alive.append(storage)  # or another one would get its number
+            found[within[-1]] += tensor.numel()
+        return tensor
+
+    def enter(name: str) -> Any:
+        def note(_: nn.Module, arguments: tuple[Any, ...]) -> None:
+            nonlocal inputs
+            inputs += arguments[0].numel()
+            within.append(name)
+
+        return note
+
+    hooks = []
+    for name, block in unet.named_modules():
+        if isinstance(block, BLOCKS):
+            hooks.append(block.register_forward_pre_hook(enter(name)))
+            hooks.append(block.register_forward_hook(lambda *_: (within.pop(), None)[1]))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        unet(*given)
+    for hook in hooks:
+        hook.remove()
+    return found, inputs
