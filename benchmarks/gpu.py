@@ -91,7 +91,7 @@ def _steps(
         for optimiser in ("adamw", "adamw8bit"):
             loop = LoopConfig(
                 steps=2, batch=batch, micro_batch=min(4, batch), mixed_precision="bf16",
-                optimiser=optimiser,  # type: ignore[arg-type]  # one of two names
+                optimiser=optimiser,
             )  # fmt: skip
             rows += _memory(problem, loop, machine, dry)
     return rows
@@ -145,7 +145,7 @@ def _checks(problem: Problem, batch: int) -> list[tuple[str, float, str, str]]:
     def gradient(precision: str, machine: MachineConfig) -> torch.Tensor:
         module = device.arrange(copy.deepcopy(objective.module).train(), machine, precision)
         with device.autocast(precision):
-            loss = objective.loss(module, rows, part, generator_for(0, "draws", 0))
+            loss: Any = objective.loss(module, rows, part, generator_for(0, "draws", 0))
         loss.mean().backward()
         return torch.cat(
             [p.grad.flatten().cpu() for p in module.parameters() if p.grad is not None]

@@ -130,7 +130,7 @@ class Usual:
         target = denoising_target(self.scheduler, latents, noise, steps)
         predicted = self.unet(noisy, steps, encoder_hidden_states=text).sample
         if self.method is None:
-            loss = functional.mse_loss(predicted.float(), target.float())
+            loss: Any = functional.mse_loss(predicted.float(), target.float())
         else:
             each = functional.mse_loss(predicted.float(), target.float(), reduction="none")
             each, levels = each.flatten(1).mean(dim=1), torch.as_tensor(self.problem.levels[rows])
@@ -167,7 +167,7 @@ def compare_steps(
     """Seconds a step of the library and of its opponent, and their ratio; medians."""
     method, precision, opponent = pair
     other = Usual(problem, batch, None if method == "none" else make(problem, method))
-    ours, theirs = list[float](), list[float]()
+    ours, theirs, mark = list[float](), list[float](), 0.0
     loop = LoopConfig(
         steps=steps + WARM, batch=batch, learning_rate=1e-5, warmup=0, ema_decay=0.9999,
         mixed_precision=precision,  # type: ignore[arg-type]  # a name from the command line

@@ -91,7 +91,7 @@ class Dry:
         return (weights + max(pass_over, decoding)) / GIB + RUNTIME
 
 
-def parts_of(config: ModelConfig) -> tuple[Any, Any, Any]:
+def parts_of(config: ModelConfig) -> tuple[Any, ...]:
     """U-Net, VAE and text encoder of a configuration, on ``meta``.
 
     Raises
@@ -101,9 +101,8 @@ def parts_of(config: ModelConfig) -> tuple[Any, Any, Any]:
     """
     name = config.pretrained
     if not name:
-        with torch.device("meta"):
-            made = build_pipeline(config, ["a"], seed=0)
-        return made.unet, made.vae, made.text_encoder
+        made = build_pipeline(config, ["a"], seed=0)  # small, as all that is trained from nothing
+        return tuple(part.to("meta") for part in (made.unet, made.vae, made.text_encoder))
     if Path(name).is_dir():
         with torch.device("meta"):
             unet, vae = (
@@ -132,7 +131,9 @@ def measure(config: ModelConfig) -> Dry:
     blocks = {name: size for name, size in inside.items() if name}
     with torch.no_grad():
         return Dry(
-            *(sum(p.numel() for p in part.parameters()) for part in (unet, vae, text)),
+            unet=_size(unet),
+            vae=_size(vae),
+            text=_size(text),
             forward=_flops(lambda: unet(latents, step, told)),
             encode=_flops(lambda: vae.encode(pixels)),
             decode=_flops(lambda: vae.decode(latents)),
@@ -143,6 +144,10 @@ def measure(config: ModelConfig) -> Dry:
             latent=latents.numel(),
             image_size=config.image_size,
         )
+
+
+def _size(part: nn.Module) -> int:
+    return sum(p.numel() for p in part.parameters())
 
 
 def _flops(work: Any) -> float:

@@ -71,7 +71,7 @@ def examine(study: Study, processes: int = 1, memory: float = 0.0) -> list[Findi
     own = study.settings
     dry, gpu = measure(own.model), device.has_gpu() or memory > 0
     images, note = _images(study)
-    speeds = {name: speed(name) for name in {own.training.mixed_precision, "no"}}
+    speeds: dict[str, float] = {name: speed(name) for name in {own.training.mixed_precision, "no"}}
     there = memory or _memory()
     share = share_of(own.training, processes)
     parts = dry.training(own.training, own.machine, share, gpu)

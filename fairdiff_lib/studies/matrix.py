@@ -32,7 +32,6 @@ from fairdiff_lib.classify.runs import (
     REAL,
     HeldOut,
     check_splits,
-    classifier_runs,
     fit_on,
     is_fitted,
     kept_thresholds,
@@ -445,7 +444,7 @@ def _crossed(study: Study, seed: int, name: str) -> Crossed:
     """AUC of a seed's classifiers on every source's test images."""
     own, cohort = study.settings, study.cohort
     test, attributes = cohort.included().split("test"), cohort.attribute_levels
-    sources = [source for source, *run in classifier_runs(own) if run == [seed, name]]
+    sources = [source for source, *run in own.fits if run == [seed, name]]
     prepared = own.classifier(name).preparation
     shown = {
         source: training_images(study, test, source, seed, prepared, "test") for source in sources
