@@ -3,17 +3,20 @@
 h(i, j) = k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(x_j, y_i) for units i, j with real
 images x and generated images y, averaged over the images of the two units. A group is a
 column of a membership matrix, so all groups cost one pass over the kernel.
+
+KID is a squared distance whose standard error grows with it: estimate and error are correlated, so
+that a t-interval of a small group is too short above and too long below. "This group is worse", the
+harm that an audit is for, would be found at a true level of 0.1 to 1% in place of 2.5%. So limits
+are made on the scale of its root (:func:`estimate.root_limits`), also those of differences.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from fairdiff_lib.audit.estimate import (
     MIN_UNITS,
@@ -286,39 +289,11 @@ def kid(
         sums = PairSums(
             unit_means(sums.real, groups.unit, units), unit_means(sums.generated, own, units)
         )
-    return [
+    found = [
         u_statistic(sums.real[:, m], sums.generated[:, m], unit, member, source)
         for m, member in enumerate(groups.members.T)
     ]
-
-
-def on_root_scale(estimates: Sequence[Estimate]) -> list[Estimate]:
-    """The same KIDs with limits made on the scale of their square roots: see :func:`root_limits`.
-
-    KID is a squared distance whose standard error grows with it: estimate and error are correlated,
-    so that a t-interval of a small group is too short above and too long below. "This group is
-    worse", the harm that an audit is for, is then found at a true level of 0.1 to 1% in place of
-    2.5%. Differences of groups are made from both groups' limits (MOVER).
-    """
-    return [
-        replace(e, limits=partial(root_limits, e.value, e.standard_error, e.df), from_limits=True)
-        if np.isfinite(e.value) and e.standard_error > 0
-        else e
-        for e in estimates
-    ]
-
-
-def root_limits(
-    value: float, error: float, df: float, confidence: float = 0.95
-) -> tuple[float, float]:
-    """(sqrt(value) -+ t error / (2 sqrt(value)))^2, where the value is clearly above 0.
-
-    Near 0 there is no root scale: from ``value = t error`` down the lower limit passes over into
-    the t-interval's, which may be negative, and the upper one keeps the bend of one error.
-    """
-    reach = float(stats.t.ppf((1 + confidence) / 2, df)) * error
-    bend = reach**2 / (4 * max(value, error))
-    return value - reach + bend * float(np.clip(2 * value / reach - 1, 0, 1)), value + reach + bend
+    return [replace(one, rooted=True) for one in found]
 
 
 def kid_unpaired(
@@ -356,12 +331,11 @@ def _two_sample(to_real: Floats, to_made: Floats, in_real: Bools, in_made: Bools
     n, p = int(in_real.sum()), int(in_made.sum())
     for count, what in ((n, "real"), (p, "generated")):
         if count < MIN_UNITS:
-            few = f"fewer than {MIN_UNITS} {what} subjects" if count else f"no {what} image"
-            return not_estimable(len(in_real), count, few)
+            return not_estimable(len(in_real), count, f"fewer than {MIN_UNITS} {what} subjects")
     unit, none = np.arange(len(in_real)), np.zeros(len(in_real))
     own = u_statistic(to_real - (n - 1) / p * to_made, none, unit, in_real)
     made = u_statistic(to_made - (p - 1) / n * to_real, none, unit, in_made)
-    return replace(combine([own, made], [1.0, 1.0]), n=min(n, p))
+    return replace(combine([own, made], [1.0, 1.0]), n=min(n, p), rooted=True)
 
 
 def shares(strata: Groups) -> dict[str, float]:
@@ -447,7 +421,7 @@ def _reweighted(partners: Floats, cell: Bools, common: Floats) -> Estimate:
         scale = 2 * np.sqrt((n - 1) / n) / (n - 2)  # the jackknife's, as in u_statistic
         influence = np.where(own, scale * (mean - value), 0.0)
         parts.append(Estimate(value, influence, int(n), float(n - 1)))
-    return combine(parts, common.tolist())
+    return replace(combine(parts, common.tolist()), rooted=True)
 
 
 def real_floor(

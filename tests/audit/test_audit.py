@@ -341,7 +341,8 @@ def test_every_contrast_says_what_it_could_have_missed(base: float, has_ratio: b
     found = planted(extra=0.0, base=base)
     for row in found.contrasts.itertuples():
         reference = found.estimates[row.attribute, row.reference]
-        assert row.mde > 2.5 * (row.high - row.low) / 4  # (2 + 0.84) / 2 x half the interval
+        gap = difference(found.estimates[row.attribute, row.level], reference)
+        assert 2.8 < row.mde / gap.standard_error < 2.9  # t for 5%, and for 80% power
         ratio = (reference.value + row.mde) / reference.value
         assert (reference.interval()[0] > 0) == has_ratio  # else the ratio may be to 0
         assert row.mde_ratio == pytest.approx(ratio if has_ratio else np.nan, nan_ok=True)
