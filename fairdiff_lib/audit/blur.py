@@ -169,14 +169,17 @@ def _one(own: Estimate, curve: Sequence[Estimate], sigmas: Floats) -> Estimate:
     read = PchipInterpolator(sigmas, heights)
     fine = np.linspace(0, sigmas[-1], STEPS + 1)
     place, share = _between(sigmas, heights, fine, read(fine))
-    rows = own.influence - np.stack([e.influence for e in curve])  # [S, U] of the difference
-    products = rows @ rows.T
-    square = (
-        (1 - share) ** 2 * products[place, place]
-        + 2 * share * (1 - share) * products[place, place + 1]
-        + share**2 * products[place + 1, place + 1]
-    )
-    gap = _Gap(fine, own.value - read(fine), np.sqrt(np.maximum(square, 0)), own.df)
+    known, pull = np.stack([e.influence for e in curve]), np.maximum(read(fine), own.standard_error)
+    parts = np.vstack([own.influence, known])
+    products = parts @ parts.T  # of the generator's influence, then of each width's
+    weights = np.zeros((len(fine), len(parts)))
+    each = np.arange(len(fine))
+    weights[:, 0] = 0.5 / np.sqrt(max(own.value, own.standard_error))
+    weights[each, place + 1] = -(1 - share) * 0.5 / np.sqrt(pull)
+    weights[each, place + 2] = -share * 0.5 / np.sqrt(pull)
+    square = np.einsum("sk,kl,sl->s", weights, products, weights)
+    roots = _root(np.append(read(fine), own.value), own.standard_error)
+    gap = _Gap(fine, roots[-1] - roots[:-1], np.sqrt(np.maximum(square, 0)), own.df)
     value = gap.crossing(gap.value)
     if not np.isfinite(value):
         return not_estimable(units, own.n, f"further off than a blur of {sigmas[-1]:g} pixels")
@@ -186,9 +189,15 @@ def _one(own: Estimate, curve: Sequence[Estimate], sigmas: Floats) -> Estimate:
         near = max(min(gap.limits(0.95)[1], sigmas[-1]) / 2, sigmas[1] / 2)
         slope = float(read(near)) / near
     k, w = _between(sigmas, heights, np.array([value]), np.array([own.value]))
-    influence = ((1 - w[0]) * rows[k[0]] + w[0] * rows[k[0] + 1]) / max(slope, 1e-12)
+    rows = own.influence - (1 - w[0]) * known[k[0]] - w[0] * known[k[0] + 1]
+    influence = rows / max(slope, 1e-12)
     note = "no further off than sharp reals" if value == 0 else ""
     return Estimate(value, influence, own.n, own.df, note, limits=gap.limits, from_limits=True)
+
+
+def _root(kid: Floats, error: float) -> Floats:
+    """Root of a KID; below its ``error``, where noise has no root, the tangent there."""
+    return np.where(kid >= error, np.sqrt(np.maximum(kid, error)), (kid + error) / 2 / error**0.5)
 
 
 def _between(
