@@ -157,7 +157,7 @@ def equal_n_rows(
 
 @dataclass(frozen=True)
 class Copies:
-    """Sets of images that are nearly the same.
+    """Sets of generated images that are nearly the same.
 
     Attributes
     ----------
@@ -165,16 +165,12 @@ class Copies:
         Set of each image; an image without a twin has one of its own.
     twinned : bool [P]
         Whether an image has a twin.
-    what, like : str
-        In words: whose images, and what they are.
     """
 
     cluster: Ints
     twinned: Bools
-    what: str = "generated images"
-    like: str = "nearly identical to another one"
 
-    def caveat(self, names: Sequence[str]) -> str:
+    def caveat(self, names: Sequence[str], what: str = "generated images") -> str:
         """How many there are and which, in a sentence; empty without one."""
         if not self.twinned.any():
             return ""
@@ -183,7 +179,7 @@ class Copies:
         few = ", ".join(str(names[k]) for k in largest[:3]) + ", ..." * (len(largest) > 3)
         sets, some = int((sizes > 1).sum()), int(self.twinned.sum())
         return (
-            f"{some:,} of {len(self.twinned):,} {self.what} are {self.like} "
+            f"{some:,} of {len(self.twinned):,} {what} are nearly identical to another one "
             f"({sets:,} sets, the largest of {len(largest):,}: {few})."
         )
 
@@ -201,7 +197,7 @@ class Copies:
         """The audit without intervals for groups with more copies than ``most`` of their images.
 
         Copies are no independent draws: with 25 draws behind 880 images a 95% interval holds the
-        truth in 47%. ``made``: groups of these images, with the audit's keys.
+        truth in 47%. ``made``: groups of the generated images, with the audit's keys.
         """
         found = {}
         for key, estimate in one.estimates.items():
@@ -210,10 +206,11 @@ class Copies:
             found[key] = estimate if share <= most else self._bare(estimate, share)
         return replace(one, estimates=found)
 
-    def _bare(self, one: Estimate, share: float) -> Estimate:
+    @staticmethod
+    def _bare(one: Estimate, share: float) -> Estimate:
         if not np.isfinite(one.value):
             return one
-        reason = f"{share:.0%} of its {self.what} are {self.like}"
+        reason = f"{share:.0%} of its generated images are nearly identical to another one"
         return without_error(one.value, np.ones(len(one.influence), dtype=bool), one.n, reason)
 
 
@@ -221,7 +218,9 @@ def near_copies(generated: ArrayLike, real: ArrayLike, unit: Ints, alike: float 
     """Generated images [P, D] that lie closer together than real ones of different subjects do.
 
     Closer than ``alike`` x the distance that only 1% of the real images [N, D] (of subjects
-    ``unit`` [N]) fall short of to their nearest one of another subject; chains make one set.
+    ``unit`` [N]) fall short of to their nearest one of another subject; chains make one set. Where
+    generated images are all less varied than real ones, the distance shrinks with their median
+    distance: little variety is no copying, and its draws are independent.
     """
     x, y = as_features(real, "real features", len(unit)), as_features(generated, "generated")
     if len(np.unique(unit)) < MIN_UNITS:
@@ -232,6 +231,8 @@ def near_copies(generated: ArrayLike, real: ArrayLike, unit: Ints, alike: float 
         apart[unit[start : start + CHUNK, None] == unit[None, :]] = np.inf
         nearest.append(apart.min(axis=1))
     least = alike**2 * float(np.quantile(np.concatenate(nearest), 0.01))
+    variety = [float(np.median(squared_distances(z[:CHUNK], z))) for z in (y, x)]
+    least *= min(1.0, variety[0] / max(variety[1], 1e-300))
     least += 1e-9 * float(np.mean(y**2) + 1e-12)  # rounding of a distance of 0
     near = sparse.vstack(
         [

@@ -92,6 +92,12 @@ def test_copies_are_counted_named_and_refused_an_interval() -> None:
     assert np.isnan(found.contrasts["p"].iloc[0])
 
 
+def test_little_variety_is_no_copying() -> None:
+    real, made = images(8)
+    found = near_copies(0.1 * made, real, GROUPS.unit)
+    assert found.twinned.mean() < 0.02
+
+
 def test_one_picture_four_hundred_times_is_one_set() -> None:
     real, made = images(7)
     one = near_copies(np.repeat(made[:1], 400, axis=0), real, GROUPS.unit)
