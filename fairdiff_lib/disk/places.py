@@ -58,8 +58,9 @@ class Places:
     records = _Run("records-{settings.preset}", *_STUDY)  # what notebooks recorded, a JSON each
     matrix = _Run("matrix", *_STUDY, "matrix")  # records of the downstream matrix's jobs
     # images whose KID is the proof's truth; a larger pool begins with the same
-    pools = _Run("pools-seed{settings.proof.seed}", *_IMAGES)
-    proof = _Run("proof", *_IMAGES, "proof")  # simulated audits
+    pools = _Run("pools-seed{settings.proof.seed}", "model")
+    trained_pool = _Run("trained_pool-seed{settings.proof.seed}", *_IMAGES)
+    proof = _Run("proof", *_IMAGES, "audit", "proof")  # simulated audits
 
     figures = _Figure("{settings.preset}/{settings.dataset}")  # tables, figures and cards
     figures_all = _Figure("{settings.preset}/all")  # those that span data sets

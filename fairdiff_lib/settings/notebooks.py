@@ -188,10 +188,11 @@ _ALL = (
         "10_proof",
         "Can the audit be believed?",
         study="proof",
-        after=("03_train_none_seed0",),  # the audits' trained generator is the study's
+        after=("01_cohorts",),
         tables={
-            "tab_calibration": "audits of known truth: alarms and coverage",
-            "tab_truth": "the truth of the audits with images, and its error",
+            "tab_calibration": "audits of known truth: alarms, both tails, outcomes",
+            "tab_checks": "every promise of the audit, and its limit",
+            "tab_truth": "the truth of the audits with images",
         },
         figures={
             "fig_calibration": "alarms where groups are equally good",

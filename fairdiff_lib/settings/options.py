@@ -433,27 +433,33 @@ class ProofConfig:
     """Simulated audits of known truth, which the audit itself is judged by.
 
     Fixed before the proof is run. Sizes are FairGenMed's: its sister test set has 36, 78 and 132
-    subjects in its smaller groups and about 800 in its largest.
+    subjects in its smaller groups. Limits are computed from the number of audits: of 1,000, a cell
+    may err in about 8% where 5% are promised. At these sizes layer F costs about 15 minutes of one
+    core; four times the audits, an hour, would bring the limits down to about 6%.
     """
 
-    simulations: Count = 1000  # audits per cell of the KID: 4,000 per null over the sizes
-    other_simulations: Count = 600  # audits per cell of other metrics, several contrasts or images
-    power_simulations: Count = 200  # audits per cell with a planted disparity
+    layers: Several[str] = ("F", "I")  # and T, which trains a generator
+    simulations: Count = 1000  # audits per cell
+    dear_simulations: Count = 500  # of several runs, and of families with their Monte Carlo
+    power_simulations: Count = 1000  # audits per cell with a planted disparity
     naive_simulations: Count = 100  # audits per cell of a naive test, which costs more
-    pool_simulations: Count = 600  # audits per cell that subsamples a pool of images
-    sizes: Several[Count] = (36, 78, 132, 300)  # subjects of the smaller group
-    naive_sizes: Several[Count] = (36, 132)  # of them, those that naive tests are shown at
+    sizes: Several[Count] = (36, 132)  # subjects of the smaller group
+    naive_sizes: Several[Count] = (36, 132)  # of them, those that dearer procedures are shown at
     family_sizes: Several[Count] = (78, 132)  # subjects of the two smaller of three levels
-    reference: Count = 800  # subjects of the largest group
+    reference: Count = 300  # subjects of the largest group
     width: Count = 64  # features
     kid: Positive = 0.04  # of every group under a null; the study's own are 0.03 to 0.06
-    ratios: Several[Positive] = (1.5, 2.0, 3.0)  # planted KID ratios
+    ratios: Several[Positive] = (1.1, 1.25, 1.5, 2.0, 3.0)  # planted KID ratios
+    smallest: Positive = 0.5  # x that KID: the smallest difference that matters to a verdict
+    pixels: Positive = 0.9  # planted equivalent blur, between two widths of its curve
     pairing: Share = 0.5  # correlation of an image with the one generated for its prompt
     alike: Share = 0.5  # correlation of a subject's images, where it has several
+    runs: Count = 5  # complete runs, where there are several
+    run_spread: Share = 0.3  # standard deviation between them, x the KID
     permutations: Count = 99  # of a naive permutation test
     replicates: Count = 50  # of the released t-test; its alarms grow with them
-    bootstrap: Count = 400  # replicates of the naive KID bootstrap
-    pool: Count = 20_000  # images per group whose KID is the truth of the layers with images
+    bootstrap: Count = 200  # replicates of the naive KID bootstrap
+    pool: Count = 1500  # images of a group's law, in the layers with images
     seed: Whole = 20250618  # of everything
 
 

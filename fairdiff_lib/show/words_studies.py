@@ -313,44 +313,88 @@ def about_c2(c2: pd.DataFrame) -> str:
 def about_criteria(asked: Mapping[str, Any]) -> str:
     """What was fixed beforehand."""
     return (
-        f"Before the proof was run, this was asked of the audit. Where groups are equally good it "
-        f"may alarm in at most {asked['most_alarms']:.0%} of audits. Its 95% intervals have to "
-        f"hold the truth in at least {asked['least_coverage']:.0%} of audits, and in at least "
-        f"{asked['least_coverage_small']:.1%} where the smallest group has fewer than "
-        f"{asked['small']} subjects. A cell of layer F has {asked['simulations']:,} audits, one of "
-        f"layers I and T {asked['pool_simulations']:,}; the seed is {asked['seed']}."
+        f"What is asked of the audit was fixed before the proof was run. A test may alarm in 5% of "
+        f"audits of equally good groups. A 95% interval may lie above the truth in 2.5% of audits, "
+        f"and below it in 2.5%. A count scatters by chance, so each of them has a limit. The "
+        f"limits are computed from the number of audits and of checks: an audit whose true rates "
+        f"are just those passes *all* checks with probability {asked['sure']:.0%}. Most cells have "
+        f"{asked['simulations']:,} audits; the seed is {asked['seed']}."
     )
 
 
+CHECKED = {  # check: what happened
+    "alarm": "alarms",
+    "above": "intervals above the truth",
+    "below": "intervals below the truth",
+    "missed": "intervals that miss the truth",
+    "given": "intervals where none may be given",
+    "no_larger": '"no difference larger than X", where it is as large',
+    "larger": '"larger than X", where it is not',
+    "seen": "a difference, where there is none",
+    "off": "mean off the truth",
+}
+
+
 @sentence("proof_audit")
-def about_audit(found: pd.DataFrame) -> str:
-    """How many cells pass, the extremes, and every cell that fails."""
-    kid = found[found["metric"] == "kid"]
+def about_audit(checks: pd.DataFrame) -> str:
+    """How many checks pass, the extremes, and every check that fails."""
+    alarms = checks[(checks["metric"] == "kid") & (checks["check"] == "alarm")]
+    cells = alarms[alarms["null"] != ""]
+    pooled = "; ".join(
+        f"layer {row['layer']} {row['rate']:.2%} of {row['simulations']:,} (limit "
+        f"{row['limit']:.2%})"
+        for row in alarms[alarms["null"] == ""].to_dict("records")
+    )
     lines = [
-        f"**{int(found['passed'].sum())} of {len(found)} cells meet the criteria.** Where groups "
-        f"are equally good, an audit by Kernel Inception Distance (KID) raises a false alarm in "
-        f"{kid['alarm_rate'].min():.1%} to {kid['alarm_rate'].max():.1%} of cases, over "
-        f"{kid['simulations'].sum():,} audits. Its 95% intervals hold the truth in "
-        f"{kid['coverage'].min():.1%} to {kid['coverage'].max():.1%}."
+        f"**{int(checks['passed'].sum())} of {len(checks)} checks pass.** Where groups are equally "
+        f"good, an audit by Kernel Inception Distance (KID) raises a false alarm in "
+        f"{cells['rate'].min():.1%} to {cells['rate'].max():.1%} of audits per cell. Over all "
+        f"cells of a layer: {pooled}.\n"
     ]
-    for row in found[~found["passed"]].to_dict("records"):
-        covered = "" if np.isnan(row["coverage"]) else f"; coverage {row['coverage']:.1%}"
+    for row in checks[~checks["passed"]].to_dict("records"):
+        null = NULLS[row["null"]].label + ", " if row["null"] in NULLS else ""
         lines.append(
-            f"- **Fails**: {cell_name(row)}, {NULLS[row['null']].label}: false alarms in "
-            f"{row['alarm_rate']:.1%} (standard error {row['mc_error']:.1%}){covered}."
+            f"- **Fails**: {cell_name(row)}, {null}{CHECKED[row['check']]}: {row['rate']:.2%} "
+            f"where {row['promised']:.1%} is promised (limit {row['limit']:.2%})."
         )
     return "\n".join(lines)
+
+
+@sentence("proof_tails")
+def about_tails(table: pd.DataFrame) -> str:
+    """Both tails of the KID contrast, beside those of t-intervals."""
+    own = table[(table["situation"] == "two groups") & table["null"].isin(list(NULLS))]
+    lines = []
+    for procedure, words in (("audit", "On the root scale"), ("kid_t_interval", "t-intervals")):
+        part = own[(own["procedure"] == procedure) & (own["layer"] == "F")]
+        lines.append(
+            f"{words}: the small group is wrongly called worse in {part['above'].min():.1%} to "
+            f"{part['above'].max():.1%} of audits, wrongly called better in "
+            f"{part['below'].min():.1%} to {part['below'].max():.1%}."
+        )
+    return bullets(lines)
+
+
+@sentence("proof_verdicts")
+def about_verdicts(table: pd.DataFrame) -> str:
+    """What the rule says, by what is true."""
+    own = table[table["metric"] == "verdict"]
+    return bullets(
+        f"n = {row['n_min']}, ratio {row['planted_ratio']:g}: "
+        f"{row['larger']:.0%} larger than X, {row['different']:.0%} different with its size open, "
+        f"{row['no_larger']:.0%} no difference larger than X, {row['undecided']:.0%} undecided."
+        for row in own.to_dict("records")
+    )
 
 
 @sentence("proof_usual_tests")
 def about_usual_tests(table: pd.DataFrame) -> str:
     """One line per test in common use: the range of its false alarms in each null."""
-    own = table[(table["procedure"] != "audit") & (table["null"] != "none")]
-    lines = ["How often tests in common use call equally good groups unequal:"]
+    own = table[(table["procedure"] != "audit") & (table["metric"] != "es_auc")]
+    lines = ["How often other procedures call equally good groups unequal:\n"]
     for (metric, procedure), part in own.groupby(["metric", "procedure"], sort=False):
         rates = [
-            f"{cell['alarm_rate'].min():.0%} to {cell['alarm_rate'].max():.0%} "
-            f"({NULLS[str(null)].label})"
+            f"{cell['alarm'].min():.0%} to {cell['alarm'].max():.0%} ({NULLS[str(null)].label})"
             for null, cell in part.groupby("null", sort=False)
         ]
         lines.append(f"- {METRICS[str(metric)]}, {PROCEDURES[str(procedure)]}: {'; '.join(rates)}.")
@@ -370,17 +414,6 @@ def about_fid_bias(rows: pd.DataFrame, limit: float) -> str:
         f"{limit:.3g}. "
         f"With {means.index.min():,} images, measured FID is {few}. With {means.index.max():,} "
         f"images it is {many}. What differs is bias and chance, not quality."
-    )
-
-
-@sentence("proof_truth")
-def about_truth(truths: pd.DataFrame, reach: pd.Series[Any]) -> str:
-    """How exact the pools' truth is, beside the audits' own uncertainty."""
-    return " ".join(
-        f"In layer {layer}, the true KID is known with a standard error of at most "
-        f"{part['standard_error'].max():.2g}. The narrowest interval of an audit reaches "
-        f"{reach[layer]:.2g} to each side."
-        for layer, part in truths.groupby("layer")
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -12,7 +13,8 @@ from scipy import stats
 from fairdiff_lib.audit.estimate import Bools, Floats, Ints
 from fairdiff_lib.settings.options import ProofConfig
 from fairdiff_lib.studies.proof.audits import Cell, Judge, OurAudit, Scene, TwoGroups
-from fairdiff_lib.studies.proof.known import Planted, case_mix_cells
+from fairdiff_lib.studies.proof.cells import rows
+from fairdiff_lib.studies.proof.known import Planted
 
 REFERENCE = 800  # patients of the large group, as in FairGenMed
 AUC = 0.90  # of the classifier of exercise 4, in both groups
@@ -27,7 +29,7 @@ BATCH, RARE = 32, 0.04  # images of a training step; share of the rarest group
 @cache
 def world() -> Planted:
     """Groups of images whose true FID and KID are known in closed form."""
-    return Planted.of(ProofConfig())
+    return Planted.of(replace(ProofConfig(), reference=REFERENCE))
 
 
 def audits(scene: Scene, judge: Judge, count: int, seed: int = 0) -> Bools:
@@ -61,7 +63,8 @@ def power_table(
 
 def case_mix() -> tuple[Cell, Cell]:
     """Audits at a common share of ill patients, and crude, of groups of equal KID in it."""
-    standardised, crude = case_mix_cells("unequal", world())
+    (row,) = (row for row in rows(world().config, world()) if row.what == "case mix")
+    standardised, crude = (cell for cell in row.cells() if cell.situation.null == "unequal")
     return standardised, crude
 
 

@@ -164,13 +164,16 @@ NULLS = {
 }
 METRICS = {
     "kid": "KID",
-    "kid_several_images": "KID, one to three images a subject",
-    "kid_family_race": "KID, three levels at once",
-    "kid_family_all": "KID, three attributes at once",
+    "kid_guarded": "KID",
+    "kid_over_runs": "KID, mean over runs",
+    "kid_family": "KID, all levels at once",
     "kid_standardised": "KID at a common case mix",
+    "equivalent_blur": "equivalent blur",
     "auc": "AUC",
+    "es_auc": "equity-scaled AUC",
     "accuracy": "accuracy",
     "denoising_loss": "denoising loss",
+    "verdict": "verdict",
     "fid": "FID",
 }
 PROCEDURES = {
@@ -181,53 +184,67 @@ PROCEDURES = {
     "kid_raw_permutation": "permutation test, each group's own n",
     "kid_equal_n_permutation": "permutation test, equal n",
     "kid_bootstrap_self_pairs": "bootstrap that pairs an image with itself",
+    "kid_t_interval": "t-intervals in place of those on the root scale",
     "kid_crude": "plain KID, case mix ignored",
+    "copies_ignored": "copies ignored",
+    "patients_only": "interval over patients alone",
+    "kid_instead": "KID in place of equivalent blur, one and the same blur",
+    "es_as_usual": "as usual, not debiased",
+}
+SHOWN_PROCEDURES = {  # of the figure: metric and procedure
+    ("kid", "audit"): "This study's audit (KID)",
+    ("kid", "kid_equal_n_permutation"): "KID: permutation test, equal n",
+    ("kid", "kid_bootstrap_self_pairs"): "KID: bootstrap that pairs an image with itself",
+    ("fid", "fid_permutation"): "FID: permutation test, each group's own n",
+    ("fid", "fid_equal_n_permutation"): "FID: permutation test, equal n",
+    ("fid", "released_t_test"): "FID: t-test over replicates, as released",
 }
 
 
 def cell_name(row: Any) -> str:
-    """Layer, metric or test, and size, in words."""
+    """Metric or test, what it looked at, and size, in words."""
     what = METRICS[row["metric"]]
     if row["procedure"] != "audit":
         what = f"{what}, {PROCEDURES[row['procedure']]}"
-    return f"layer {row['layer']}, {what}, n = {row['n_min']}"
+    ratio = row["planted_ratio"]
+    planted = "" if ratio == 1 else f", a ratio of {ratio:.3g} planted"
+    return f"{what} ({row['situation']}, layer {row['layer']}, n = {row['n_min']}{planted})"
 
 
 @figure("fig_calibration")
 def fig_calibration(table: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
     """False alarms of the audit and of usual tests, where groups are equally good."""
-    under = table[(table["null"] != "none") & table["metric"].isin(["kid", "fid"])]
-    names = {
-        f"{METRICS[metric]}: {PROCEDURES[procedure]}": (metric, procedure)
-        for metric, procedure in [
-            ("kid", "audit"), ("kid", "kid_raw_permutation"), ("kid", "kid_equal_n_permutation"),
-            ("kid", "kid_bootstrap_self_pairs"), ("fid", "fid_permutation"),
-            ("fid", "fid_equal_n_permutation"), ("fid", "released_t_test"),
-        ]
-    }  # fmt: skip
-    label = {key: name for name, key in names.items()}
-    keys = pd.Series(list(zip(under["metric"], under["procedure"], strict=True)), under.index)
-    shown = under.assign(name=keys.map(label), groups=under["null"].map(lambda n: NULLS[n].label))
-    few, many = shown["simulations"].min(), shown["simulations"].max()
+    own = table[table["null"].isin(list(NULLS)) & table["situation"].str.startswith("two groups")]
+    keys = pd.Series(list(zip(own["metric"], own["procedure"], strict=True)), own.index)
+    own = own.assign(name=keys.map(SHOWN_PROCEDURES), groups=own["null"].map(_null_label))
+    own = own.dropna(subset="name")
+    few, many = own["simulations"].min(), own["simulations"].max()
     foot = (
-        f"A dot is a situation, of {few:,} to {many:,} simulated audits: sizes of the smaller "
-        f"group from {under['n_min'].min()} to {under['n_min'].max()} subjects, features of known "
-        "law, simulated images, a trained generator. In all of them both groups are equally good: "
-        "an alarm is an error. Line: the 5% that each test promises."
+        f"A dot is a situation, of {few:,} to {many:,} simulated audits: {own['n_min'].min()} or "
+        f"{own['n_min'].max()} subjects in the smaller group, features of known law or simulated "
+        "images. Both groups are equally good: an alarm is an error. Line: the 5% that each test "
+        "promises."
     )
-    fig = page(1.4 + 0.34 * len(names), "Who calls equally good groups unequal?", foot, notes,
-               list(NULLS.values()))  # fmt: skip
+    title = "Who calls equally good groups unequal?"
+    fig = page(1.2 + 0.34 * len(SHOWN_PROCEDURES), title, foot, notes, list(NULLS.values()))
     ax = fig.subplots()
     sns.stripplot(
-        shown.dropna(subset="name"), x="alarm_rate", y="name", hue="groups", order=list(names),
-        palette={look.label: look.colour for look in NULLS.values()}, dodge=True, jitter=0.12,
-        size=4.5, alpha=0.85, legend=False, ax=ax,
+        own, x="alarm", y="name", hue="groups", order=list(SHOWN_PROCEDURES.values()),
+        palette={look.label: look.colour for look in NULLS.values()}, dodge=True, jitter=False,
+        size=5.5, alpha=0.75, legend=False, ax=ax,
     )  # fmt: skip
     ax.axvline(PROMISED, color=MUTED, lw=0.9, zorder=0)
     ax.set(xlim=(-0.02, 1.02), xlabel="share of audits that raise a false alarm", ylabel="")
-    ax.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
+    ax.set_xticks([0, PROMISED, 0.25, 0.5, 0.75, 1.0])
+    ax.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=0))
     ax.tick_params(axis="y", length=0)
+    for at in range(1, len(SHOWN_PROCEDURES)):
+        ax.axhline(at - 0.5, color="#eeeeee", lw=0.6, zorder=0)
     return fig
+
+
+def _null_label(null: str) -> str:
+    return NULLS[null].label
 
 
 def _with_error(row: Any, column: str) -> pd.Series[Any]:
@@ -241,29 +258,32 @@ def _with_error(row: Any, column: str) -> pd.Series[Any]:
 
 @figure("fig_power")
 def fig_power(table: pd.DataFrame, reference: int, kid: float) -> Figure:
-    """Share of audits that alarm against the planted KID ratio, a line per size."""
-    own = table[(table["procedure"] == "audit") & (table["layer"] == "F")]
-    own = own[(own["metric"] == "kid") & (own["null"] != "exchangeable")]
+    """Share of audits that find a planted difference, and of intervals that hold it, by ratio."""
+    own = table[(table["procedure"] == "audit") & (table["metric"] == "kid")]
+    own = own[own["null"] == "none"].assign(coverage=1 - own["missed"])
     sizes = sorted(set(own["n_min"]))
     looks = [Look(f"n = {n}", LEVEL_COLOURS[i % 7], "osD^v<>"[i % 7]) for i, n in enumerate(sizes)]
     foot = (
         f"A small group of n subjects against {reference}, whose KID is {kid:g}; real images and "
-        "kinds of error differ (layer F). Whiskers: 95% Monte Carlo intervals. Line: 5%."
+        "kinds of error differ (layer F). Whiskers: 95% Monte Carlo intervals. Line: the 95% that "
+        "is promised."
     )
     fig = page(3.2, "How large a disparity does the audit find?", foot)
     alarms, coverage = fig.subplots(1, 2)
     for n, look in zip(sizes, looks, strict=True):
         part = own[own["n_min"] == n].sort_values("planted_ratio")
-        alarms.plot(part["planted_ratio"], part["alarm_rate"], color=look.colour, lw=1.0)
+        alarms.plot(part["planted_ratio"], part["alarm"], color=look.colour, lw=1.0)
         for row in part.to_dict("records"):
-            whisker(alarms, _with_error(row, "alarm_rate"), row["planted_ratio"], look)
+            whisker(alarms, _with_error(row, "alarm"), row["planted_ratio"], look)
             whisker(coverage, _with_error(row, "coverage"), row["planted_ratio"], look)
-    alarms.axhline(PROMISED, color=MUTED, lw=0.8)
     coverage.axhline(1 - PROMISED, color=MUTED, lw=0.8)
-    alarms.set(ylim=(0, 1.02), ylabel="share of audits that alarm")
-    coverage.set(ylabel="share of intervals that hold the truth")
+    alarms.set(ylim=(0, 1.04), ylabel="share of audits that find it")
+    coverage.set(ylim=(0.88, 1.0), ylabel="share of intervals that hold the truth")
+    ratios = sorted(set(own["planted_ratio"]))
     for ax, title in ((alarms, "Power"), (coverage, "Coverage of 95% intervals")):
-        ax.set_xticks(sorted(set(own["planted_ratio"])))
+        ax.set_xscale("log")  # the small ratios, where it is decided, lie close together
+        ax.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
+        ax.minorticks_off()
         ax.set_xlabel("KID of the small group / KID of the large group")
         ax.set_title(title, loc="left")
         panel_legend(ax, looks)

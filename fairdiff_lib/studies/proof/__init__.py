@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from fairdiff_lib.settings.options import ProofConfig
-from fairdiff_lib.studies.proof.audits import Cell, findings, simulate
+from fairdiff_lib.studies.proof.audits import (
+    CHECKS,
+    COLUMNS,
+    SURE,
+    judged,
+    simulate,
+)
 from fairdiff_lib.studies.proof.audits import OurAudit as OurAudit
 from fairdiff_lib.studies.proof.audits import TwoGroups as TwoGroups
+from fairdiff_lib.studies.proof.cells import feature_cells
 from fairdiff_lib.studies.proof.known import Planted as Planted
-from fairdiff_lib.studies.proof.known import feature_cells
 from fairdiff_lib.studies.proof.known import fid_bias as fid_bias
 
 if TYPE_CHECKING:
     from fairdiff_lib.study import Study
+
+OUTCOMES = (*COLUMNS[4:8], *COLUMNS[13:17])  # of the verdicts' table
 
 
 @dataclass(frozen=True)
@@ -27,11 +32,23 @@ class Proof:
     """What thousands of simulated audits showed."""
 
     table: pd.DataFrame  # tab_calibration: a row per cell, in ``audits.COLUMNS``
-    truths: pd.DataFrame  # tab_truth: KID of the pools of images, with its error
-    judged: pd.DataFrame  # the audit's own cells, with the criteria and whether they are met
-    # layer to the half-width of the audit's intervals in its most precise cell
-    reach: pd.Series[Any]
-    scalars: dict[str, Any]  # what the notebook records
+    truths: pd.DataFrame  # tab_truth: KID of the pools of images
+    judged: pd.DataFrame  # tab_checks: every promise of the audit, and whether it is kept
+
+    @property
+    def verdicts(self) -> pd.DataFrame:
+        """How often each outcome is given, by what is true."""
+        return self.table.loc[self.table["metric"] == "verdict", list(OUTCOMES)]
+
+    @property
+    def scalars(self) -> dict[str, Any]:
+        """What the notebook records."""
+        naive = self.table[self.table["metric"].eq("fid") & self.table["null"].eq("unequal")]
+        return {
+            **{"cells": len(self.table), "audits": int(self.table["simulations"].sum())},
+            **{"checks": len(self.judged), "passed": int(self.judged["passed"].sum())},
+            "naive_fid_alarms": float(naive["alarm"].min()),
+        }
 
 
 def prove(study: Study) -> Proof:
@@ -40,60 +57,17 @@ def prove(study: Study) -> Proof:
 
     own = study.settings.proof
     with_images, truths = pool_cells(study)
-    cells = feature_cells(own) + with_images
+    cells = with_images + (feature_cells(own) if "F" in own.layers else [])
     table = simulate(cells, study.places.proof, own.seed)
-    reach = half_widths(cells, study.places.proof)
-    return Proof(table, truths, meets_criteria(table), reach, scalars(table))
-
-
-MOST_ALARMS = 0.06  # of audits of equal groups
-LEAST_COVERAGE = 0.94  # of 95% intervals
-LEAST_COVERAGE_SMALL = 0.925  # where the smallest group has fewer than SMALL subjects
-SMALL = 100
+    return Proof(table, truths, judged(cells, table))
 
 
 def asked(config: ProofConfig) -> dict[str, Any]:
-    """The criteria, for the sentence that states them."""
-    sizes = ("seed", "simulations", "pool_simulations")
-    return {
-        **{name: getattr(config, name) for name in sizes},
-        **{"most_alarms": MOST_ALARMS, "least_coverage": LEAST_COVERAGE},
-        **{"least_coverage_small": LEAST_COVERAGE_SMALL, "small": SMALL},
-    }
+    """What is promised, for the sentence that states it."""
+    return {"seed": config.seed, "simulations": config.simulations, "sure": SURE}
 
 
-def meets_criteria(table: pd.DataFrame) -> pd.DataFrame:
-    """Whether each cell of the audit under a null meets the criteria that were fixed beforehand.
-
-    With alarms_allowed, coverage_needed, passed. A family of contrasts has no joint interval: its
-    coverage is NaN and is not asked for.
-    """
-    own = table[(table["procedure"] == "audit") & (table["null"] != "none")]
-    needed = np.where(own["n_min"] < SMALL, LEAST_COVERAGE_SMALL, LEAST_COVERAGE)
-    needed = np.where(own["coverage"].isna(), np.nan, needed)
-    covered = own["coverage"].isna() | (own["coverage"] >= needed)
-    passed = (own["alarm_rate"] <= MOST_ALARMS) & covered
-    return own.assign(alarms_allowed=MOST_ALARMS, coverage_needed=needed, passed=passed)
-
-
-def half_widths(cells: Sequence[Cell], folder: Path) -> pd.Series[Any]:
-    """Layer to the median half-width of the audit's intervals in its most precise cell."""
-    rows = []
-    for cell in cells:
-        if cell.procedure == "audit" and cell.metric == "kid":
-            found = findings(cell, folder)
-            rows.append((cell.layer, float((found["high"] - found["low"]).median() / 2)))
-    return pd.DataFrame(rows, columns=["layer", "reach"]).groupby("layer")["reach"].min()
-
-
-def scalars(table: pd.DataFrame) -> dict[str, Any]:
-    """What the notebook records."""
-    found = meets_criteria(table)
-    naive = table[(table["procedure"] != "audit") & (table["null"] == "unequal")]
-    return {
-        **{"cells": len(table), "audits": int(table["simulations"].sum())},
-        **{"own_cells": len(found), "own_cells_passed": int(found["passed"].sum())},
-        "most_alarms": float(found["alarm_rate"].max()),
-        "least_coverage": float(found["coverage"].min()),
-        "naive_fid_alarms": float(naive.loc[naive["metric"] == "fid", "alarm_rate"].min()),
-    }
+def shown(checks: pd.DataFrame) -> pd.DataFrame:
+    """The checks without what is the same in all of them, the failed ones first."""
+    columns = ["layer", "situation", "metric", "null", "n_min", "planted_ratio", *CHECKS]
+    return checks[columns].sort_values("passed", kind="stable")

@@ -1,40 +1,57 @@
 """The proof of the audit: thousands of simulated audits whose true answer is known.
 
-A *cell* is a procedure in a situation. A *scene* draws what an auditor gets to see: the images'
-features, and a table. A *judge* is the procedure: it says whether it alarms, and its interval.
-Every audit has its own seed, made from the proof's seed, the cell's name and its number; so
-its result depends neither on the number of processes nor on where a run was interrupted.
+A *situation* draws what an auditor gets to see. A *judge* is a procedure: it says whether it
+alarms, and its interval. A *cell* is a judge in a situation, and how often which error may occur
+there. All cells of a situation see the same audits. Every audit has its own seed, made from the
+proof's seed, the situation's name and the audit's number; so its result depends neither on the
+number of processes nor on where a run was interrupted.
 """
 
 from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed, parallel_config
+from scipy import stats
 from tqdm.auto import tqdm
 
-from fairdiff_lib.audit.audit import Audit, Estimator, audit, kid_audit
-from fairdiff_lib.audit.estimate import MIN_UNITS, Bools, Floats, Ints, Levels, group_units
+from fairdiff_lib.audit.audit import Audit, Estimator, audit, kid_metric, mean_audit
+from fairdiff_lib.audit.blur import blur_curves, blur_metric
+from fairdiff_lib.audit.classifiers import es_debiased, es_estimate
+from fairdiff_lib.audit.contrasts import pairs_with_largest
+from fairdiff_lib.audit.decide import DIFFERENT, LARGER, NO_LARGER, UNDECIDED, all_of, decide
+from fairdiff_lib.audit.estimate import (
+    MIN_UNITS,
+    Bools,
+    Estimate,
+    Floats,
+    Groups,
+    Ints,
+    Levels,
+    difference,
+    group_units,
+)
 from fairdiff_lib.audit.fid import frechet_distance
 from fairdiff_lib.audit.kid import Kernel, shares, standardised_kid
+from fairdiff_lib.audit.realism import near_copies
 from fairdiff_lib.audit.released import replicate_t_test_as_released
+from fairdiff_lib.audit.runs import audit_over_runs
 from fairdiff_lib.disk.files import read_table, write_table
+from fairdiff_lib.settings.errors import InputError
 
-COLUMNS = (
-    "procedure", "layer", "metric", "null", "n_min", "planted_ratio", "simulations",
-    "alarm_rate", "coverage", "mc_error",
-)  # fmt: skip
+LEVEL = 0.05  # of every test
 BLOCK = 100  # audits between two files: what a kill can cost
 NEVER = 10**9  # subjects: no contrast is primary, so that none pays for the family's Monte Carlo
-PAIRWISE = {"group": ("small", "large")}
+PAIRWISE: Levels = {"group": ("small", "large")}
+OURS = "audit"  # the procedure that has to keep its promises; all others stand beside it
 
 
 # -- what an auditor sees ----------------------------------------------------------------------
@@ -46,13 +63,16 @@ class Pictures:
 
     real: Floats  # float64 [N, D]
     generated: Floats
-    table: pd.DataFrame  # [N]; subject, and a column of level names per attribute
-    attributes: Levels
+    groups: Groups
+    attributes: Levels = field(default_factory=lambda: PAIRWISE)
+    strata: Groups | None = None  # by the condition that a KID is standardised to
+    runs: tuple[Floats, ...] = ()  # what complete runs generated, where there are several
+    blurred: Callable[[float], Floats] | None = None  # features of the reals after a blur
 
     @property
     def small(self) -> Bools:
         """Rows of the smaller of two groups."""
-        return (self.table["group"] == "small").to_numpy(dtype=bool)
+        return self.groups.column("group", "small")[self.groups.unit]
 
 
 @dataclass(frozen=True)
@@ -62,8 +82,8 @@ class Values:
     estimator: Estimator  # as of ``audit.auc_metric``
     metric: str
     better: str
-    table: pd.DataFrame  # as in :class:`Pictures`
-    attributes: Levels
+    groups: Groups
+    attributes: Levels = field(default_factory=lambda: PAIRWISE)
 
 
 Seen = Pictures | Values
@@ -91,14 +111,15 @@ class TwoGroups:
         counts = (sum(self.sizes),) if shared else self.sizes
         drawn = [law.draw(rng, n) for law, n in zip(self.laws, counts, strict=True)]
         real, generated = (np.concatenate(part) for part in zip(*drawn, strict=True))
-        return Pictures(real, generated, two_groups(self.sizes), PAIRWISE)
+        return Pictures(real, generated, two_groups(self.sizes))
 
 
-def two_groups(sizes: tuple[int, int]) -> pd.DataFrame:
-    """Table of two groups with a row per subject, the small one first."""
-    return pd.DataFrame(
-        {"subject": np.arange(sum(sizes)), "group": np.repeat(["small", "large"], sizes)}
-    )
+@lru_cache
+def two_groups(sizes: tuple[int, int]) -> Groups:
+    """Two groups with a row per subject, the small one first."""
+    level = np.repeat(PAIRWISE["group"], sizes)
+    table = pd.DataFrame({"subject": np.arange(sum(sizes)), "group": level})
+    return group_units(table, PAIRWISE)
 
 
 # -- procedures --------------------------------------------------------------------------------
@@ -106,14 +127,75 @@ def two_groups(sizes: tuple[int, int]) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a procedure says about one simulated audit; NaN where it has no interval."""
+    """What a procedure says about one simulated audit; NaN where it has no such number."""
 
     alarm: bool
     low: float = np.nan
     high: float = np.nan
+    value: float = np.nan
+    said: str = ""  # an outcome, as of ``audit.decide``
+
+    @classmethod
+    def of(cls, one: Estimate, margin: float = np.nan) -> Finding:
+        """From an estimate: alarm if its interval lies beside 0; equivalent within a margin?"""
+        low, high = one.interval(1 - LEVEL)
+        equal = margin > 0 and one.p_equivalence(margin) < LEVEL
+        return cls(low > 0 or high < 0, low, high, one.value, NO_LARGER if equal else "")
 
 
 Judge = Callable[[Seen, np.random.Generator], Finding]
+Maker = Callable[[Any, Any, dict[str, Any]], Audit]  # of what is seen, kernel, options of `audit`
+
+
+def of_values(seen: Values, _: None, own: dict[str, Any]) -> Audit:
+    """Audit of a metric that needs no images."""
+    own = own | {"metric": seen.metric, "better": seen.better}
+    return audit(seen.estimator, seen.groups, seen.attributes, **own)
+
+
+def of_kid(seen: Pictures, kernel: Kernel, own: dict[str, Any]) -> Audit:
+    """Audit by KID."""
+    metric = kid_metric(kernel, seen.real, seen.generated)
+    return audit(metric, seen.groups, seen.attributes, metric="kid", **own)
+
+
+def of_kid_on_plain_scale(seen: Pictures, kernel: Kernel, own: dict[str, Any]) -> Audit:
+    """The same with t-intervals."""
+    one = of_kid(seen, kernel, own)
+    return replace(one, estimates={k: replace(e, rooted=False) for k, e in one.estimates.items()})
+
+
+def of_common_mix(seen: Pictures, kernel: Kernel, own: dict[str, Any]) -> Audit:
+    """Audit by KID, standardised to the pooled shares of the strata."""
+    assert seen.strata is not None
+    estimator = partial(standardised_kid, kernel, seen.real, seen.generated, strata=seen.strata,
+                        weights=shares(seen.strata))  # fmt: skip
+    return audit(estimator, seen.groups, seen.attributes, metric="kid_standardised", **own)
+
+
+def of_blur(seen: Pictures, kernel: Kernel, own: dict[str, Any]) -> Audit:
+    """Audit by equivalent blur."""
+    assert seen.blurred is not None
+    curves = blur_curves(kernel, seen.real, seen.blurred, seen.groups)
+    metric = blur_metric(kernel, seen.real, seen.generated, curves)
+    return audit(metric, seen.groups, seen.attributes, metric="equivalent_blur", **own)
+
+
+def of_runs(
+    seen: Pictures, kernel: Kernel, own: dict[str, Any], mean: Any = audit_over_runs
+) -> Audit:
+    """Audit of the mean over complete runs."""
+    found: Audit = mean([of_kid(replace(seen, generated=y), kernel, own) for y in seen.runs])
+    return found
+
+
+of_patients = partial(of_runs, mean=mean_audit)  # as if another run would give the same
+
+
+def of_originals(seen: Pictures, kernel: Kernel, own: dict[str, Any]) -> Audit:
+    """Audit by KID, refused where generated images are near-identical."""
+    copies = near_copies(seen.generated, seen.real, seen.groups.unit)
+    return copies.guard(of_kid(seen, kernel, own), seen.groups)
 
 
 @dataclass(frozen=True)
@@ -121,37 +203,58 @@ class OurAudit:
     """The study's own audit."""
 
     kernel: Kernel | None = None  # of the KID; not needed for :class:`Values`
+    make: Maker = of_kid
     # judge all contrasts by the p adjusted for their number, instead of one by its own p
     family: bool = False
-    # condition to its levels, where the KID is standardised to common shares of them
-    strata: Levels = field(default_factory=dict)
+    margin: float = np.nan  # of the test of equivalence
 
     def __call__(self, seen: Seen, rng: np.random.Generator) -> Finding:
-        table = self.audit(seen, int(rng.integers(2**31))).contrasts
+        one = self.audit(seen, int(rng.integers(2**31)))
         if self.family:
-            return Finding(bool((table["p_adjusted"] < LEVEL).any()))
-        (row,) = table.to_dict("records")
-        return Finding(row["p"] < LEVEL, row["low"], row["high"])
+            return Finding(bool((one.contrasts["p_adjusted"] < LEVEL).any()))
+        small, large = (one.estimates["group", level] for level in PAIRWISE["group"])
+        return Finding.of(difference(small, large), self.margin)
 
     def audit(self, seen: Seen, seed: int) -> Audit:
         """The audit, by the functions that the study calls."""
         own: Any = {"secondary_below": MIN_UNITS if self.family else NEVER, "seed": seed}
-        groups = group_units(seen.table, seen.attributes)
-        if isinstance(seen, Values):
-            return audit(
-                seen.estimator, groups, seen.attributes,
-                metric=seen.metric, better=seen.better, **own,
-            )  # fmt: skip
-        assert self.kernel is not None
-        if self.strata:
-            strata = group_units(seen.table, self.strata)
-            estimator = partial(
-                standardised_kid, self.kernel, seen.real, seen.generated,
-                strata=strata, weights=shares(strata),
-            )  # fmt: skip
-            return audit(estimator, groups, seen.attributes, metric="kid_standardised", **own)
-        images = (seen.real, seen.generated, seen.table, seen.attributes)
-        return kid_audit(self.kernel, *images, **own)
+        return self.make(seen, self.kernel, own)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The verdict on "all levels are equally good", end to end."""
+
+    kernel: Kernel
+    smallest: float  # X
+
+    def __call__(self, seen: Seen, rng: np.random.Generator) -> Finding:
+        one = OurAudit(self.kernel).audit(seen, 0)
+        pairs = pairs_with_largest(one.estimates, one.attributes)
+        outcome = all_of(
+            {
+                f"{key[1]} minus {reference[1]}": decide(
+                    difference(one.estimates[key], one.estimates[reference]),
+                    self.smallest, one.estimates[key].n, family=len(pairs),
+                )
+                for key, reference in pairs
+            }
+        )  # fmt: skip
+        return Finding(outcome.name in (LARGER, DIFFERENT), said=outcome.name)
+
+
+@dataclass(frozen=True)
+class EquityScaled:
+    """Equity-scaled AUC: debiased, which has no interval, or as usual."""
+
+    estimate: Callable[[Audit, str], Estimate] = es_debiased
+
+    def __call__(self, seen: Seen, rng: np.random.Generator) -> Finding:
+        found = self.estimate(OurAudit(make=of_values).audit(seen, 0), "group")
+        return replace(Finding.of(found), alarm=False)
+
+
+ES_AS_USUAL = EquityScaled(es_estimate)
 
 
 @dataclass(frozen=True)
@@ -188,48 +291,60 @@ class NaiveTest:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One row of the proof."""
+class Situation:
+    """What is audited, and its truth."""
 
-    procedure: str  # ``audit`` is ours
     layer: str  # F: features of known law; I: simulated images; T: a trained generator
-    metric: str
+    what: str  # tells it from the layer's other ones
     null: str  # ``exchangeable``, ``unequal``, or ``none`` where a disparity is planted
     n_min: int  # subjects of the smallest group
-    planted_ratio: float  # true value of the small group over that of the large one; 1 under a null
-    simulations: int
-    truth: float  # the contrast, small minus large
     scene: Scene
-    judge: Judge
+    truth: float = 0.0  # of what is estimated; mostly the contrast, small minus large
+    planted_ratio: float = 1.0  # true value of the small group over that of the large one
 
     @property
     def name(self) -> str:
-        """Tells it from all other cells."""
-        parts = (self.layer, self.procedure, self.metric, self.null, f"n{self.n_min}")
-        return "-".join((*parts, f"x{self.planted_ratio:g}"))
-
-    def simulate(self, seed: int, number: int) -> Finding:
-        """One audit; ``number`` counts from 0."""
-        rng = np.random.default_rng([seed, zlib.crc32(self.name.encode()), number])
-        return self.judge(self.scene(rng), rng)
+        """Tells it from all others."""
+        parts = (self.layer, self.what, self.null, f"n{self.n_min}", f"x{self.planted_ratio:g}")
+        return "-".join(parts).replace(" ", "_")
 
 
-def _path(folder: Path, cell: Cell, start: int) -> Path:
-    return folder / cell.name / f"{start:06d}.csv"
+@dataclass(frozen=True)
+class Cell:
+    """One row of the proof."""
+
+    situation: Situation
+    procedure: str
+    metric: str
+    judge: Judge
+    simulations: int
+    may: Mapping[str, float] = field(default_factory=dict)  # event: how often it may occur
+
+    @property
+    def scene(self) -> Scene:
+        """What draws the audits."""
+        return self.situation.scene
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """First columns of its row."""
+        own, at = {"procedure": self.procedure}, self.situation
+        own |= {"layer": at.layer, "metric": self.metric, "situation": at.what, "null": at.null}
+        return own | {"n_min": at.n_min, "planted_ratio": at.planted_ratio}
 
 
-def _blocks(cell: Cell) -> list[range]:
-    """Numbers of the audits of each file."""
-    return [
-        range(start, min(start + BLOCK, cell.simulations))
-        for start in range(0, cell.simulations, BLOCK)
-    ]
-
-
-def _simulate_block(cell: Cell, numbers: range, folder: Path, seed: int) -> None:
-    found = [cell.simulate(seed, number) for number in numbers]
-    frame = pd.DataFrame(found).assign(number=list(numbers))
-    write_table(frame, _path(folder, cell, numbers.start))
+def _simulate_block(cells: Sequence[Cell], numbers: range, path: Path, seed: int) -> None:
+    """The audits of some numbers, each seen by all cells of one situation."""
+    situation, rows = cells[0].situation, []
+    for number in numbers:
+        start = [seed, zlib.crc32(situation.name.encode()), number]
+        seen = situation.scene(np.random.default_rng(start))
+        for at, cell in enumerate(cells):
+            if number < cell.simulations:
+                found = cell.judge(seen, np.random.default_rng([*start, at + 1]))
+                named = {"procedure": cell.procedure, "metric": cell.metric, "number": number}
+                rows.append(named | vars(found))
+    write_table(pd.DataFrame(rows), path)
 
 
 def workers() -> int:
@@ -249,44 +364,143 @@ def side_by_side(jobs: Iterable[Any], total: int, title: str, processes: int = 0
             pass
 
 
+def by_situation(cells: Iterable[Cell]) -> list[list[Cell]]:
+    """Cells that see the same audits."""
+    found: dict[str, list[Cell]] = {}
+    for cell in cells:
+        found.setdefault(cell.situation.name, []).append(cell)
+    return list(found.values())
+
+
+def _blocks(cells: Sequence[Cell], folder: Path) -> list[tuple[range, Path]]:
+    """Numbers of the audits of each file of a situation."""
+    total, place = max(cell.simulations for cell in cells), folder / cells[0].situation.name
+    return [
+        (range(start, min(start + BLOCK, total)), place / f"{start:06d}.csv")
+        for start in range(0, total, BLOCK)
+    ]
+
+
 def simulate(cells: Sequence[Cell], folder: Path, seed: int, processes: int = 0) -> pd.DataFrame:
-    """Simulate what is missing of every cell (a file per block of audits), and count.
+    """Simulate what is missing of every situation (a file per block of audits), and count.
 
     A row per cell, in :data:`COLUMNS`; ``processes`` 0 = :func:`workers`.
     """
     missing = [
-        (cell, numbers)
-        for cell in cells
-        for numbers in _blocks(cell)
-        if not _path(folder, cell, numbers.start).is_file()
+        (own, numbers, path)
+        for own in by_situation(cells)
+        for numbers, path in _blocks(own, folder)
+        if not path.is_file()
     ]
-    jobs = (delayed(_simulate_block)(cell, numbers, folder, seed) for cell, numbers in missing)
+    jobs = (delayed(_simulate_block)(*one, seed) for one in missing)
     side_by_side(jobs, len(missing), "simulated audits", processes)
-    return pd.DataFrame([count(cell, findings(cell, folder)) for cell in cells])[list(COLUMNS)]
+    rows = []
+    for own in by_situation(cells):
+        found = findings(own, folder)
+        rows += [count(cell, of_cell(cell, found)) for cell in own]
+    return pd.DataFrame(rows)[list(COLUMNS)]
 
 
-def findings(cell: Cell, folder: Path) -> pd.DataFrame:
-    """Every audit of a cell: alarm, low, high, number."""
-    parts = [read_table(_path(folder, cell, block.start)) for block in _blocks(cell)]
-    return pd.concat(parts, ignore_index=True)
+def findings(cells: Sequence[Cell], folder: Path) -> pd.DataFrame:
+    """Every audit of one situation by every procedure: procedure, metric, number, a finding."""
+    parts = [read_table(path, dtype={"said": str}) for _, path in _blocks(cells, folder)]
+    return pd.concat(parts, ignore_index=True).fillna({"said": ""})
 
 
-def count(cell: Cell, found: pd.DataFrame) -> dict[str, object]:
-    """The cell's row: how often it alarms, how often its interval holds the truth.
+def of_cell(cell: Cell, found: pd.DataFrame) -> pd.DataFrame:
+    """A cell's audits of its situation's."""
+    own = (found["procedure"] == cell.procedure) & (found["metric"] == cell.metric)
+    return found[own]
 
-    ``mc_error`` is the standard error of the alarm rate over simulations, at least that of half
-    an alarm.
+
+# -- what happened how often -------------------------------------------------------------------
+
+EVENTS = (  # columns of the table, as shares of the audits
+    "alarm",  # the groups are called different
+    "above",  # the interval lies above the truth: the small group is made out worse (of a KID)
+    "below",
+    "missed",  # either
+    "given",  # there is an interval
+    LARGER, DIFFERENT, NO_LARGER, UNDECIDED,  # outcomes
+    "seen",  # either of the first two
+)  # fmt: skip
+COLUMNS = (
+    "procedure", "layer", "metric", "situation", "null", "n_min", "planted_ratio", "simulations",
+    *EVENTS, "truth", "mean", "mc_error",
+)  # fmt: skip
+
+
+def count(cell: Cell, found: pd.DataFrame) -> dict[str, Any]:
+    """The cell's row: how often what happened; NaN what its procedure does not say.
+
+    ``mc_error``: the standard error of the alarm rate over simulations, at least that of half an
+    alarm; of the mean where the value itself is judged.
     """
-    n, rate = len(found), float(found["alarm"].mean())
-    low, high = (found[side].to_numpy(dtype=np.float64) for side in ("low", "high"))
-    held = (low <= cell.truth) & (cell.truth <= high)
-    covered = float(held.mean()) if np.isfinite(low).any() else float("nan")
-    row = {name: getattr(cell, name) for name in COLUMNS[:6]}
-    error = float(np.sqrt(max(rate * (1 - rate), 0.25 / n) / n))
-    return {**row, "simulations": n, "alarm_rate": rate, "coverage": covered, "mc_error": error}
+    n, truth = len(found), cell.situation.truth
+    low, high, said = found["low"], found["high"], found["said"]
+    rates = {"alarm": found["alarm"].mean()}
+    if low.notna().any() or "given" in cell.may:
+        above, below = low > truth, high < truth
+        rates |= {"above": above.mean(), "below": below.mean(), "missed": (above | below).mean()}
+        rates["given"] = low.notna().mean()
+    if (said != "").any() or {LARGER, NO_LARGER, "seen"} & set(cell.may):
+        rates |= {name: (said == name).mean() for name in EVENTS[5:9]}
+        rates["seen"] = said.isin([LARGER, DIFFERENT]).mean()
+    error = np.sqrt(max(rates["alarm"] * (1 - rates["alarm"]), 0.25 / n) / n)
+    if "off" in cell.may:
+        error = found["value"].std() / np.sqrt(n)
+    empty = dict.fromkeys(COLUMNS, np.nan)
+    own = {"simulations": n, "truth": truth, "mean": found["value"].mean(), "mc_error": error}
+    return empty | cell.key | {name: float(rate) for name, rate in rates.items()} | own
 
 
-LEVEL = 0.05  # of every test
+# -- what was promised -------------------------------------------------------------------------
+
+SURE = 0.99  # probability that a perfect procedure passes all checks
+CHECKS = ("check", "rate", "promised", "limit", "passed")
+POOLED = "all of the layer"
+
+
+def most(promised: float, n: int, checks: int) -> float:
+    """Highest rate of ``n`` audits that one of so many checks lets pass.
+
+    A procedure whose errors are exactly as frequent as promised passes all checks together with
+    probability ``SURE``, were they independent (and with more where they are not).
+    """
+    return float(stats.binom.ppf(SURE ** (1 / checks), n, promised) / n)
+
+
+def judged(cells: Sequence[Cell], table: pd.DataFrame) -> pd.DataFrame:
+    """Every promise of the audit, and whether it is kept: the table's key, then :data:`CHECKS`.
+
+    Beside the cells, the alarms of the KID where groups are equally good, over all of a layer.
+    Check "off" is about the mean: how far it is from the truth.
+    """
+    rows: list[dict[Any, Any]] = []
+    for cell, row in zip(cells, table.to_dict("records"), strict=True):
+        rows += [{**row, "check": name, "promised": rate} for name, rate in cell.may.items()]
+    plain = table[(table["procedure"] == OURS) & (table["metric"] == "kid")]
+    for layer, own in plain[plain["null"] != "none"].groupby("layer"):
+        n = int(own["simulations"].sum())
+        pooled: dict[Any, Any] = {"procedure": OURS, "layer": layer, "metric": "kid"}
+        pooled["situation"] = POOLED
+        pooled |= {"null": "", "n_min": int(own["n_min"].min()), "simulations": n, "check": "alarm"}
+        alarms = float((own["alarm"] * own["simulations"]).sum() / n)
+        rows.append(pooled | {"planted_ratio": 1.0, "promised": LEVEL, "alarm": alarms})
+    if not rows:
+        raise InputError("proof: no cell promises anything")
+    for row in rows:
+        name, n = row["check"], row["simulations"]
+        if name == "off":
+            reach = float(stats.norm.ppf(SURE ** (1 / len(rows)))) * row["mc_error"]
+            row |= {"rate": abs(row["mean"] - row["truth"]), "limit": row["promised"] + reach}
+        else:
+            row["rate"], row["limit"] = row[name], most(row["promised"], n, len(rows))
+        row["passed"] = row["rate"] <= row["limit"] + 1e-12
+    return pd.DataFrame(rows)[[*COLUMNS[:8], *CHECKS]]
+
+
+# -- how groups are compared elsewhere ---------------------------------------------------------
 
 
 def permutation_alarm(

@@ -1,19 +1,21 @@
-"""Layers I and T of the proof: pools of images whose own KID is the truth.
+"""Layers I and T of the proof: pools of images, whose KID is known exactly.
 
-An audit is a subsample of a pool without replacement. As KID is a mean over pairs of different
-subjects, its expectation over subsamples is the pool's own KID, exactly. Layer I: an oracle redraws
-simulated pictures under corrupted laws. With real law P and corrupted law C, a generator that fails
-with probability pi has the law (1 - pi) P + pi C, so that its KID is pi^2 KID(P, C): pi is solved.
-Layer T: one trained generator; groups are strata of its pool, or mixtures of strata.
+An audit draws subjects from a pool, with replacement: independent draws from the law that gives
+each image of the pool the same probability, so that the squared distance of two such laws (a mean
+over *all* pairs) is the truth. Layer I: an oracle redraws simulated pictures under corrupted laws.
+With real law P and corrupted law C, a generator that fails with probability pi has the law
+(1 - pi) P + pi C, so that its KID is pi^2 KID(P, C): pi is solved. Layer T: one trained generator;
+groups are strata of its pool, or mixtures of strata.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,13 @@ import pandas as pd
 from joblib import delayed
 from PIL import Image
 
-from fairdiff_lib.audit.estimate import Bools, Estimate, Floats, Groups, Ints, group_units
-from fairdiff_lib.audit.kid import Kernel, fit_kernel, kid, standardised_kid
+from fairdiff_lib.audit.estimate import Bools, Floats
+from fairdiff_lib.audit.kid import Kernel, fit_kernel
 from fairdiff_lib.classify.features import Extractor, Scale, extract
 from fairdiff_lib.classify.runs import study_extractors
 from fairdiff_lib.data.cohort import CohortSpec, square
 from fairdiff_lib.datasets import dataset_of
-from fairdiff_lib.disk.files import atomic_file, read_json, write_json
+from fairdiff_lib.disk.files import atomic_file
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.model.loss import seed_for
 from fairdiff_lib.model.sample import load_run, sample
@@ -43,19 +45,22 @@ from fairdiff_lib.sim.fundus import (
     render,
 )
 from fairdiff_lib.studies.proof.audits import (
+    OURS,
     Cell,
+    Judge,
     Law,
     NaiveTest,
     OurAudit,
+    Situation,
     TwoGroups,
     side_by_side,
 )
+from fairdiff_lib.studies.proof.cells import BOTH_TAILS, NULLS
 from fairdiff_lib.study import Study
 from fairdiff_lib.train.runs import train
 
 CHUNK = 250  # images between two files: what a kill can cost
-# the error is the pool's, as a sample from its law
-TRUTH_COLUMNS = ("layer", "law", "images", "kid", "standard_error")
+TRUTH_COLUMNS = ("layer", "law", "images", "kid")
 
 
 # -- feature space -----------------------------------------------------------------------------
@@ -63,7 +68,7 @@ TRUTH_COLUMNS = ("layer", "law", "images", "kid", "standard_error")
 
 @dataclass(frozen=True)
 class Space:
-    """The study's own features and kernel, fixed on its training reals."""
+    """The study's main features and kernel, fixed on its training reals."""
 
     extractor: Extractor
     scale: Scale
@@ -107,34 +112,18 @@ def _make_chunk(folder: Path, maker: Maker, start: int) -> None:
         np.savez(stream, **arrays)
 
 
-# -- truth -------------------------------------------------------------------------------------
+def mean_pairs(kernel: Kernel, real: Floats, generated: Floats, member: Bools) -> Floats:
+    """Mean of h over all pairs of a pool's rows [N], by stratum; ``member`` [N, S].  # [S, S]
+
+    A law that mixes the strata with weights w has KID w' pairs w, exactly.
+    """
+    cross = kernel(real, generated)
+    h = kernel(real, real) + kernel(generated, generated) - cross - cross.T
+    share = member / member.sum(axis=0)
+    return np.asarray(share.T @ h @ share)
 
 
-def remembered(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What was measured on a pool; measured once, as all pairs of 20,000 images take minutes."""
-    if not path.is_file():
-        write_json(path, measure())
-    found: dict[str, Any] = read_json(path)
-    return found
-
-
-def pool_kid(kernel: Kernel, real: Floats, generated: Floats) -> Estimate:
-    """KID of a whole pool, a row per subject."""
-    return kid(kernel, real, generated, pool_groups(np.zeros((len(real), 0), dtype=bool)))[0]
-
-
-def pool_groups(members: Bools) -> Groups:  # [N, M]
-    """A unit per row, all of them and the given groups."""
-    plain = group_units(pd.DataFrame({"subject": np.arange(len(members))}), {})
-    keys = tuple(("pool", str(m)) for m in range(members.shape[1]))
-    return Groups(plain.unit, (*plain.keys, *keys), np.hstack([plain.members, members]))
-
-
-def truth_row(layer: str, law: str, truth: Estimate) -> dict[str, Any]:
-    """A row of the table of truths; the error is the pool's, as a sample from its law."""
-    values = (layer, law, truth.n, truth.value, truth.standard_error)
-    return dict(zip(TRUTH_COLUMNS, values, strict=True))
-
+# -- layer I -----------------------------------------------------------------------------------
 
 BLUR = 8.0  # x the camera's defocus: about the study's blurred control
 KEPT = 0.2  # of the spread, where it is lost
@@ -197,7 +186,7 @@ def typical_eye(config: FundusPopulation) -> dict[str, float]:
 class OracleLaw:
     """A group whose generated pictures are wrong with probability ``share``.
 
-    The right ones are reals that no subject of the audit has.
+    The right ones are reals of other subjects.
     """
 
     real: Floats  # [N, D]
@@ -205,13 +194,15 @@ class OracleLaw:
     share: float
 
     def draw(self, rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
-        rows = rng.choice(len(self.real), 2 * n, replace=False)
-        own, other = rows[:n], rows[n:]
+        own, other = rng.integers(len(self.real), size=(2, n))
         failed = rng.random(n) < self.share
         return self.real[own], np.where(failed[:, None], self.wrong[own], self.real[other])
 
 
-def oracle_laws(study: Study, space: Space) -> tuple[dict[str, OracleLaw], pd.DataFrame]:
+Laws = dict[str, tuple[Law, ...]]  # by null
+
+
+def oracle_laws(study: Study, space: Space) -> tuple[Laws, pd.DataFrame]:
     """Two groups with unequal reals, different errors and the planted KID; and their truth."""
     settings, pools = study.settings, study.places.pools / space.extractor.identity
     own, size = settings.proof, settings.model.image_size
@@ -220,30 +211,23 @@ def oracle_laws(study: Study, space: Space) -> tuple[dict[str, OracleLaw], pd.Da
         share_asian=0.0, share_black=0.0,
     )  # fmt: skip
     varied = dataclasses.replace(plain, seed=own.seed + 2, share_black=1.0, heterogeneity_black=1.5)
-    laws, rows = {}, []
+    laws, rows = dict[str, OracleLaw](), list[tuple[Any, ...]]()
     for name, config, error in (("small", varied, "blur or cup"), ("large", plain, "lost spread")):
         oracle = Oracle(space.extractor, config, error)
         pool = fill_pool(pools / f"oracle-{name}", oracle, own.pool, f"oracle, {name} group")
         real, wrong = space.scale(pool["real"]), space.scale(pool["wrong"])
-        found = remembered(
-            pools / f"oracle-{name}-{own.pool}.json",
-            partial(_all_wrong, space.kernel, real, wrong, f"{name}: {error}"),
-        )
-        if found["kid"] < own.kid:
-            raise InputError(
-                f"proof.kid={own.kid}: above {found['kid']:.3g}, all that {error} costs"
-            )
-        share = float(np.sqrt(own.kid / found["kid"]))
+        everyone = np.ones((len(real), 1), dtype=bool)
+        costs = float(mean_pairs(space.kernel, real, wrong, everyone)[0, 0])
+        if costs < own.kid:
+            raise InputError(f"proof.kid={own.kid}: above {costs:.3g}, all that {error} costs")
+        share = float(np.sqrt(own.kid / costs))
         laws[name] = OracleLaw(real, wrong, share)
-        scaled = {key: share**2 * found[key] for key in ("kid", "standard_error")}
-        rows.append(found | scaled | {"law": f"{found['law']} in {share:.0%}"})
-    return laws, pd.DataFrame(rows)
+        rows.append(("I", f"{name}: {error} in {share:.0%}", len(real), share**2 * costs))
+    by_null: Laws = {"exchangeable": (laws["large"],), "unequal": (laws["small"], laws["large"])}
+    return by_null, pd.DataFrame(rows, columns=list(TRUTH_COLUMNS))
 
 
-def _all_wrong(kernel: Kernel, real: Floats, wrong: Floats, law: str) -> dict[str, Any]:
-    """KID where every picture is wrong."""
-    return truth_row("I", law, pool_kid(kernel, real, wrong))
-
+# -- layer T -----------------------------------------------------------------------------------
 
 METHOD, SEED = "none", 0  # the generator
 STRATUM = "cdr_status"  # condition that splits the pool
@@ -321,14 +305,12 @@ class PoolLaw:
 
     def draw(self, rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
         counts = rng.multinomial(n, self.weights)
-        drawn = [
-            rng.choice(rows, k, replace=False) for rows, k in zip(self.rows, counts, strict=True)
-        ]
+        drawn = [rng.choice(rows, k) for rows, k in zip(self.rows, counts, strict=True)]
         chosen = rng.permutation(np.concatenate(drawn))
         return self.real[chosen], self.generated[chosen]
 
 
-def trained_laws(study: Study, space: Space) -> tuple[dict[str, PoolLaw], pd.DataFrame]:
+def trained_laws(study: Study, space: Space) -> tuple[Laws, pd.DataFrame]:
     """The whole pool, and two groups of equal KID made of its strata; and their truth.
 
     The stratum whose KID lies between the others' is one group; the other two, mixed so that
@@ -337,63 +319,32 @@ def trained_laws(study: Study, space: Space) -> tuple[dict[str, PoolLaw], pd.Dat
     settings, places, cohort = study.settings, study.places, study.cohort
     train(study, METHOD, SEED)
     maker = Generator(settings, places, space.extractor)
-    pools = places.pools / space.extractor.identity
-    pool = fill_pool(pools / "trained", maker, settings.proof.pool, "trained generator")
+    pools = places.trained_pool / space.extractor.identity
+    pool = fill_pool(pools / "images", maker, settings.proof.pool, "trained generator")
     real, generated = space.scale(pool["real"]), space.scale(pool["generated"])
     stratum = pool["stratum"]
-    found = remembered(
-        pools / f"trained-{len(real)}.json",
-        partial(_by_stratum, space.kernel, real, generated, stratum, cohort.spec.levels(STRATUM)),
-    )
-    low, middle, high = (np.flatnonzero(stratum == k) for k in found["order"])
-    share = found["share"]
-    laws = {
-        "all": PoolLaw(real, generated, (np.arange(len(real)),), (1.0,)),
-        "small": PoolLaw(real, generated, (middle,), (1.0,)),
-        "large": PoolLaw(real, generated, (low, high), (1 - share, share)),
-    }
-    return laws, pd.DataFrame(found["truths"])
-
-
-def _by_stratum(
-    kernel: Kernel, real: Floats, generated: Floats, stratum: Ints, names: Sequence[str]
-) -> dict[str, Any]:
-    """Strata by KID, share of the highest in the mixture, and the table of truths."""
+    names = cohort.spec.levels(STRATUM)
     member = stratum[:, None] == np.arange(len(names))
-    whole, each, pairs = stratum_kids(kernel, real, generated, member)
-    low, middle, high = (int(k) for k in np.argsort(np.diag(pairs)))
-    share = mixing_share(pairs, low, high, float(pairs[middle, middle]))
-    table = pd.DataFrame({"subject": np.arange(len(real)), STRATUM: np.array(names)[stratum]})
-    everyone, strata = group_units(table, {}), group_units(table, {STRATUM: names})
-    weights = {names[low]: 1 - share, names[high]: share}
-    (mixed,) = standardised_kid(kernel, real, generated, everyone, strata, weights)
-    title = f"{1 - share:.0%} {names[low]}, {share:.0%} {names[high]}"
-    truths = [
-        truth_row("T", "whole pool", whole),
-        *(truth_row("T", f"{STRATUM} {n}", e) for n, e in zip(names, each, strict=True)),
-        truth_row("T", f"{STRATUM} {title}", mixed),
-    ]
-    return {"order": [low, middle, high], "share": share, "truths": truths}
-
-
-def stratum_kids(
-    kernel: Kernel, real: Floats, generated: Floats, member: Bools
-) -> tuple[Estimate, list[Estimate], Floats]:
-    """KID of a pool, of each stratum, and the mean of h between strata.
-
-    ``member`` [N, S] puts each row into one stratum; a mixture with weights w has KID w' pairs w.
-    """
-    strata = member.shape[1]
-    unions = [(s, t) for s in range(strata) for t in range(s)]
-    columns = [member[:, s] | member[:, t] for s, t in unions]
-    found = kid(kernel, real, generated, pool_groups(np.column_stack([member, *columns])))
-    whole, each, both = found[0], found[1 : strata + 1], found[strata + 1 :]
-    pairs = np.diag([e.value for e in each])
-    for (s, t), union in zip(unions, both, strict=True):
-        inner = sum(each[k].n * (each[k].n - 1) * each[k].value for k in (s, t))
-        total = union.n * (union.n - 1) * union.value
-        pairs[s, t] = pairs[t, s] = (total - inner) / (2 * each[s].n * each[t].n)
-    return whole, each, pairs
+    pairs = mean_pairs(space.kernel, real, generated, member)
+    order = [int(k) for k in np.argsort(np.diag(pairs))]
+    share = mixing_share(pairs, order[0], order[2], float(pairs[order[1], order[1]]))
+    low, middle, high = (np.flatnonzero(stratum == k) for k in order)
+    mixed = PoolLaw(real, generated, (low, high), (1 - share, share))
+    laws: Laws = {
+        "exchangeable": (PoolLaw(real, generated, (np.arange(len(real)),), (1.0,)),),
+        "unequal": (PoolLaw(real, generated, (middle,), (1.0,)), mixed),
+    }
+    whole = member.mean(axis=0)
+    mix = np.zeros(len(names))
+    mix[[order[0], order[2]]] = 1 - share, share
+    title = f"{1 - share:.0%} {names[order[0]]}, {share:.0%} {names[order[2]]}"
+    rows = [
+        ("T", law, int((member @ (weights > 0)).sum()), float(weights @ pairs @ weights))
+        for law, weights in (
+            ("whole pool", whole), (names[order[1]], np.eye(len(names))[order[1]]), (title, mix)
+        )
+    ]  # fmt: skip
+    return laws, pd.DataFrame(rows, columns=list(TRUTH_COLUMNS))
 
 
 def mixing_share(pairs: Floats, low: int, high: int, target: float) -> float:
@@ -404,28 +355,32 @@ def mixing_share(pairs: Floats, low: int, high: int, target: float) -> float:
     return float(np.clip(max(inside), 0.0, 1.0))
 
 
+LAYERS = {"I": oracle_laws, "T": trained_laws}
+
+
 def pool_cells(study: Study) -> tuple[list[Cell], pd.DataFrame]:
     """All cells of layers I and T, and the table of truths, in :data:`TRUTH_COLUMNS`."""
+    own = study.settings.proof
+    wanted = [name for name in LAYERS if name in own.layers]
+    if not wanted:
+        return [], pd.DataFrame(columns=list(TRUTH_COLUMNS))
     space = Space.of(study)
-    oracle, first = oracle_laws(study, space)
-    trained, second = trained_laws(study, space)
-    laws: dict[tuple[str, str], tuple[Law, ...]] = {
-        ("I", "exchangeable"): (oracle["large"],),
-        ("I", "unequal"): (oracle["small"], oracle["large"]),
-        ("T", "exchangeable"): (trained["all"],),
-        ("T", "unequal"): (trained["small"], trained["large"]),
-    }
-    own, kernel = study.settings.proof, space.kernel
-    ours = [("audit", own.pool_simulations, OurAudit(kernel))]
-    tests = (("kid_raw_permutation", own.permutations), ("kid_bootstrap_self_pairs", own.bootstrap))
-    naive = [(x, own.naive_simulations, NaiveTest(x, repeats, kernel)) for x, repeats in tests]
-    cells = [
-        Cell(
-            name, layer, "kid", null, n, 1.0, count, 0.0, TwoGroups(pair, (n, own.reference)), judge
-        )
-        for (layer, null), pair in laws.items()
-        for n in own.sizes
-        for name, count, judge in (*ours, *(naive if n in own.naive_sizes else ()))
+    tests: list[tuple[str, Judge, dict[str, float], int]] = [
+        (OURS, OurAudit(space.kernel), BOTH_TAILS, own.simulations),
+        *(
+            (name, NaiveTest(name, repeats, space.kernel), {}, own.naive_simulations)
+            for name, repeats in (
+                ("kid_equal_n_permutation", own.permutations),
+                ("kid_bootstrap_self_pairs", own.bootstrap),
+            )
+        ),
     ]
-    truths = pd.concat([first, second], ignore_index=True)
-    return cells, truths[list(TRUTH_COLUMNS)]
+    cells, truths = [], []
+    for layer in wanted:
+        laws, found = LAYERS[layer](study, space)
+        truths.append(found)
+        for null, n in product(NULLS, own.sizes):
+            scene = TwoGroups(laws[null], (n, own.reference))
+            at = Situation(layer, "two groups", null, n, scene)
+            cells += [Cell(at, name, "kid", judge, count, may) for name, judge, may, count in tests]
+    return cells, pd.concat(truths, ignore_index=True)[list(TRUTH_COLUMNS)]

@@ -1,4 +1,4 @@
-"""Layer F of the proof: features and scores of known law, groups of solved truth, their cells.
+"""Features and scores of known law, groups of solved truth: layer F of the proof.
 
 For independent Gaussians X and Y with difference of means m and sum of covariances C, and
 k(x, y) = exp(-|x - y|^2 / (2 b^2)),
@@ -20,22 +20,12 @@ import pandas as pd
 from scipy import optimize, stats
 
 from fairdiff_lib.audit.audit import auc_metric, mean_metric
-from fairdiff_lib.audit.estimate import Floats, Ints, Levels
+from fairdiff_lib.audit.estimate import Bools, Floats, Groups, Ints, Levels, group_units
 from fairdiff_lib.audit.fid import fid_against_n
 from fairdiff_lib.audit.kid import Kernel, fit_kernel
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import ProofConfig
-from fairdiff_lib.studies.proof.audits import (
-    PAIRWISE,
-    Cell,
-    NaiveTest,
-    OurAudit,
-    Pictures,
-    Scene,
-    TwoGroups,
-    Values,
-    two_groups,
-)
+from fairdiff_lib.studies.proof.audits import Pictures, Scene, TwoGroups, Values, two_groups
 
 ATTRIBUTES: Levels = {  # of the family of contrasts, as in FairGenMed
     "race": ("small", "middle", "large"),
@@ -172,8 +162,10 @@ ILL = 1.5  # x the strength of the error, in the stratum of the ill
 
 
 def group_pair(name: str, real: Gaussian, target: float, distance: Callable[[Pair], float]) -> Pair:
-    """A group's reals with its own kind of error, as strong as ``target`` asks."""
+    """A group's reals with its own kind of error, as strong as ``target`` asks; 0: none."""
     wrong = ERRORS[name]
+    if target == 0:
+        return Pair(real, real)
     strength = solve(lambda s: distance(Pair(real, wrong(real, s))), target, MOST)
     return Pair(real, wrong(real, strength))
 
@@ -226,7 +218,7 @@ class GaussianLaw:
 class SeveralImages:
     """Two groups whose subjects have one to three images, as lesions have."""
 
-    laws: tuple[GaussianLaw, GaussianLaw]  # of the small and the large group
+    laws: tuple[GaussianLaw, ...]  # of the small and the large group; one: both
     sizes: tuple[int, int]  # subjects
     alike: float  # correlation of a subject's images
 
@@ -234,33 +226,32 @@ class SeveralImages:
         images = rng.integers(1, MOST_IMAGES + 1, size=sum(self.sizes))
         ends = np.cumsum([0, *self.sizes])
         drawn = []
-        for law, start, end in zip(self.laws, ends, ends[1:], strict=False):
+        for law, start, end in zip((self.laws[0], self.laws[-1]), ends, ends[1:], strict=False):
             unit = np.repeat(np.arange(end - start), images[start:end])
             drawn.append(law.of_subjects(rng, unit, self.alike))
         real, generated = (np.concatenate(part) for part in zip(*drawn, strict=True))
-        table = two_groups(self.sizes).loc[np.repeat(np.arange(sum(self.sizes)), images)]
-        return Pictures(real, generated, table.reset_index(drop=True), PAIRWISE)
+        owner = np.repeat(np.arange(sum(self.sizes)), images)
+        return Pictures(real, generated, replace(two_groups(self.sizes), unit=owner))
 
 
 @dataclass(frozen=True)
 class Family:
     """Several contrasts at once: three levels of race, and attributes that cut across them."""
 
-    laws: dict[str, GaussianLaw]
-    sizes: dict[str, int]
+    laws: tuple[GaussianLaw, ...]  # of the levels of race
+    sizes: tuple[int, ...]
     attributes: Levels  # some of :data:`ATTRIBUTES`
-    hispanic: int  # subjects; the others are not
 
     def __call__(self, rng: np.random.Generator) -> Pictures:
-        drawn = [self.laws[level].draw(rng, n) for level, n in self.sizes.items()]
+        drawn = [law.draw(rng, n) for law, n in zip(self.laws, self.sizes, strict=True)]
         real, generated = (np.concatenate(part) for part in zip(*drawn, strict=True))
         n = len(real)
         table = pd.DataFrame({"subject": np.arange(n)})
-        table["race"] = np.repeat(list(self.sizes), list(self.sizes.values()))
+        table["race"] = np.repeat(ATTRIBUTES["race"], self.sizes)
         table["sex"] = np.where(rng.random(n) < FEMALE, "Female", "Male")
-        hispanic = rng.permutation(n) < self.hispanic
+        hispanic = rng.permutation(n) < min(self.sizes)
         table["ethnicity"] = np.where(hispanic, "Hispanic", "Non-Hispanic")
-        return Pictures(real, generated, table, self.attributes)
+        return Pictures(real, generated, group_units(table, self.attributes), self.attributes)
 
 
 @dataclass(frozen=True)
@@ -278,9 +269,85 @@ class CaseMix:
             for law, n in zip(laws, counts, strict=True)
         ]
         real, generated = (np.concatenate(part) for part in zip(*drawn, strict=True))
-        case = [np.repeat(CASE["case"], counts) for counts in self.sizes]
-        table = two_groups((sum(self.sizes[0]), sum(self.sizes[1])))
-        return Pictures(real, generated, table.assign(case=np.concatenate(case)), PAIRWISE)
+        ill = np.concatenate([np.repeat([False, True], counts) for counts in self.sizes])
+        groups = two_groups((sum(self.sizes[0]), sum(self.sizes[1])))
+        return Pictures(real, generated, groups, strata=_two_levels(groups.unit, "case", ill))
+
+
+def _two_levels(unit: Ints, name: str, second: Bools) -> Groups:
+    """Everybody, and a condition's two levels, of units with one row each."""
+    keys = (("overall", "all"), *((name, level) for level in CASE[name]))
+    return Groups(unit, keys, np.stack([np.ones_like(second), ~second, second], axis=1))
+
+
+@dataclass(frozen=True)
+class Copied:
+    """Two groups, in which a share of the generated images are grainy copies of others."""
+
+    scene: TwoGroups
+    share: float  # of each group's images
+
+    def __call__(self, rng: np.random.Generator) -> Pictures:
+        seen = self.scene(rng)
+        made = seen.generated.copy()
+        for own in (np.flatnonzero(seen.small), np.flatnonzero(~seen.small)):
+            copies = round(self.share * len(own))
+            if copies:
+                kept = own[copies:]
+                made[own[:copies]] = made[kept[np.arange(copies) % len(kept)]]
+        return replace(seen, generated=made + GRAIN * rng.standard_normal(made.shape))
+
+
+GRAIN = 1e-3  # standard deviation: what JPEG leaves of a copy
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Two groups of the same patients in several complete runs, whose quality differs by chance."""
+
+    laws: tuple[tuple[GaussianLaw, ...], ...]  # equally likely runs of each group
+    sizes: tuple[int, int]
+    count: int
+
+    def __call__(self, rng: np.random.Generator) -> Pictures:
+        parts = []
+        for laws, n in zip((self.laws[0], self.laws[-1]), self.sizes, strict=True):
+            real, _ = laws[0].draw(rng, n)
+            made = [laws[rng.integers(len(laws))].draw(rng, n)[1] for _ in range(self.count)]
+            parts.append((real, *made))
+        real, *made = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return Pictures(real, made[0], two_groups(self.sizes), runs=tuple(made))
+
+
+# -- blur --------------------------------------------------------------------------------------
+
+OFFSET = 1.0  # of the reals' centre from where features without any detail lie
+
+
+def faded(features: Floats, sigma: float) -> Floats:
+    """What a blur of ``sigma`` pixels leaves of features [N, D]: the finest detail goes first."""
+    return np.asarray((features + OFFSET) * _left(features.shape[1], sigma) - OFFSET)
+
+
+def _left(width: int, sigma: float) -> Floats:
+    return np.exp(-(sigma**2) / 4 * np.linspace(0.05, 1.0, width))
+
+
+def blurred(real: Gaussian, sigma: float) -> Gaussian:
+    """Law of the blurred features."""
+    left = _left(len(real.mean), sigma)
+    return Gaussian((real.mean + OFFSET) * left - OFFSET, left[:, None] * real.root)
+
+
+@dataclass(frozen=True)
+class Blurring:
+    """A scene whose reals can be blurred."""
+
+    scene: TwoGroups
+
+    def __call__(self, rng: np.random.Generator) -> Pictures:
+        seen = self.scene(rng)
+        return replace(seen, blurred=partial(faded, seen.real))
 
 
 # -- metrics without images --------------------------------------------------------------------
@@ -288,7 +355,7 @@ class CaseMix:
 
 @dataclass(frozen=True)
 class Scores:
-    """Classifier scores of two groups with one AUC; the laws differ if ``unequal``.
+    """Classifier scores of two groups; the laws differ if ``unequal``, by AUC if that is said.
 
     Binormal: AUC = Phi(shift / sqrt(1 + spread^2)) for negatives N(0, 1) and positives
     N(shift, spread^2).
@@ -296,18 +363,19 @@ class Scores:
 
     sizes: tuple[int, int]
     unequal: bool
+    aucs: tuple[float, float] = (AUC, AUC)
 
     def __call__(self, rng: np.random.Generator) -> Values:
         truths, scores = [], []
-        for n, odd in zip(self.sizes, (self.unequal, False), strict=True):
+        for n, odd, auc in zip(self.sizes, (self.unequal, False), self.aucs, strict=True):
             prevalence, spread, bias = (0.3, 1.5, 0.5) if odd else (0.5, 1.0, 0.0)
             truth = rng.random(n) < prevalence
-            shift = stats.norm.ppf(AUC) * np.sqrt(1 + spread**2)
+            shift = stats.norm.ppf(auc) * np.sqrt(1 + spread**2)
             score = rng.standard_normal(n) * np.where(truth, spread, 1.0) + truth * shift + bias
             truths.append(truth.astype(np.int64))
             scores.append(np.stack([-score, score], axis=1))
         estimator = auc_metric(np.concatenate(truths), np.concatenate(scores))
-        return Values(estimator, "auc", "high", two_groups(self.sizes), PAIRWISE)
+        return Values(estimator, "auc", "high", two_groups(self.sizes))
 
 
 @dataclass(frozen=True)
@@ -326,14 +394,16 @@ class Means:
             parts.append(drawn.astype(np.float64))
         estimator = mean_metric(np.concatenate(parts), bounded=hits)
         better = "high" if hits else "low"
-        return Values(estimator, self.metric, better, two_groups(self.sizes), PAIRWISE)
+        return Values(estimator, self.metric, better, two_groups(self.sizes))
 
+
+# -- groups whose truth is solved --------------------------------------------------------------
 
 TRAINING = 2000  # reals that the bandwidth is fixed on
 FID_SIZES = (100, 200, 400, 800, 1600, 3200)  # images a side
 FID_DRAWS = 5
 VARIETY = {"small": "group of more varied images", "large": "group of less varied images"}
-SHARE_ILL = (0.7, 0.2)  # of the small group, of the large one
+RUN_LAWS = 8  # equally likely qualities of a run
 
 
 @dataclass(frozen=True)
@@ -360,6 +430,21 @@ class Planted:
         """Group with the FID that the large group has at the planted KID."""
         return self._solved(group, population_fid(self.law("large").pair), population_fid)
 
+    def law_of_blur(self, group: str, itself: bool) -> GaussianLaw:
+        """Group of the planted equivalent blur: blurred, or of its own error with that KID."""
+        real = reals(self.config.width, self.config.seed)[group]
+        soft = Pair(real, blurred(real, self.config.pixels))
+        if itself:
+            return GaussianLaw(soft, self.pairing)
+        distance = partial(population_kid, self.kernel)
+        return self._solved(group, distance(soft), distance)
+
+    def laws_of_runs(self, group: str) -> tuple[GaussianLaw, ...]:
+        """Runs whose KIDs scatter about the planted one, as a normal law's quantiles."""
+        score = stats.norm.ppf((np.arange(RUN_LAWS) + 0.5) / RUN_LAWS)
+        spread = self.config.run_spread * score / score.std()
+        return tuple(self.law(group, float(1 + away)) for away in spread)
+
     def _solved(self, group: str, target: float, distance: Callable[[Pair], float]) -> GaussianLaw:
         real = reals(self.config.width, self.config.seed)[group]
         return GaussianLaw(group_pair(group, real, target, distance), self.pairing)
@@ -372,108 +457,25 @@ class Planted:
         )
         return GaussianLaw(found[0], self.pairing), GaussianLaw(found[1], self.pairing)
 
-    def laws(self, null: str, of_fid: bool = False) -> tuple[GaussianLaw, ...]:
+    def laws(self, null: str, of_fid: bool = False, ratio: float = 1.0) -> tuple[GaussianLaw, ...]:
         """One law for both groups, or two that differ in all but their truth."""
-        names = ("large",) if null == "exchangeable" else ("small", "large")
-        return tuple(self.law_of_fid(n) if of_fid else self.law(n) for n in names)
-
-
-def feature_cells(config: ProofConfig) -> list[Cell]:
-    """All cells of layer F."""
-    design = Planted.of(config)
-    cells: list[Cell] = []
-    for null in ("exchangeable", "unequal"):
-        for n in config.sizes:
-            sizes = (n, config.reference)
-            unequal = null == "unequal"
-            scene = TwoGroups(design.laws(null), sizes)
-            cells.append(_ours("kid", null, n, config, scene, design.kernel))
-            if n in config.naive_sizes:
-                cells += _naive(null, sizes, design)
-            cells.append(_ours("auc", null, n, config, Scores(sizes, unequal)))
-            for metric in ("accuracy", "denoising_loss"):
-                cells.append(_ours(metric, null, n, config, Means(metric, sizes, unequal)))
-        cells += _crossed(null, design) + case_mix_cells(null, design)
-    return cells + power_cells(design)
-
-
-def _ours(
-    metric: str, null: str, n: int, config: ProofConfig, scene: Scene, kernel: Kernel | None = None
-) -> Cell:
-    count = config.simulations if metric == "kid" else config.other_simulations
-    judge = OurAudit(kernel, family=metric.startswith("kid_family"))
-    return Cell("audit", "F", metric, null, n, 1.0, count, 0.0, scene, judge)
-
-
-def _crossed(null: str, design: Planted) -> list[Cell]:
-    """Several images per subject, and families of contrasts."""
-    config = design.config
-    groups = ("large", "large", "large") if null == "exchangeable" else ATTRIBUTES["race"]
-    laws = {level: design.law(g) for level, g in zip(ATTRIBUTES["race"], groups, strict=True)}
-    small, middle = config.family_sizes
-    sizes = {"small": small, "middle": middle, "large": config.reference}
-    several = SeveralImages((laws["small"], laws["large"]), (small, config.reference), config.alike)
-    race = {"race": ATTRIBUTES["race"]}
-    fewest = min(config.sizes)
-    one, all_three = (Family(laws, sizes, own, fewest) for own in (race, ATTRIBUTES))
-    return [
-        _ours("kid_several_images", null, small, config, several, design.kernel),
-        _ours("kid_family_race", null, small, config, one, design.kernel),
-        _ours("kid_family_all", null, fewest, config, all_three, design.kernel),
-    ]
-
-
-def case_mix_cells(null: str, design: Planted) -> list[Cell]:
-    """Groups of equal KID at common shares of the ill; the plain KID beside it."""
-    config = design.config
-    totals = (config.family_sizes[0], config.reference)
-    ill = [round(share * n) for share, n in zip(SHARE_ILL, totals, strict=True)]
-    sizes = tuple((n - k, k) for k, n in zip(ill, totals, strict=True))
-    common = sum(ill) / sum(totals)
-    groups = ("large", "large") if null == "exchangeable" else ("small", "large")
-    scene = CaseMix(tuple(design.strata(g, (1 - common, common)) for g in groups), sizes)
-    own, crude = OurAudit(design.kernel, strata=CASE), OurAudit(design.kernel)
-    return [
-        Cell(name, "F", "kid_standardised", null, totals[0], 1.0, config.other_simulations, 0.0,
-             scene, judge)
-        for name, judge in (("audit", own), ("kid_crude", crude))
-    ]  # fmt: skip
-
-
-def _naive(null: str, sizes: tuple[int, int], design: Planted) -> list[Cell]:
-    """The naive tests; those of the FID get groups of equal population *FID*."""
-    config, kernel = design.config, design.kernel
-    on_kid = TwoGroups(design.laws(null), sizes)
-    on_fid = TwoGroups(design.laws(null, of_fid=True), sizes)
-    tests = [
-        ("fid", on_fid, NaiveTest("fid_permutation", config.permutations)),
-        ("fid", on_fid, NaiveTest("fid_equal_n_permutation", config.permutations)),
-        ("fid", on_fid, NaiveTest("released_t_test", config.replicates)),
-        ("kid", on_kid, NaiveTest("kid_raw_permutation", config.permutations, kernel)),
-        ("kid", on_kid, NaiveTest("kid_equal_n_permutation", config.permutations, kernel)),
-        ("kid", on_kid, NaiveTest("kid_bootstrap_self_pairs", config.bootstrap, kernel)),
-    ]
-    return [
-        Cell(judge.name, "F", metric, null, sizes[0], 1.0, config.naive_simulations, 0.0,
-             scene, judge)
-        for metric, scene, judge in tests
-    ]  # fmt: skip
-
-
-def power_cells(design: Planted) -> list[Cell]:
-    """A planted disparity, between groups that differ in everything else too."""
-    config = design.config
-    large = design.law("large")
-    return [
-        Cell(
-            "audit", "F", "kid", "none", n, ratio, config.power_simulations,
-            (ratio - 1) * config.kid,
-            TwoGroups((design.law("small", ratio), large), (n, config.reference)),
-            OurAudit(design.kernel),
+        return tuple(
+            self.law_of_fid(name) if of_fid else self.law(name, ratio) for name in names_of(null)
         )
-        for n in config.sizes
-        for ratio in config.ratios
-    ]  # fmt: skip
+
+    def case_mix(self, null: str, n: int, ill: tuple[float, float]) -> Scene:
+        """Groups of equal KID at common shares of the ill, whose own shares differ."""
+        totals = (n, self.config.reference)
+        count = [round(share * total) for share, total in zip(ill, totals, strict=True)]
+        sizes = tuple((total - k, k) for k, total in zip(count, totals, strict=True))
+        common = sum(count) / sum(totals)
+        laws = [self.strata(name, (1 - common, common)) for name in names_of(null)]
+        return CaseMix((laws[0], laws[-1]), sizes)
+
+
+def names_of(null: str) -> tuple[str, ...]:
+    """Groups whose laws a null needs."""
+    return ("large",) if null == "exchangeable" else ("small", "large")
 
 
 def fid_bias(
