@@ -392,6 +392,7 @@ def simulate(cells: Sequence[Cell], folder: Path, seed: int, processes: int = 0)
         for numbers, path in _blocks(own, folder)
         if not path.is_file()
     ]
+    missing.sort(key=lambda one: one[1].start)  # a killed run has about as much of every situation
     jobs = (delayed(_simulate_block)(*one, seed) for one in missing)
     side_by_side(jobs, len(missing), "simulated audits", processes)
     rows = []
