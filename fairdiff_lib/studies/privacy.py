@@ -26,8 +26,6 @@ from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.studies.harm import finish
 from fairdiff_lib.study import Study
 
-NEAREST = (NEARER,)  # metrics of the first audit, then of the second
-ATTACK = (memory.AUC, memory.FOUND, memory.ALARMED, memory.ADVANTAGE)
 CONTRASTED = (NEARER, *memory.CONTRASTED)
 SPLITS = ("train", "val", "test")  # the first is what the generator was trained on
 MEAN_NOTE = "interval over subjects, of the mean of these runs"

@@ -135,7 +135,7 @@ def test_without_runs_the_committed_results_are_shown_or_what_is_missing_is_said
     with pytest.raises(SystemExit) as end:  # papermill takes code 0 for a success
         front.ready(study, "14_privacy", "committed")
     assert end.value.code == 0 and "05_quality.json is missing" in shown[0].data
-    assert "tab_privacy.csv" in shown[1].data and "Membership told from the loss" in shown[1].data
+    assert "tab_privacy.csv" in shown[1].data and "Nearer to a training image" in shown[1].data
     assert isinstance(shown[-1], Image) and shown[-1].alt == contents()["fig_privacy"][0]
     smoke = Study.open("smoke", runs_root=str(tmp_path))  # of which nothing is committed
     with pytest.raises(InputError, match=r"05_quality.json is missing"):
