@@ -284,6 +284,24 @@ def lines(
     ax.set_ylabel("")
 
 
+def level_paths(
+    ax: Axes, table: Rows, column: str, places: Sequence[Any], looks: Mapping[str, Look]
+) -> list[str]:
+    """A line of whiskers per level over a column's values, side by side; levels without a value."""
+    missing = []
+    for k, (level, look) in enumerate(looks.items()):
+        own = table[table["level"] == level].set_index(column).reindex(list(places))
+        xs = np.arange(len(places)) + beside(len(looks), k, most=0.13)
+        if not np.isfinite(own["value"].astype(float)).any():
+            missing.append(level)
+        ax.plot(xs, own["value"], color=look.colour, lw=0.9, alpha=0.75, zorder=1)
+        for x, (_, row) in zip(xs, own.iterrows(), strict=True):
+            whisker(ax, row, float(x), look)
+    ax.set_xlim(-0.45, len(places) - 0.55)
+    ax.grid(axis="y")
+    return missing
+
+
 def heat(
     ax: Axes,
     square: Rows,

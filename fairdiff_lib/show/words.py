@@ -195,7 +195,7 @@ def about_protocol(rule: Declared, before: bool) -> str:
     small = [c.level for c in rule.contrasts if c.role == "secondary"]
     text = (
         f"The protocol was written {when} any test image existed. It declares "
-        f"{counted(len(main), 'comparison')} of {name_of(rule.metric)}"
+        f"{counted(len(main), 'comparison') if main else 'no comparison'} of {name_of(rule.metric)}"
         f"{': ' * bool(main)}{listed(main)}."
     )
     if small:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -23,12 +22,12 @@ from fairdiff_lib.show.front import Nothing, figure
 from fairdiff_lib.show.panels import (
     Rows,
     attributes_of,
-    beside,
     counted_looks,
     forest,
     heat,
     in_order,
     interval_text,
+    level_paths,
     level_rows,
     of_level,
     panel_legend,
@@ -37,7 +36,6 @@ from fairdiff_lib.show.panels import (
 )
 from fairdiff_lib.show.style import (
     MUTED,
-    STYLE,
     Look,
     dataset_name,
     look_of,
@@ -126,23 +124,22 @@ def _grid(
     methods, attributes = ordered_methods(table["method"]), attributes_of(table)
     fig = page(0.95 + 1.95 * len(methods), title, foot, notes)
     size = (len(methods), len(attributes))
-    with matplotlib.rc_context(STYLE):
-        panels = fig.subplots(*size, squeeze=False, sharex=True, sharey=True)
-        for row, method in zip(panels, methods, strict=True):
-            for ax, attribute in zip(row, attributes, strict=True):
-                own = table[(table["method"] == method) & (table["attribute"] == attribute)]
-                looks = counted_looks(own, summed="probability" in own)
-                ax.plot([0, 1], [0, 1], **DIAGONAL)
-                draw(ax, own, looks)
-                ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-                ax.set(xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
-                ax.grid()
-                if ax in panels[0]:
-                    ax.set_title(name_of(attribute), loc="left")
-                    panel_legend(ax, list(looks.values()))
-                if ax in panels[-1]:
-                    ax.set_xlabel(labels[0])
-            row[0].set_ylabel(f"{method_name(method)}\n{labels[1]}")
+    panels = fig.subplots(*size, squeeze=False, sharex=True, sharey=True)
+    for row, method in zip(panels, methods, strict=True):
+        for ax, attribute in zip(row, attributes, strict=True):
+            own = table[(table["method"] == method) & (table["attribute"] == attribute)]
+            looks = counted_looks(own, summed="probability" in own)
+            ax.plot([0, 1], [0, 1], **DIAGONAL)
+            draw(ax, own, looks)
+            ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+            ax.set(xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+            ax.grid()
+            if ax in panels[0]:
+                ax.set_title(name_of(attribute), loc="left")
+                panel_legend(ax, list(looks.values()))
+            if ax in panels[-1]:
+                ax.set_xlabel(labels[0])
+        row[0].set_ylabel(f"{method_name(method)}\n{labels[1]}")
     return fig
 
 
@@ -165,15 +162,14 @@ def fig_confusion(table: Rows, *, condition: str, notes: Sequence[str] = ()) -> 
     )
     title = f"Who is missed, who is alarmed? {name_of(condition)}, {dataset_name(dataset)}"
     fig = page(0.95 + 0.74 * len(methods), title, foot, notes)
-    with matplotlib.rc_context(STYLE):
-        panels = fig.subplots(len(methods), len(keys), squeeze=False)
-        for row, method in zip(panels, methods, strict=True):
-            for ax, (attribute, level) in zip(row, keys, strict=True):
-                own = of_level(table[table["method"] == method], attribute, level)
-                _confusion(ax, own, classes)
-                if ax in panels[0]:
-                    ax.set_title("All" if attribute == "overall" else level, fontsize=7.5)
-            row[0].set_ylabel(method_name(method).replace(" ", "\n"), fontsize=7)
+    panels = fig.subplots(len(methods), len(keys), squeeze=False)
+    for row, method in zip(panels, methods, strict=True):
+        for ax, (attribute, level) in zip(row, keys, strict=True):
+            own = of_level(table[table["method"] == method], attribute, level)
+            _confusion(ax, own, classes)
+            if ax in panels[0]:
+                ax.set_title("All" if attribute == "overall" else level, fontsize=7.5)
+        row[0].set_ylabel(method_name(method).replace(" ", "\n"), fontsize=7)
     return fig
 
 
@@ -235,17 +231,16 @@ def fig_slopes(
     )
     words = f"{name_of(conditions[0])}, " if len(conditions) == 1 else ""
     fig = page(0.95 + 1.7 * len(lines), f"{title} {words}{dataset_name(dataset)}", text, notes)
-    with matplotlib.rc_context(STYLE):
-        panels = fig.subplots(len(lines), len(attributes), squeeze=False, sharey="row")
-        for row, (condition, metric) in zip(panels, lines, strict=True):
-            own = shown[(shown["condition"] == condition) & (shown["metric"] == metric)]
-            _slope_row(row, own, attributes, ordered_methods(shown["method"]))
-            front = "" if words else f"{name_of(condition)}\n"
-            row[0].set_ylabel(front + name_of(metric).replace(" at ", "\nat "))
-        for ax, attribute in zip(panels[0], attributes, strict=True):
-            ax.set_title(name_of(attribute), loc="left", pad=15)
-        for ax in panels[:-1].flat:
-            ax.set_xticklabels([])
+    panels = fig.subplots(len(lines), len(attributes), squeeze=False, sharey="row")
+    for row, (condition, metric) in zip(panels, lines, strict=True):
+        own = shown[(shown["condition"] == condition) & (shown["metric"] == metric)]
+        _slope_row(row, own, attributes, ordered_methods(shown["method"]))
+        front = "" if words else f"{name_of(condition)}\n"
+        row[0].set_ylabel(front + name_of(metric).replace(" at ", "\nat "))
+    for ax, attribute in zip(panels[0], attributes, strict=True):
+        ax.set_title(name_of(attribute), loc="left", pad=15)
+    for ax in panels[:-1].flat:
+        ax.set_xticklabels([])
     return fig
 
 
@@ -268,21 +263,11 @@ def _slope_row(
 
 def _slopes(ax: Axes, table: Rows, methods: Sequence[str], looks: Mapping[str, Look]) -> None:
     """Levels side by side at each method, joined by a line; said in words where missing."""
-    missing = []
-    for k, (level, look) in enumerate(looks.items()):
-        own = table[table["level"] == level].set_index("method").reindex(list(methods))
-        xs = np.arange(len(methods)) + beside(len(looks), k, most=0.13)
-        if not np.isfinite(own["value"]).any():
-            missing.append(level)
-        ax.plot(xs, own["value"], color=look.colour, lw=0.9, alpha=0.75, zorder=1)
-        for x, (_, row) in zip(xs, own.iterrows(), strict=True):
-            whisker(ax, row, float(x), look)
+    missing = level_paths(ax, table, "method", methods, looks)
     if missing:
         ax.text(0.99, 0.98, f"{', '.join(missing)}: {NOT_ESTIMABLE}", transform=ax.transAxes,
                 ha="right", va="top", fontsize=6.3, color=MUTED)  # fmt: skip
-    ax.set_xlim(-0.45, len(methods) - 0.55)
     ax.tick_params(axis="x", length=0, labelsize=6.7)
-    ax.grid(axis="y")
 
 
 # -- demographic probe -----------------------------------------------------------------------
@@ -310,18 +295,17 @@ def fig_probe(table: Rows, notes: Sequence[str] = ()) -> Figure:
     title = f"Can the group be read from an image? {dataset_name(dataset)}"
     fig = page(height, title, foot, notes, list(looks.values()))
     headings = {"own": "trained on the same kind of image", "real": "trained on real images"}
-    with matplotlib.rc_context(STYLE):
-        panels = fig.subplots(len(spaces), 2, squeeze=False, sharex=True, sharey=True)
-        for line, space in zip(panels, spaces, strict=True):
-            for ax, (source, heading) in zip(line, headings.items(), strict=True):
-                fits = (chosen["trained_on"] == source) | (chosen["method"] == "real")
-                forest(ax, chosen[fits & (chosen["features"] == space)], rows, looks, null=0.5)
-                ax.set_title(f"{space_title(space)} features, {heading}", loc="left", fontsize=7.5)
-            line[0].set_yticks(
-                range(len(rows)), [name_of(a) if level == "all" else level for a, level in rows]
-            )
-            for text, (_, level) in zip(line[0].get_yticklabels(), rows, strict=False):
-                text.set_fontweight("bold" if level == "all" else "normal")
-        for ax in panels[-1]:
-            ax.set_xlabel("AUC")
+    panels = fig.subplots(len(spaces), 2, squeeze=False, sharex=True, sharey=True)
+    for line, space in zip(panels, spaces, strict=True):
+        for ax, (source, heading) in zip(line, headings.items(), strict=True):
+            fits = (chosen["trained_on"] == source) | (chosen["method"] == "real")
+            forest(ax, chosen[fits & (chosen["features"] == space)], rows, looks, null=0.5)
+            ax.set_title(f"{space_title(space)} features, {heading}", loc="left", fontsize=7.5)
+        line[0].set_yticks(
+            range(len(rows)), [name_of(a) if level == "all" else level for a, level in rows]
+        )
+        for text, (_, level) in zip(line[0].get_yticklabels(), rows, strict=False):
+            text.set_fontweight("bold" if level == "all" else "normal")
+    for ax in panels[-1]:
+        ax.set_xlabel("AUC")
     return fig

@@ -22,11 +22,11 @@ from fairdiff_lib.show.front import Nothing, figure
 from fairdiff_lib.show.panels import (
     Rows,
     attributes_of,
-    beside,
     counted_looks,
     heat,
     in_order,
     interval_text,
+    level_paths,
     level_rows,
     none_here,
     of_level,
@@ -35,7 +35,7 @@ from fairdiff_lib.show.panels import (
     seeds,
     whisker,
 )
-from fairdiff_lib.show.style import STYLE, Look, dataset_name, look_of, ordered_methods, page
+from fairdiff_lib.show.style import dataset_name, look_of, ordered_methods, page
 
 AXES = {"guidance": "guidance scale", "steps": "denoising steps"}
 APART = 1.07  # between two arms at the same share, x
@@ -68,17 +68,16 @@ def fig_matrix(table: Rows, *, condition: str, attribute: str, notes: Sequence[s
     title = f"What do generated images add? {name_of(condition)}, {dataset_name(dataset)}"
     rows = -(-len(keys) // 4)
     fig = page(1.0 + 2.1 * rows, title, foot, notes, [look_of(arm) for arm in arms])
-    with matplotlib.rc_context(STYLE):
-        axes = fig.subplots(rows, min(4, len(keys)), squeeze=False, sharex=True, sharey=True)
-        for ax, (name, level) in zip(axes.flat, keys, strict=False):
-            own = of_level(shown, name, level)
-            _curves(ax, own, of_level(single, name, level), arms)
-            ax.set_title(f"{'All' if name == 'overall' else level} ({own['n'].min()})", loc="left")
-        for ax in axes.flat[len(keys) :]:
-            ax.set_visible(False)
-        for ax in axes[:, 0]:
-            ax.set_ylabel(axis_name("auc"))
-        axes[-1, 0].set_xlabel("share of the real training patients")
+    axes = fig.subplots(rows, min(4, len(keys)), squeeze=False, sharex=True, sharey=True)
+    for ax, (name, level) in zip(axes.flat, keys, strict=False):
+        own = of_level(shown, name, level)
+        _curves(ax, own, of_level(single, name, level), arms)
+        ax.set_title(f"{'All' if name == 'overall' else level} ({own['n'].min()})", loc="left")
+    for ax in axes.flat[len(keys) :]:
+        ax.set_visible(False)
+    for ax in axes[:, 0]:
+        ax.set_ylabel(axis_name("auc"))
+    axes[-1, 0].set_xlabel("share of the real training patients")
     return fig
 
 
@@ -141,15 +140,14 @@ def fig_sweep(
     maps = kid[kid["attribute"] == "overall"]
     tall = 0.75 + 0.42 * maps["guidance"].nunique()
     fig = page(tall + 4.4, f"Guidance and steps, by group: {dataset_name(dataset)}", foot, notes)
-    with matplotlib.rc_context(STYLE):
-        parts: Any = fig.subfigures(2, 1, height_ratios=[tall, 3.4])
-        spaces = in_order(maps, "features")
-        for ax, space in zip(parts[0].subplots(1, len(spaces), squeeze=False)[0], spaces,
-                             strict=True):  # fmt: skip
-            _map(ax, maps[maps["features"] == space], own)
-            many = int(maps.loc[maps["features"] == space, "n"].max())
-            ax.set_title(f"KID of all ({many}), {space_title(space)} features", loc="left")
-        _by_level(parts[1], shown, own, names)
+    parts: Any = fig.subfigures(2, 1, height_ratios=[tall, 3.4])
+    spaces = in_order(maps, "features")
+    for ax, space in zip(parts[0].subplots(1, len(spaces), squeeze=False)[0], spaces,
+                         strict=True):  # fmt: skip
+        _map(ax, maps[maps["features"] == space], own)
+        many = int(maps.loc[maps["features"] == space, "n"].max())
+        ax.set_title(f"KID of all ({many}), {space_title(space)} features", loc="left")
+    _by_level(parts[1], shown, own, names)
     return fig
 
 
@@ -177,23 +175,11 @@ def _by_level(part: Any, shown: Rows, own: dict[str, float], names: Sequence[str
         cut = shown[shown[other] == own[other]]
         for ax, name in zip(row, names, strict=True):
             looks = counted_looks(shown[shown["attribute"] == name])
-            _lines(ax, cut[cut["attribute"] == name], along, looks)
+            places = sorted(set(cut[along]))
+            level_paths(ax, cut[cut["attribute"] == name], along, places, looks)
+            ax.set_xticks(range(len(places)), [f"{x:g}" for x in places])
             ax.set_xlabel(AXES[along])
         row[0].set_ylabel(f"KID\n{AXES[other]}: {own[other]:g}")
     for ax, name in zip(axes[0], names, strict=True):
         ax.set_title(name_of(name), loc="left")
         panel_legend(ax, list(counted_looks(shown[shown["attribute"] == name]).values()))
-
-
-def _lines(ax: Axes, own: Rows, along: str, looks: dict[str, Look]) -> None:
-    """KID of each level along one axis of the grid."""
-    places = sorted(set(own[along]))
-    for k, (level, look) in enumerate(looks.items()):
-        rows = own[own["level"] == level].sort_values(along)
-        xs = [places.index(x) + beside(len(looks), k, most=0.12) for x in rows[along]]
-        ax.plot(xs, rows["value"], color=look.colour, lw=0.9, alpha=0.75, zorder=1)
-        for x, (_, row) in zip(xs, rows.iterrows(), strict=True):
-            whisker(ax, row, x, look)
-    ax.set_xticks(range(len(places)), [f"{x:g}" for x in places])
-    ax.set_xlim(-0.45, len(places) - 0.55)
-    ax.grid(axis="y")

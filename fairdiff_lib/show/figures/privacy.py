@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -21,7 +20,7 @@ from fairdiff_lib.show.panels import (
     of_level,
     require,
 )
-from fairdiff_lib.show.style import STYLE, Look, dataset_name, look_of, ordered_methods, page
+from fairdiff_lib.show.style import Look, dataset_name, look_of, ordered_methods, page
 
 HEIGHT = 0.27  # inches that a level takes
 
@@ -55,15 +54,14 @@ def fig_privacy(table: Rows, *, false_positives: float, notes: Sequence[str] = (
     )
     title = f"Are training images remembered? {dataset_name(dataset)}"
     fig = page(1.3 + HEIGHT * len(rows), title, foot, notes, list(looks.values()))
-    with matplotlib.rc_context(STYLE):
-        axes = fig.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-        for ax, (words, own, chance, counted) in zip(axes, panels, strict=True):
-            forest(ax, own, rows, looks, null=chance)
-            ax.set_title(words, loc="left")
-            ax.set_xlabel(f"share of {counted}" if counted else "AUC", fontsize=7)
-            ax.locator_params(axis="x", nbins=3)  # numbers that don't touch
-        _alarms(axes[-1], shown[shown["metric"] == ALARMED], rows, looks)
-        axes[0].set_yticks(range(len(rows)), [_named(near, *key) for key in rows])
+    axes = fig.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for ax, (words, own, chance, counted) in zip(axes, panels, strict=True):
+        forest(ax, own, rows, looks, null=chance)
+        ax.set_title(words, loc="left")
+        ax.set_xlabel(f"share of {counted}" if counted else "AUC", fontsize=7)
+        ax.locator_params(axis="x", nbins=3)  # numbers that don't touch
+    _alarms(axes[-1], shown[shown["metric"] == ALARMED], rows, looks)
+    axes[0].set_yticks(range(len(rows)), [_named(near, *key) for key in rows])
     return fig
 
 
