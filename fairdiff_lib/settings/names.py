@@ -31,6 +31,10 @@ NAMES: dict[str, str] = {
     "kid_standardised": "KID at a common case mix",
     "kid_shrunk": "KID, shrunken towards the mean",
     "ece": "Calibration error",
+    "cup_disc_ratio": "Cup-disc ratio",  # a mean, and no ratio of levels
+    "ruler_r2": "Ruler against the truth (R\u00b2)",
+    "ruler_bias": "Ruler minus the truth",
+    "ruler_lost": "Ruler: share without a measurement",
     "cup_disc_agreement": "Measures as asked",
     "second_colour_agreement": "Measures as asked",
     "effusion_agreement": "Measures as asked",

@@ -222,20 +222,6 @@ def about_downstream(table: Rows, condition: str, metric: str = "es_auc") -> str
     return f"{head}\n\n{bullets(lines)}\n\n{_one_seed(table)}".strip()
 
 
-@sentence("methods")
-def about_methods(table: Rows, column: str) -> str:
-    """For every name in a column, each method's value."""
-    rows, _ = means_and_seeds(table, ["method"])
-    lines = []
-    for name, own in rows.groupby(column, sort=False):
-        values = [
-            f"{method_name(method)} {number(own[own['method'] == method].iloc[0])}"
-            for method in ordered_methods(own["method"])
-        ]
-        lines.append(f"{name_of(str(name))}: {'; '.join(values)}")
-    return bullets(lines)
-
-
 # -- 09 --------------------------------------------------------------------------------------
 
 
@@ -351,10 +337,9 @@ def about_level_gaps(contrasts: Rows) -> str:
     tested = rows[np.isfinite(rows["p_adjusted"])]
     found = tested[tested["p_adjusted"] < LEAST]
     none = len(rows) - len(tested)
-    head = (
-        f"{len(found)} of {len(tested)} tested differences between groups stand up after "
-        f"correction; all are exploratory."
-    ) + f" {none} could not be tested." * bool(none)
+    many = f"{len(found)} of {len(tested)}" if len(found) else f"None of {len(tested)}"
+    head = f"{many} tested differences between groups stand up after correction; all are "
+    head += "exploratory." + f" {none} could not be tested." * bool(none)
     lines = [
         f"{method_name(row['method'])}, {name_of(str(row['metric']))}{_where(row)}: {row['level']} "
         f"against {row['reference']} {number(row)}, adjusted p {p_text(float(row['p_adjusted']))}."

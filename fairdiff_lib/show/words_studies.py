@@ -80,8 +80,9 @@ def about_weights(table: Rows) -> str:
         off = int(((own["low"] > 1.0) | (own["high"] < 1.0)).sum())
         far = own.iloc[int((own["value"] - 1.0).abs().argmax())]
         text = (
-            f"{method_name(method)}: the mean weight of {off} of {counted(len(own), 'group')} is "
-            f"told from 1. The furthest is {far['level']}'s, {number(far)}."
+            f"{method_name(method)}: the mean weight of {off or 'none'} of "
+            f"{counted(len(own), 'group')} is told from 1. The furthest is {far['level']}'s, "
+            f"{number(far)}."
         )
         if len(_values(table, "negative_weights", method)):
             text += f" {_mean(table, 'negative_weights', method):.1%} of weights are negative"

@@ -27,20 +27,6 @@ def test_quality_names_the_lowest_and_the_highest_level() -> None:
     assert "With one training seed" not in sentences.about_quality(quality("0,1,2"), ["race"])
 
 
-def test_methods_stand_side_by_side_for_every_name() -> None:
-    rows = [
-        {"method": method, "seeds": "0", "condition": condition, "value": value, "low": value - 0.1,
-         "high": value + 0.1}
-        for condition in ("glaucoma", "md_severity")
-        for method, value in (("none", 0.7), ("real", 0.8))
-    ]  # fmt: skip
-    lines = sentences.about_methods(pd.DataFrame(rows), "condition").splitlines()
-    assert lines[0] == (
-        "- Glaucoma: real images 0.800 (0.700 to 0.900); Stable Diffusion 0.700 (0.600 to 0.800)"
-    )
-    assert lines[1].startswith("- Vision loss: ")
-
-
 def test_gates_say_which_failed() -> None:
     gates = pd.DataFrame({"gate": ["vae", "below_blurred_reals"], "method": "none", "passed": True})
     assert sentences.about_gates(gates) == "All 2 checks passed."
