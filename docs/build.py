@@ -171,18 +171,19 @@ def verdicts(parts: Sequence[Part]) -> pd.DataFrame:
     return pd.concat(tables).fillna("") if tables else pd.DataFrame(columns=columns)
 
 
-def _cited(found: pd.DataFrame) -> pd.DataFrame:
-    """One row per claim, data set and preset: of two studies, the one to cite."""
-    claims = found[found["claim"].str.fullmatch(r"C\d+")]
-    return claims[claims["cited"] != "False"] if "cited" in claims else claims
+def _claims(found: pd.DataFrame) -> pd.DataFrame:
+    """Rows of claims; their part, where they have several, in ``named``."""
+    part = found.get("part", "")
+    named = (found["claim"] + " " + part).str.strip()
+    return found.assign(named=named)[found["claim"].str.fullmatch(r"C\d+")]
 
 
 def verdict_grid(found: pd.DataFrame) -> str:
-    """Claims by studies, the cited verdict in each cell."""
-    claims = _cited(found)
+    """Claims by studies, the verdict in each cell."""
+    claims = _claims(found)
     studies = list(dict.fromkeys(zip(claims["dataset"], claims["preset"], strict=True)))
     rows = []
-    for claim, own in claims.groupby("claim", sort=True):
+    for claim, own in claims.groupby("named", sort=True):
         said = {(row.dataset, row.preset): str(row.verdict) for row in own.itertuples()}
         cells = [f"**{escape(said[study])}**" if study in said else "" for study in studies]
         rows.append([f"**{claim}** {escape(own['statement'].iloc[0])}", *cells])
@@ -199,7 +200,7 @@ def verdict_page(found: pd.DataFrame) -> str:
         for row in rows.to_dict("records"):
             lines += [f"- **{escape(row['claim'])}: {escape(row['verdict'])}.** "
                       f"{escape(row['statement'])}."]  # fmt: skip
-            said = [row.get("quote", ""), row.get("reason", "")]
+            said = [row.get("quote", ""), row.get("not_to_say", "")]
             lines += [f"\n  {escape(text)}" for text in said if text]
     return "\n".join(lines) + "\n"
 
@@ -207,9 +208,10 @@ def verdict_page(found: pd.DataFrame) -> str:
 def claims_page(parts: Sequence[Part], found: pd.DataFrame, figures: Path) -> str:
     """By claim: its verdicts, then the notebooks, tables and figures that bear on it."""
     lines = ["# Claims and where to look", ""]
-    for claim, rows in _cited(found).groupby("claim", sort=True):
+    for claim, rows in _claims(found).groupby("claim", sort=True):
         lines += [f"## {claim}: {escape(rows['statement'].iloc[0])}", ""]
-        lines += [f"- {escape(dataset_name(str(row.dataset)))}, preset {escape(row.preset)}: "
+        lines += [f"- {escape(dataset_name(str(row.dataset)))}, preset {escape(row.preset)}, "
+                  f"{escape(row.named)}: "
                   f"**{escape(row.verdict)}**" for row in rows.itertuples()]  # fmt: skip
         shown = [part for part in parts if part.dataset in set(rows["dataset"])]
         if claim == "C4":  # the first three on other data

@@ -179,7 +179,7 @@ def test_both_together_from_the_cohort_to_their_cards(
     assert set(result.contrasts["attribute"]) == {"site", "hand"}
     assert {"none", "toy"} <= set(result.contrasts["method"])
     fig(study, "fig03", result.main(registered.rule.features), rows=[["site", "hand"], ["mark"]])
-    downstream = measure_downstream(study)
+    downstream = measure_downstream(study, registered.rule)
     assert "tab_toy_downstream" in downstream.tables
 
     card(study, "audit", result, registered)

@@ -45,6 +45,53 @@ class Outcome:
     runs: float = float("nan")
 
 
+@dataclass(frozen=True)
+class Effect:
+    """A signed difference, and all that :func:`outcome` reads of it: a row of a table.
+
+    Attributes
+    ----------
+    value, error, df : float
+        NaN where it can't be estimated; ``note`` then says why.
+    low, high : float
+        At the confidence of the family.
+    inner_low, inner_high : float
+        At 2 x confidence - 1: of two one-sided tests against X.
+    n : int
+        Subjects of the smaller group.
+    runs : int
+        Complete runs behind it; ``of_runs`` is the part of its variance that is theirs.
+    """
+
+    value: float
+    error: float
+    df: float
+    low: float
+    high: float
+    inner_low: float
+    inner_high: float
+    n: int
+    runs: int = 1
+    of_runs: float = 0.0
+    note: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        gap: Estimate,
+        n: int,
+        runs: tuple[int, float] = (1, 0.0),
+        confidence: float = 0.95,
+        family: int = 1,
+    ) -> Effect:
+        """Of an estimate; "different" holds over a ``family`` of so many contrasts (Bonferroni).
+
+        "No difference larger than X" needs no correction where all contrasts of a claim must pass.
+        """
+        ends = (*gap.interval(1 - (1 - confidence) / family), *gap.interval(2 * confidence - 1))
+        return cls(gap.value, gap.standard_error, gap.df, *ends, n, *runs, gap.note)
+
+
 def decide(
     gap: Estimate,
     smallest: float,
@@ -56,24 +103,28 @@ def decide(
     runs: tuple[int, float] = (1, 0.0),
     control_found: bool = True,
 ) -> Outcome:
-    """One of four outcomes of a difference.
+    """:func:`outcome` of an estimate, as :meth:`Effect.of` reads it."""
+    own = Effect.of(gap, n, runs, confidence, family)
+    return outcome(own, smallest, confidence=confidence, unit=unit, control_found=control_found)
+
+
+def outcome(
+    effect: Effect,
+    smallest: float,
+    *,
+    confidence: float = 0.95,
+    unit: str = "",
+    control_found: bool = True,
+) -> Outcome:
+    """The rule: one of four outcomes of a difference.
 
     Parameters
     ----------
-    gap : Estimate
-        The signed difference.
+    effect : Effect
     smallest : float
         X > 0, in the difference's own unit.
-    n : int
-        Subjects of the smaller group.
-    confidence : float
-        Of "different" and "larger than X", over a ``family`` of so many contrasts (Bonferroni);
-        "no difference larger than X" is two one-sided tests at (1 - confidence) each, which need
-        no correction where all contrasts of a claim have to pass.
     unit : str
         Of the difference, in words: " px of blur".
-    runs : (R, variance)
-        Number of runs behind ``gap``, and the part of its variance that is theirs.
     control_found : bool
         Whether a planted difference was found in the same way; else nothing is "no difference".
 
@@ -84,26 +135,25 @@ def decide(
     """
     if not smallest > 0:
         raise InputError(f"smallest difference of interest: {smallest}; expected more than 0")
-    size = f"{rounded(smallest)}{unit}"
-    if not gap.standard_error > 0 or not np.isfinite(gap.value):
-        return Outcome(UNDECIDED, f"undecided: {gap.note or 'no interval'}", np.inf, np.inf)
-    low, high = gap.interval(1 - (1 - confidence) / family)
-    shown = f"{with_interval(gap.value, low, high)}{unit}"
-    inside = [abs(end) < smallest for end in gap.interval(2 * confidence - 1)]
+    low, high, size = effect.low, effect.high, f"{rounded(smallest)}{unit}"
+    if not effect.error > 0 or not np.isfinite([effect.value, low, high]).all():
+        return Outcome(UNDECIDED, f"undecided: {effect.note or 'no interval'}", np.inf, np.inf)
+    shown = f"{with_interval(effect.value, low, high)}{unit}"
+    inside = -smallest < effect.inner_low and effect.inner_high < smallest
     if low > smallest or high < -smallest:
         return Outcome(LARGER, f"larger than {size}: {shown}")
-    if all(inside) and control_found:
+    if inside and control_found:
         also = "" if low <= 0 <= high else ", though one is seen"
         return Outcome(NO_LARGER, f"no difference larger than {size}{also}: {shown}")
     if low > 0 or high < 0:
         return Outcome(DIFFERENT, f"different, size open (larger than {size} or not): {shown}")
-    if all(inside):
+    if inside:
         words = f"undecided: a planted difference was not found in this way; {shown}"
         return Outcome(UNDECIDED, words, np.inf, np.inf)
-    wanted = (smallest / _reach(gap.df, confidence)) ** 2  # variance at which either is found
-    more_n, more_runs = _needed(gap, n, runs, wanted)
+    wanted = (smallest / _reach(effect.df, confidence)) ** 2  # variance at which either is found
+    more_n, more_runs = _needed(effect, wanted)
     parts = [f"n = {more_n:,.0f} in the smaller group"] * bool(np.isfinite(more_n))
-    parts += [f"R = {more_runs:,.0f} runs"] * bool(runs[1] > 0 and np.isfinite(more_runs))
+    parts += [f"R = {more_runs:,.0f} runs"] * bool(effect.of_runs > 0 and np.isfinite(more_runs))
     needs = "; would need about " + " or ".join(parts) if parts else ""
     both = "; neither more subjects nor more runs alone decide" if not parts else ""
     return Outcome(UNDECIDED, f"undecided{needs}{both}: {shown}", more_n, more_runs)
@@ -117,10 +167,10 @@ def _reach(df: float, confidence: float) -> float:
     return float(stats.t.ppf(confidence, df) + stats.t.ppf((1 + LEAST_POWER) / 2, df))
 
 
-def _needed(gap: Estimate, n: int, runs: tuple[int, float], wanted: float) -> tuple[float, float]:
+def _needed(effect: Effect, wanted: float) -> tuple[float, float]:
     """Subjects at these runs, and runs with these subjects, for a variance of ``wanted``."""
-    count, of_runs = runs
-    of_subjects = max(gap.standard_error**2 - of_runs, 0.0)
+    n, count, of_runs = effect.n, effect.runs, effect.of_runs
+    of_subjects = max(effect.error**2 - of_runs, 0.0)
     more_n = n * of_subjects / (wanted - of_runs) if wanted > of_runs else np.inf
     more_runs = count * of_runs / (wanted - of_subjects) if wanted > of_subjects else np.inf
     return float(np.ceil(max(more_n, n))), float(np.ceil(max(more_runs, count)))
@@ -156,12 +206,42 @@ class Power:
         return min(self.nothing, self.twice) >= LEAST_POWER
 
 
-def power(error: float, df: float, smallest: float, confidence: float = 0.95) -> Power:
-    """Power of :func:`decide` at a standard error that is known."""
+def power(
+    error: float, df: float, smallest: float, confidence: float = 0.95, family: int = 1
+) -> Power:
+    """Power of :func:`outcome` at a standard error that is known."""
+    if not error > 0:
+        return Power(0.0, 0.0)
     ratio = smallest / error
     nothing = 2 * stats.t.cdf(ratio - stats.t.ppf(confidence, df), df) - 1
-    twice = stats.t.sf(stats.t.ppf((1 + confidence) / 2, df) - ratio, df)
+    twice = stats.t.sf(stats.t.ppf(1 - (1 - confidence) / family / 2, df) - ratio, df)
     return Power(max(0.0, float(nothing)), float(twice))
+
+
+def size_for(error: float, n: int, df: float, smallest: float, family: int = 1) -> float:
+    """Subjects of the smaller group, both growing alike, with which both powers are enough."""
+    if not 0 < error < np.inf:
+        return float("inf")
+    low, high = 1e-3, 1e6  # times as many
+    for _ in range(60):
+        times = float(np.sqrt(low * high))
+        enough = power(error / times**0.5, max(df * times, 1.0), smallest, family=family).testable
+        low, high = (low, times) if enough else (times, high)
+    return float(np.ceil(n * high))
+
+
+def spread_for(error: float, df: float, smallest: float, runs: int, family: int = 1) -> float:
+    """Largest standard deviation between runs that still leaves enough power; NaN for one run."""
+    if runs < 2 or not power(error, df, smallest, family=family).testable:
+        return float("nan")
+    low, high = 0.0, 10 * smallest
+    for _ in range(50):
+        middle = (low + high) / 2
+        parts = np.array([middle**2 / runs, error**2])
+        freedom = parts.sum() ** 2 / (parts[0] ** 2 / (runs - 1) + parts[1] ** 2 / df)
+        enough = power(float(np.sqrt(parts.sum())), freedom, smallest, family=family).testable
+        low, high = (middle, high) if enough else (low, middle)
+    return low
 
 
 def plan_size(

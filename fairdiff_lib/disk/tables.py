@@ -62,7 +62,7 @@ def pick(table: pd.DataFrame, attributes: Iterable[str], column: str = "attribut
 
 FIRST = ("level", "value", "low", "high", "n")
 IN_FILE_ONLY = ("note", "sd", "n_seeds", "study", "p_new", "low_new", "high_new", "protocol")
-NAMED = ("attribute", "metric", "condition", "gate", "quantity", "outcome", "setting")
+NAMED = ("attribute", "metric", "endpoint", "condition", "gate", "quantity", "outcome", "setting")
 
 
 def means_only(table: pd.DataFrame, keep: Iterable[str] = ()) -> pd.DataFrame:
@@ -183,7 +183,7 @@ ESSENTIAL = (  # what is shown of a table that is too long; the CSV has the othe
     *("kid", "fid", "inception_score", "accuracy", "auc", "dpd", "eod", "psd_mean", "psd_max"),
     *("es_fid", "es_kid", "es_accuracy", "es_auc", "fid_psd_mean", "fid_psd_max"),
 )
-SENTENCES = ("quote", "reason", "statement", "endpoint", "limits", "declaration", "training_seeds")
+SENTENCES = ("quote", "not_to_say", "statement", "limits", "training_seeds")
 SPECIAL = {**{x: f"\\{x}" for x in "{}$&#%_"}, "\\": r"\textbackslash{}"}
 SPECIAL |= {"^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
 SPECIAL |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}

@@ -101,6 +101,8 @@ def _parser() -> _Parser:
 
     _add_audit(actions.add_parser("audit", help="audit your own generator: two CSV files in"))
 
+    _add_plan(actions.add_parser("plan-size", help="how many subjects an audit of groups needs"))
+
     trace = actions.add_parser("trace", help="check what a table or figure rests on, link by link")
     trace.add_argument("files", nargs="+", metavar="FILE", help="as figures/.../tab05.csv")
     trace.add_argument("--runs-root", default="data/runs", metavar="DIR", help="of its run")
@@ -165,6 +167,28 @@ def _add_audit(audit: argparse.ArgumentParser) -> None:
     audit.add_argument("--output", default="audit", metavar="DIR", help="card, tables, stamp")
     audit.add_argument("--force", action="store_true", help="replace an earlier audit there")
     audit.set_defaults(action=_audit)
+
+
+def _add_plan(plan: argparse.ArgumentParser) -> None:
+    plan.description = (
+        "From a pilot: with which power would an audit of groups of these sizes find a difference, "
+        "which one could it detect, how many subjects does it need, and whose next 100 help most?"
+    )
+    plan.add_argument(
+        "--pilot", required=True, metavar="FILE",
+        help=".csv: attribute, level, n, and standard_error or low, high (95%%), as an audit's "
+        "by_group.csv; .npz: features real and generated [N, D], an array of level names each "
+        "attribute",
+    )  # fmt: skip
+    plan.add_argument("--effect", required=True, type=float, metavar="X", help="in its unit")
+    plan.add_argument(
+        "--sizes", default="", metavar="S", help="planned, as race:Black=300,race:White=1200"
+    )
+    plan.add_argument(
+        "--where", action="append", default=[], metavar="NAME=VALUE", help="rows, as metric=kid"
+    )
+    plan.add_argument("--output", default="", metavar="CSV", help="the plan as a table")
+    plan.set_defaults(action=_plan)
 
 
 def _add_graph(parser: argparse.ArgumentParser) -> None:
@@ -325,6 +349,14 @@ def _audit(chosen: argparse.Namespace) -> int:
     folder = write_audit(result, chosen.output, own_card(result), force=chosen.force)
     print(finding(result.audit))
     print(f"card: {folder / 'card.html'}; tables and stamp beside it")
+    return 0
+
+
+def _plan(chosen: argparse.Namespace) -> int:
+    from fairdiff_lib.run.planning import plan
+
+    _, said = plan(Path(chosen.pilot), chosen.effect, chosen.sizes, chosen.where, chosen.output)
+    print(said)
     return 0
 
 

@@ -48,7 +48,6 @@ NAMES: dict[str, str] = {
     "prompt_second_colour": "Images show the second colour that was asked for",
     "below_shuffled_prompts": "Closer to real images of their own condition than of another",
     "below_blurred_reals": "Closer to real images than blurred real images are",
-    "above_real_floor": "Not closer to real images than these are among themselves",
 }
 WORDS = {  # of names that are put together
     "kid": "KID",

@@ -108,6 +108,7 @@ _ALL = (
         after=("04_generate",),
         tables={
             "tab_gates": "gates before any fairness table",
+            "tab_effects": "what was measured for the verdict: images, and the control",
             "tab_contrasts": "differences between levels, with tests",
             "tab_differences": "methods against the baseline, by level",
             "tab_intersections": "KID of intersections, raw and shrunken",
@@ -150,11 +151,13 @@ _ALL = (
         tables={
             "tab_contrasts_downstream": "downstream: differences between levels",
             "tab_changes": "downstream: differences between methods and from real",
+            "tab_effects_downstream": "what was measured for the verdict: classifiers",
         },
         figures={"fig05": "area under the curve by group, real and generated training images"},
         of_dataset="downstream",
         claims=("C3",),
         threads="network",
+        declared=True,
     ),
     Notebook(
         "08_ablations",
@@ -166,7 +169,6 @@ _ALL = (
             "tab12": "ablation: time window and exploitation rate",
             "tab13": "methods side by side",
             "tab_cost": "what each run of the ablation study cost",
-            "tab_c2": "the verdict on C2, from T13",
         },
         figures={"fig_methods": "methods side by side"},
         optional={"fig07": "ablation: time window and exploitation rate"},
@@ -178,10 +180,9 @@ _ALL = (
         after=("05_quality", "07_downstream"),
         tables={
             "tab_verdict": "one verdict per claim, this dataset",
-            "tab_recovered": "simulated: planted against measured",
+            "tab_tests": "every test behind a verdict, and what was planted where",
         },
         spanning={"tab14": "one verdict per claim, all datasets"},
-        simulated_only=("tab_recovered",),
         declared=True,
     ),
     Notebook(

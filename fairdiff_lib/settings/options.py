@@ -418,7 +418,11 @@ class AuditConfig:
     confidence: Inner = 0.95  # of every interval
     bootstrap: Count = 400  # replicates for metrics without a closed form
     secondary_below: Whole = 80  # subjects; smaller levels are shown, not tested as primary
-    smallest_effect: Positive = 0.2  # x the baseline's KID: the smallest change of interest
+    smallest_blur: Positive = 0.1  # pixels of equivalent blur: the smallest difference of interest
+    smallest_auc: Positive = 0.02  # the same of an AUC
+    expected_blur: Positive = (
+        0.7  # pixels: equivalent blur of a generator, for the power beforehand
+    )
     gate_vae_r2: float = 0.6  # least R^2 of the cup-disc ratio on VAE reconstructions
     gate_prompt_auc: Share = 0.8  # least AUC, normal against abnormal cup-disc prompts
 

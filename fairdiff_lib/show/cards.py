@@ -249,7 +249,7 @@ def _endpoint(found: Audit, rule: Any) -> str:
     size = found.design.smallest_effect
     if not np.isfinite(size):
         return said
-    return f"{said}; of interest from {size:.2g}, {rule.smallest_effect:.0%} of the overall KID"
+    return f"{said}; of interest from {size:.2g}, what {rule.smallest_blur:g} px of blur make"
 
 
 def _caveats(result: Any, found: Audit, protocol: Any) -> Iterator[str]:

@@ -125,7 +125,7 @@ def _one_seed(table: Rows) -> str:
     )
 
 
-def about_contrast(row: Row, share: float = 0.2, confidence: float = 0.95) -> str:
+def about_contrast(row: Row, confidence: float = 0.95) -> str:
     """What a contrast says: a difference, an equivalence, or how much could have been missed."""
     level, other, where = row["level"], row["reference"], name_of(str(row["attribute"]))
     metric = name_of(str(row.get("metric", "kid")))
@@ -135,13 +135,13 @@ def about_contrast(row: Row, share: float = 0.2, confidence: float = 0.95) -> st
     limit, size = 1 - confidence, f"The difference in {metric} is {number(row)}"
     same = row["p_equivalence"] < limit
     if row["p_adjusted"] < limit:
-        small = f", which is less than {share:.0%} of the overall value" * bool(same)
+        small = f", which is less than {rounded(row['smallest_effect'])}" * bool(same)
         p = p_text(float(row["p_adjusted"]))
         return f"**{where}: {level} differs from {other}.** {size}{small} (adjusted p {p})."
     if same:
         return (
-            f"**{where}: {level} and {other} are equivalent**, to within {share:.0%} of the "
-            f"overall value. {size}."
+            f"**{where}: {level} and {other} are equivalent**, to within "
+            f"{rounded(row['smallest_effect'])}. {size}."
         )
     ratio = ""
     if np.isfinite(row["mde_ratio"]):
@@ -154,10 +154,10 @@ def about_contrast(row: Row, share: float = 0.2, confidence: float = 0.95) -> st
 
 
 @sentence("contrasts")
-def about_contrasts(table: Rows, share: float = 0.2, confidence: float = 0.95) -> str:
+def about_contrasts(table: Rows, confidence: float = 0.95) -> str:
     """A sentence for every declared contrast."""
     own = table[table["role"] == "primary"]
-    lines = (about_contrast(row, share, confidence) for _, row in own.iterrows())
+    lines = (about_contrast(row, confidence) for _, row in own.iterrows())
     return bullets(lines, "No comparison was declared: no level has enough subjects.")
 
 
@@ -182,25 +182,22 @@ class Declared(Protocol):
     @property
     def digest(self) -> str: ...
     @property
-    def metric(self) -> str: ...
-    @property
     def contrasts(self) -> Sequence[Any]: ...
+    @property
+    def tests(self) -> Sequence[Any]: ...
 
 
 @sentence("protocol")
-def about_protocol(rule: Declared, before: bool) -> str:
-    """When the protocol was written, and what it declares."""
+def about_protocol(rule: Declared, before: bool, written: str = "") -> str:
+    """When the protocol was written, and how much of what it declares can be decided here."""
     when = "before" if before else "**after**"
-    main = [f"{c.level} against {c.reference}" for c in rule.contrasts if c.role != "secondary"]
-    small = [c.level for c in rule.contrasts if c.role == "secondary"]
-    text = (
-        f"The protocol was written {when} any test image existed. It declares "
-        f"{counted(len(main), 'comparison') if main else 'no comparison'} of {name_of(rule.metric)}"
-        f"{': ' * bool(main)}{listed(main)}."
+    groups = listed([f"{c.level} against {c.reference}" for c in rule.contrasts])
+    able = sum(bool(test.testable) for test in rule.tests)
+    return (
+        f"The protocol was written {f'on {written}, ' * bool(written)}{when} any test image "
+        f"existed. It compares {groups}. Of its {len(rule.tests)} tests, {able} can be decided "
+        f"with these patients. (Protocol {rule.digest}.)"
     )
-    if small:
-        text += f" Too few to be among them: {listed(small)}."
-    return f"{text} (Protocol {rule.digest}.)"
 
 
 @sentence("downstream")
@@ -226,66 +223,64 @@ def about_downstream(table: Rows, condition: str, metric: str = "es_auc") -> str
 
 
 def verdict_matrix(table: Rows) -> Rows:
-    """T14's cited verdicts: a row per claim, a column per data set."""
-    cited = table[table["cited"].astype(bool)]
-    wide = cited.pivot(index="claim", columns="dataset", values="verdict")
-    named = wide.rename(columns={name: dataset_name(name) for name in wide.columns})
-    words = cited.drop_duplicates("claim").set_index("claim")["statement"]
-    named.insert(0, "what is claimed", words)
-    return named.rename_axis(columns=None).reset_index()
+    """T14: a row per claim and part, a column per data set."""
+    named = table.assign(
+        claim=[f"{row.claim} {row.part}".strip() for row in table.itertuples()],
+        dataset=[dataset_name(name) for name in table["dataset"]],
+    )
+    wide = named.pivot(index="claim", columns="dataset", values="verdict").fillna("")
+    # simulated data are asked another first question: a real set's words, where there is one
+    simulated = table["dataset"].str.endswith("_simulated")
+    words = pd.concat([named[~simulated], named[simulated]]).drop_duplicates("claim")
+    wide.insert(0, "what is claimed", words.set_index("claim")["statement"])
+    return wide.rename_axis(columns=None).reset_index()
 
 
 @sentence("quotes")
 def about_quotes(table: Rows) -> str:
-    """Of each data set its limits, and a list of the sentences to quote of its cited verdicts."""
+    """Of each data set its limits, and for each claim what may be quoted and what may not."""
     parts = []
-    for dataset, own in table[table["cited"].astype(bool)].groupby("dataset", sort=False):
-        lines = bullets(f"**{row.claim}: {row.verdict}.** {row.quote}" for row in own.itertuples())
+    for dataset, own in table.groupby("dataset", sort=False):
+        lines = bullets(
+            f"**{f'{row.claim} {row.part}'.strip()}: {row.verdict}** ({row.bearing}). {row.quote} "
+            f"*{row.not_to_say}*"
+            for row in own.itertuples()
+        )
         parts.append(f"**{dataset_name(str(dataset))}.** {own['limits'].iloc[0]}\n\n{lines}")
     return "\n\n".join(parts)
 
 
-@sentence("reasons")
-def about_reasons(table: Rows) -> str:
-    """Why each verdict is as it is, of all studies."""
-    return bullets(
-        f"{dataset_name(str(row.dataset))}, {row.claim}, {row.study} study: {row.reason}."
-        for row in table.itertuples()
-    )
+@sentence("control")
+def about_control(effects: Rows) -> str:
+    """Whether the planted disparity was found, and that nothing was where nothing was planted."""
+    lines = []
+    for row in effects[effects["claim"] == "control"].to_dict("records"):
+        seen = "is found" if row["low"] > 0 else "is not found"
+        if row["part"] == "untouched":
+            seen = "shows no difference" if row["low"] <= 0 <= row["high"] else "differs by chance"
+        what = "The group" if row["part"] == "planted" else "The same group, untouched,"
+        if row["endpoint"] == "auc":
+            what = "That classifiers of generated images learn anything"
+        lines.append(f"{what} {seen} in {_put(row['endpoint'])}: {number(row)}.")
+    return bullets(lines, "No control was made.")
+
+
+def _put(endpoint: str) -> str:
+    text = name_of(endpoint)
+    return text if text.isupper() else text.lower()
 
 
 @sentence("planted")
 def about_planted(table: Rows) -> str:
     """What was measured where something was planted; and the false alarms where nothing was."""
-    if table.empty:
+    rows = table[(table["claim"] == "C1") & (table["planted"] != "")]
+    if rows.empty:
         return "The data are real: nothing was planted."
-    rows = table[table["planted"] != "nothing"]
-    lines = [_planted_line(row) for row in rows.to_dict("records")]
-    rest = table[(table["planted"] == "nothing") & table["excludes_zero"].notna()]
-    alarms = int(rest["excludes_zero"].astype(bool).sum())
-    if len(rows) and len(rest):
-        lines.append(
-            f"Where nothing was planted, {alarms} of {len(rest)} intervals exclude 0 (not "
-            "corrected for their number)."
-        )
-    return bullets(lines, "Nothing was planted.")
-
-
-def _planted_line(row: Any) -> str:
-    """One measurement against what was planted."""
-    space = f" in {space_title(row['features'])} features" if row["features"] else ""
-    who = (
-        f"{level_name(row['attribute'], row['level'])} (n={row['n']}), drawn with {row['planted']}"
+    return bullets(
+        f"{level_name(row['attribute'], row['level'])}, drawn with {row['planted']}: "
+        f"{row['as_planted']} in {_put(row['endpoint'])}."
+        for row in rows.to_dict("records")
     )
-    if row["excludes_zero"] is None:
-        return f"{who}: {name_of(row['metric'])}{space} has no interval."
-    size = f"{name_of(row['metric'])}{space} is that of {row['reference']} plus {number(row)}"
-    if row["excludes_zero"]:
-        return f"{who}, is seen: {row['direction']}. {size}."
-    missed = f"{rounded(row['mde'])} would have been found in four of five cases"
-    if row["detectable"] is not None:
-        missed += f", {'no more' if row['detectable'] else 'more'} than is of interest"
-    return f"{who}, is not told from {row['reference']}. {size}; {missed}."
 
 
 # -- 14 and 15: privacy, guidance and steps --------------------------------------------------

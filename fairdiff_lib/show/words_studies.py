@@ -301,15 +301,6 @@ def about_cost(cost: pd.DataFrame, large_step_seconds: float) -> str:
     )
 
 
-@sentence("c2")
-def about_c2(c2: pd.DataFrame) -> str:
-    """The verdicts, a line each."""
-    return "\n".join(
-        f"- **{method_name(str(row.method))}: {row.verdict}** ({row.seeds} seeds). {row.reason}."
-        for row in c2.itertuples()
-    )
-
-
 @sentence("proof_criteria")
 def about_criteria(asked: Mapping[str, Any]) -> str:
     """What was fixed beforehand."""

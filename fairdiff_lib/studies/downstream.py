@@ -20,6 +20,9 @@ from fairdiff_lib.audit.seeds import CHANGE_COLUMNS, compare_audits, over_seeds
 from fairdiff_lib.classify.runs import REAL, Run, cost_table, notes_of, read_runs
 from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.disk.tables import gate_notes, with_notes
+from fairdiff_lib.studies.verdict.effects import classifier_rows
+from fairdiff_lib.studies.verdict.measure import bases_of
+from fairdiff_lib.studies.verdict.protocol import Protocol
 from fairdiff_lib.study import Study
 
 
@@ -51,7 +54,7 @@ class Downstream:
         }
 
 
-def measure_downstream(study: Study) -> Downstream:
+def measure_downstream(study: Study, rule: Protocol) -> Downstream:
     """Every source's classifiers, fitted where they are missing, tested on real images."""
     runs, notes = read_runs(study), gate_notes(study.places)
     table, contrasts, changes = (
@@ -64,6 +67,7 @@ def measure_downstream(study: Study) -> Downstream:
     tables = dict(zip(names, (one.reset_index(drop=True) for one in parts), strict=True))
     tables["tab_contrasts_downstream"] = contrasts.rename(columns={"source": "method"})
     tables["tab_changes"] = changes
+    tables["tab_effects_downstream"] = _effects(study, runs, rule)
     said = notes_of(study, runs)
     return Downstream(runs, table, contrasts, changes, cost_table(study), tables, said)
 
@@ -91,6 +95,18 @@ def _contrasts(study: Study, runs: Sequence[Run]) -> pd.DataFrame:
         ))  # fmt: skip
     parts = [classification_contrasts(means_over_seeds(found)) for found in audits.values()]
     return pd.concat(parts, ignore_index=True)
+
+
+def _effects(study: Study, runs: Sequence[Run], rule: Protocol) -> pd.DataFrame:
+    """C3's tests, each seed's classifiers together."""
+    attributes = study.cohort.attribute_levels
+    found: dict[tuple[str, int], list[Audit]] = {}
+    for run in runs:
+        if run.source != REAL:
+            data = run.scored(study.cohort, rule.condition)
+            own = classification_audits(data, attributes, names=("auc",), bootstrap=0)["auc"]
+            found.setdefault((run.source, run.seed), []).append(own)
+    return classifier_rows(found, rule, bases_of(study))
 
 
 def paired_changes(study: Study, runs: Sequence[Run]) -> pd.DataFrame:

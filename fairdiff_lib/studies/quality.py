@@ -31,7 +31,6 @@ from fairdiff_lib.audit.audit import (
 from fairdiff_lib.audit.blur import (
     SMALLEST_BLUR,
     Curves,
-    blur_curves,
     blur_images,
     equivalent_blur,
     estimate_rows,
@@ -74,10 +73,10 @@ from fairdiff_lib.disk import tables
 from fairdiff_lib.model.loss import denoising_losses_at
 from fairdiff_lib.model.pipeline import load_pipeline, mean_latents, reconstruct
 from fairdiff_lib.model.sample import gallery_images, load_generated, load_run
-from fairdiff_lib.studies.verdict.protocol import Protocol
+from fairdiff_lib.studies.verdict.measure import curves_of, image_effects
+from fairdiff_lib.studies.verdict.protocol import BLUR, Protocol
 from fairdiff_lib.study import Study
 
-BLUR = "equivalent_blur"
 SOFT = 1 / 32  # standard deviation of the blurred control, fraction of the image's side
 
 CONTROL_COLUMNS = (
@@ -183,6 +182,8 @@ class QualityResult:
     ----------
     table : DataFrame
         dataset, method, seeds, attribute, level, metric, features, n, value, low, high, note.
+    effects : DataFrame
+        What was measured for the verdict: ``verdict.effects.COLUMNS``.
     contrasts : DataFrame
         dataset, method, seeds ("0", or "0,1,2": the mean of these models), then
         ``contrasts.CONTRAST_COLUMNS``.
@@ -207,6 +208,7 @@ class QualityResult:
     """
 
     table: pd.DataFrame
+    effects: pd.DataFrame
     contrasts: pd.DataFrame
     differences: pd.DataFrame
     intersections: pd.DataFrame
@@ -246,6 +248,8 @@ class Fixed:
         Name of the intersections to their levels.
     latents : float32 [N, C, h, w] or None
         Of the real test images; None where no denoising loss is wanted.
+    vae
+        The autoencoder that all runs share.
     reconstruction : (ruler, measured, true) or None
         The ruler's quantity on the test images after the VAE; simulated data only.
     """
@@ -259,6 +263,7 @@ class Fixed:
     curves: Curves
     crossing: dict[str, list[str]]
     latents: Any
+    vae: Any
     reconstruction: Any
 
 
@@ -284,14 +289,8 @@ def fix(study: Study) -> Fixed:
         curves_of(spaces[0], images[1], groups),
         crossing,
         mean_latents(base, images[1]) if study.settings.audit.loss_timesteps else None,
+        base.vae,
         _reconstruction(base, study, images[1]),
-    )
-
-
-def curves_of(space: Space, images: Any, groups: Groups) -> Curves:
-    """KID of blurred reals, whose features are kept; of images uint8 [N, 3, H, W]."""
-    return blur_curves(
-        space.kernel, space.of(images), lambda s: space.of(blur_images(images, s)), groups
     )
 
 
@@ -498,10 +497,10 @@ def _images(fixed: Fixed, method: str, seed: int) -> Any:
 
 
 def with_means(audits: Mapping[Run, Sequence[Audit]], rule: Protocol) -> Named:
-    """Audits of every run and of each method's mean over seeds, with the smallest effect.
+    """Audits of every run and of each method's mean over seeds, with X where there is one.
 
-    That is a share of the baseline's overall KID in the same feature space. Only the baseline
-    over all of its seeds is the primary endpoint (C1).
+    That is of KID in the primary feature space. Only the baseline over all of its seeds is
+    declared (C1).
     """
     found: Named = {(method, str(seed)): list(own) for (method, seed), own in audits.items()}
     for method in dict.fromkeys(method for method, _ in audits):
@@ -511,16 +510,12 @@ def with_means(audits: Mapping[Run, Sequence[Audit]], rule: Protocol) -> Named:
     whole = rule.baseline, ",".join(str(seed) for name, seed in audits if name == rule.baseline)
     if whole not in found:
         return found  # nothing is declared without the baseline
-    sizes = [
-        rule.smallest_effect * one.overall.value
-        if one.metric.startswith("kid")
-        else one.design.smallest_effect
-        for one in found[whole]
-    ]
     found = {
-        key: [one.with_smallest_effect(size) for one, size in zip(own, sizes, strict=True)]
+        key: [one.with_smallest_effect(rule.smallest_kid)
+              if one.metric.startswith("kid") and one.features == rule.features else one
+              for one in own]
         for key, own in found.items()
-    }
+    }  # fmt: skip
     found[whole][0] = found[whole][0].with_role(PRIMARY)
     return found
 
@@ -628,6 +623,7 @@ def collect_quality(study: Study, rule: Protocol) -> QualityResult:
     named = with_means(audits, rule)
     return QualityResult(
         tables.with_notes(table, notes),
+        image_effects(study, fixed.spaces[0], fixed.vae, fixed.groups.unit, audits, rule),
         tables.with_notes(study_contrasts(named, rule), notes),
         tables.with_notes(study_differences(audits, rule), notes),
         tables.with_notes(study_intersections(named, fixed.crossing, rule), notes),
@@ -651,6 +647,7 @@ def publish_quality(study: Study, result: QualityResult) -> list[Path]:
     todo = dict(zip(names, parts, strict=True))
     todo |= {
         "tab_gates": result.gates,
+        "tab_effects": result.effects,
         "tab_contrasts": result.contrasts,
         "tab_differences": result.differences,
         "tab_intersections": result.intersections,

@@ -41,7 +41,7 @@ def test_all_pass_for_a_generator_that_listens() -> None:
     real, generated = images(np.random.default_rng(0), listens=True)
     passed = run(real, generated, blurred=0.3 * real - 2)
     assert passed.all()
-    assert len(passed) == 3
+    assert len(passed) == 2
 
 
 def test_shuffled_prompts_unmask_a_generator_that_ignores_them() -> None:
@@ -54,10 +54,19 @@ def test_blur_gate_fails_where_blurred_reals_are_nearer() -> None:
     assert not run(real, generated + 3, blurred=0.95 * real)["below_blurred_reals"]
 
 
-def test_floor_gate_fails_where_images_are_as_good_as_real() -> None:
+def test_a_perfect_generator_passes_every_gate() -> None:
     rng = np.random.default_rng(3)
     real, fresh = (SHOWN + rng.normal(size=(200, 4)) for _ in range(2))
-    assert not run(real, fresh, blurred=0.3 * real)["above_real_floor"]
+    assert run(real, fresh, blurred=0.3 * real).all()
+
+
+def test_gates_say_what_they_bear_on_and_when_they_can_not_tell() -> None:
+    real, deaf = images(np.random.default_rng(1), listens=False)
+    labels = {"dataset": "toy", "method": "none", "seed": 0}
+    table = quality.gates(KERNEL, real, deaf, 0.95 * real, TABLE, CONDITION, labels=labels)
+    found = table.set_index("gate")
+    assert found.loc["below_shuffled_prompts", ["grade", "bears_on"]].tolist() == ["open", "C3"]
+    assert found.loc["below_blurred_reals", ["grade", "bears_on"]].tolist() == ["failed", "scope"]
 
 
 def test_shuffle_gate_rarely_passes_by_luck_and_knows_its_error() -> None:

@@ -59,8 +59,8 @@ def figures(tmp_path: Path) -> Path:
     Image.new("RGB", (4, 4)).save(layout.figures / "fig03.png")
     write_stamp(stamp, layout.figures / "fig03.png")
     claims = pd.DataFrame({"dataset": settings.dataset, "claim": ["C1", "planted"],
-                           "statement": "Groups differ", "verdict": ["inconclusive", "seen"],
-                           "reason": REASON, "p": [0.25, None]})  # fmt: skip
+                           "statement": "Groups differ", "verdict": ["undecided", "seen"],
+                           "quote": REASON, "p": [0.25, None]})  # fmt: skip
     whole = {"datasets": {settings.dataset: stamp}, "simulated": True, "commit": stamp["commit"]}
     publish_table(claims, layout.figures_all / "tab14.csv", whole)
     write_json(layout.executed / "05_quality.ipynb", notebook(given, TABLE))
@@ -78,7 +78,7 @@ def test_a_book_is_built_without_a_problem(figures: Path, tmp_path: Path) -> Non
     site = front.parent
     claims = (site / "claims.html").read_text()
     assert "executed/05_quality.html" in claims and "tab02.csv" in claims
-    assert "Groups differ" in claims and "inconclusive" in front.read_text()
+    assert "Groups differ" in claims and "undecided" in front.read_text()
     study = (site / "studies" / "smoke-fairgenmed_simulated.html").read_text()
     assert "Simulated data" in study and "fig03.png" in study and "tab02.csv" in study
     told = site / "figures" / "smoke" / "fairgenmed_simulated"

@@ -326,7 +326,7 @@ def test_the_ablation_keeps_what_is_recorded_and_makes_a_lost_run_alone(smoke: S
     made = [*smoke.made_by("ablation"), *smoke.made_by("mechanism")]
     assert all(path.is_file() for path in made)
     found = smoke.records()["08_ablations"]
-    assert found["runs"] == len(runs) and found["c2_fairdiffusion"] == "inconclusive"
+    assert found["runs"] == len(runs)
     (folder / "runs" / "shuffled_y-seed0.json").unlink()
     again = ["arm shuffled_y seed=0", "08_ablations", "06_perturbation ablation=True"]
     assert smoke.again("ablation", "mechanism") == again

@@ -72,7 +72,7 @@ def make_result(method: str = "none", old: float = 0.05) -> QualityResult:
     )
     none = pd.DataFrame()
     named = {**audits, (method, "0,1"): mean}
-    return QualityResult(floors(), none, none, none, none, none, gates, [], named)
+    return QualityResult(floors(), none, none, none, none, none, none, gates, [], named)
 
 
 @pytest.fixture(scope="module")

@@ -49,12 +49,12 @@ def test_no_difference_seen_is_not_no_difference() -> None:
     assert "up to 0.043 could have been missed, 1.43 times the value of White" in text
     assert "equivalent" not in text
     same = sentences.about_contrast(contrast(p_equivalence=0.01))
-    assert "are equivalent**, to within 20%" in same and "no difference" not in same
+    assert "are equivalent**, to within 0.02" in same and "no difference" not in same
     clear = sentences.about_contrast(contrast(p_adjusted=0.001))
     assert "Black differs from White" in clear and "0.0100 (-0.0200 to 0.0400)" in clear
     assert "adjusted p 0.001" in clear
     small = sentences.about_contrast(contrast(p_adjusted=0.001, p_equivalence=0.01))
-    assert "differs" in small and "less than 20%" in small
+    assert "differs" in small and "less than 0.02" in small
     missing = contrast(p_adjusted=np.nan, note="not estimable: fewer than 10 subjects")
     assert sentences.about_contrast(missing).endswith("not estimable: fewer than 10 subjects.")
     near_zero = sentences.about_contrast(contrast(mde_ratio=np.nan))
@@ -70,6 +70,7 @@ def test_only_declared_contrasts_get_a_line() -> None:
 
 def test_the_protocol_says_when_it_was_written() -> None:
     rule = Protocol(contrasts=(Declared("race", "Asian", "White", 30, 300, "secondary"),))
-    text = sentences.about_protocol(rule, before=True)
-    assert rule.digest in text and "written before" in text and "to be among them: Asian" in text
+    text = sentences.about_protocol(rule, True, "2026-01-31")
+    assert rule.digest in text and "written on 2026-01-31, before" in text
+    assert "compares Asian against White. Of its 0 tests, 0 can be decided" in text
     assert "**after**" in sentences.about_protocol(rule, before=False)

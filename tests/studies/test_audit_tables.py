@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
-import pytest
 
 from fairdiff_lib.audit.audit import Audit, audit, crossed, kid_metric, mean_metric
 from fairdiff_lib.audit.estimate import group_units
@@ -61,12 +62,11 @@ def test_only_the_baselines_mean_is_declared() -> None:
     assert set(table["seeds"]) == {"0", "1", "0,1"}
 
 
-def test_the_smallest_effect_is_a_share_of_the_baselines_kid_for_every_method() -> None:
+def test_the_smallest_effect_is_the_protocols_for_every_method() -> None:
     audits, _ = study()
-    named = quality.with_means(audits, RULE)
-    kid = np.mean([audits["none", seed][0].overall.value for seed in (0, 1)])
+    named = quality.with_means(audits, replace(RULE, smallest_kid=0.01))
     for own in named.values():
-        assert own[0].design.smallest_effect == pytest.approx(0.2 * kid)
+        assert own[0].design.smallest_effect == 0.01
         assert np.isnan(own[2].design.smallest_effect)  # none was declared for the loss
 
 

@@ -1,9 +1,9 @@
-"""08: from the recorded runs to T12, T13, the cost, and the verdict on C2."""
+"""08: from the recorded runs to T12, T13 and the cost."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,17 +34,13 @@ from fairdiff_lib.studies.ablation.arms import (
     find_arm,
     settings_of,
 )
-from fairdiff_lib.studies.verdict.claims import ABLATION, Evidence
-from fairdiff_lib.studies.verdict.protocol import protocol_of
-from fairdiff_lib.studies.verdict.table import as_table, model_words, quality_verdict
+from fairdiff_lib.studies.verdict.protocol import check_protocol
 from fairdiff_lib.study import Study
 
 if TYPE_CHECKING:  # runs need torch, which whoever plans a graph can do without
     from fairdiff_lib.studies.ablation.runs import RecordedRun
 
     Recorded = Mapping[tuple[str, int], RecordedRun]
-
-JUDGED = ("fairdiffusion", "fairdiffusion_corrected")  # arms that C2 is asked of
 
 
 @dataclass(frozen=True)
@@ -53,15 +49,13 @@ class AblationResult:
     methods: pd.DataFrame
     doses: pd.DataFrame
     cost: pd.DataFrame
-    c2: pd.DataFrame  # A row per judged arm, in ``verdict.COLUMNS`` and method
     notes: list[str]  # gates that failed in any run, a line each
     before: bool  # the comparisons were declared before any run was measured
 
     def scalars(self) -> dict[str, Any]:
-        """What 08 records: rows, and the verdicts."""
+        """What 08 records: how many rows and runs."""
         rows = {"cell_rows": len(self.cells), "method_rows": len(self.methods)}
-        verdicts = {f"c2_{row.method}": row.verdict for row in self.c2.itertuples()}
-        return {**rows, **verdicts, "runs": len(self.cost)}
+        return {**rows, "runs": len(self.cost)}
 
 
 def collect_ablation(study: Study) -> AblationResult:
@@ -72,48 +66,18 @@ def collect_ablation(study: Study) -> AblationResult:
     runs = {run.key: run for run in found}
     gates = pd.DataFrame([row for run in found for row in run.gates])
     notes = tables.failed_gates(gates)
-    share = settings.audit.smallest_effect
-    methods = method_table(settings, runs, share)
+    smallest = check_protocol(study).rule.smallest_kid
+    methods = method_table(settings, runs, smallest)
     has_cells = WINDOW in settings.ablation.roles
-    cells = cell_table(settings, runs, share) if has_cells else methods.head(0)
+    cells = cell_table(settings, runs, smallest) if has_cells else methods.head(0)
     return AblationResult(
         cells if cells.empty else tables.with_notes(cells, notes),
         tables.with_notes(methods, notes),
         dose_table(settings, runs),
         cost_table(settings, runs),
-        c2_table(study, runs, methods, notes, before),
         notes,
         before,
     )
-
-
-def c2_table(
-    study: Study, runs: Recorded, methods: pd.DataFrame, notes: list[str], before: bool
-) -> pd.DataFrame:
-    """The verdict on C2 of each judged arm, by the study's own rule and T13's adjusted p."""
-    settings, cohort = study.settings, study.cohort
-    names = {arm.name for arm in arms_of(settings)}
-    rows = []
-    for arm in (name for name in JUDGED if name in names):
-        rule = replace(protocol_of(study), method=arm, seeds=settings.ablation.seeds)
-        evidence = Evidence(
-            dataset=settings.dataset,
-            attributes=list(cohort.attribute_levels),
-            quality=_values({k: v for k, v in runs.items() if k[0] in (BASELINE, arm)}),
-            contrasts=pd.DataFrame(),
-            downstream=pd.DataFrame(),
-            failed=notes,
-            before=before,
-            model=model_words(settings),
-            study=ABLATION,
-        )
-        own = methods[(methods["method"] == arm) & (methods["baseline"] == BASELINE)]
-        own = own[(own["metric"] == DISPARITY) & (own["role"] == PRIMARY)]
-        p = float(own["p_adjusted"].iloc[0]) if len(own) else float("nan")
-        rows.append({"method": arm, **quality_verdict(evidence, rule, p)})
-    table = as_table(rows)
-    table.insert(0, "method", [row["method"] for row in rows])
-    return table
 
 
 def _values(runs: Recorded) -> pd.DataFrame:
@@ -129,9 +93,9 @@ def _values(runs: Recorded) -> pd.DataFrame:
 
 
 def publish_ablation(study: Study, result: AblationResult) -> None:
-    """Write T12, T13, the cost of every run, and the verdict on C2."""
+    """Write T12, T13 and the cost of every run."""
     todo = {"tab12": result.cells, "tab13": result.methods, "tab_cost": result.cost}
-    for name, table in {**todo, "tab_c2": result.c2}.items():
+    for name, table in todo.items():
         study.publish(name, table)
 
 
@@ -195,8 +159,7 @@ def method_table(settings: Settings, runs: Recorded, smallest: float) -> pd.Data
 
     Rows with an empty baseline are an arm's own, those of attribute "overall" and metric
     ``*_disparity`` the mean over attributes. low to high: these patients, new seeds; low_new to
-    high_new: new patients as well (metrics with influence values). ``smallest`` effect of interest:
-    x the baseline's overall KID.
+    high_new: new patients as well (metrics with influence values). ``smallest`` is X in KID.
     """
     sizes = smallest_effects(runs, smallest)
     parts = [own_values(settings, runs)]
@@ -206,16 +169,10 @@ def method_table(settings: Settings, runs: Recorded, smallest: float) -> pd.Data
     return adjusted(table.reindex(columns=list(COLUMNS)), declared_comparisons(settings))
 
 
-def smallest_effects(runs: Recorded, share: float) -> dict[tuple[str, str], float]:
-    """(metric, features): the smallest effect: a share of the baseline's KID, or it squared."""
-    base = [run for (arm, _), run in runs.items() if arm == BASELINE]
-    found = {}
-    for at, own in enumerate(base[0].audits):
-        if own.metric.startswith("kid"):
-            size = share * float(np.mean([run.audits[at].overall.value for run in base]))
-            found[own.metric, own.features] = size
-            found[f"{own.metric}_disparity", own.features] = size**2
-    return found
+def smallest_effects(runs: Recorded, smallest: float) -> dict[tuple[str, str], float]:
+    """(metric, features): X. It is of KID in the first feature space, and of nothing else."""
+    first = next(iter(runs.values())).audits[0].features
+    return {(name, first): smallest for name in ("kid", "kid_standardised")}
 
 
 def own_values(settings: Settings, runs: Recorded) -> pd.DataFrame:

@@ -37,7 +37,12 @@ from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.studies.ablation import arms
 from fairdiff_lib.studies.ablation.arms import Arm, is_recorded, names_of, path_of
 from fairdiff_lib.studies.quality import Fixed, denoising_losses, fix, run_audits, run_gates
-from fairdiff_lib.studies.verdict.protocol import check_declared, declare, protocol_of
+from fairdiff_lib.studies.verdict.protocol import (
+    check_declared,
+    declare,
+    protocol_of,
+    write_protocol,
+)
 from fairdiff_lib.study import Study
 from fairdiff_lib.train.runs import train
 
@@ -94,7 +99,7 @@ def declaration(study: Study) -> dict[str, Any]:
         "declared": arms.declared_comparisons(settings),
         "metric": rule.metric,
         "features_digest": rule.features_digest,
-        "smallest_effect": rule.smallest_effect,
+        "smallest_blur": rule.smallest_blur,
         "confidence": rule.confidence,
         "rules": RULES,
     }  # fmt: skip
@@ -116,7 +121,8 @@ def write_declaration(study: Study) -> Path:
 def check_declaration(study: Study) -> bool:
     """Whether it was written before any run was measured; see ``protocol.check_declared``."""
     wanted = "it is written before the first run is measured (`fairdiff run --study ablation`)"
-    return check_declared(declaration_path(study.places), declaration(study), wanted)
+    found = check_declared(declaration_path(study.places), declaration(study), wanted)
+    return bool(found["before"])
 
 
 # -- one run ---------------------------------------------------------------------------------
@@ -127,6 +133,7 @@ def make_run(study: Study, arm: Arm, seed: int) -> Path:
     if is_recorded(study, arm, seed):
         return path_of(study.places, arm, seed)
     with locked(study.places.base.parent / "ablation.lock"):  # the base is made once
+        write_protocol(study)  # it has X
         write_declaration(study)
         train(study, "base", 0)
         fixed = fix(study)

@@ -1,107 +1,80 @@
-"""T14: one verdict per claim and data set, with the sentence that a reader may quote of each."""
+"""T14: one verdict per claim and data set, with the sentence that a reader may quote of each.
+
+The protocol says what is tested, the tables of 05 and 07 what was measured, :func:`decide.outcome`
+what follows. Here they come together; nothing is decided here but which contrast leads a claim.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from fairdiff_lib.audit.decide import DIFFERENT, LARGER, NO_LARGER, UNDECIDED, Effect, outcome
+from fairdiff_lib.audit.quality import PASSED, SCOPE
+from fairdiff_lib.audit.runs import LEAST_RUNS
 from fairdiff_lib.datasets import contents, dataset_of
-from fairdiff_lib.disk import tables
 from fairdiff_lib.disk.files import locked, read_json, read_table
 from fairdiff_lib.disk.stamps import publish_table
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.options import Settings
-from fairdiff_lib.studies.verdict.claims import (
-    ABLATION,
-    CLAIMS,
-    INCONCLUSIVE,
-    NOT_TESTABLE,
-    POWER,
-    Evidence,
-    Finding,
-    findings,
-    holm,
-    image_quality,
-    outcome,
+from fairdiff_lib.settings.names import level_name, method_name, name_of, rounded, with_interval
+from fairdiff_lib.settings.options import Population, Settings
+from fairdiff_lib.studies.verdict.effects import COLUMNS as MEASURED
+from fairdiff_lib.studies.verdict.effects import CONTROL, EFFECT, controls_found
+from fairdiff_lib.studies.verdict.planted import tally, with_planted
+from fairdiff_lib.studies.verdict.protocol import (
+    AUC,
+    BLUR,
+    DISPARITY,
+    EQUITY,
+    KID,
+    PRIMARY_OF,
+    QUALITY,
+    STATEMENTS,
+    Protocol,
+    Registered,
 )
-from fairdiff_lib.studies.verdict.protocol import Protocol, Registered, space_name
 from fairdiff_lib.study import Study
 
-CITATION = (
-    "C2 is cited from the study with more training seeds of both methods, from the main one where "
-    "they are equal. The ablation study counts only where it measured the same data with the same "
-    "features and was declared before any of its runs was measured. Seeds of the two are never "
-    "pooled, and both rows are shown; but where both measured the very same runs, there is one "
-    "row, the main study's."
-)
+UNITS = {BLUR: " px"}
+MEASURES = {BLUR: "in equivalent blur", KID: "in KID", AUC: "in AUC"}
+SIMULATED_C1 = "What was planted is found, and nothing else"
+FOR, AGAINST, OPEN = "for the claim", "against the claim", "open"
 COLUMNS = (
-    "dataset", "claim", "study", "cited", "verdict", "endpoint", "unit", "value", "low", "high",
-    "smallest_effect", "mde", "n", "seeds", "p", "p_holm", "quote", "limits", "statement",
-    "reason", "protocol", "declaration",
+    "dataset", "claim", "part", "statement", "verdict", "bearing", "endpoint", "attribute",
+    "level", "reference", "value", "low", "high", "smallest_effect", "n", "runs", "seeds",
+    "outcome", "testable", "power_nothing", "power_twice", "n_needed", "runs_needed", "planted",
+    "as_planted", "quote", "not_to_say", "limits", "protocol",
 )  # fmt: skip
-PART = "tab_verdict"  # T14's rows of one dataset
+PART, TESTS = "tab_verdict", "tab_tests"  # of one dataset: T14's rows; every test behind them
+EFFECTS = ("tab_effects", "tab_effects_downstream")  # what 05 and 07 measured
+KEY = ("claim", "part", "endpoint", "attribute", "level")
+STRONGEST = (LARGER, DIFFERENT, UNDECIDED, NO_LARGER)  # as in decide.all_of
+Row = dict[str, Any]
 
 
-def verdicts(evidence: Evidence, rule: Protocol) -> pd.DataFrame:
-    """T14's rows of one dataset and study, in ``COLUMNS``.
+@dataclass(frozen=True)
+class Setting:
+    """What a verdict's words need besides numbers."""
 
-    The claims that can be tested here are one family: their p are corrected after Holm. ``cited``
-    is true but for what :func:`cite` replaces.
-    """
-    found = findings(evidence, rule)
-    adjusted = holm([finding.p for finding in found.values()])
-    rows = [
-        _row(claim, finding, p, evidence, rule)
-        for (claim, finding), p in zip(found.items(), adjusted, strict=True)
-    ]
-    return as_table(rows)
+    dataset: str
+    rule: Protocol
+    before: bool = True  # the protocol was written before any test image existed
+    model: str = ""  # the generator's kind and size, in words
+    gates: pd.DataFrame | None = None  # tab_gates: method, gate, grade, bears_on; None: no check
+    population: Population | None = None  # what was simulated
 
-
-def quality_verdict(evidence: Evidence, rule: Protocol, p_adjusted: float) -> dict[str, Any]:
-    """C2 by itself, of ``rule.method``: a row in ``COLUMNS``, its p adjusted by the caller."""
-    return _row("C2", image_quality(evidence, rule), p_adjusted, evidence, rule)
-
-
-def as_table(rows: Sequence[Mapping[Any, Any]]) -> pd.DataFrame:
-    """Rows as a table in ``COLUMNS``; counts are whole numbers also where some are missing."""
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"n": "Int64", "seeds": "Int64"})
-
-
-def _row(
-    claim: str, finding: Finding, p_adjusted: float, evidence: Evidence, rule: Protocol
-) -> dict[str, Any]:
-    """A claim's row, with the sentence to quote."""
-    verdict = outcome(finding, p_adjusted, rule.confidence, failed=bool(evidence.failed))
-    without = outcome(finding, p_adjusted, rule.confidence)
-    reason = finding.reason
-    if verdict != without:
-        reason = f"{evidence.failed[0]}; without the gates: {without} ({reason})"
-    if not evidence.before and verdict != NOT_TESTABLE:
-        reason += "; the protocol was written after test images existed"
-    row = {
-        "dataset": evidence.dataset,
-        "claim": claim,
-        "study": evidence.study,
-        "cited": True,
-        "verdict": verdict,
-        **asdict(finding.effect),
-        "p": finding.p,
-        "p_holm": p_adjusted,
-        "limits": dataset_of(evidence.dataset).limits,
-        "statement": CLAIMS[claim],
-        "reason": reason,
-        "protocol": rule.sha256,
-        "declaration": "",
-    }
-    return {**row, "quote": quote(row, evidence, rule)}
-
-
-# -- the sentence to quote -------------------------------------------------------------------
+    def failed(self, bears_on: str) -> list[str]:
+        """Checks of the compared methods that did not pass in some run, by name."""
+        if self.gates is None or self.gates.empty:
+            return []
+        own = self.gates[self.gates["method"].isin([self.rule.baseline, self.rule.method])]
+        own = own[(own["bears_on"] == bears_on) & (own["grade"] != PASSED)]
+        return [name_of(str(gate)) for gate in dict.fromkeys(own["gate"])]
 
 
 def model_words(settings: Settings) -> str:
@@ -112,143 +85,261 @@ def model_words(settings: Settings) -> str:
     return f"a small model trained from scratch at {own.image_size} px"
 
 
-def quote(row: Mapping[str, Any], evidence: Evidence, rule: Protocol) -> str:
-    """One sentence that stands by itself, of a row of T14 and what it rests on."""
-    own = dataset_of(row["dataset"])
-    claim = f"{row['claim']} ({row['statement']})"
-    if row["verdict"] == NOT_TESTABLE:
-        return f"{claim} is not testable on {own.phrase}: {row['reason']}."
-    caveats = list(_caveats(row, evidence, rule))
-    if not np.isfinite(row["value"]):
-        because = "; ".join([row["reason"], *caveats])
-        return f"On {own.phrase}, {claim} is {row['verdict']}: {because}."
-    verdict = "; ".join([f"{claim} is {row['verdict']}", *_decides(row, rule), *caveats])
-    units = f"{'simulated ' * own.simulated}test {own.unit}"
+def as_table(rows: Sequence[Mapping[Any, Any]]) -> pd.DataFrame:
+    """Rows as a table in ``COLUMNS``; counts are whole numbers also where some are missing."""
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"n": "Int64", "runs": "Int64"})
+
+
+# -- every test ------------------------------------------------------------------------------
+
+
+def test_table(effects: pd.DataFrame, setting: Setting) -> pd.DataFrame:
+    """The outcome of every planned test that was measured, in ``COLUMNS``.
+
+    Parameters
+    ----------
+    effects : DataFrame
+        In ``effects.COLUMNS``, with the rows of the control.
+    """
+    rule, found = setting.rule, set(controls_found(effects))
+    planned = {test.key: test for test in rule.tests}
+    rows: list[Row] = []
+    for row in effects[effects["claim"] != CONTROL].to_dict("records"):
+        test = planned[tuple(row[name] for name in KEY)]
+        sure = test.endpoint in found and not (test.claim == "C3" and setting.failed("C3"))
+        told = outcome(
+            Effect(**{key: row[key] for key in EFFECT}),
+            test.smallest,
+            confidence=rule.confidence,
+            unit=UNITS.get(test.endpoint, ""),
+            control_found=sure,
+        )
+        wanted = test.n_needed if not test.testable and not np.isfinite(told.n) else told.n
+        rows.append({str(key): row[key] for key in COLUMNS if key in row} | {
+            "dataset": setting.dataset, "statement": STATEMENTS[test.claim, test.part],
+            "smallest_effect": test.smallest, "outcome": told.name, "bearing": OPEN,
+            "testable": test.testable, "power_nothing": test.power_nothing,
+            "power_twice": test.power_twice, "n_needed": wanted, "runs_needed": told.runs,
+            "limits": dataset_of(setting.dataset).limits, "protocol": rule.sha256,
+            "planted": "", "as_planted": "", "not_to_say": _not_to_say(told.name, setting),
+        })  # fmt: skip
+    table = pd.DataFrame(rows)
+    if setting.population is not None and len(table):
+        own = (table["claim"] == "C1") & np.isfinite(table["low"].astype(float))
+        both = with_planted(table[own], setting.population)
+        table = pd.concat([both, table[~own]]).sort_index()
+    kept = table.to_dict("records")
+    return as_table([
+        row | {"verdict": _verdict(row, bool(row["testable"])), "quote": _quote(row, setting)}
+        for row in kept
+    ])  # fmt: skip
+
+
+def _verdict(row: Mapping[Any, Any], declared: bool = True) -> str:
+    """The outcome in words, with X or with what would decide."""
+    size = f"{rounded(row['smallest_effect'])}{UNITS.get(row['endpoint'], '')}"
+    said = {
+        LARGER: f"larger than {size}",
+        DIFFERENT: "different, size open",
+        NO_LARGER: f"no difference larger than {size}",
+        UNDECIDED: "undecided" + _needs(row),
+    }[row["outcome"]]
+    return said if declared else f"{said} (declared untestable)"
+
+
+def _needs(row: Mapping[Any, Any]) -> str:
+    parts = [f"n = {row['n_needed']:,.0f}"] * bool(np.isfinite(row["n_needed"]))
+    runs = row["runs_needed"]
+    parts += [f"R = {runs:,.0f}"] * bool(np.isfinite(runs) and runs > row["runs"])
+    return f", would need about {' or '.join(parts)}" if parts else ""
+
+
+# -- every claim -----------------------------------------------------------------------------
+
+
+def claim_table(tests: pd.DataFrame, setting: Setting) -> pd.DataFrame:
+    """T14's rows of one dataset, in ``COLUMNS``: each with the contrast that leads it.
+
+    A claim rests on the tests of its primary endpoint that were declared testable. "No difference
+    larger than X" needs all of them; else the strongest sign of one is told.
+    """
+    rows: list[Row] = []
+    for claim, part in STATEMENTS:
+        own = tests[(tests["claim"] == claim) & (tests["part"] == part)]
+        own = own[own["endpoint"] == PRIMARY_OF.get(claim, "")]
+        if len(own):
+            row = _lead(own.to_dict("records"))
+            rows.append(row | {"bearing": _bearing(row, tests)})
+            if claim == "C1" and setting.population is not None:
+                rows[-1] |= {"statement": SIMULATED_C1, "verdict": tally(own), "bearing": OPEN}
+    own_set = dataset_of(setting.dataset)
+    methods = [row for row in rows if row["claim"] in ("C2", "C3")]
+    if len(methods) == 4 and own_set.elsewhere and not own_set.simulated:
+        rows.append(_elsewhere(methods))
+    return as_table(rows)
+
+
+def _lead(rows: Sequence[Mapping[Any, Any]]) -> Row:
+    """The row that a claim is told by."""
+    able = [row for row in rows if row["testable"]]
+    if not able:
+        nearest = min(rows, key=lambda row: float(np.nan_to_num(row["n_needed"], nan=np.inf)))
+        told = {**nearest, "outcome": UNDECIDED}
+        words = f"undecided, as declared beforehand{_needs(told).removeprefix(',')}"
+        return {str(k): v for k, v in told.items()} | {"verdict": words}
+    for name in STRONGEST:
+        own = [row for row in able if row["outcome"] == name]
+        if own:  # of equals, the one whose interval reaches furthest
+            found = max(own, key=lambda row: np.nan_to_num(max(-row["low"], row["high"])))
+            return {str(k): v for k, v in found.items()}
+    raise InputError("outcome of several contrasts: there is none")
+
+
+def _bearing(row: Mapping[str, Any], tests: pd.DataFrame) -> str:
+    """What an outcome says of the claim: a claim about a method needs several runs."""
+    if row["outcome"] == UNDECIDED:
+        return OPEN
+    if row["claim"] != "C1" and row["runs"] < LEAST_RUNS:
+        return OPEN
+    if row["outcome"] == NO_LARGER:
+        return AGAINST
+    if row["part"] == DISPARITY:
+        return FOR
+    up = row["value"] > 0
+    if row["part"] == QUALITY:
+        return FOR if up == (row["endpoint"] == AUC) else AGAINST
+    same = [row[name] for name in ("endpoint", "attribute", "level")]
+    base = tests[(tests["part"] == DISPARITY) & tests["outcome"].isin([LARGER, DIFFERENT])]
+    base = base[(base[["endpoint", "attribute", "level"]] == same).all(axis=1)]
+    if base.empty:  # no gap was seen that could shrink or grow
+        return OPEN
+    return FOR if up != (float(base["value"].iloc[0]) > 0) else AGAINST
+
+
+def _elsewhere(rows: Sequence[Row]) -> Row:
+    """C4: all parts of C2 and C3 must hold; the first that does not leads it."""
+    for bearing in (AGAINST, OPEN, FOR):
+        own = [row for row in rows if row["bearing"] == bearing]
+        if own:
+            lead = own[0]
+            said = f"{lead['claim']} {lead['part']}: {lead['verdict']}"
+            words = {"statement": STATEMENTS["C4", ""], "bearing": bearing, "verdict": said}
+            return {**lead, **words, "claim": "C4", "part": ""}
+    raise InputError("C4: there is no verdict on C2 and C3")
+
+
+# -- the sentence to quote -------------------------------------------------------------------
+
+
+def _quote(row: Mapping[Any, Any], setting: Setting) -> str:
+    """One sentence that stands by itself, and one that says of whom it speaks."""
+    own = dataset_of(setting.dataset)
+    who = f"{'simulated ' * own.simulated}test {own.unit}"
+    place = "in the smaller group" if row["reference"] else "in all"
+    testable = "" if row["testable"] else " (declared untestable beforehand)"
+    said = _verdict(row)
     return (
-        f"On {own.phrase}, with {evidence.model}, the {row['endpoint']} was "
-        f"{_numbers(row, rule)} ({row['n']:,} {units}, {_seeds(row)}{_p(row['p_holm'])})"
-        f"{_sizes(row)}: {verdict}."
+        f"On {own.phrase}, with {setting.model or 'this model'}, {_finding(row, setting)} "
+        f"({row['n']:,.0f} {who} {place}): {said}{testable}. {' '.join(_scope(row, setting))}"
     )
 
 
-def _numbers(row: Mapping[str, Any], rule: Protocol) -> str:
-    text = f"{row['value']:+.2g}"
-    if not np.isfinite(row["low"]):
-        return f"{text} without an interval"
-    return f"{text} ({rule.confidence:.0%} interval {row['low']:+.2g} to {row['high']:+.2g})"
-
-
-def _seeds(row: Mapping[str, Any]) -> str:
-    if row["seeds"] == 1:
-        return "one training seed"
-    if row["unit"] == "KID":  # C1: over subjects, of the mean of the models
-        return f"mean of {row['seeds']} training seeds"
-    of = " of the ablation study" if row["study"] == ABLATION else ""
-    return f"{row['seeds']} paired training seeds{of}"
-
-
-def _p(adjusted: float) -> str:
-    if not np.isfinite(adjusted):
-        return ", no test"
-    return ", adjusted p < 0.001" if adjusted < 0.001 else f", adjusted p {adjusted:.2g}"
-
-
-def _sizes(row: Mapping[str, Any]) -> str:
-    """Smallest effect of interest, and the detectable one."""
-    smallest, mde = row["smallest_effect"], row["mde"]
-    parts = ["no smallest effect of interest was declared"]
-    if np.isfinite(smallest):
-        squared = row["unit"].startswith("squared ")
-        plain = f", {smallest**0.5:.2g} unsquared," if squared else ""
-        parts = [f"{smallest:.2g}{plain} is of interest"]
-    if np.isfinite(mde):
-        parts.append(f"{mde:.2g} would have been found with {POWER:.0%} power")
-    return f", where {' and '.join(parts)}"
-
-
-def _decides(row: Mapping[str, Any], rule: Protocol) -> Iterator[str]:
-    """What the interval says beside a verdict of inconclusive."""
-    if row["claim"] == "C4":
-        yield "C4 needs both C2 and C3, and this is the one that decides"
-    smallest, mde = row["smallest_effect"], row["mde"]
-    found = np.isfinite(row["p_holm"]) and row["p_holm"] < 1 - rule.confidence
-    if row["verdict"] != INCONCLUSIVE or found or not np.isfinite(smallest):
-        return
-    if np.isfinite(row["low"]) and max(-row["low"], row["high"]) < smallest:
-        yield "a change as large as is of interest is excluded" + (
-            ", for which the claim has no verdict" if row["claim"] != "C1" else ""
+def _finding(row: Mapping[Any, Any], setting: Setting) -> str:
+    """What was measured, with its interval."""
+    base, method = (method_name(x) for x in (setting.rule.baseline, setting.rule.method))
+    level, other = (level_name(row["attribute"], row[x]) for x in ("level", "reference"))
+    measure, unit = MEASURES[row["endpoint"]], UNITS.get(row["endpoint"], "")
+    turned = row["value"] < 0
+    ends = [row[x] for x in ("value", "low", "high")]
+    size = [-ends[0], -ends[2], -ends[1]] if turned else ends
+    amount, signed = (f"{with_interval(*x)}{unit}" for x in (size, ends))
+    if not np.isfinite(row["value"]):
+        amount = signed = "an amount that could not be estimated"
+    if row["part"] == DISPARITY:
+        side = "closer to" if turned else "further from"
+        return (
+            f"{base}'s images for {level} are {side} real ones than those for {other}, by {amount} "
+            f"{measure}"
         )
-    elif np.isfinite(mde) and mde > smallest:
-        yield f"it would have had to be {mde / smallest:.2g} times what is of interest to be found"
+    if row["part"] == EQUITY:
+        subject = f"the difference between {level} and {other}"
+        trained = " of classifiers of the generated images" * (row["endpoint"] == AUC)
+        return f"{subject}{trained} changes by {signed} {measure} from {base} to {method}"
+    if row["endpoint"] == AUC:
+        side = "lower" if turned else "higher"
+        condition = name_of(setting.rule.condition).lower()
+        return (
+            f"classifiers trained on {method}'s images have an AUC for {condition} that is {side} "
+            f"by {amount} than those of {base}'s"
+        )
+    side = "closer to" if turned else "further from"
+    return f"{method}'s images are {side} real ones than {base}'s, by {amount} {measure}"
 
 
-def _caveats(row: Mapping[str, Any], evidence: Evidence, rule: Protocol) -> Iterator[str]:
-    yield from (line.split(", wanted")[0] for line in evidence.failed)  # its numbers are beside it
-    seeds = row["seeds"]
-    if row["claim"] != "C1" and seeds is not None and seeds < rule.least_seeds:
-        yield f"comparing methods needs at least {rule.least_seeds} seeds"
-    if not evidence.before:
-        yield "exploratory, as the protocol was written after test images existed"
-    if dataset_of(row["dataset"]).simulated:
-        yield "simulated, so it tells of the audit and the mechanism, not of patients"
+def _scope(row: Mapping[Any, Any], setting: Setting) -> Iterator[str]:
+    """Of whom it speaks, and what is left out, in sentences."""
+    seeds = str(row["seeds"]).count(",") + 1
+    if row["runs"] >= LEAST_RUNS:
+        yield f"It speaks of new patients and new runs ({row['runs']:.0f} complete ones were made)."
+    elif seeds >= LEAST_RUNS:
+        yield (
+            f"It speaks of new patients and of other fine-tunings of this one base ({seeds} were "
+            "made); another base is left out."
+        )
+    else:
+        many = f"these {seeds} trainings" if seeds > 1 else "this one training"
+        yield f"It speaks of new patients and {many}; another training is left out."
+    realism, prompts = setting.failed(SCOPE), setting.failed("C3")
+    if realism:
+        yield f"It speaks of images that fail a check of realism ({'; '.join(realism)})."
+    if prompts and row["claim"] == "C3":
+        yield f"The images don't all show what was asked ({'; '.join(prompts)})."
+    if not setting.before:
+        yield "It is exploratory: the protocol was written after test images existed."
+    if dataset_of(setting.dataset).simulated:
+        yield "The patients are simulated: it tells of the audit and the mechanism."
 
 
-# -- two studies of one claim ----------------------------------------------------------------
-
-
-def cite(main: pd.DataFrame, ablation: pd.DataFrame) -> pd.DataFrame:
-    """Both studies' rows (the ablation's: C2 or none); ``cited``: which of two to quote."""
-    if ablation.empty:
-        return main
-    own = main["claim"] == "C2"
-    if _same_runs(main[own].iloc[0], ablation.iloc[0]):
-        known = main.loc[own, "reason"] + "; the ablation study has the same runs of both methods"
-        return main.assign(reason=main["reason"].where(~own, known))
-    seeds = [int(part["seeds"].fillna(0).iloc[0]) for part in (ablation, main[own])]
-    larger = seeds[0] > seeds[1]
-    main = main.assign(cited=~own | (not larger))
-    both = pd.concat([main, ablation.assign(cited=larger)], ignore_index=True)
-    return both.sort_values(["claim", "cited"], kind="stable", ignore_index=True)
-
-
-def _same_runs(a: pd.Series, b: pd.Series) -> bool:
-    """Whether two rows rest on the same runs: as many seeds, and equal numbers."""
-    numbers = ["value", "low", "high"]
-    close = np.allclose(a[numbers].astype(float), b[numbers].astype(float), rtol=1e-9, atol=1e-12)
-    return bool(close and a["seeds"] == b["seeds"])
+def _not_to_say(name: str, setting: Setting) -> str:
+    """A sentence that the outcome doesn't bear."""
+    said = {
+        LARGER: "It does not follow that the group is the cause, nor that other models differ.",
+        DIFFERENT: "It does not follow that the difference matters.",
+        NO_LARGER: "It does not follow that there is no difference at all.",
+        UNDECIDED: "It does not follow that there is no difference.",
+    }[name]
+    about = " Nor does anything follow for real patients." * dataset_of(setting.dataset).simulated
+    return said + about
 
 
 # -- from a study's tables to T14 ------------------------------------------------------------
 
 
-def collect_verdict(study: Study, protocol: Registered) -> pd.DataFrame:
-    """T14's rows of this dataset: the main study's, and C2 of the ablation study where it ran.
+def collect_verdict(study: Study, registered: Registered) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """T14's rows of this dataset, and every test behind them.
 
     Raises
     ------
     InputError
         A table is missing, or rests on other data than the cohort.
     """
-    own, rule = dataset_of(study.settings.dataset), protocol.rule
-    made = data_version(study, (*own.quality, *own.downstream, "tab_contrasts", "tab_gates"))
+    made = data_version(study, (*EFFECTS, "tab_gates"))
     if made != study.cohort.data_hash:
         raise InputError(
             f"{study.places.figures}: its tables are of data {made[:10]}, {study.places.data} "
             f"holds {study.cohort.data_hash[:10]} now; run the study again"
         )
-    quality = read_tables(study, own.quality)
-    main = quality["features"].isin([space_name(study.settings.audit.features), ""])
-    evidence = Evidence(
-        dataset=study.settings.dataset,
-        attributes=list(study.cohort.attribute_levels),
-        quality=quality[main],
-        contrasts=read_contrasts(study),
-        downstream=read_tables(study, own.downstream),
-        failed=tables.gate_notes(study.places),
-        before=protocol.before,
-        model=model_words(study.settings),
+    gates = read_table(study.places.figures / "tab_gates.csv", ("method", "grade", "bears_on"))
+    setting = Setting(
+        study.settings.dataset,
+        registered.rule,
+        registered.before,
+        model_words(study.settings),
+        gates,
+        study.settings.simulator,
     )
-    return cite(verdicts(evidence, rule), ablation_verdict(study, rule))
+    tests = test_table(read_effects(study), setting)
+    return claim_table(tests, setting), tests
 
 
 def data_version(study: Study, names: Sequence[str]) -> str:
@@ -262,49 +353,26 @@ def data_version(study: Study, names: Sequence[str]) -> str:
     return found[names[0]]
 
 
-def read_tables(study: Study, names: Iterable[str]) -> pd.DataFrame:
-    """Tables of this study, one under the other, without rows that occur twice."""
-    columns = ("method", "seeds", "metric")
-    paths = [study.places.figures / f"{name}.csv" for name in names]
-    parts = [tables.as_read(read_table(path, columns, dtype={"seeds": str})) for path in paths]
-    both: pd.DataFrame = pd.concat(parts, ignore_index=True).drop_duplicates(ignore_index=True)
-    return tables.with_text(both)
+def read_effects(study: Study) -> pd.DataFrame:
+    """What 05 and 07 measured, one under the other."""
+    words = dict.fromkeys(("attribute", "level", "reference", "seeds", "note"), str)
+    paths = [study.places.figures / f"{name}.csv" for name in EFFECTS]
+    parts = [read_table(path, MEASURED, dtype=words).fillna(dict.fromkeys(words, ""))
+             for path in paths]  # fmt: skip
+    both: pd.DataFrame = pd.concat(parts, ignore_index=True)
+    return both
 
 
-def read_contrasts(study: Study) -> pd.DataFrame:
-    """tab_contrasts as it was written."""
-    columns = ("method", "seeds", "p_adjusted", "role")
-    path = study.places.figures / "tab_contrasts.csv"
-    return tables.with_text(read_table(path, columns, dtype={"seeds": str}))
-
-
-def ablation_verdict(study: Study, rule: Protocol) -> pd.DataFrame:
-    """The ablation study's C2 of the protocol's method, a row; none where ``CITATION`` says so."""
-    path = study.places.figures / "tab_c2.csv"
-    declared = study.places.ablation / "protocol.json"
-    if not (path.is_file() and declared.is_file()):
-        return as_table([])
-    said = read_json(declared)
-    own = {key: rule.content[key] for key in ("dataset", "metric", "features_digest")}
-    same = own == {key: said["protocol"].get(key) for key in own}
-    hashes = {said["data_hash"], read_json(path.with_suffix(".json"))["data_hash"]}
-    if not same or hashes != {study.cohort.data_hash} or not said["before"]:
-        return as_table([])
-    methods = read_table(path, ("method",))["method"]
-    table = read_verdicts(path)[(methods == rule.method).to_numpy()]
-    # the rule is the protocol's; what the study compares is in its own declaration
-    return table.assign(study=ABLATION, protocol=rule.sha256, declaration=said["sha256"])
-
-
-def write_verdict(study: Study, own: pd.DataFrame) -> pd.DataFrame:
+def write_verdict(study: Study, claims: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
     """Write this dataset's verdicts, and T14: those of all datasets of the preset; T14.
 
-    Each dataset keeps its own rows (tab_verdict) and T14 is put together from them, one process at
-    a time: of datasets that are judged at once none loses its rows.
+    Each dataset keeps its own rows and T14 is put together from them, one process at a time: of
+    datasets that are judged at once none loses its rows.
     """
     path = study.places.figures_all / "tab14.csv"
+    study.publish(TESTS, tests)
     with locked(path.with_name(".tab14.lock")):
-        study.publish(PART, own)
+        study.publish(PART, claims)
         places = sorted(study.places.figures.parent.glob(f"*/{PART}.csv"))
         whole = pd.concat([read_verdicts(place) for place in places], ignore_index=True)
         found = {place.parent.name: read_json(place.with_suffix(".json")) for place in places}
@@ -330,7 +398,8 @@ def _spanning_stamp(
 
 def read_verdicts(path: Path) -> pd.DataFrame:
     """A table of verdicts as it was written."""
-    words = ("endpoint", "unit", "limits", "declaration")  # empty text is not a missing number
+    words = ("part", "attribute", "level", "reference", "seeds", "planted", "as_planted", "quote",
+             "not_to_say", "limits")  # fmt: skip  # empty text is not a missing number
     table = read_table(path, COLUMNS, dtype=dict.fromkeys(words, str))
     full = table.assign(**{name: table[name].fillna("") for name in words})
     return as_table(full.to_dict("records"))

@@ -1,4 +1,4 @@
-"""T14 is put together from each data set's rows; the ablation's C2 counts only where it may."""
+"""T14 is put together from each data set's rows."""
 
 from __future__ import annotations
 
@@ -9,15 +9,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.disk.files import locked, read_json, write_json
-from fairdiff_lib.disk.stamps import publish_table
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.studies.verdict.protocol import Protocol
 from fairdiff_lib.studies.verdict.table import (
     COLUMNS,
-    ablation_verdict,
     as_table,
     data_version,
     read_verdicts,
@@ -26,13 +21,15 @@ from fairdiff_lib.studies.verdict.table import (
 from fairdiff_lib.study import Study
 
 SIMULATED = "fairgenmed_simulated"
-NUMBERS = ("value", "low", "high", "smallest_effect", "mde", "n", "seeds", "p", "p_holm")
+NUMBERS = ("value", "low", "high", "smallest_effect", "power_nothing", "power_twice", "n",
+           "n_needed", "runs", "runs_needed")  # fmt: skip
 
 
 def own_rows(dataset: str, **changed: Any) -> pd.DataFrame:
     """One row of T14, empty but for what a test reads."""
     row = dict.fromkeys(COLUMNS, "") | dict.fromkeys(NUMBERS, float("nan"))
-    return as_table([{**row, "dataset": dataset, "claim": "C2", "cited": True, **changed}])
+    own = {"dataset": dataset, "claim": "C2", "attribute": "overall", "level": "all"}
+    return as_table([{**row, **own, **changed}])
 
 
 def write(dataset: str, root: str, commit: str = "a", dirty: bool | None = False) -> None:
@@ -40,7 +37,8 @@ def write(dataset: str, root: str, commit: str = "a", dirty: bool | None = False
     study = Study.open("smoke", dataset, figures_root=root)
     stamp = {"commit": commit, "dirty": dirty, "simulated": dataset == SIMULATED}
     study.__dict__["stamp"] = stamp  # what the cached property would have made
-    write_verdict(study, own_rows(dataset, verdict=commit))
+    rows = own_rows(dataset, verdict=commit)
+    write_verdict(study, rows, rows)
 
 
 def test_t14_keeps_each_datasets_rows_and_stamp(tmp_path: Path) -> None:
@@ -77,34 +75,6 @@ def test_datasets_judged_at_once_wait_for_each_other(tmp_path: Path) -> None:
             job.result()
     assert set(read_verdicts(folder / "tab14.csv")["dataset"]) == set(names)
     assert set(read_json(folder / "tab14.json")["datasets"]) == set(names)
-
-
-def ablation(
-    tmp_path: Path, *, data_hash: str = "d" * 64, before: bool = True, features: str = ""
-) -> pd.DataFrame:
-    """The ablation's C2 as T14 takes it, where its files say this."""
-    rule = Protocol(dataset=SIMULATED, features_digest="f")
-    study = Study.open("smoke", SIMULATED, figures_root=str(tmp_path))
-    layout = study.places
-    rows = own_rows(SIMULATED, seeds=8, study="ablation", protocol="derived")
-    both = pd.concat([rows, rows.assign(seeds=9)], ignore_index=True)
-    both.insert(0, "method", ["fairdiffusion", "fairdiffusion_corrected"])
-    publish_table(both, layout.figures / "tab_c2.csv", {"data_hash": data_hash})
-    said = {"dataset": SIMULATED, "metric": "kid", "features_digest": features or "f"}
-    whole = {"protocol": said, "data_hash": "d" * 64, "before": before}
-    write_json(layout.ablation / "protocol.json", {**whole, "sha256": "s" * 64})
-    cohort = Cohort(dataset_of(SIMULATED).spec(), pd.DataFrame(), Path(), "d" * 64)
-    study.__dict__["cohort"] = cohort
-    return ablation_verdict(study, rule)
-
-
-def test_the_ablations_c2_counts_only_of_the_same_data_and_declared_before(tmp_path: Path) -> None:
-    (row,) = ablation(tmp_path).to_dict("records")
-    assert (row["seeds"], row["study"], row["declaration"]) == (8, "ablation", "s" * 64)
-    assert row["protocol"] == Protocol(dataset=SIMULATED, features_digest="f").sha256
-    assert ablation(tmp_path, data_hash="e" * 64).empty
-    assert ablation(tmp_path, before=False).empty
-    assert ablation(tmp_path, features="other").empty
 
 
 def test_tables_of_different_data_are_not_mixed(tmp_path: Path) -> None:

@@ -1,446 +1,338 @@
-"""The rule of T14 on tables whose answer is known."""
+"""From made features to T14: what is planted is found, and what is not is not."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
-from fairdiff_lib.show.words import about_planted, about_quotes, verdict_matrix
+from fairdiff_lib.audit.blur import blur_curves, equivalent_blur
+from fairdiff_lib.audit.decide import DIFFERENT, LARGER, NO_LARGER, UNDECIDED
+from fairdiff_lib.audit.estimate import OVERALL, Estimate, Floats, Groups, group_units
+from fairdiff_lib.audit.kid import fit_kernel, kid, on_root_scale
+from fairdiff_lib.show.words import about_control, about_planted, about_quotes, verdict_matrix
 from fairdiff_lib.sim.chest import ChestPopulation
 from fairdiff_lib.sim.fundus import FundusPopulation
-from fairdiff_lib.studies.verdict.claims import (
-    CLAIMS,
-    CONTRADICTED,
-    INCONCLUSIVE,
-    NOT_TESTABLE,
-    SUPPORTED,
-    Change,
-    Evidence,
-    Finding,
-    holm,
-    outcome,
+from fairdiff_lib.studies.verdict.effects import (
+    PLANTED,
+    Values,
+    classifier_rows,
+    control_rows,
+    effect_rows,
 )
-from fairdiff_lib.studies.verdict.planted import planted, planted_table
-from fairdiff_lib.studies.verdict.protocol import Declared, Protocol
-from fairdiff_lib.studies.verdict.table import cite, quote, verdicts
-
-LEVELS = {"overall": ("all",), "sex": ("Female", "Male")}
-RNG = np.random.default_rng(0)
-RULE = Protocol(
-    dataset="d",
-    condition="malignant",
-    contrasts=(Declared("sex", "Male", "Female", 200, 300, "primary"),),
+from fairdiff_lib.studies.verdict.planted import ALARM, FOUND, MISSED, QUIET, planted, with_planted
+from fairdiff_lib.studies.verdict.protocol import (
+    AUC,
+    BLUR,
+    DISPARITY,
+    EQUITY,
+    KID,
+    QUALITY,
+    Planned,
+    Protocol,
+    with_power,
 )
-Value = Callable[[str, int, str], float]  # method, seed, level
+from fairdiff_lib.studies.verdict.table import (
+    AGAINST,
+    FOR,
+    OPEN,
+    Setting,
+    claim_table,
+)
+from fairdiff_lib.studies.verdict.table import (
+    test_table as outcomes,
+)
+
+LEVELS = {"sex": ("Female", "Male")}
+N = 240  # test subjects, two fifths of them male
+TOWARDS = np.array([1.0, 0, 0, 0, 0, 0])  # where blur moves features
+RUNS = 3
 
 
-def quality(value: Value, seeds: int) -> pd.DataFrame:
-    """KID by level and seed, and its squared difference between the sexes (known exactly)."""
-    runs = [(method, seed) for method in ("none", "fairdiffusion") for seed in range(seeds)]
-    rows = []
-    for method, seed in runs:
-        own = {name: value(method, seed, name) for name in ("all", "Female", "Male")}
-        cells = [("overall", "all", "kid", own["all"])]
-        cells += [("sex", name, "kid", own[name]) for name in ("Female", "Male")]
-        cells += [("sex", "all", "kid_disparity", (own["Male"] - own["Female"]) ** 2)]
-        rows += [
-            {"dataset": "d", "method": method, "seeds": str(seed), "attribute": attribute,
-             "level": level, "metric": metric, "features": features, "n": 200,
-             "value": number if features == "lite0" else 9.0}
-            for attribute, level, metric, number in cells
-            for features in ("lite0", "random")  # the second space must not count
-        ]  # fmt: skip
+def rule(error: float = 0.02, runs: int = RUNS) -> Protocol:
+    """Every test of one contrast, with a standard error that is expected of it."""
+    sizes: dict[str, float] = {BLUR: 0.1, KID: 0.01, AUC: 0.02}
+    tests = []
+    for claim, part, endpoint in (
+        *((c, p, e) for e in (BLUR, KID) for c, p in
+          (("C1", DISPARITY), ("C2", QUALITY), ("C2", EQUITY))),
+        ("C3", QUALITY, AUC), ("C3", EQUITY, AUC),
+    ):  # fmt: skip
+        where = (*OVERALL, "") if part == QUALITY else ("sex", "Male", "Female")
+        x = sizes[endpoint]
+        tests.append(Planned(claim, part, endpoint, *where, 96, x, error * x / 0.1, 200.0))
+    return Protocol(dataset="ham10000", seeds=tuple(range(runs)), features="lite0",
+                    condition="malignant", smallest_kid=0.01,
+                    tests=with_power(tests, runs))  # fmt: skip
+
+
+def people() -> Groups:
+    table = pd.DataFrame({"subject": [f"s{i:03d}" for i in range(N)],
+                          "sex": np.where(np.arange(N) % 5 < 2, "Male", "Female")})  # fmt: skip
+    return group_units(table, LEVELS)
+
+
+def seen(groups: Groups, kids: list[Estimate], curves: Any) -> dict[str, Any]:
+    named = {BLUR: equivalent_blur(kids, curves), KID: on_root_scale(kids)}
+    return {name: dict(zip(groups.keys, own, strict=True)) for name, own in named.items()}
+
+
+def images(levels: Mapping[str, Mapping[str, float]], runs: int = RUNS) -> dict[str, Values]:
+    """Estimates of generators whose images are as unlike as reals blurred by so many pixels.
+
+    ``levels``: method to pixels by sex.
+    """
+    rng, groups = np.random.default_rng(0), people()
+    train, real = (rng.normal(size=(n, 6)) for n in (600, N))
+    kernel = fit_kernel(train)
+    curves = blur_curves(kernel, real, lambda s: real + s * TOWARDS, groups)
+    male = groups.column("sex", "Male")
+    found: dict[str, dict[tuple[str, int], Any]] = {BLUR: {}, KID: {}}
+    for seed in range(runs):
+        fresh = rng.normal(size=(N, 6))  # methods of one run share their noise
+        for method, own in levels.items():
+            pixels = np.where(male, own["Male"], own["Female"]) + 0.01 * rng.normal()
+            made = fresh + pixels[:, None] * TOWARDS if own["Male"] < 50 else np.full((N, 6), 9.0)
+            for name, values in seen(groups, kid(kernel, real, made, groups), curves).items():
+                found[name][method, seed] = values
+    return dict(found)
+
+
+def equal(base: float = 0.7, method: float = 0.7) -> dict[str, dict[str, float]]:
+    return {"none": {"Female": base, "Male": base},
+            "fairdiffusion": {"Female": method, "Male": method}}  # fmt: skip
+
+
+def control(endpoint: str = BLUR, value: float = 0.3) -> pd.DataFrame:
+    return control_rows(endpoint, {PLANTED: (Estimate(value, np.array([0.05]), 90, 100.0), 90)},
+                        "drawn at random", rule())  # fmt: skip
+
+
+def judge(values: Mapping[str, Values], own: Protocol | None = None, *, found: bool = True,
+          complete: bool = True, **setting: Any) -> tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
+    """Claims and tests."""
+    own = own or rule()
+    bases = {run: str(run[1]) if complete else "one" for part in values.values() for run in part}
+    effects = [effect_rows(values, own, bases), control(value=0.3 if found else 0.0)]
+    given = Setting(**{"dataset": "ham10000", "model": "a small model", **setting, "rule": own})
+    tests = outcomes(pd.concat(effects, ignore_index=True), given)
+    return claim_table(tests, given), tests
+
+
+def claim(found: pd.DataFrame, name: str, part: str) -> pd.Series:
+    rows = found[(found["claim"] == name) & (found["part"] == part)]
+    assert len(rows) == 1
+    return rows.iloc[0]
+
+
+# -- images ----------------------------------------------------------------------------------
+
+
+def test_a_planted_disparity_is_found_and_an_equal_change_is_no_change() -> None:
+    worse = {"none": {"Female": 0.6, "Male": 1.1}, "fairdiffusion": {"Female": 0.6, "Male": 1.1}}
+    claims, tests = judge(images(worse))
+    row = claim(claims, "C1", DISPARITY)
+    assert (row["outcome"], row["bearing"], row["verdict"]) == (LARGER, FOR, "larger than 0.1 px")
+    assert row["value"] == pytest.approx(0.5, abs=0.15) and row["low"] > 0.1
+    assert (row["runs"], row["n"]) == (RUNS, 96)
+    for name, part in (("C2", QUALITY), ("C2", EQUITY)):
+        own = claim(claims, name, part)
+        assert (own["outcome"], own["bearing"]) == (NO_LARGER, AGAINST), own["quote"]
+    assert set(tests["endpoint"]) == {BLUR, KID}
+
+
+def test_equal_groups_are_told_to_differ_by_no_more_than_x() -> None:
+    claims, _ = judge(images(equal()), rule(error=0.02))
+    row = claim(claims, "C1", DISPARITY)
+    assert row["outcome"] in (NO_LARGER, UNDECIDED) and row["low"] <= 0 <= row["high"]
+    wide = replace(rule(), tests=tuple(replace(t, smallest=0.5) for t in rule().tests))
+    sure, _ = judge(images(equal()), wide)
+    assert claim(sure, "C1", DISPARITY)["outcome"] == NO_LARGER
+    unsure, _ = judge(images(equal()), wide, found=False)
+    assert claim(unsure, "C1", DISPARITY)["outcome"] == UNDECIDED  # the control was not found
+
+
+def test_a_method_that_helps_is_seen_to() -> None:
+    claims, _ = judge(images(equal(0.9, 0.5)))
+    row = claim(claims, "C2", QUALITY)
+    assert (row["outcome"], row["bearing"]) == (LARGER, FOR) and row["value"] < 0
+    assert "FairDiffusion's images are closer to real ones" in row["quote"]
+    fairer = {"none": {"Female": 0.6, "Male": 1.1}, "fairdiffusion": {"Female": 0.6, "Male": 0.6}}
+    own = claim(judge(images(fairer))[0], "C2", EQUITY)
+    assert (own["outcome"], own["bearing"]) == (LARGER, FOR) and own["value"] < 0
+    turned = {"none": fairer["none"], "fairdiffusion": {"Female": 0.6, "Male": 1.6}}
+    assert claim(judge(images(turned))[0], "C2", EQUITY)["bearing"] == AGAINST
+
+
+def test_a_perfect_generator_is_judged_like_any_other() -> None:
+    claims, _ = judge(images(equal(0.0, 0.0)))
+    assert claim(claims, "C2", QUALITY)["outcome"] == NO_LARGER
+    assert claim(claims, "C1", DISPARITY)["outcome"] in (NO_LARGER, UNDECIDED)
+
+
+def test_a_collapsed_generator_is_never_equal() -> None:
+    claims, _ = judge(images({"none": {"Female": 99, "Male": 99}}))
+    row = claim(claims, "C1", DISPARITY)
+    assert row["outcome"] == UNDECIDED and np.isnan(row["value"])
+    assert "could not be estimated" in row["quote"]
+
+
+def test_scope_says_what_the_runs_leave_out() -> None:
+    complete, _ = judge(images(equal()))
+    assert "new runs (3 complete ones" in complete["quote"].iloc[0]
+    shared, _ = judge(images(equal()), complete=False)
+    assert "another base is left out" in shared["quote"].iloc[0]
+    assert claim(shared, "C2", QUALITY)["bearing"] == OPEN  # of a method: complete runs
+    one, _ = judge(images(equal(), 1), rule(runs=1))
+    assert "another training is left out" in one["quote"].iloc[0]
+    assert "exploratory" in judge(images(equal()), before=False)[0]["quote"].iloc[0]
+
+
+def test_variance_between_runs_widens_what_patients_alone_would_give() -> None:
+    values = images(equal())
+    shaken = {
+        BLUR: {
+            run: {key: replace(e, value=e.value + 2 * run[1] * (key == ("sex", "Male")))
+                  for key, e in own.items()}
+            for run, own in values[BLUR].items()
+        }
+    }  # fmt: skip
+    calm, rough = (effect_rows(v, rule(), None).iloc[0] for v in (values, shaken))
+    assert calm["claim"] == "C1" and rough["of_runs"] > 10 * calm["of_runs"]
+    assert rough["high"] - rough["low"] > 2 * (calm["high"] - calm["low"])
+
+
+def test_what_was_declared_untestable_stays_so() -> None:
+    claims, tests = judge(images(equal()), rule(error=0.1))
+    row = claim(claims, "C1", DISPARITY)
+    assert row["outcome"] == UNDECIDED and not row["testable"]
+    assert row["verdict"].startswith("undecided, as declared beforehand would need about n = ")
+    assert row["n_needed"] > 500
+    assert tests["verdict"].str.contains("declared untestable").all()
+
+
+# -- checks ----------------------------------------------------------------------------------
+
+
+def gates(**failed: str) -> pd.DataFrame:
+    rows = [{"method": "none", "seed": 0, "gate": gate, "bears_on": bears_on,
+             "grade": failed.get(gate, "passed")}
+            for gate, bears_on in (("asked", "C3"), ("real", "scope"))]  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def downstream(better: float, seeds: int) -> pd.DataFrame:
-    rows = [
-        {"source": source, "seeds": str(seed), "condition": "malignant", "attribute": attribute,
-         "level": "all", "metric": metric, "n": 200,
-         "value": 0.7 + better * (source == "fairdiffusion") + 0.001 * RNG.normal()}
-        for source in ("real", "none", "fairdiffusion")
-        for seed in range(seeds)
-        for metric, attribute in (("auc", "overall"), ("es_auc", "sex"), ("es_auc", "age"))
-    ]  # fmt: skip
-    return pd.DataFrame(rows)
+def scores(gain: float) -> dict[tuple[str, int], list[Any]]:
+    """Audits of AUC whose method is better by ``gain``."""
+    from fairdiff_lib.audit.audit import Audit
+    from fairdiff_lib.audit.contrasts import Design
+
+    groups, rng, found = people(), np.random.default_rng(1), {}
+    for method, seed in ((m, s) for s in range(RUNS) for m in ("none", "fairdiffusion")):
+        noise: Floats = 0.0005 * rng.normal(size=N)
+        own = {
+            key: Estimate(0.75 + gain * (method != "none"), noise * member, int(member.sum()),
+                          200.0, bounded=True)
+            for key, member in zip(groups.keys, groups.members.T, strict=True)
+        }  # fmt: skip
+        found[method, seed] = [Audit("auc", own, Design(LEVELS, better="high"))]
+    return found
 
 
-def contrasts(value: float, reach: float, p: float, p_equivalence: float) -> pd.DataFrame:
-    """The baseline's mean over seeds is declared; everything else is exploratory."""
-    rows = [
-        {"method": method, "seeds": seeds, "metric": "kid", "features": "lite0",
-         "attribute": "sex", "level": "Male", "reference": "Female", "n": 200,
-         "n_reference": 300, "value": value,
-         "low": value - reach, "high": value + reach, "p_adjusted": p if declared else 0.0,
-         "p_equivalence": p_equivalence if declared else 0.0, "smallest_effect": 0.022,
-         "mde": 1.4 * reach, "mde_ratio": 1 + 14 * reach,
-         "role": "primary" if declared else "exploratory"}
-        for method in ("none", "fairdiffusion")
-        for seeds in ("0", "0,1")
-        for declared in [method == "none" and seeds == "0,1"]
-    ]  # fmt: skip
-    return pd.DataFrame(rows)
+def downstream(gain: float, **setting: Any) -> pd.DataFrame:
+    rows = classifier_rows(scores(gain), rule(), {("none", s): str(s) for s in range(RUNS)})
+    given = Setting("ham10000", rule(), model="a small model", **setting)
+    return claim_table(outcomes(rows, given), given)
 
 
-def base(method: str, seed: int, level: str) -> float:
-    """The method lowers every KID, and the spread between the levels."""
-    gap = {"all": 0.01, "Female": 0.0, "Male": 0.02 + 0.001 * (seed % 3)}[level]
-    own = 1.0 if method == "none" else 0.5
-    return own * (0.10 + gap) + 0.001 * seed
+def test_checks_of_prompts_limit_c3_and_those_of_realism_the_words() -> None:
+    assert claim(downstream(0.1), "C3", QUALITY)["bearing"] == FOR
+    same = claim(downstream(0.0), "C3", QUALITY)
+    assert (same["outcome"], same["bearing"]) == (NO_LARGER, AGAINST)
+    limited = claim(downstream(0.0, gates=gates(asked="open")), "C3", QUALITY)
+    assert limited["outcome"] == UNDECIDED and "don't all show what was asked" in limited["quote"]
+    assert claim(downstream(0.1, gates=gates(asked="failed")), "C3", QUALITY)["outcome"] == LARGER
+    claims, _ = judge(images(equal(0.9, 0.5)), gates=gates(real="failed", asked="failed"))
+    row = claim(claims, "C2", QUALITY)
+    assert row["outcome"] == LARGER and "fail a check of realism" in row["quote"]
+    assert "fail a check" not in judge(images(equal()), gates=gates())[0]["quote"].iloc[0]
 
 
-def table(
-    *,
-    dataset: str = "ham10000",
-    value: Value = base,
-    seeds: int = 6,
-    better: float = 0.05,
-    gaps: pd.DataFrame | None = None,
-    failed: tuple[str, ...] = (),
-    before: bool = True,
-    study: str = "main",
-) -> pd.DataFrame:
-    evidence = Evidence(
-        dataset,
-        ["sex"],
-        quality(value, seeds),
-        contrasts(0.05, 0.01, 0.001, 0.99) if gaps is None else gaps,
-        downstream(better, seeds),
-        failed,
-        before,
-        "a small model",
-        study,
-    )
-    return verdicts(evidence, RULE)
+def test_c4_needs_every_part_of_c2_and_c3_elsewhere() -> None:
+    values = images(equal())
+    bases = {run: str(run[1]) for run in values[BLUR]}
+    effects = [effect_rows(values, rule(), bases), control(), classifier_rows(scores(0.0), rule(),
+                                                                              bases)]  # fmt: skip
+    both = pd.concat(effects, ignore_index=True)
+
+    def last(dataset: str) -> pd.Series:
+        given = Setting(dataset, replace(rule(), dataset=dataset), model="m")
+        return claim_table(outcomes(both, given), given).iloc[-1]
+
+    row = last("ham10000")
+    assert (row["claim"], row["bearing"]) == ("C4", AGAINST) and row["verdict"].startswith("C2 q")
+    assert last("fairgenmed")["claim"] == last("ham10000_simulated")["claim"] == "C3"
 
 
-def judge(**options: Any) -> dict[str, str]:
-    found = table(**options)
-    return dict(zip(found["claim"], found["verdict"], strict=True))
+# -- what readers see ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("finding", "p", "failed", "wanted"),
-    [
-        (Finding(0.01, SUPPORTED, ""), 0.04, False, SUPPORTED),
-        (Finding(0.01, CONTRADICTED, ""), 0.04, False, CONTRADICTED),
-        (Finding(0.01, SUPPORTED, ""), 0.06, False, INCONCLUSIVE),
-        (Finding(0.01, "", "", equivalent=True), 0.04, False, CONTRADICTED),
-        (Finding(0.01, "", ""), 0.04, False, INCONCLUSIVE),
-        (Finding(0.01, SUPPORTED, ""), 0.04, True, INCONCLUSIVE),
-        (Finding(np.nan, SUPPORTED, ""), np.nan, False, INCONCLUSIVE),
-        (Finding(np.nan, "", "", testable=False), np.nan, True, NOT_TESTABLE),
-    ],
-)
-def test_the_rule(finding: Finding, p: float, failed: bool, wanted: str) -> None:
-    assert outcome(finding, p, 0.95, failed) == wanted
-
-
-def test_clear_improvement_with_enough_seeds_is_supported() -> None:
-    assert judge() == dict.fromkeys(("C1", "C2", "C3", "C4"), SUPPORTED)
-
-
-def test_one_seed_compares_no_methods() -> None:
-    found = judge(seeds=1)
-    assert found["C1"] == SUPPORTED  # a finding about one checkpoint's levels
-    assert found["C2"] == found["C3"] == found["C4"] == INCONCLUSIVE
-
-
-def test_simulated_data_do_not_test_what_was_planted() -> None:
-    found = judge(dataset="fairgenmed_simulated")
-    assert found["C1"] == found["C4"] == NOT_TESTABLE
-    assert found["C2"] == SUPPORTED
-
-
-def test_clear_harm_is_contradicted() -> None:
-    swap = {"none": "fairdiffusion", "fairdiffusion": "none"}
-    found = judge(value=lambda m, s, lv: base(swap[m], s, lv), better=-0.05)
-    assert found["C2"] == found["C3"] == found["C4"] == CONTRADICTED
-
-
-def test_levelling_down_is_not_an_improvement() -> None:
-    """Equal levels, because the better one became worse."""
-
-    def down(method: str, seed: int, level: str) -> float:
-        own = base("none", seed, level)
-        return own if method == "none" else base("none", seed, "Male")
-
-    assert judge(value=down)["C2"] == INCONCLUSIVE
-    reason = table(value=down).set_index("claim").loc["C2", "reason"]
-    assert "worse by over 10%: Female" in reason and "Male" not in reason
-
-
-def test_a_level_that_may_be_worse_for_all_one_knows_blocks_the_claim() -> None:
-    """On average no level is worse, but Female's change swings by 60% from seed to seed."""
-
-    def shaky(method: str, seed: int, level: str) -> float:
-        swing = 0.06 * (-1) ** seed if method != "none" else 0.0
-        return base(method, seed, level) + (swing + 0.05) * (method != "none")
-
-    assert "Female" in table(value=shaky).set_index("claim").loc["C2", "reason"]
-    assert judge(value=shaky)["C2"] == INCONCLUSIVE
-
-
-def test_noise_decides_nothing() -> None:
-    rng = np.random.default_rng(1)
-    assert judge(value=lambda m, s, lv: 0.1 + 0.02 * rng.normal())["C2"] == INCONCLUSIVE
-    assert judge(better=0.0)["C3"] == INCONCLUSIVE
-
-
-@pytest.mark.parametrize(
-    ("value", "reach", "p", "p_equivalence", "wanted"),
-    [
-        (0.05, 0.01, 0.001, 0.99, SUPPORTED),
-        (0.005, 0.001, 0.001, 0.001, CONTRADICTED),  # significant, and surely too small to matter
-        (0.002, 0.003, 0.6, 0.001, CONTRADICTED),  # surely smaller than what matters
-        (0.01, 0.05, 0.6, 0.3, INCONCLUSIVE),  # nothing seen, nothing ruled out
-        (0.05, 0.04, 0.03, 0.9, INCONCLUSIVE),  # alone it would do; not among four claims
-    ],
-)
-def test_disparity_needs_size_and_certainty(
-    value: float, reach: float, p: float, p_equivalence: float, wanted: str
-) -> None:
-    gaps = contrasts(value, reach, p, p_equivalence)
-    assert judge(gaps=gaps, better=0.0)["C1"] == wanted
-
-
-def test_the_claims_of_a_dataset_are_one_family() -> None:
-    found = table().set_index("claim")
-    np.testing.assert_allclose(found["p_holm"], holm(found["p"]))
-    assert (found["p_holm"] >= found["p"]).all() and (found["p_holm"] <= 4 * found["p"]).all()
-    assert found.loc["C4", "p"] == max(found.loc["C2", "p"], found.loc["C3", "p"])
-    few = table(seeds=3).set_index("claim")  # C1 is then the only claim with a test
-    assert few.loc["C1", "p_holm"] == few.loc["C1", "p"]
-    assert few.loc[["C2", "C3", "C4"], "p_holm"].isna().all()
-
-
-def test_no_difference_says_what_it_could_have_missed() -> None:
-    reason = table(gaps=contrasts(0.01, 0.05, 0.6, 0.3)).set_index("claim").loc["C1", "reason"]
-    assert "smallest effect of interest 0.022" in reason
-    assert "could have been missed up to 0.07 (ratio 1.7)" in reason
-
-
-def test_a_protocol_written_afterwards_is_said() -> None:
-    assert table()["reason"].str.contains("after test images").sum() == 0
-    late = table(before=False).set_index("claim")["reason"]
-    assert late.str.contains("written after test images existed").all()
-
-
-def test_a_failed_gate_makes_findings_inconclusive() -> None:
-    found = judge(failed=("gate vae failed",))
-    assert found["C1"] == found["C2"] == found["C3"] == found["C4"] == INCONCLUSIVE
-
-
-NUMBERS = ["value", "low", "high", "smallest_effect", "mde", "n", "seeds", "p", "p_holm"]
-
-
-def test_numbers_stand_in_columns_of_their_own() -> None:
-    found = table().set_index("claim")
-    gap = found.loc["C1"]
-    assert [gap[name] for name in NUMBERS[:7]] == pytest.approx(
-        [0.05, 0.04, 0.06, 0.022, 0.014, 500, 2]
-    )
-    assert gap["endpoint"] == "KID of Stable Diffusion's images for sex Male minus that for Female"
-    change = found.loc["C2"]
-    assert change["low"] < change["value"] < change["high"] < 0 < change["mde"]
-    overall = np.mean([base("none", seed, "all") for seed in range(6)])
-    assert change["smallest_effect"] == pytest.approx((0.2 * overall) ** 2)
-    assert (change["unit"], change["seeds"], change["n"]) == ("squared KID", 6, 200)
-    gain = found.loc["C3"]
-    assert gain["value"] == pytest.approx(0.05, abs=0.005)  # above 0 is better, as AUC is
-    assert np.isnan(gain["smallest_effect"])  # none was declared
-    weaker = max(("C2", "C3"), key=lambda claim: found.loc[claim, "p"])
-    assert found.loc["C4", "endpoint"] == found.loc[weaker, "endpoint"]
-
-
-def test_the_detectable_change_is_found_with_eighty_percent_power() -> None:
-    """Redraw the endpoint with a true change of just the mde of its spread."""
-    rng, seeds, spread = np.random.default_rng(3), 8, 0.3
-    error = spread / seeds**0.5
-    reach = stats.t.ppf(0.975, seeds - 1) + stats.t.ppf(0.8, seeds - 1)
-    drawn = rng.normal(reach * error, spread, (4000, seeds))
-    found = [Change.of(values, 0.95) for values in drawn]
-    assert np.mean([own.p < 0.05 for own in found]) == pytest.approx(0.8, abs=0.03)
-    assert np.mean([own.detectable for own in found]) == pytest.approx(reach * error, rel=0.05)
-
-
-def test_rows_that_cannot_be_tested_have_no_number() -> None:
-    found = table(dataset="fairgenmed_simulated").set_index("claim")
-    assert found.loc[["C1", "C4"], NUMBERS].isna().all(axis=None)
-    assert found.loc["C2", NUMBERS].notna().all()
-
-
-def test_one_seed_has_an_estimate_and_nothing_more() -> None:
-    row = table(seeds=1).set_index("claim").loc["C2"]
-    assert (row["seeds"], row["n"]) == (1, 200) and row["value"] < 0
-    assert row[["low", "high", "mde", "p", "p_holm"]].isna().all()
-    assert "one training seed" in row["quote"] and "at least 5 seeds" in row["quote"]
-
-
-def test_a_quote_stands_by_itself() -> None:
-    late = table(dataset="fairgenmed_simulated", before=False, failed=("gate vae failed (x)",))
-    quotes = dict(zip(late["claim"], late["quote"], strict=True))
-    for claim in ("C2", "C3"):
-        row = late.set_index("claim").loc[claim]
-        for words in ("On simulated FairGenMed", "a small model", "FairDiffusion",
-                      f"{row['value']:+.2g} (95% interval {row['low']:+.2g} to {row['high']:+.2g})",
-                      "200 simulated test subjects, 6 paired training seeds", "inconclusive",
-                      "gate vae failed", "written after test images", "not of patients",
-                      ):  # fmt: skip
-            assert words in quotes[claim], (words, quotes[claim])
-    assert "not testable on simulated FairGenMed" in quotes["C1"]
-    real = table().set_index("claim")
-    assert "mean of 2 training seeds" in real.loc["C1", "quote"]
-    assert "simulated" not in " ".join(real["quote"])
-    for text in [*late["quote"], *real["quote"]]:
-        assert text.endswith(".") and ". " not in text and "\n" not in text
-
-
-def test_c1_rests_on_one_contrast_that_is_clear_and_large() -> None:
-    """A clear but small contrast lends its p to no other; a large one is shown with its own."""
-    small, large = contrasts(0.01, 0.001, 1e-4, 0.9), contrasts(0.06, 0.05, 0.06, 0.9)
-    rows = pd.concat([small, large.assign(attribute="age", level="old")], ignore_index=True)
-    row = table(gaps=rows).set_index("claim").loc["C1"]
-    assert (row["value"], row["p"]) == (0.06, 0.06)
-    assert "age old" in row["endpoint"] and row["verdict"] == INCONCLUSIVE
-    assert table(gaps=small).set_index("claim").loc["C1", "p"] == 1e-4
-    assert judge(gaps=contrasts(0.06, 0.01, 1e-4, 0.9))["C1"] == SUPPORTED
-
-
-def test_limits_stand_in_every_row() -> None:
-    assert table()["limits"].str.contains("neither race nor skin tone").all()
-    simulated = table(dataset="ham10000_simulated")["limits"]
-    assert simulated.str.contains("never about patients").all()
-    assert simulated.str.contains("neither race nor skin tone").all()
-
-
-def test_c2_is_cited_from_the_study_with_more_seeds() -> None:
-    def cited(main: int, ablation: int) -> str:
-        both = table(seeds=ablation, study="ablation")
-        other = both[both["claim"] == "C2"].assign(value=lambda rows: rows["value"] + 0.001)
-        found = cite(table(seeds=main), other)
-        assert list(found["claim"]) == ["C1", "C2", "C2", "C3", "C4"]  # both are shown
-        own = found[found["cited"]]
-        assert list(own["claim"]) == list(CLAIMS)
-        matrix = verdict_matrix(found)
-        assert matrix.loc[1, "HAM10000"] == own.iloc[1]["verdict"]
-        assert about_quotes(found).count("**C2") == 1
-        return str(own.iloc[1]["study"])
-
-    assert cited(1, 8) == "ablation"
-    assert cited(5, 5) == cited(6, 5) == "main"
-    alone = table()
-    assert cite(alone, alone.head(0))["cited"].all()
-
-
-def test_the_same_runs_are_shown_once() -> None:
-    main, again = table(before=False), table(study="ablation")
-    found = cite(main, again[again["claim"] == "C2"]).set_index("claim")
-    assert list(found.index) == list(CLAIMS) and set(found["study"]) == {"main"}
-    assert "the ablation study has the same runs" in found.loc["C2", "reason"]
-    assert "exploratory" in found.loc["C2", "quote"]
-
-
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        ({"low": -0.02, "high": 0.01, "mde": 0.03}, "a change as large as is of interest is exc"),
-        ({"low": -0.3, "high": 0.1, "mde": 0.2}, "it would have had to be 5 times what is of"),
-        ({"low": -0.3, "high": 0.1, "mde": 0.03}, ""),
-        ({"smallest_effect": float("nan")}, "no smallest effect of interest was declared"),
-        ({"unit": "squared KID"}, "0.04, 0.2 unsquared, is of interest"),
-        ({"claim": "C4"}, "C4 needs both C2 and C3"),
-    ],
-)
-def test_a_quote_says_what_an_undecided_interval_leaves(
-    values: dict[str, object], words: str
-) -> None:
-    row = {
-        **{"dataset": "ham10000", "claim": "C2", "study": "main", "statement": "it helps"},
-        **{"verdict": INCONCLUSIVE, "reason": "r", "p_holm": 0.4, "endpoint": "change"},
-        **{"unit": "KID", "value": -0.01, "low": -0.1, "high": 0.1, "smallest_effect": 0.04},
-        **{"mde": 0.01, "n": 200, "seeds": 6, **values},
-    }
-    nothing = pd.DataFrame()
-    failed = ('check failed: "Sharp enough", wanted at least 0.6, found 0.1 (x)',)
-    said = quote(row, Evidence("ham10000", [], nothing, nothing, nothing, failed), Protocol())
-    assert words in said
-    assert 'check failed: "Sharp enough"' in said and "wanted" not in said
-    undecided = ("is excluded" in said) + ("it would have had to be" in said)
-    assert undecided == (words[:4] in ("a ch", "it w"))
+def test_a_quote_stands_by_itself_and_names_what_does_not_follow() -> None:
+    claims, _ = judge(images(equal()))
+    for row in claims.to_dict("records"):
+        assert row["quote"].startswith("On ") and row["quote"].endswith(".")
+        assert row["not_to_say"].startswith("It does not follow")
+        assert "\n" not in row["quote"] and "neither race nor skin tone" in row["limits"]
+    said = about_quotes(claims)
+    assert "**C2 quality:" in said
+    grid = verdict_matrix(claims)
+    assert list(grid["claim"]) == ["C1 disparity", "C2 equity", "C2 quality"]
+    assert grid.loc[0, "HAM10000"] == claims.iloc[0]["verdict"]
+    assert "is found in equivalent blur: 0.3" in about_control(control())
+    assert "is not found" in about_control(control(value=0.0))
 
 
 # -- planted against measured ----------------------------------------------------------------
 
 
-def race_gaps() -> pd.DataFrame:
-    """Black's KID is found 0.05 higher; Asian's can't be estimated; the loss is lower."""
-    cells = [("Black", "kid", "lite0", 0.05, 0.01), ("Black", "kid", "random", 9.0, 0.1),
-             ("Black", "denoising_loss", "", -0.03, 0.01),
-             ("Asian", "kid", "lite0", float("nan"), float("nan"))]  # fmt: skip
-    rows = [
-        {"method": method, "seeds": seeds, "attribute": "race", "level": level,
-         "reference": "White", "metric": metric, "features": features, "n": 30,
-         "n_reference": 300, "value": value, "low": value - reach, "high": value + reach,
-         "p_adjusted": 0.01, "mde": 1.4 * reach,
-         "smallest_effect": 0.02 if metric == "kid" else float("nan")}
-        for level, metric, features, value, reach in cells
-        for method in ("none", "fairdiffusion")
-        for seeds in ("0", "0,1")
-    ]  # fmt: skip
-    return pd.DataFrame(rows)
+def contrast(level: str, low: float, high: float, attribute: str = "race") -> dict[str, Any]:
+    reference = "White" if attribute == "race" else "Female"
+    return {"claim": "C1", "part": DISPARITY, "endpoint": BLUR, "attribute": attribute,
+            "level": level, "reference": reference, "low": low, "high": high}  # fmt: skip
 
 
-def recovered(config: FundusPopulation) -> pd.DataFrame:
-    declared = (
-        Declared("race", "Black", "White", 30, 300, "secondary"),
-        Declared("race", "Asian", "White", 90, 300, "primary"),
+def test_what_was_planted_is_found_missed_or_a_false_alarm() -> None:
+    rows = pd.DataFrame([contrast("Black", 0.1, 0.3), contrast("Asian", -0.1, 0.1)])
+    found = with_planted(rows, FundusPopulation(difficulty_black=3.0))
+    assert list(found["planted"]) == ["camera noise x 3", "nothing"]
+    assert list(found["as_planted"]) == [FOUND, QUIET]
+    assert "drawn with camera noise x 3: found in equivalent blur" in about_planted(found)
+    other = with_planted(rows, FundusPopulation(difficulty_black=1.0, difficulty_asian=2.0))
+    assert list(other["as_planted"]) == [ALARM, MISSED]
+    wrong = with_planted(rows.assign(low=-0.3, high=-0.1), FundusPopulation(difficulty_black=3.0))
+    assert wrong["as_planted"].iloc[0] == "found in the wrong direction"
+    female = pd.DataFrame([contrast("Male", -0.3, -0.1, "sex")])  # the reference is the worse one
+    assert with_planted(female, ChestPopulation(difficulty_female=2.0))["as_planted"][0] == FOUND
+
+
+def test_simulated_data_get_a_verdict_about_what_was_planted() -> None:
+    worse = {"none": {"Female": 0.6, "Male": 1.1}}
+    there = ChestPopulation(difficulty_female=0.5, difficulty_black=1.0)  # men's are worse
+    setting = {"dataset": "ham10000_simulated", "population": there}
+    claims, tests = judge(images(worse), **setting)
+    row = claim(claims, "C1", DISPARITY)
+    assert row["verdict"] == "1 of 1 planted differences found"
+    assert row["statement"].startswith("What was planted") and row["bearing"] == OPEN
+    assert "The patients are simulated" in row["quote"]
+    assert set(tests.loc[tests["claim"] == "C1", "as_planted"]) == {FOUND}
+    quiet = {**setting, "population": ChestPopulation(difficulty_black=1.0)}
+    assert "false alarm" in claim(judge(images(worse), **quiet)[0], "C1", DISPARITY)["verdict"]
+    assert claim(judge(images(equal()), **quiet)[0], "C1", DISPARITY)["verdict"] == (
+        "no false alarm in 1"
     )
-    rule = Protocol(dataset="fairgenmed_simulated", contrasts=declared)
-    return planted_table(race_gaps(), config, rule)
-
-
-def test_what_was_planted_stands_beside_what_was_measured() -> None:
-    found = recovered(FundusPopulation(difficulty_black=3.0))
-    assert list(found["level"]) == ["Black", "Black", "Asian"]  # of the mean, without other spaces
-    first = found.iloc[0]
-    assert (first["planted"], first["difficulty"]) == ("camera noise x 3", 3.0)
-    assert (first["role"], first["seeds"]) == ("secondary", "0,1")
-    assert first["value"] == 0.05 and first["excludes_zero"] and first["detectable"]
-    assert first["direction"] == "worse, as planted"
-    loss = found.iloc[1]
-    assert loss["metric"] == "denoising_loss" and loss["detectable"] is None
-    assert (found.iloc[2]["planted"], found.iloc[2]["excludes_zero"]) == ("nothing", None)
-    text = about_planted(found)
-    assert "Race: Black (n=30), drawn with camera noise x 3, is seen: worse, as planted" in text
-    assert "is seen: better, against what was planted" in text
-    assert "Where nothing was planted" not in text  # Asian has no interval
-    other = recovered(FundusPopulation(difficulty_black=1.0, difficulty_asian=2.0))
-    assert "2 of 2 intervals exclude 0" in about_planted(other)  # Black's: false alarms
-
-
-def test_an_effect_that_is_missed_says_what_could_have_been_found() -> None:
-    gaps = race_gaps().assign(low=-0.1, high=0.2, mde=0.2)
-    declared = (Declared("race", "Black", "White", 30, 300, "secondary"),)
-    rule = Protocol(dataset="fairgenmed_simulated", contrasts=declared)
-    found = planted_table(gaps, FundusPopulation(difficulty_black=3.0), rule)
-    assert not found["excludes_zero"].any() and found.iloc[0]["detectable"] is False
-    assert (
-        "0.2 would have been found in four of five cases, more than is of interest"
-        in about_planted(found)
-    )
-
-
-def test_a_planted_reference_counts_too() -> None:
-    config = ChestPopulation(difficulty_female=2.0)
-    rule = Protocol(contrasts=(Declared("sex", "Male", "Female", 90, 100, "primary"),))
-    gaps = race_gaps().assign(attribute="sex", level="Male", reference="Female")
-    assert planted_table(gaps, config, rule)["difficulty"].unique().tolist() == [0.5]
 
 
 def test_what_was_planted_is_named_by_level() -> None:
@@ -451,3 +343,9 @@ def test_what_was_planted_is_named_by_level() -> None:
         ("ethnicity", "Hispanic"): "camera noise x 0.5",
     }
     assert planted(ChestPopulation()) == {("race", "Black"): "noise and blur of the film x 3"}
+
+
+def test_different_with_its_size_open_is_an_outcome_of_its_own() -> None:
+    values = images({"none": {"Female": 0.6, "Male": 1.1}})
+    big = replace(rule(), tests=tuple(replace(t, smallest=0.45) for t in rule().tests))
+    assert claim(judge(values, big)[0], "C1", DISPARITY)["outcome"] == DIFFERENT

@@ -1,0 +1,158 @@
+"""``fairdiff plan-size``: from a pilot audit to what an audit of given groups could find."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from fairdiff_lib.audit.decide import LEAST_POWER, NEXT, plan_size
+from fairdiff_lib.audit.estimate import OVERALL, Estimate, group_units
+from fairdiff_lib.audit.kid import fit_kernel, kid
+from fairdiff_lib.disk.files import read_table, write_table
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.names import rounded
+
+Key = tuple[str, str]
+Pilot = dict[Key, Estimate]
+SIDES = ("real", "generated")  # arrays of a pilot's features
+
+
+def read_pilot(path: Path, where: Sequence[str] = ()) -> Pilot:
+    """A pilot's estimates by (attribute, level).
+
+    Parameters
+    ----------
+    path : Path
+        ``.csv``: a row per group with attribute, level, n and either standard_error or low and high
+        (95%), as tables of an audit have them. ``.npz``: features ``real`` and ``generated``
+        [N, D], row by row of the same subject, and an array [N] of level names per attribute;
+        ``subject`` [N] where a subject has several images. Their KID is made.
+    where : sequence of str
+        As "metric=kid": rows of a CSV that count.
+
+    Raises
+    ------
+    InputError
+        Names the file, the field and what was expected.
+    """
+    found = _from_features(path) if path.suffix == ".npz" else _from_table(path, where)
+    known = {key: one for key, one in found.items() if one.standard_error > 0}
+    if not any(len(levels) > 1 for levels in _levels(known).values()):
+        raise InputError(f"{path}: no attribute has two levels with a standard error")
+    return known
+
+
+def _levels(pilot: Mapping[Key, Estimate]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for attribute, level in pilot:
+        if attribute != OVERALL[0]:
+            found.setdefault(attribute, []).append(level)
+    return found
+
+
+def _from_table(path: Path, where: Sequence[str]) -> Pilot:
+    table = read_table(path, ("attribute", "level", "n"), dtype={"attribute": str, "level": str})
+    for part in where:
+        name, _, wanted = part.partition("=")
+        if name not in table:
+            raise InputError(f"--where {part}: {path} has no column {name!r}")
+        table = table[table[name].astype(str) == wanted]
+        if table.empty:
+            raise InputError(f"--where {part}: no row of {path} has it")
+    ends = [name for name in ("low", "high") if name in table]
+    if "standard_error" not in table and len(ends) < 2:
+        raise InputError(f"{path}: lacks standard_error; expected it, or low and high (95%)")
+    found: Pilot = {}
+    columns = ["n", *(["standard_error"] if "standard_error" in table else ends)]
+    numbers = table[columns].apply(pd.to_numeric, errors="coerce")
+    for line, key in enumerate(zip(table["attribute"], table["level"], strict=True)):
+        if key in found:
+            raise InputError(
+                f"{path}: several rows of {key[0]} {key[1]}; choose with --where, as metric=kid"
+            )
+        row = numbers.iloc[line]
+        if not np.isfinite(row).all() or key[0] == OVERALL[0]:
+            continue  # a group that could not be estimated
+        if row["n"] < 2:
+            raise InputError(f"{path}: n of {key[0]} {key[1]} is {row['n']:g}; expected 2 or more")
+        reach = float(stats.t.ppf(0.975, row["n"] - 1))
+        error = row.get("standard_error", (row.get("high", 0) - row.get("low", 0)) / 2 / reach)
+        if not error > 0:
+            raise InputError(f"{path}: {key[0]} {key[1]} has no positive standard error")
+        found[key] = Estimate(0.0, np.array([error]), int(row["n"]), float(row["n"] - 1))
+    return found
+
+
+def _from_features(path: Path) -> Pilot:
+    if not path.is_file():
+        raise InputError(f"{path}: missing; expected a file of features")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            own = {name: arrays[name] for name in arrays.files}
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: not readable as .npz without pickles ({error})") from error
+    missing = [name for name in SIDES if name not in own]
+    if missing:
+        raise InputError(f"{path}: no array {missing[0]!r}; expected {' and '.join(SIDES)}")
+    real, made = (own.pop(name) for name in SIDES)
+    short = [name for name, values in own.items() if values.shape != (len(real),)]
+    if short:
+        shape = list(own[short[0]].shape)
+        raise InputError(f"{path}: {short[0]} has shape {shape}; expected [{len(real)}]")
+    table = pd.DataFrame({name: values.astype(str) for name, values in own.items()})
+    table["subject"] = own.get("subject", np.arange(len(real)))
+    levels = {str(name): sorted(set(table[name])) for name in own if name != "subject"}
+    if not levels:
+        raise InputError(f"{path}: no attribute; expected an array of level names, as sex")
+    groups = group_units(table, levels)
+    return dict(zip(groups.keys, kid(fit_kernel(real), real, made, groups), strict=True))
+
+
+def read_sizes(text: str, pilot: Mapping[Key, Estimate]) -> dict[Key, int]:
+    """As "race:Black=300,race:White=1200": planned subjects of some groups."""
+    found: dict[Key, int] = {}
+    for part in filter(None, text.split(",")):
+        name, _, count = part.partition("=")
+        attribute, _, level = name.partition(":")
+        if (attribute, level) not in pilot:
+            known = ", ".join(":".join(key) for key in pilot if key != OVERALL)
+            raise InputError(f"--sizes {part}: no group {name!r}; known: {known}")
+        if not count.isdigit():
+            raise InputError(f"--sizes {part}: expected a whole number, as {name}=300")
+        found[attribute, level] = int(count)
+    return found
+
+
+def plan(
+    path: Path, effect: float, sizes: str = "", where: Sequence[str] = (), output: str = ""
+) -> tuple[pd.DataFrame, str]:
+    """The plan as a table, and in sentences; written where an output is named."""
+    pilot = read_pilot(path, where)
+    table = plan_size(pilot, _levels(pilot), effect, read_sizes(sizes, pilot))
+    if output:
+        write_table(table, Path(output))
+    return table, "\n".join([*_lines(table, effect), *_next(table)])
+
+
+def _lines(table: pd.DataFrame, effect: float) -> list[str]:
+    said = [f"A difference of {rounded(effect)} (two-sided test, 95%, {LEAST_POWER:.0%} power):"]
+    for row in table[table["power"].notna()].to_dict("records"):
+        said.append(
+            f"  {row['attribute']}: {row['level']} (n = {row['n']:,}) against {row['reference']} "
+            f"(n = {row['n_reference']:,.0f}): found with a power of {row['power']:.0%}; one of "
+            f"{rounded(row['detectable'])} is detectable; needs n = {row['n_needed']:,.0f} in the "
+            "smaller group, both growing alike"
+        )
+    return said
+
+
+def _next(table: pd.DataFrame) -> list[str]:
+    return [
+        f"{row['attribute']}: the next {NEXT} subjects help most in {row['level']} "
+        f"(intervals {row[f'next_{NEXT}']:.0%} narrower)"
+        for row in table[table["helps_most"].astype(bool)].to_dict("records")
+    ]
