@@ -266,8 +266,7 @@ def about_control(effects: Rows) -> str:
 
 
 def _put(endpoint: str) -> str:
-    text = name_of(endpoint)
-    return text if text.isupper() else text.lower()
+    return {"equivalent_blur": "equivalent blur, in pixels"}.get(endpoint, name_of(endpoint))
 
 
 @sentence("planted")

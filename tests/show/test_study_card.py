@@ -126,7 +126,7 @@ def test_standardised_contrasts_and_the_primary_space_s_floor_stand_beside(cohor
     assert set(own.floor["value"]) == {0.001} and len(own.floor) == len(SIZES)
     old = own.standardised[own.standardised["level"] == OLD]
     assert old["value"].item() == pytest.approx(0.001)
-    assert "of interest from 0.004, 20% of the overall KID" in own.endpoint
+    assert "of interest from 0.004, what 0.1 px of blur make" in own.endpoint
 
 
 def test_card_and_stamp_are_written(cohort: Cohort, tmp_path: Path) -> None:

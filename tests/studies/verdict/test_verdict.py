@@ -291,7 +291,7 @@ def test_a_quote_stands_by_itself_and_names_what_does_not_follow() -> None:
     grid = verdict_matrix(claims)
     assert list(grid["claim"]) == ["C1 disparity", "C2 equity", "C2 quality"]
     assert grid.loc[0, "HAM10000"] == claims.iloc[0]["verdict"]
-    assert "is found in equivalent blur: 0.3" in about_control(control())
+    assert "is found in equivalent blur, in pixels: 0.3" in about_control(control())
     assert "is not found" in about_control(control(value=0.0))
 
 
@@ -309,7 +309,9 @@ def test_what_was_planted_is_found_missed_or_a_false_alarm() -> None:
     found = with_planted(rows, FundusPopulation(difficulty_black=3.0))
     assert list(found["planted"]) == ["camera noise x 3", "nothing"]
     assert list(found["as_planted"]) == [FOUND, QUIET]
-    assert "drawn with camera noise x 3: found in equivalent blur" in about_planted(found)
+    assert "drawn with camera noise x 3: found in equivalent blur, in pixels." in about_planted(
+        found
+    )
     other = with_planted(rows, FundusPopulation(difficulty_black=1.0, difficulty_asian=2.0))
     assert list(other["as_planted"]) == [ALARM, MISSED]
     wrong = with_planted(rows.assign(low=-0.3, high=-0.1), FundusPopulation(difficulty_black=3.0))
