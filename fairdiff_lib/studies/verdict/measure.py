@@ -26,7 +26,7 @@ from fairdiff_lib.audit.estimate import (
     Ints,
     difference,
 )
-from fairdiff_lib.audit.kid import kid, kid_unpaired, on_root_scale
+from fairdiff_lib.audit.kid import kid, kid_unpaired
 from fairdiff_lib.classify.features import Images, Space
 from fairdiff_lib.disk.files import read_json
 from fairdiff_lib.model.pipeline import encode_images, to_images
@@ -63,9 +63,7 @@ def image_effects(
     for run, found in audits.items():
         for one in found:
             if one.metric in values and one.features == rule.features:
-                own = list(one.estimates.values())
-                own = on_root_scale(own) if one.metric == KID else own
-                values[one.metric][run] = dict(zip(one.estimates, own, strict=True))
+                values[one.metric][run] = one.estimates
     rows = effect_rows(values, rule, bases_of(study))
     first = next((run for run in audits if run[0] == rule.baseline), None)
     if first is None:
@@ -164,7 +162,7 @@ def control(
     found: dict[str, dict[str, tuple[Estimate, int]]] = {BLUR: {}, KID: {}}
     for part, images in ((PLANTED, planted), (UNTOUCHED, generated)):
         kids = kid(space.kernel, x, space.of(images), groups)
-        for endpoint, own in ((BLUR, equivalent_blur(kids, known)), (KID, on_root_scale(kids))):
+        for endpoint, own in ((BLUR, equivalent_blur(kids, known)), (KID, kids)):
             found[endpoint][part] = difference(own[1], own[2]), min(own[1].n, own[2].n)
     level = f"drawn at random, latents {share:.0%} of the way to half their resolution"
     parts = [control_rows(endpoint, own, level, rule) for endpoint, own in found.items()]

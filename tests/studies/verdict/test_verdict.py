@@ -13,7 +13,7 @@ import pytest
 from fairdiff_lib.audit.blur import blur_curves, equivalent_blur
 from fairdiff_lib.audit.decide import DIFFERENT, LARGER, NO_LARGER, UNDECIDED
 from fairdiff_lib.audit.estimate import OVERALL, Estimate, Floats, Groups, group_units
-from fairdiff_lib.audit.kid import fit_kernel, kid, on_root_scale
+from fairdiff_lib.audit.kid import fit_kernel, kid
 from fairdiff_lib.show.words import about_control, about_planted, about_quotes, verdict_matrix
 from fairdiff_lib.sim.chest import ChestPopulation
 from fairdiff_lib.sim.fundus import FundusPopulation
@@ -77,7 +77,7 @@ def people() -> Groups:
 
 
 def seen(groups: Groups, kids: list[Estimate], curves: Any) -> dict[str, Any]:
-    named = {BLUR: equivalent_blur(kids, curves), KID: on_root_scale(kids)}
+    named = {BLUR: equivalent_blur(kids, curves), KID: kids}
     return {name: dict(zip(groups.keys, own, strict=True)) for name, own in named.items()}
 
 
