@@ -24,6 +24,7 @@ from fairdiff_lib.sim import chest, fundus, skin
 
 DEFAULT = "fairgenmed_simulated"
 USUAL = "usual"  # of Dataset.populations: where a preset has none of its own
+ELSEWHERE = 7_000_000_000  # seed of the patients whom shipped bases are trained on: no study's
 SIMULATED_LIMIT = (
     "Simulated images support statements about the audit and the mechanism, never about patients"
 )
@@ -186,23 +187,21 @@ _FAIRGENMED_SIMULATED = _simulated(
         "paper": fundus.FundusPopulation(
             train=6000, val=1000, test=3000, fundus_height=512, fundus_width=664
         ),
+        "base": fundus.FundusPopulation(train=6000, val=30, test=30, seed=ELSEWHERE),
         USUAL: fundus.FundusPopulation(),
     },
     ruler=fundus.RULER,
 )
 
-# with the others' autoencoder a lesion's second colour, by which dx is known, is lost
-_COLOUR = {"model.latent_channels": 8, "model.vae_chroma_weight": 3.0}
-
 _HAM10000_SIMULATED = _simulated(
     _HAM10000,
     "; HAM10000's layout has neither race nor skin tone",
-    settings={"quick": {**_COLOUR, "vae.steps": 3000}, "reference": {**_COLOUR, "vae.steps": 4000}},
     simulate=skin.simulate_ham10000,
     populations={
         # fewer would leave the rarest diagnoses out of the validation tenth
         "smoke": skin.SkinPopulation(lesions=300, image_height=64, image_width=85),
         "paper": skin.SkinPopulation(lesions=7470, image_height=450, image_width=600),
+        "base": skin.SkinPopulation(lesions=6000, seed=ELSEWHERE),
         USUAL: skin.SkinPopulation(),
     },
     ruler=skin.RULER,
@@ -215,6 +214,7 @@ _CHEXPERT_SIMULATED = _simulated(
     populations={
         "smoke": chest.ChestPopulation(patients=184, image_height=64, image_width=64),
         "paper": chest.ChestPopulation(patients=10_000, image_height=512, image_width=512),
+        "base": chest.ChestPopulation(patients=10_000, seed=ELSEWHERE),
         USUAL: chest.ChestPopulation(),
     },
     ruler=chest.RULER,

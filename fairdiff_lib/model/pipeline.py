@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from fairdiff_lib.disk.files import atomic_folder
+from fairdiff_lib.disk.places import PROJECT_ROOT
 from fairdiff_lib.model.adapters import AdaptedUNet, Adapter, load_adapter, save_adapter
 from fairdiff_lib.model.device import resident
 from fairdiff_lib.settings.errors import InputError
@@ -40,7 +41,7 @@ WORD_END = "</w>"  # CLIP's mark of a word's last piece
 
 
 def build_tokenizer(prompts: Sequence[str]) -> CLIPTokenizer:
-    """CLIP tokenizer whose byte-pair vocabulary is learnt from the training split's prompts.
+    """CLIP tokenizer whose byte-pair vocabulary is learnt from these prompts.
 
     Every word of them is one token; other words fall into pieces. Its length is that of the
     longest prompt, rounded up to a multiple of 8.
@@ -78,7 +79,7 @@ def build_tokenizer(prompts: Sequence[str]) -> CLIPTokenizer:
 def build_pipeline(config: ModelConfig, prompts: Sequence[str], seed: int) -> Any:
     """Untrained StableDiffusionPipeline at the configured size: float32, CPU, evaluation mode.
 
-    The training split's prompts fix the vocabulary, the seed the initial weights.
+    The prompts fix the vocabulary, the seed the initial weights.
     """
     from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
     from transformers import CLIPTextConfig, CLIPTextModel
@@ -135,6 +136,7 @@ def _build_vae(config: ModelConfig) -> AutoencoderKL:
         layers_per_block=1,
         latent_channels=config.latent_channels,
         norm_num_groups=_groups(config.vae_channels),
+        mid_block_add_attention=False,  # costs more than it gives where an image has few places
         sample_size=config.image_size,
     )
     # start with a posterior of std exp(-3), not 1: else the decoder first sees only noise
@@ -164,11 +166,12 @@ def _build_unet(config: ModelConfig) -> UNet2DConditionModel:
 
 
 def _groups(channels: tuple[int, ...]) -> int:
-    """Groups of the group normalisation: dividing every width, at least 8 channels each.
+    """Groups of the group normalisation: a power of 2 that divides every width, at most SD's 32.
 
-    One channel per group would be instance normalisation, which erases an image's colour.
+    At least 3 channels each: one would be instance normalisation, which erases an image's colour.
     """
-    return max(1, int(np.gcd.reduce([32 * 8, *channels])) // 8)
+    divisors = (g for g in (32, 16, 8, 4, 2) if not any(c % g for c in channels))
+    return next((g for g in divisors if min(channels) >= 3 * g), 1)
 
 
 def load_pipeline(name: str | Path, revision: str = "") -> Any:
@@ -181,15 +184,17 @@ def load_pipeline(name: str | Path, revision: str = "") -> Any:
 
     for library in (diffusers, transformers):  # loading takes a second; bars would fill notebooks
         library.utils.logging.disable_progress_bar()
-    local = Path(name).is_dir()
+    place = PROJECT_ROOT / name  # a relative folder is below the project
+    local = place.is_dir()
     if not local and not revision:
         raise InputError(
             f"model {str(name)!r}: no such folder, and a hub id needs model.revision (a commit)"
         )
     try:
         loaded = diffusers.StableDiffusionPipeline.from_pretrained(
-            name,
+            place if local else name,
             revision=revision or None,
+            torch_dtype=torch.float32,  # shipped ones are kept in half precision
             use_safetensors=True,
             safety_checker=None,
             requires_safety_checker=False,
@@ -199,8 +204,8 @@ def load_pipeline(name: str | Path, revision: str = "") -> Any:
         reason = str(error).splitlines()[0]
         raise InputError(f"model {str(name)!r}: not loadable as a pipeline ({reason})") from error
     loaded.set_progress_bar_config(disable=True)
-    if local and (Path(name) / "adapter").is_dir():
-        loaded.adapter = load_adapter(Path(name) / "adapter", loaded.unet)
+    if local and (place / "adapter").is_dir():
+        loaded.adapter = load_adapter(place / "adapter", loaded.unet)
     return loaded
 
 
@@ -280,6 +285,26 @@ def mean_latents(pipeline: Any, images: np.ndarray) -> Tensor:
     """Scaled posterior means of uint8 images, float32 [N, C, h, w]."""
     scaling: float = pipeline.vae.config.scaling_factor
     return encode_images(pipeline.vae, images)[0] * scaling
+
+
+@torch.no_grad()
+def normalise_latents(vae: Any, images: np.ndarray) -> None:
+    """Bring the latent channels of images to mean 0 and variance 1, within the autoencoder.
+
+    The 1x1 convolutions on both sides of the latents take the shift and the scale up: images come
+    out as before, and whoever loads the pipeline needs no more than a scaling factor of 1.
+    """
+    mean, std = encode_images(vae, images)
+    shift = mean.mean(dim=(0, 2, 3))
+    spread = (mean.var(dim=(0, 2, 3)) + std.square().mean(dim=(0, 2, 3))).sqrt()  # of a drawn one
+    into, out, channels = vae.quant_conv, vae.post_quant_conv, len(shift)
+    out.bias += (out.weight * shift.view(1, -1, 1, 1)).sum(dim=(1, 2, 3))
+    out.weight *= spread.view(1, -1, 1, 1)
+    into.bias[:channels] -= shift
+    into.bias[:channels] /= spread
+    into.weight[:channels] /= spread.view(-1, 1, 1, 1)
+    into.bias[channels:] -= 2.0 * spread.log()  # of the log variances
+    vae.register_to_config(scaling_factor=1.0)
 
 
 @torch.no_grad()

@@ -152,14 +152,14 @@ class ModelConfig:
     pretrained: str = ""  # hub id or local folder; empty = from scratch at the sizes below
     revision: str = ""  # commit of the hub id; required with a hub id, never guessed
     image_size: Count = 64  # pixels, square; the paper uses 512
-    vae_channels: Several[Count] = (16, 16, 32, 64)  # a level each; halves size between levels
+    vae_channels: Several[Count] = (24, 48, 64)  # a level each; halves size between levels
     latent_channels: Count = 4  # as Stable Diffusion
-    unet_channels: Several[Count] = (48, 96)  # a level each
-    unet_attention: Several[bool] = (False, True)  # cross-attention at that level
+    unet_channels: Several[Count] = (64, 96, 128)  # a level each
+    unet_attention: Several[bool] = (False, True, True)  # cross-attention at that level
     text_width: Count = 64  # features of a token; 1,024 in SD 2.1
     text_layers: Count = 2  # 23 in SD 2.1
     prediction_type: Literal["v_prediction", "epsilon"] = "v_prediction"  # SD 2.1; SD 2.1-base
-    vae_chroma_weight: Positive = 1.0  # colour against brightness in the VAE's loss; 1 = as SD
+    vae_perceptual: NotNegative = 0.5  # of the distance in lite0's first stages, beside L1's 1
 
     @model_validator(mode="after")
     def _one_each(self) -> Self:
@@ -187,6 +187,7 @@ class LoopConfig:
     checkpoint_every: Count = 200  # steps between resumable checkpoints
     log_every: Count = 10  # steps between rows of the history
     prompt_dropout: Share = 0.0  # fraction of prompts emptied; what guidance needs from scratch
+    snr_gamma: NotNegative = 0.0  # min-SNR weights of timesteps' losses, 5 in their paper; 0 = none
     betas: Annotated[Several[Decay], Field(min_length=2, max_length=2)] = (0.9, 0.999)  # AdamW's
     # adamw8bit: bitsandbytes'; its two moments take 2 bytes a weight in place of 8
     optimiser: Literal["adamw", "adamw8bit"] = "adamw"

@@ -20,6 +20,7 @@ SMOKE: dict[str, Any] = {  # tests: every part runs, nothing is learnt
         "image_size": 32,
         "vae_channels": (8, 16, 16),
         "unet_channels": (16, 32),
+        "unet_attention": (False, True),
         "text_width": 16,
         "text_layers": 1,
     },
@@ -66,18 +67,19 @@ SMOKE: dict[str, Any] = {  # tests: every part runs, nothing is learnt
 }
 QUICK: dict[str, Any] = {  # a person recognises the images, within minutes on two cores
     "vae": {
-        "steps": 2000, "batch": 4, "learning_rate": 2e-3, "schedule": "cosine", "ema_decay": 0.0
+        "steps": 2800, "batch": 8, "learning_rate": 1.5e-3, "warmup": 140, "schedule": "cosine",
+        "betas": (0.9, 0.99), "weight_decay": 1e-4, "ema_decay": 0.0, "mixed_precision": "bf16",
     },
     "base": {
-        "steps": 1200, "batch": 64, "learning_rate": 1e-3, "schedule": "cosine",
-        "prompt_dropout": 0.1,
+        "steps": 5000, "batch": 32, "learning_rate": 1e-3, "warmup": 200, "schedule": "cosine",
+        "betas": (0.9, 0.99), "ema_decay": 0.9995, "mixed_precision": "bf16",
+        "prompt_dropout": 0.1, "snr_gamma": 5.0,
     },
     "training": {"steps": 240, "batch": 32, "ema_decay": 0.99},
 }  # fmt: skip
 REFERENCE: dict[str, Any] = {  # several seeds and a longer training: the results that are committed
     **QUICK,
     "seeds": (0, 1, 2, 3, 4),
-    "vae": {**QUICK["vae"], "steps": 4000},
     "training": {**QUICK["training"], "steps": 300},
     # no guidance: samples of the learnt distribution itself, at half the time
     "generation.guidance": 1.0,
@@ -136,9 +138,11 @@ PAPER: dict[str, Any] = {
         "epochs": 50,
     },
 }
+BASE: dict[str, Any] = {**QUICK}
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": SMOKE,
     "quick": QUICK,
     "reference": REFERENCE,
     "paper": PAPER,
+    "base": BASE,
 }

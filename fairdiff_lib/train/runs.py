@@ -28,7 +28,8 @@ from fairdiff_lib.disk.stamps import hashes_of, make_stamp
 from fairdiff_lib.methods.base import Mitigation, make_method
 from fairdiff_lib.model import device
 from fairdiff_lib.model import pipeline as model
-from fairdiff_lib.model.loss import denoising_loss, generator_for, training_scheduler
+from fairdiff_lib.model.lite import Perceptual
+from fairdiff_lib.model.loss import denoising_loss, generator_for, snr_weights, training_scheduler
 from fairdiff_lib.model.sample import PIPELINES
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
 from fairdiff_lib.settings.methods import METHODS, source_runs
@@ -42,7 +43,8 @@ if TYPE_CHECKING:
 
 BASE = "base"  # no method: what all of them start from
 READ_AT_ONCE = 512  # images in memory on their way through the VAE: 0.4 GB at 512 px
-KL_WEIGHT = 1e-6  # as Stable Diffusion's VAE
+SAMPLE = 2048  # images whose latents say how to normalise them
+KL_WEIGHT = 1e-4  # of the divergence, in nats a number of the image
 COSTS = {
     "seconds": "seconds in all",
     "seconds_per_step": "seconds a step",
@@ -131,7 +133,7 @@ class Reconstruction(nn.Module):
 
     def __init__(self, vae: nn.Module) -> None:
         super().__init__()
-        self.vae = vae
+        self.vae = vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, pixels: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Reconstruction [N, 3, H, W] and KL divergence [N] of pixels [N, 3, H, W] in [-1, 1]."""
@@ -143,17 +145,19 @@ class Reconstruction(nn.Module):
 
 @dataclass
 class AutoencoderObjective:
-    """``|e| + e^2 + KL_WEIGHT KL``, per sample, of the weighted error ``e``.
+    """``|e| + perceptual_weight P + KL_WEIGHT KL``, per sample, of an image turned over by chance.
 
-    ``e = g + chroma_weight (d - g)``, where ``d = x' - x`` and ``g`` is its mean over red, green
-    and blue. At 1 it is the plain error. A small autoencoder that sees few steps learns brightness
-    first: colour varies less, and a lesion's grey patches are lost without the weight.
+    ``e`` is the error, averaged over the image; ``P`` the distance in a frozen network's first
+    stages. An L1 loss alone would trade vessels and hair for their mean.
     """
 
     module: nn.Module  # Reconstruction
     images: np.ndarray  # uint8 [N, 3, H, W]
     latent_shape: tuple[int, int, int]  # C, h, w
-    chroma_weight: float = 1.0
+    perceptual_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.perceptual = Perceptual() if self.perceptual_weight else None
 
     def loss(
         self, module: nn.Module, rows: Tensor, part: slice, generator: torch.Generator
@@ -161,14 +165,17 @@ class AutoencoderObjective:
         device = next(module.parameters()).device
         pixels = model.to_model(self.images[rows[part].numpy()]).to(device)
         noise = torch.randn((len(rows), *self.latent_shape), generator=generator)[part]
+        turned = torch.rand((len(rows), 2), generator=generator)[part].to(device) < 0.5
+        for axis in (0, 1):  # from left to right, and upside down
+            own = turned[:, axis].view(-1, 1, 1, 1)
+            pixels = torch.where(own, pixels.flip(3 - axis), pixels)
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
         output, kl = module(pixels, noise.to(device))
-        error: Tensor = output - pixels
-        if self.chroma_weight != 1.0:
-            grey = error.mean(dim=1, keepdim=True)
-            error = grey + self.chroma_weight * (error - grey)
-        per_image: Tensor = (error.abs() + error.square()).flatten(1).mean(dim=1)
-        total: Tensor = per_image + KL_WEIGHT * kl
-        return total
+        error: Tensor = output.float() - pixels
+        total: Tensor = error.abs().flatten(1).mean(dim=1)
+        if self.perceptual is not None:
+            total = total + self.perceptual_weight * self.perceptual.to(device)(output, pixels)
+        return total + KL_WEIGHT * kl.float() / pixels[0].numel()
 
 
 class TextToLatent(nn.Module):
@@ -207,6 +214,7 @@ class DenoisingObjective:
     text: Tensor  # what the module takes for each prompt, [P, ...]; row 0 is the empty prompt
     prompt: Tensor  # int64 [N], row of ``text``
     prompt_dropout: float = 0.0  # fraction of samples that see the empty prompt
+    snr_gamma: float = 0.0  # of snr_weights; 0 = all timesteps alike, as released
     timesteps: Tensor | None = None  # int64 [rows], of the last pass; set by draw
 
     def draw(
@@ -228,7 +236,11 @@ class DenoisingObjective:
     def loss(
         self, module: nn.Module, rows: Tensor, part: slice, generator: torch.Generator
     ) -> Tensor:
-        return denoising_loss(module, self.scheduler, *self.draw(module, rows, part, generator))
+        inputs = self.draw(module, rows, part, generator)
+        loss = denoising_loss(module, self.scheduler, *inputs)
+        if not self.snr_gamma:
+            return loss
+        return loss * snr_weights(self.scheduler, inputs.timesteps, self.snr_gamma)
 
 
 # -- the base --------------------------------------------------------------------------------
@@ -248,12 +260,11 @@ def train_base(study: Study) -> Path:
         model.set_image_size(pipeline, config.image_size)
     else:
         images = train.load_images(config.image_size)
-        pipeline = model.build_pipeline(config, prompts, seed=0)
+        pipeline = model.build_pipeline(config, study.cohort.spec.every_prompt(), seed=0)
         histories.append(_fit_autoencoder(study, pipeline, images))
+        model.normalise_latents(pipeline.vae, images[:SAMPLE])
     mean, std = _latents(study, pipeline.vae, images)
     if not config.pretrained:
-        spread = float((mean.var() + std.square().mean()).sqrt())  # of a drawn latent
-        pipeline.vae.register_to_config(scaling_factor=round(1.0 / spread, 6))
         histories.append(_fit_base_unet(study, pipeline, prompts, mean, std))
     history = pd.concat(histories) if histories else pd.DataFrame(columns=["stage"])
     with device.first_only() as first:
@@ -290,7 +301,7 @@ def _latents(study: Study, vae: Any, images: np.ndarray | None = None) -> tuple[
 
 
 def _fit_autoencoder(study: Study, pipeline: Any, images: np.ndarray) -> pd.DataFrame:
-    unet, weight = pipeline.unet.config, study.settings.model.vae_chroma_weight
+    unet, weight = pipeline.unet.config, study.settings.model.vae_perceptual
     shape = (unet.in_channels, unet.sample_size, unet.sample_size)
     objective = AutoencoderObjective(Reconstruction(pipeline.vae), images, shape, weight)
     return _fit_base(study, "vae", objective, study.settings.vae, len(images), "VAE")
@@ -310,6 +321,7 @@ def _fit_base_unet(
         model.tokenize(pipeline.tokenizer, distinct),
         rows,
         loop.prompt_dropout,
+        loop.snr_gamma,
     )
     return _fit_base(study, BASE, objective, loop, len(prompts), "base U-Net")
 
@@ -461,7 +473,8 @@ def method_objective(study: Study, pipeline: Any) -> DenoisingObjective:
     module, text, prompt = model.conditioning(pipeline, prompts)
     scaling = pipeline.vae.config.scaling_factor
     known = module, training_scheduler(pipeline), cached["mean"], cached["std"], scaling
-    return DenoisingObjective(*known, text, prompt, study.settings.training.prompt_dropout)
+    loop = study.settings.training
+    return DenoisingObjective(*known, text, prompt, loop.prompt_dropout, loop.snr_gamma)
 
 
 def source_histories(study: Study, method: str, seed: int) -> dict[str, pd.DataFrame]:

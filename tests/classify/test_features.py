@@ -22,6 +22,7 @@ from fairdiff_lib.classify.features import (
 )
 from fairdiff_lib.classify.fit import Classifier
 from fairdiff_lib.classify.networks import ResidualNetwork
+from fairdiff_lib.model import lite
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import ClassifierConfig
 
@@ -256,7 +257,7 @@ def test_lite0_sees_blur_the_more_the_stronger_it_is(pictures: np.ndarray, tmp_p
 
 
 def test_lite0_with_other_weights_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "LITE_WEIGHTS", "0" * 64)
+    monkeypatch.setattr(lite, "WEIGHTS", "0" * 64)
     features._lite.cache_clear()
     with pytest.raises(InputError, match=r"SHA-256 579344248a93; expected 000000000000") as caught:
         make_extractor("lite0")
