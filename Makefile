@@ -16,7 +16,7 @@ READY := $(VENV)/.ready
 UV ?= uv
 
 .DELETE_ON_ERROR:
-.PHONY: study study-all study-ham10000 workshop test test-all verify book lint format lock bench bench-gpu bench-large clean
+.PHONY: study study-all study-ham10000 base workshop test test-all verify book lint format lock bench bench-gpu bench-large clean
 
 study: $(READY)
 	$(BIN)/fairdiff run --preset $(PRESET) --cores $(CORES)
@@ -28,6 +28,11 @@ study-all: $(READY)
 
 study-ham10000: $(READY)
 	$(BIN)/fairdiff run --preset reference --dataset ham10000 --data-root $(HAM10000) --cores $(CORES)
+
+# The bases that simulated studies start from, trained again: hours of a core. It goes on where it
+# was killed; DATASETS=one for one of them.
+base: $(READY)
+	$(BIN)/fairdiff base --dataset $(or $(DATASETS),$(SIMULATED))
 
 # The seven exercises, in a small environment of their own (no torch): is it ready, then the first
 # page. Copies with answers are kept: only a folder that is not there is written.

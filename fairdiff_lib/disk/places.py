@@ -89,6 +89,11 @@ class Places:
         return PROJECT_ROOT / (self.data_root or f"data/real/{self.settings.dataset}")
 
     @property
+    def pretrained(self) -> Path:
+        """The base of simulated patients that the project comes with."""
+        return PROJECT_ROOT / "data" / "pretrained" / self.settings.dataset
+
+    @property
     def calibration(self) -> Path:
         """The proof's tables and figures: those of the quick preset stand for all."""
         return self._of_all / "calibration"

@@ -30,12 +30,14 @@ from fairdiff_lib.run.notebook import (
     run_job,
 )
 from fairdiff_lib.run.profiles import Profile
-from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.errors import InputError, refuse_unknown
 from fairdiff_lib.settings.notebooks import NOTEBOOKS, STUDIES
 from fairdiff_lib.settings.options import as_dict
 from fairdiff_lib.settings.presets import PRESETS
 from fairdiff_lib.study import Study
 from fairdiff_lib.workshop.__main__ import add_actions
+
+SIMULATED = tuple(name for name, entry in DATASETS.items() if entry.simulated)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -108,6 +110,11 @@ def _parser() -> _Parser:
     trace.add_argument("--runs-root", default="data/runs", metavar="DIR", help="of its run")
     trace.add_argument("--data-root", default="", metavar="DIR", help="of its run, real data")
     trace.set_defaults(action=_trace)
+
+    base = actions.add_parser("base", help="train the bases that simulated studies start from")
+    base.add_argument("--dataset", nargs="+", default=list(SIMULATED), metavar="D")
+    base.add_argument("--runs-root", default="data/runs", metavar="DIR", help="goes on from there")
+    base.set_defaults(action=_base)
 
     verify = actions.add_parser("verify", help="run the smoke study twice and compare; stamps too")
     verify.add_argument("--figures-root", default="figures", metavar="DIR", help="whose stamps")
@@ -374,6 +381,30 @@ def _trace(chosen: argparse.Namespace) -> int:
             print(f"fairdiff: {file}: {link.name}: {link.detail}", file=sys.stderr)
             code = 1
     return code
+
+
+def _base(chosen: argparse.Namespace) -> int:
+    import torch
+
+    from fairdiff_lib.show.cards import write_shipped_card
+    from fairdiff_lib.studies.base import check_base
+    from fairdiff_lib.train.runs import BASE, PIPELINES, ship_base, train
+
+    for name in chosen.dataset:
+        refuse_unknown("simulated dataset", name, SIMULATED)
+    torch.set_num_threads(1)  # networks this small are slower on two threads
+    for name in chosen.dataset:
+        study = Study.open("base", name, runs_root=chosen.runs_root)
+        train(study, BASE, 0)
+        unseen = Study.open("quick", name, runs_root=chosen.runs_root)
+        found = check_base(unseen, study.places.base / PIPELINES["ema"]).gates
+        command = f"fairdiff base --dataset {name}"
+        folder = ship_base(study, found, command)
+        write_shipped_card(study, found, command)
+        print(found.drop(columns="note").to_string(index=False))
+        print(f"{dataset_of(name).title}: {int(found['passed'].sum())} of {len(found)} gates "
+              f"passed; {folder.relative_to(PROJECT_ROOT)}")  # fmt: skip
+    return 0
 
 
 def _verify(chosen: argparse.Namespace) -> int:

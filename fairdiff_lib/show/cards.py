@@ -380,8 +380,26 @@ def _published(study: Study, path: Path, name: str) -> str:
     return f"Intended use, limits and how it was made: [{name}](../cards/{name})."
 
 
+def write_shipped_card(study: Study, gates: pd.DataFrame, command: str) -> Path:
+    """Write the card of a base that the project comes with beside its pipeline; its path."""
+    rows = gates[["gate", "n", "value", "comparison", "threshold", "passed"]]
+    head = "| gate | images | measured | expected | passed |"
+    lines = [f"| {own.gate.replace('_', ' ')} | {own.n} | {own.value:.3g} | {own.comparison} "
+             f"{own.threshold:.3g} | {'yes' if own.passed else 'no'} |"
+             for own in rows.itertuples()]  # fmt: skip
+    table = "\n".join([head, "|---|---|---|---|---|", *lines])
+    card = _model_card(study, study.places.base, "base", {"gates": table, "command": command})
+    return _write(card, study.places.pretrained / CARD)
+
+
 def write_model_card(study: Study, folder: Path, method: str) -> Path:
     """Write the card of a trained pipeline into its run's folder, from its run.json; its path."""
+    return _write(_model_card(study, folder, method), folder / CARD)
+
+
+def _model_card(
+    study: Study, folder: Path, method: str, shipped: Mapping[str, str] | None = None
+) -> ModelCard:
     settings, cohort = study.settings, study.cohort
     run, simulated = read_json(folder / "run.json"), settings.simulated
     started, fair = settings.model.pretrained or None, method.startswith("fairdiffusion")
@@ -395,7 +413,7 @@ def write_model_card(study: Study, folder: Path, method: str) -> Path:
         base_model=f"{settings.dataset}-base" if method != "base" else started,
     )
     seed = f", seed {run['seed']}" if method != "base" else ""
-    made = ModelCard.from_template(
+    return ModelCard.from_template(
         data,
         template_path=str(HERE / "model_card.md.j2"),
         title=f"{dataset_name(settings.dataset)}: {method_name(method)}{seed}",
@@ -413,8 +431,8 @@ def write_model_card(study: Study, folder: Path, method: str) -> Path:
         prompt=repr(cohort.spec.prompt(cohort.usual_profile())),  # no patient's own
         place=f"figures/{settings.preset}/{settings.dataset}",
         preset=settings.preset,
+        shipped=shipped,
     )
-    return _write(made, folder / CARD)
 
 
 def write_data_card(study: Study) -> Path:

@@ -174,7 +174,8 @@ class AutoencoderObjective:
         error: Tensor = output.float() - pixels
         total: Tensor = error.abs().flatten(1).mean(dim=1)
         if self.perceptual is not None:
-            total = total + self.perceptual_weight * self.perceptual.to(device)(output, pixels)
+            apart: Tensor = self.perceptual.to(device)(output, pixels)
+            total = total + self.perceptual_weight * apart
         return total + KL_WEIGHT * kl.float() / pixels[0].numel()
 
 
@@ -272,6 +273,24 @@ def train_base(study: Study) -> Path:
             model.save_pipeline(pipeline, folder / PIPELINES["ema"])
             files.write_table(history, folder / "history.csv")
             _finish(study, folder, BASE, 0, started)
+    return folder
+
+
+def ship_base(study: Study, gates: pd.DataFrame, command: str) -> Path:
+    """Copy a finished base of simulated patients to where studies look for it, in half precision.
+
+    Beside the pipeline: the gates that it was measured by, and a stamp with the command that makes
+    it again. Its folder.
+    """
+    folder, run = study.places.pretrained, read_json(study.places.base / "run.json")
+    pipeline = model.load_pipeline(study.places.base / PIPELINES["ema"]).to(dtype=torch.float16)
+    model.save_pipeline(pipeline, folder)
+    files.write_table(gates, folder / "gates.csv")
+    kept = {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*")) if p.is_file()}
+    stamp = make_stamp(study.settings, study.cohort.data_hash, {"command": command})
+    cost = {name: run[name] for name in ("seconds", "peak_memory_gib")}
+    hashes = {name: files.hash_file(path) for name, path in kept.items()}
+    files.write_json(folder / "stamp.json", {**stamp, "training": cost, "files": hashes})
     return folder
 
 

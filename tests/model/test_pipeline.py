@@ -18,13 +18,17 @@ from fairdiff_lib.model.loss import (
     denoising_target,
     row_noise,
     seed_for,
+    snr_weights,
     training_scheduler,
 )
 from fairdiff_lib.model.pipeline import (
     build_pipeline,
     build_tokenizer,
     embed_prompts,
+    encode_images,
     load_pipeline,
+    normalise_latents,
+    reconstruct,
     save_pipeline,
     to_images,
     to_model,
@@ -120,6 +124,34 @@ def test_prompt_and_guidance_reach_the_image(pipeline: Any) -> None:
     assert np.abs(pair[0].astype(int) - pair[1]).max() > 0
     weak = sample(pipeline, PROMPTS[:1], seeds[:1], steps=3, guidance=1.0)
     assert np.abs(pair[0].astype(int) - weak[0]).max() > 0
+
+
+def test_normalised_latents_have_unit_channels_and_the_same_images(model: ModelConfig) -> None:
+    vae = build_pipeline(model, PROMPTS, seed=1).vae
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (40, 3, 32, 32), dtype=np.uint8) // np.uint8(2)
+    before = reconstruct(vae, images).astype(int)
+    normalise_latents(vae, images)
+    mean, std = encode_images(vae, images)
+    drawn = mean.var(dim=(0, 2, 3)) + std.square().mean(dim=(0, 2, 3))
+    torch.testing.assert_close(drawn, torch.ones(4), atol=1e-3, rtol=0)
+    torch.testing.assert_close(mean.mean(dim=(0, 2, 3)), torch.zeros(4), atol=1e-4, rtol=0)
+    assert np.abs(reconstruct(vae, images) - before).max() <= 1
+    assert vae.config.scaling_factor == 1.0
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_snr_weights_are_the_papers_and_one_on_average(pipeline: Any, kind: str) -> None:
+    scheduler = training_scheduler(pipeline)
+    scheduler.register_to_config(prediction_type=kind)
+    every = torch.arange(1000)
+    alphas = scheduler.alphas_cumprod.double()
+    snr = alphas / (1 - alphas)
+    clean = {"epsilon": 1 / snr, "v_prediction": 1 / (snr + 1), "sample": torch.ones(1000)}[kind]
+    wanted = torch.minimum(snr, torch.tensor(5.0)) * clean
+    found = snr_weights(scheduler, every, 5.0)
+    torch.testing.assert_close(found.double(), wanted / wanted.mean(), rtol=1e-4, atol=1e-6)
+    assert float(found.mean()) == pytest.approx(1.0, abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])

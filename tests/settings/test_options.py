@@ -77,10 +77,7 @@ BAD = [
     ({"overrides": {"mitigation.drift": "off"}}, "known: as_released, corrected"),
     ({"overrides": {"seeds": ""}}, "seeds"),
     ({"overrides": {"simulator.test": "0"}}, "at least 1"),
-    (
-        {"overrides": {"model.vae_chroma_weight": "0"}},
-        "vae_chroma_weight=0: expected a value above 0",
-    ),
+    ({"overrides": {"model.vae_perceptual": "-1"}}, "vae_perceptual=-1: expected at least 0"),
     ({"overrides": {"model.unet_attention": "true"}}, "same length"),
     ({"overrides": {"model.unet_attention": "perhaps"}}, "expected true or false"),
 ]

@@ -318,23 +318,26 @@ class FixedOffset(nn.Module):
         return pixels + self.offset, torch.zeros(len(pixels))
 
 
-@pytest.mark.parametrize(
-    ("offset", "plain", "weighted"),
-    [
-        ((0.1, 0.1, 0.1), 0.1 + 0.01, 0.1 + 0.01),  # brightness: the weight leaves it alone
-        ((0.3, -0.1, -0.2), 0.2 + 0.14 / 3, 0.8 + 16 * 0.14 / 3),  # colour alone: 4 times
-        ((0.2, 0.0, 0.1), 0.1 + 0.05 / 3, (0.5 + 0.3 + 0.1) / 3 + (0.25 + 0.09 + 0.01) / 3),
-    ],
-)
-def test_the_chroma_weight_multiplies_the_error_of_colour(
-    offset: tuple[float, float, float], plain: float, weighted: float
-) -> None:
-    images = np.full((2, 3, 4, 4), 100, dtype=np.uint8)
+def test_the_autoencoders_loss_is_the_error_and_what_a_frozen_eye_sees_of_it() -> None:
+    images = np.random.default_rng(0).integers(0, 200, (4, 3, 32, 32), dtype=np.uint8)
+    module, rows = FixedOffset((0.1, 0.2, 0.3)), torch.arange(4)
     losses = []
-    for weight in (1.0, 4.0):
-        module = FixedOffset(offset)
-        objective = AutoencoderObjective(module, images, (1, 2, 2), chroma_weight=weight)
+    for weight in (0.0, 0.5, 1.0):
+        objective = AutoencoderObjective(module, images, (1, 8, 8), weight)
         generator = torch.Generator().manual_seed(0)
-        losses.append(objective.loss(module, torch.tensor([0, 1]), slice(0, 2), generator))
-    torch.testing.assert_close(losses[0], torch.full((2,), plain))
-    torch.testing.assert_close(losses[1], torch.full((2,), weighted))
+        losses.append(objective.loss(module, rows, slice(0, 4), generator))
+    torch.testing.assert_close(losses[0], torch.full((4,), 0.2))
+    torch.testing.assert_close(losses[2] - losses[1], losses[1] - losses[0])
+    assert bool((losses[1] > losses[0] + 1e-3).all())
+
+
+def test_the_autoencoder_sees_pictures_turned_over_by_chance() -> None:
+    images = np.zeros((64, 3, 4, 4), dtype=np.uint8)
+    images[:, :, 0, 0] = 255  # a corner
+    seen: list[Tensor] = []
+    module = FixedOffset((0.0, 0.0, 0.0))
+    module.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    objective = AutoencoderObjective(module, images, (1, 1, 1))
+    objective.loss(module, torch.arange(64), slice(0, 64), torch.Generator().manual_seed(0))
+    corners = [int((seen[0][:, 0, y, x] > 0).sum()) for y in (0, 3) for x in (0, 3)]
+    assert sum(corners) == 64 and min(corners) > 6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import subprocess
 import sys
 import threading
@@ -55,6 +56,28 @@ def test_a_method_moves_the_unet_and_nothing_else(study: Study) -> None:
         paths = [f / "pipeline" / part / f"{name}.safetensors" for f in (base, tuned)]
         assert same(*map(load_file, paths)), part
         assert paths[0].samefile(paths[1]), "stored once"
+
+
+def test_what_a_method_leaves_as_it_was_is_stored_once(study: Study) -> None:
+    base, tuned = study.places.base, study.places.run("none", 0)
+    for part, name in (("vae", "diffusion_pytorch_model"), ("text_encoder", "model")):
+        own = f"{part}/{name}.safetensors"
+        kept = (base / "pipeline" / own).stat()
+        assert kept.st_nlink == 3  # the base's, and the run's two pipelines
+        assert (tuned / "pipeline_raw" / own).stat().st_ino == kept.st_ino
+    own = "unet/diffusion_pytorch_model.safetensors"
+    assert (tuned / "pipeline" / own).stat().st_nlink == 1
+
+
+def test_a_base_knows_every_prompt_of_its_data_set(study: Study) -> None:
+    """Not only those of the patients that it was trained on."""
+    tokenizer = load_pipeline(study.places.base / "pipeline").tokenizer
+    asked = study.cohort.spec.every_prompt()
+    assert set(study.cohort.included().table["prompt"]) < set(asked)
+    for word in {w for prompt in asked for w in re.findall(r"[a-z]+", prompt.lower())}:
+        assert len(tokenizer(word)["input_ids"]) == 3, word
+    longest = max(len(ids) for ids in tokenizer(asked)["input_ids"])
+    assert longest <= tokenizer.model_max_length
 
 
 def test_every_method_starts_from_the_same_base(study: Study) -> None:
