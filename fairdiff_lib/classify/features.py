@@ -29,8 +29,7 @@ from fairdiff_lib.classify.networks import contiguous, load_pretrained, to_pixel
 from fairdiff_lib.classify.predictions import check_images
 from fairdiff_lib.disk.files import atomic_file
 from fairdiff_lib.model.device import fixed_threads
-from fairdiff_lib.model.lite import WEIGHTS as LITE_WEIGHTS
-from fairdiff_lib.model.lite import load_lite0
+from fairdiff_lib.model.lite import WEIGHTS, load_lite0
 from fairdiff_lib.settings.errors import InputError
 
 Images = NDArray[np.uint8]
@@ -42,6 +41,7 @@ FLAT = 1e-3  # standard deviation that counts as none; a grey level is 8e-3 here
 LITE = ("lite0", "lite0-penultimate")
 BUILT_IN = (*LITE, "texture", "random", "inception", "encoder")
 LITE_SIDE = 128  # pixels that EfficientNet-lite0 is shown
+LITE_WEIGHTS = WEIGHTS  # their SHA-256, which a cache and a protocol name
 LITE_BATCH = 8  # images whose maps stay in the processor's cache: three times as fast as 128
 
 

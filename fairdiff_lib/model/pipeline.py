@@ -194,7 +194,7 @@ def load_pipeline(name: str | Path, revision: str = "") -> Any:
         loaded = diffusers.StableDiffusionPipeline.from_pretrained(
             place if local else name,
             revision=revision or None,
-            torch_dtype=torch.float32,  # shipped ones are kept in half precision
+            dtype=torch.float32,  # shipped ones are kept in half precision
             use_safetensors=True,
             safety_checker=None,
             requires_safety_checker=False,

@@ -386,9 +386,10 @@ def _trace(chosen: argparse.Namespace) -> int:
 def _base(chosen: argparse.Namespace) -> int:
     import torch
 
+    from fairdiff_lib.model.sample import PIPELINES
     from fairdiff_lib.show.cards import write_shipped_card
     from fairdiff_lib.studies.base import check_base
-    from fairdiff_lib.train.runs import BASE, PIPELINES, ship_base, train
+    from fairdiff_lib.train.runs import BASE, ship_base, train
 
     for name in chosen.dataset:
         refuse_unknown("simulated dataset", name, SIMULATED)

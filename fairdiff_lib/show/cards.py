@@ -382,11 +382,12 @@ def _published(study: Study, path: Path, name: str) -> str:
 
 def write_shipped_card(study: Study, gates: pd.DataFrame, command: str) -> Path:
     """Write the card of a base that the project comes with beside its pipeline; its path."""
-    rows = gates[["gate", "n", "value", "comparison", "threshold", "passed"]]
     head = "| gate | images | measured | expected | passed |"
-    lines = [f"| {own.gate.replace('_', ' ')} | {own.n} | {own.value:.3g} | {own.comparison} "
-             f"{own.threshold:.3g} | {'yes' if own.passed else 'no'} |"
-             for own in rows.itertuples()]  # fmt: skip
+    lines = [
+        f"| {str(row['gate']).replace('_', ' ')} | {row['n']} | {row['value']:.3g} "
+        f"| {row['comparison']} {row['threshold']:.3g} | {'yes' if row['passed'] else 'no'} |"
+        for row in gates.to_dict("records")
+    ]
     table = "\n".join([head, "|---|---|---|---|---|", *lines])
     card = _model_card(study, study.places.base, "base", {"gates": table, "command": command})
     return _write(card, study.places.pretrained / CARD)
@@ -413,7 +414,7 @@ def _model_card(
         base_model=f"{settings.dataset}-base" if method != "base" else started,
     )
     seed = f", seed {run['seed']}" if method != "base" else ""
-    return ModelCard.from_template(
+    made: ModelCard = ModelCard.from_template(
         data,
         template_path=str(HERE / "model_card.md.j2"),
         title=f"{dataset_name(settings.dataset)}: {method_name(method)}{seed}",
@@ -433,6 +434,7 @@ def _model_card(
         preset=settings.preset,
         shipped=shipped,
     )
+    return made
 
 
 def write_data_card(study: Study) -> Path:

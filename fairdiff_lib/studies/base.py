@@ -115,9 +115,9 @@ def check_base(study: Study, folder: Path) -> BaseCheck:
         confidence=study.settings.audit.confidence,
     )
     blurs = pd.DataFrame(rows, columns=list(GATE_COLUMNS))
-    found = pd.concat([blurs, others], ignore_index=True)
-    found.insert(0, "dataset", study.settings.dataset)
-    return BaseCheck(found, real, again, made)
+    table = pd.concat([blurs, others], ignore_index=True)
+    table.insert(0, "dataset", study.settings.dataset)
+    return BaseCheck(table, real, again, made)
 
 
 def _generate(study: Study, pipeline: Any, table: pd.DataFrame) -> Images:

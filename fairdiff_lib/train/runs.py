@@ -176,7 +176,8 @@ class AutoencoderObjective:
         if self.perceptual is not None:
             apart: Tensor = self.perceptual.to(device)(output, pixels)
             total = total + self.perceptual_weight * apart
-        return total + KL_WEIGHT * kl.float() / pixels[0].numel()
+        divergence: Tensor = kl.float() / pixels[0].numel()
+        return total + KL_WEIGHT * divergence
 
 
 class TextToLatent(nn.Module):
