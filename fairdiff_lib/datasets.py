@@ -24,6 +24,7 @@ from fairdiff_lib.sim import chest, fundus, skin
 
 DEFAULT = "fairgenmed_simulated"
 USUAL = "usual"  # of Dataset.populations: where a preset has none of its own
+SMALL = ("quick", "reference")  # presets whose images have the size of the shipped bases
 ELSEWHERE = 7_000_000_000  # seed of the patients whom shipped bases are trained on: no study's
 SIMULATED_LIMIT = (
     "Simulated images support statements about the audit and the mechanism, never about patients"
@@ -91,6 +92,11 @@ class Dataset:
 _SIMULATED = ", simulated"
 _BY_LEVEL = "quality by demographic and condition level"
 _DOWNSTREAM = "downstream: all conditions"
+
+
+def _from_shipped(name: str) -> dict[str, dict[str, str]]:
+    """Presets that fine-tune the base which the project comes with, as the paper does SD 2.1."""
+    return {preset: {"model.pretrained": f"data/pretrained/{name}"} for preset in SMALL}
 
 
 def _simulated(real: Dataset, layout_limit: str = "", **own: Any) -> Dataset:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from fairdiff_lib.disk import files
 from fairdiff_lib.disk.files import read_json, read_table
+from fairdiff_lib.disk.places import PROJECT_ROOT
 from fairdiff_lib.disk.stamps import hashes_of, make_stamp
 from fairdiff_lib.methods.base import Mitigation, make_method
 from fairdiff_lib.model import device
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 BASE = "base"  # no method: what all of them start from
 READ_AT_ONCE = 512  # images in memory on their way through the VAE: 0.4 GB at 512 px
 SAMPLE = 2048  # images whose latents say how to normalise them
+SHIPPED_EVERY = 50  # steps between the losses that a shipped base keeps
 KL_WEIGHT = 1e-4  # of the divergence, in nats a number of the image
 COSTS = {
     "seconds": "seconds in all",
@@ -268,7 +270,7 @@ def train_base(study: Study) -> Path:
     mean, std = _latents(study, pipeline.vae, images)
     if not config.pretrained:
         histories.append(_fit_base_unet(study, pipeline, prompts, mean, std))
-    history = pd.concat(histories) if histories else pd.DataFrame(columns=["stage"])
+    history = pd.concat(histories or [_history_of(config.pretrained)])
     with device.first_only() as first:
         if first:
             model.save_pipeline(pipeline, folder / PIPELINES["ema"])
@@ -277,16 +279,28 @@ def train_base(study: Study) -> Path:
     return folder
 
 
+def _history_of(pretrained: str) -> pd.DataFrame:
+    """Losses of a base that was trained elsewhere, where they were kept; else one that is NaN."""
+    folder = PROJECT_ROOT / pretrained
+    if (folder / "history.csv").is_file():
+        return _read_history(folder)
+    row = dict(zip(HISTORY_COLUMNS, (0, "loss", "", "", float("nan")), strict=True))
+    return pd.DataFrame([{**row, "stage": BASE}])
+
+
 def ship_base(study: Study, gates: pd.DataFrame, command: str) -> Path:
     """Copy a finished base of simulated patients to where studies look for it, in half precision.
 
-    Beside the pipeline: the gates that it was measured by, and a stamp with the command that makes
-    it again. Its folder.
+    Beside the pipeline: its losses, the gates that it was measured by, and a stamp with the command
+    that makes it again. Its folder.
     """
     folder, run = study.places.pretrained, read_json(study.places.base / "run.json")
     pipeline = model.load_pipeline(study.places.base / PIPELINES["ema"]).to(dtype=torch.float16)
     model.save_pipeline(pipeline, folder)
     files.write_table(gates, folder / "gates.csv")
+    history = _read_history(study.places.base)
+    kept_rows = (history["quantity"] == "loss") & (history["step"] % SHIPPED_EVERY == 0)
+    files.write_table(history[kept_rows], folder / "history.csv")
     kept = {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*")) if p.is_file()}
     stamp = make_stamp(study.settings, study.cohort.data_hash, {"command": command})
     cost = {name: run[name] for name in ("seconds", "peak_memory_gib")}
@@ -540,6 +554,7 @@ def _finish(
     """Write run.json, which marks a finished run, and drop its checkpoints."""
     settings, unit = study.settings, 2**30 if sys.platform == "darwin" else 2**20  # bytes, KiB
     loop = settings.base if method == BASE else settings.training
+    loaded = _weights_of(settings.model.pretrained) if method == BASE else None
     spent = max(result.seconds, 1e-9) if result else 0.0
     facts = {
         "method": method,
@@ -550,7 +565,8 @@ def _finish(
         "optimiser_share": round(result.optimiser_seconds / spent, 5) if result else 0.0,
         "measure_share": round(result.measure_seconds / spent, 5) if result else 0.0,
         "processes": result.processes if result else None,
-        "images_seen": loop.steps * loop.batch,
+        "images_seen": 0 if loaded else loop.steps * loop.batch,
+        "loaded": loaded,
         "first_losses": result.first_losses if result else None,
         "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 2),
         "peak_gpu_memory_gib": (
@@ -561,6 +577,16 @@ def _finish(
     }
     files.write_json(folder / "run.json", facts)
     shutil.rmtree(folder / "work", ignore_errors=True)
+
+
+def _weights_of(pretrained: str) -> dict[str, str] | None:
+    """A model that was trained elsewhere, and the SHA-256 of each of its files of weights here."""
+    folder = PROJECT_ROOT / pretrained
+    if not pretrained:
+        return None
+    found = sorted(folder.rglob("*.safetensors")) if folder.is_dir() else []
+    hashes = {path.relative_to(folder).as_posix(): files.hash_file(path) for path in found}
+    return {"model": pretrained, **hashes}
 
 
 def read_history(folders: Sequence[Path]) -> pd.DataFrame:
