@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fairdiff_lib.audit.blur import blur_curves, blur_images, equivalent_blur
 from fairdiff_lib.audit.estimate import group_units
 from fairdiff_lib.audit.kid import kid
-from fairdiff_lib.audit.quality import GATE_COLUMNS, gates
+from fairdiff_lib.audit.quality import gates
 from fairdiff_lib.classify.features import Space, make_extractor
 from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.model.loss import seed_for
@@ -29,6 +29,7 @@ from fairdiff_lib.study import Study
 Images = NDArray[np.uint8]
 
 FEATURES = "lite0"
+COLUMNS = ("gate", "n", "value", "threshold", "comparison", "passed", "note")
 SUBJECTS = 480  # at most; the other half of the training patients sets the scale
 BATCH = 64  # images drawn at once
 SIGMAS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # pixels
@@ -44,7 +45,7 @@ class BaseCheck:
     Attributes
     ----------
     gates : DataFrame
-        dataset, then gate, n, value, threshold, comparison, passed, note.
+        ``COLUMNS``, then dataset.
     real, reconstructed, generated : uint8 [N, 3, H, W]
         Of the same patients.
     """
@@ -90,8 +91,8 @@ def check_base(study: Study, folder: Path) -> BaseCheck:
     curves = blur_curves(space.kernel, space.test, at, groups, SIGMAS)
     features = {"reconstruction_blur": space.of(again), "generated_blur": space.of(made)}
     rows = []
-    for name, found in features.items():
-        blur = equivalent_blur(kid(space.kernel, space.test, found, groups), curves)[0]
+    for name, own_features in features.items():
+        blur = equivalent_blur(kid(space.kernel, space.test, own_features, groups), curves)[0]
         low, high = blur.interval(study.settings.audit.confidence)
         note = f"equivalent blur in pixels of {size}, {low:.2f} to {high:.2f}; {FEATURES} features"
         most, value = MOST_BLUR[name], float(blur.value)
@@ -114,10 +115,9 @@ def check_base(study: Study, folder: Path) -> BaseCheck:
         least_auc=LEAST_AUC,
         confidence=study.settings.audit.confidence,
     )
-    blurs = pd.DataFrame(rows, columns=list(GATE_COLUMNS))
-    table = pd.concat([blurs, others], ignore_index=True)
-    table.insert(0, "dataset", study.settings.dataset)
-    return BaseCheck(table, real, again, made)
+    blurs = pd.DataFrame(rows, columns=list(COLUMNS))
+    found = pd.concat([blurs, others[list(COLUMNS)]], ignore_index=True)
+    return BaseCheck(found.assign(dataset=study.settings.dataset), real, again, made)
 
 
 def _generate(study: Study, pipeline: Any, table: pd.DataFrame) -> Images:
