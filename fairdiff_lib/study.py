@@ -18,7 +18,7 @@ import pandas as pd
 
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.datasets import contents, dataset_of, load_settings
-from fairdiff_lib.disk.files import read_json, read_table, write_json, write_table
+from fairdiff_lib.disk.files import files_below, read_json, read_table, write_json, write_table
 from fairdiff_lib.disk.places import CARD, Places
 from fairdiff_lib.disk.stamps import hashes_of, make_stamp, publish_figure, publish_table
 from fairdiff_lib.disk.tables import as_written
@@ -52,7 +52,7 @@ class Study:
         cls,
         preset: str = "quick",
         dataset: str = "fairgenmed_simulated",
-        overrides: str = "",
+        overrides: str | Sequence[str] = "",
         data_root: str = "",
         runs_root: str = "data/runs",
         figures_root: str = "figures",
@@ -63,8 +63,8 @@ class Study:
         Parameters
         ----------
         preset, dataset : str
-        overrides : str
-            ``"training.steps=20 seeds=0,1"``.
+        overrides : str or sequence of str
+            ``"training.steps=20 seeds=0,1"``, or these in a list, as YAML has them.
         data_root : str
             Folder of real data; empty = data/real/<dataset>.
         runs_root, figures_root : str
@@ -77,6 +77,8 @@ class Study:
         InputError
             A preset, data set or setting that does not exist, or a value that it can't have.
         """
+        if not isinstance(overrides, str):
+            overrides = " ".join(overrides or ())
         settings = load_settings(preset, dataset, parse_overrides(overrides))
         places = Places(settings, data_root, runs_root, figures_root)
         named = {"preset": preset, "dataset": dataset, "overrides": overrides, **parameters}
@@ -244,9 +246,9 @@ def folder_mark(root: Path) -> str:
     The folder's card is none of the data.
     """
     total = hashlib.sha256()
-    for path in sorted(root.rglob("*")):
+    for path in files_below(root):
         if path.parent == root and CARD in path.name:  # also while it is being written
             continue
-        about = path.stat()
+        about = path.stat() if path.exists() else path.lstat()  # a link to nothing
         total.update(f"{path.relative_to(root)}|{about.st_size}|{about.st_mtime_ns}\n".encode())
     return total.hexdigest()

@@ -331,7 +331,8 @@ def _two_sample(to_real: Floats, to_made: Floats, in_real: Bools, in_made: Bools
     n, p = int(in_real.sum()), int(in_made.sum())
     for count, what in ((n, "real"), (p, "generated")):
         if count < MIN_UNITS:
-            return not_estimable(len(in_real), count, f"fewer than {MIN_UNITS} {what} subjects")
+            few = f"fewer than {MIN_UNITS} {what} subjects" if count else f"no {what} image"
+            return not_estimable(len(in_real), count, few)
     unit, none = np.arange(len(in_real)), np.zeros(len(in_real))
     own = u_statistic(to_real - (n - 1) / p * to_made, none, unit, in_real)
     made = u_statistic(to_made - (p - 1) / n * to_real, none, unit, in_made)

@@ -157,7 +157,7 @@ def equal_n_rows(
 
 @dataclass(frozen=True)
 class Copies:
-    """Sets of generated images that are nearly the same.
+    """Sets of images that are nearly the same.
 
     Attributes
     ----------
@@ -165,12 +165,16 @@ class Copies:
         Set of each image; an image without a twin has one of its own.
     twinned : bool [P]
         Whether an image has a twin.
+    what, like : str
+        In words: whose images, and what they are.
     """
 
     cluster: Ints
     twinned: Bools
+    what: str = "generated images"
+    like: str = "nearly identical to another one"
 
-    def caveat(self, names: Sequence[str], what: str = "generated images") -> str:
+    def caveat(self, names: Sequence[str]) -> str:
         """How many there are and which, in a sentence; empty without one."""
         if not self.twinned.any():
             return ""
@@ -179,7 +183,7 @@ class Copies:
         few = ", ".join(str(names[k]) for k in largest[:3]) + ", ..." * (len(largest) > 3)
         sets, some = int((sizes > 1).sum()), int(self.twinned.sum())
         return (
-            f"{some:,} of {len(self.twinned):,} {what} are nearly identical to another one "
+            f"{some:,} of {len(self.twinned):,} {self.what} are {self.like} "
             f"({sets:,} sets, the largest of {len(largest):,}: {few})."
         )
 
@@ -197,7 +201,7 @@ class Copies:
         """The audit without intervals for groups with more copies than ``most`` of their images.
 
         Copies are no independent draws: with 25 draws behind 880 images a 95% interval holds the
-        truth in 47%. ``made``: groups of the generated images, with the audit's keys.
+        truth in 47%. ``made``: groups of these images, with the audit's keys.
         """
         found = {}
         for key, estimate in one.estimates.items():
@@ -206,11 +210,10 @@ class Copies:
             found[key] = estimate if share <= most else self._bare(estimate, share)
         return replace(one, estimates=found)
 
-    @staticmethod
-    def _bare(one: Estimate, share: float) -> Estimate:
+    def _bare(self, one: Estimate, share: float) -> Estimate:
         if not np.isfinite(one.value):
             return one
-        reason = f"{share:.0%} of its generated images are nearly identical to another one"
+        reason = f"{share:.0%} of its {self.what} are {self.like}"
         return without_error(one.value, np.ones(len(one.influence), dtype=bool), one.n, reason)
 
 

@@ -164,6 +164,7 @@ def _read_release(root: Path, coding: str, seed: int) -> Source:
     table = pd.concat([_release_rows(path, coding) for path in both], ignore_index=True)
     table["race"] = table["subject"].map(races).fillna(UNKNOWN)
     frontal = table["excluded"] == ""
+    table.loc[frontal & ~table["subject"].isin(races), "excluded"] = f"not in {WORKBOOK}"
     usable = frontal & (table[["sex", "race", *NAMES.values()]] != UNKNOWN).all(axis=1)
     if not usable.any():
         raise InputError(
@@ -189,7 +190,7 @@ def _release_rows(path: Path, coding: str) -> pd.DataFrame:
     views = decode(frame["Frontal/Lateral"].tolist(), _VIEW, path, "Frontal/Lateral")
     table = pd.DataFrame(
         {
-            "subject": [part[1] for part in parts],
+            "subject": [_patient(part[1]) for part in parts],
             "image": ["_".join(part.groups()) for part in parts],
             "path": [_below(path.parent, part[0]) for part in parts],
             "sex": decode(frame["Sex"].tolist(), _SEX, path, "Sex"),
@@ -238,9 +239,15 @@ def read_races(path: Path) -> tuple[dict[str, str], str]:
     pairs = list(zip(frame["PATIENT"], frame["PRIMARY_RACE"], strict=True))
     races: dict[str, str] = {}
     for patient, cell in pairs:
-        race = _race(cell)
+        race, patient = _race(cell), _patient(patient)
         races[patient] = race if races.get(patient, race) == race else UNKNOWN
     return races, hashlib.sha256(repr(pairs).encode()).hexdigest()
+
+
+def _patient(cell: str) -> str:
+    """A patient's name in one spelling, as ``patient00001``; another word as it is."""
+    number = re.fullmatch(r"(?:patient)?\s*0*(\d+)(?:\.0)?", cell.strip().lower())
+    return f"patient{int(number[1]):05d}" if number else cell
 
 
 def _race(cell: str) -> str:

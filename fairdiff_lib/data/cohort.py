@@ -19,14 +19,26 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
+from fairdiff_lib.data.pictures import (
+    FILE,
+    FileGap,
+    Seen,
+    file_gaps,
+    file_table,
+    hash_images,
+    look_at_all,
+    open_picture,
+    refuse_faults,
+    twins,
+)
 from fairdiff_lib.data.reading import (
     OUTSIDE,
     SPLITS,
     UNKNOWN,
     Source,
-    hash_images,
-    open_picture,
     read_truth,
+    refuse_missing,
+    refuse_respelt,
 )
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
 
@@ -123,7 +135,8 @@ class Cohort:
     spec: CohortSpec
     # subject, image (unique), path (relative to root), split, a column per attribute and condition
     # (level names or "unknown"), prompt (empty where a level is unknown), excluded (empty or the
-    # reason); index 0 to N - 1
+    # reason), same_as (of a file whose bytes are another subject's too: the first such image), and
+    # what the picture's file says (pictures.FILE); index 0 to N - 1
     table: pd.DataFrame
     root: Path
     data_hash: str  # SHA-256 of labels and image bytes of the whole dataset, not of the selection
@@ -188,6 +201,20 @@ class Cohort:
     def one_image_each(self) -> bool:
         """Whether no subject has two images."""
         return bool(self.included().table["subject"].is_unique)
+
+    @property
+    def file_gaps(self) -> list[FileGap]:
+        """What of the included pictures' files goes with a patient group."""
+        return file_gaps(self.included().table, self.attribute_levels)
+
+    @property
+    def same_pictures(self) -> tuple[int, int]:
+        """Included images whose bytes are another subject's too; those with one in another split"""
+        own = self.included().table
+        sets = own[own["same_as"] != ""].groupby("same_as")
+        several = sets["subject"].transform("nunique") > 1
+        across = sets["split"].transform("nunique") > 1
+        return int(several.sum()), int((several & across).sum())
 
     def prompted_codes(self) -> npt.NDArray[np.int64]:
         """Level index per condition of :attr:`condition_levels`.  # [N, C]"""
@@ -273,17 +300,39 @@ def read_cohort(
     if not root.is_dir():
         raise InputError(f"{root}: folder not found; expected the {spec.name} data set there")
     source = reader(root, coding, split_seed)
-    table = source.table.copy()
+    table = source.table.reset_index(drop=True)
+    refuse_respelt(table["subject"].tolist(), f"{root}: subject")
+    for image in table.loc[table["image"].duplicated(), "image"]:
+        raise InputError(f"{root}: image {image!r} is listed twice; expected each once")
     table["excluded"] = _reasons(spec, table)
-    asked = table.loc[table["split"] != OUTSIDE, "path"].tolist()
-    table["prompt"] = ["" if row["excluded"] else spec.prompt(row) for row in _records(table)]
     refuse_crossing(table, root)
     refuse_empty(spec, table, root)
-    images_hash = hash_images(root, asked, check=check_images)
+    seen = _look_at(root, table, check_images)
+    sets = twins(seen, table["subject"].tolist())
+    first = {row: str(table["image"].iloc[rows[0]]) for rows in sets for row in rows}
+    table["same_as"] = [first.get(row, "") for row in range(len(table))]
+    table["prompt"] = ["" if row["excluded"] else spec.prompt(row) for row in _records(table)]
+    table = table.join(file_table(seen).astype(str))  # as it is read back
+    asked = table["path"].tolist()
+    there = [(path, one) for path, one in zip(asked, seen, strict=True) if one.sha256]
+    images_hash = hash_images(root, [path for path, _ in there], [one for _, one in there])
     total = hashlib.sha256(f"{source.labels_hash}\n{images_hash}".encode()).hexdigest()
     own = [field.name for field in spec.fields]
-    columns = ["subject", "image", "path", "split", *own, "prompt", "excluded"]
+    columns = ["subject", "image", "path", "split", *own, "prompt", "excluded", "same_as", *FILE]
     return Cohort(spec, table[columns], root, total)
+
+
+def _look_at(root: Path, table: pd.DataFrame, check: bool) -> list[Seen]:
+    """What the files of rows in a split say; nothing of a row that is in none, or not there."""
+    asked = (table["split"] != OUTSIDE).tolist()
+    paths = [path for path, own in zip(table["path"], asked, strict=True) if own]
+    if check:
+        refuse_missing(root, paths)
+    seen = look_at_all([root / path for path in paths], "look at images")
+    if check:
+        refuse_faults(root, paths, seen)
+    found = iter(seen)
+    return [next(found) if own else Seen() for own in asked]
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, str]]:

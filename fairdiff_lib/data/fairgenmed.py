@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from fairdiff_lib.data.reading import (
     Source,
     decode,
     line_of,
-    read_text_csv,
+    read_one_of,
     refuse_duplicates,
     refuse_missing,
     token,
@@ -119,9 +120,9 @@ def read_fairgenmed(root: Path, coding: str, split_seed: int) -> Source:
         Not used: the split is part of the data.
     """
     refuse_unknown("coding", coding, ("default",))
-    path = _summary(root)
+    named = [root / "ReadMe" / "data_summary.csv", root / "data_summary.csv"]
     needed = ("use", "filename", "gender", "race", "ethnicity", "glaucoma", "md_severity")
-    frame = read_text_csv(path, (*needed, "cdr_status"))
+    path, frame = read_one_of(named, (*needed, "cdr_status"))
     refraction = next((name for name in _REFRACTION_COLUMNS if name in frame.columns), None)
     if refraction is None:
         names = " or ".join(map(repr, _REFRACTION_COLUMNS))
@@ -153,19 +154,15 @@ def read_fairgenmed(root: Path, coding: str, split_seed: int) -> Source:
     return Source(table, labels_hash)
 
 
-def _summary(root: Path) -> Path:
-    """The summary file in either of its two places."""
-    inner = root / "ReadMe" / "data_summary.csv"
-    return inner if inner.is_file() else root / "data_summary.csv"
-
-
 def _split_folder(root: Path, split: str) -> str:
-    """Relative name of a split's folder, under any of the namings."""
-    for name in _SPLIT_FOLDERS[split]:
-        if (root / name).is_dir():
-            return name
-    names = " or ".join(_SPLIT_FOLDERS[split][:2])
-    raise InputError(f"{root}: no folder for the {split} split; expected {names}")
+    """Relative name of a split's folder, under any of the namings, but one alone."""
+    found = [name for name in _SPLIT_FOLDERS[split] if (root / name).is_dir()]
+    if len({os.path.realpath(root / name).casefold() for name in found}) > 1:
+        raise InputError(f"{root}: {' and '.join(found)} are both there; expected one of them")
+    if not found:
+        names = " or ".join(_SPLIT_FOLDERS[split][:2])
+        raise InputError(f"{root}: no folder for the {split} split; expected {names}")
+    return found[0]
 
 
 def _uses(frame: pd.DataFrame, path: Path) -> list[str]:

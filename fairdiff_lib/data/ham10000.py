@@ -15,7 +15,7 @@ from fairdiff_lib.data.reading import (
     decode,
     find_images,
     line_of,
-    read_text_csv,
+    read_one_of,
     refuse_duplicates,
     split_subjects,
 )
@@ -63,8 +63,7 @@ def read_ham10000(root: Path, coding: str, split_seed: int) -> Source:
     refuse_unknown("coding", coding, tuple(_MALIGNANT))
     # the second and the third are its names on Dataverse, whose table has tabs
     named = [root / f"HAM10000_metadata{end}" for end in (".csv", ".tab", "")]
-    path = next((path for path in named if path.is_file()), named[0])
-    frame = read_text_csv(path, ("lesion_id", "image_id", "dx", "age", "sex"))
+    path, frame = read_one_of(named, ("lesion_id", "image_id", "dx", "age", "sex"))
     refuse_duplicates(frame["image_id"].tolist(), path, "image_id")
     dx = decode(frame["dx"].tolist(), {name: name for name in DX}, path, "dx")
     _refuse_two_diagnoses(frame["lesion_id"].tolist(), dx, path)

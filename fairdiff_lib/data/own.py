@@ -7,28 +7,35 @@ any picture is measured.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from PIL import Image
-from tqdm.auto import tqdm
 
+from fairdiff_lib.data.pictures import (
+    FileGap,
+    Seen,
+    file_gaps,
+    file_table,
+    look_at_all,
+    refuse_faults,
+)
 from fairdiff_lib.data.reading import (
-    is_deep,
+    NOT_GIVEN,
     line_of,
     read_text_csv,
     refuse_duplicates,
     refuse_respelt,
 )
-from fairdiff_lib.disk.files import hash_file
+from fairdiff_lib.disk.files import hash_file, is_file
 from fairdiff_lib.settings.errors import InputError
 
 PATH = "path"  # the column that names the image, from the CSV's own folder
-NOT_GIVEN = ("", "unknown", "nan", "na", "n/a")  # lower case; "none" may be a level of its own
+TAKEN = ("overall",)  # what tables call all images
 LEAST_SIDE = 32  # pixels; smaller pictures hold too little to compare
 MOST_LEVELS = 20  # of an attribute; more is a number that was not put into groups
 
@@ -44,16 +51,19 @@ class OwnSet:
         The CSV's columns as text, without the rows that were left out. Index 0 to N - 1.
     files : list of Path, length N
         Where each image is.
-    sides : list of int, length N
-        Shorter side of each image, in pixels.
+    rows : list of int, length N
+        Which row of the CSV lists it, from 0.
+    seen : list of Seen, length N
+        What each image's file says.
     content : str
-        SHA-256 of the CSV and of its images.
+        SHA-256 of the CSV and of the images.
     """
 
     csv: Path
     table: pd.DataFrame
     files: list[Path]
-    sides: list[int]
+    rows: list[int]
+    seen: list[Seen]
     content: str
 
     def __len__(self) -> int:
@@ -61,10 +71,14 @@ class OwnSet:
 
     def take(self, kept: Sequence[bool]) -> OwnSet:
         """The rows that a mask keeps."""
-        rows = [row for row, yes in enumerate(kept) if yes]
-        table = self.table.iloc[rows].reset_index(drop=True)
-        files, sides = [self.files[row] for row in rows], [self.sides[row] for row in rows]
-        return OwnSet(self.csv, table, files, sides, self.content)
+        at = [row for row, yes in enumerate(kept) if yes]
+        return replace(
+            self,
+            table=self.table.iloc[at].reset_index(drop=True),
+            files=[self.files[row] for row in at],
+            rows=[self.rows[row] for row in at],
+            seen=[self.seen[row] for row in at if self.seen],
+        )
 
 
 @dataclass(frozen=True)
@@ -82,8 +96,8 @@ class OwnImages:
         The column that names the independent unit.
     paired : bool
         Both sets have the same units; otherwise they share none.
-    left_out : str
-        What was left out and why, in words; empty where nothing was.
+    flow : DataFrame
+        set, step ("in the file", "left: " with the reason, "used"), units, images.
     """
 
     real: OwnSet
@@ -93,12 +107,21 @@ class OwnImages:
     conditions: dict[str, tuple[str, ...]]
     unit: str
     paired: bool
-    left_out: str
+    flow: pd.DataFrame
 
     @property
     def levels(self) -> dict[str, tuple[str, ...]]:
         """Attributes, then the condition."""
         return {**self.attributes, **self.conditions}
+
+    @property
+    def file_gaps(self) -> dict[str, list[FileGap]]:
+        """What of the files goes with a group, of each set, and with the set itself ("both")."""
+        sets = {"real": self.real, "generated": self.generated}
+        tables = {name: own.table.join(file_table(own.seen)) for name, own in sets.items()}
+        found = {name: file_gaps(table, self.attributes) for name, table in tables.items()}
+        both = pd.concat([table.assign(set=name) for name, table in tables.items()])
+        return {**found, "both": file_gaps(both.reset_index(drop=True), {"set": tuple(sets)})}
 
     @property
     def simulated(self) -> bool:
@@ -108,8 +131,8 @@ class OwnImages:
     @property
     def smallest_side(self) -> int:
         """Pixels of the shortest side of any image."""
-        train = [] if self.train is None else self.train.sides
-        return min([*self.real.sides, *self.generated.sides, *train])
+        sets = (self.real, self.generated, self.train)
+        return min(one.side for own in sets if own is not None for one in own.seen)
 
 
 def read_own(
@@ -145,32 +168,59 @@ def read_own(
         One line naming file, line and what was expected.
     """
     if isinstance(attributes, str):
-        attributes = [name.strip() for name in attributes.split(",")]
+        attributes = attributes.split(",")
+    attributes = [str(name).strip() for name in attributes]
     fields = _fields(attributes, condition, unit)
-    sets = [read_set(path, unit, fields) for path in (real, generated)]
-    _refuse_shared_files(*sets)
-    unknown = {u for own in sets for u in _unknown_units(own, unit, fields)}
-    kept = [own.take([u not in unknown for u in own.table[unit]]) for own in sets]
-    for own in kept:
-        if not len(own):
-            raise InputError(f"{own.csv}: no {unit} has a known {' and '.join(fields)}")
-    for name in fields:
-        said = [level for own in kept for level in own.table[name]]
-        refuse_respelt(said, f"{kept[0].csv}, {kept[1].csv.name}: {name}")
-    _refuse_two_levels(kept, unit, fields)
-    levels = {name: _levels(kept[0], kept[1], name) for name in fields}
-    own_train = _read_train(train, unit, condition, kept[0]) if str(train) else None
-    names = [name for name in fields if name != condition]
+    sets = {"real": _listed(real, unit, fields), "generated": _listed(generated, unit, fields)}
+    if str(train):
+        sets["train"] = _listed(train, unit, [condition] if condition else [])
+    where = ", ".join(str(own.csv) for own in sets.values())
+    for name in (unit, *fields):
+        said = [own.table[name] for own in sets.values() if name in own.table]
+        refuse_respelt(pd.concat(said).tolist(), f"{where}: {name}")
+    kept, flow = _known(sets, unit, fields, condition)
+    sides = (kept["real"], kept["generated"])
+    _refuse_two_levels(sides, unit, fields)
+    levels = {name: _levels(*sides, name) for name in fields}
+    paired = _paired(*sides, unit)
+    if str(train):
+        _refuse_audited(kept["train"], sides, unit)
+    seen = {name: _looked_at(own) for name, own in kept.items()}
+    _refuse_shared(seen["generated"], seen["real"])
+    for name in ("real", "generated") if str(train) else ():
+        _refuse_shared(seen["train"], seen[name])
     return OwnImages(
-        kept[0],
-        kept[1],
-        own_train,
-        {name: levels[name] for name in names},
+        seen["real"],
+        seen["generated"],
+        seen.get("train"),
+        {name: levels[name] for name in fields if name != condition},
         {condition: levels[condition]} if condition else {},
         unit,
-        _paired(kept[0], kept[1], unit),
-        f"{len(unknown)} {unit}s left out: {' or '.join(fields)} unknown" if unknown else "",
+        paired,
+        flow,
     )
+
+
+def _known(
+    sets: Mapping[str, OwnSet], unit: str, fields: Sequence[str], condition: str
+) -> tuple[dict[str, OwnSet], pd.DataFrame]:
+    """The sets without units of which a row lacks a level, and who left each of them, and why."""
+    reasons: dict[str, str] = {}
+    for own in (sets["real"], sets["generated"]):
+        reasons |= _unknown_units(own, unit, fields)
+    kept, rows = {}, []
+    for name, own in sets.items():
+        left = reasons if name != "train" else {}
+        if name == "train" and condition:
+            left = _unknown_units(own, unit, [condition])
+        why = own.table[unit].map(lambda u, left=left: left.get(u, ""))
+        kept[name] = own.take((why == "").tolist())
+        if not len(kept[name]):
+            raise InputError(f"{own.csv}: no {unit} has a known {' and '.join(fields)}")
+        gone = {f"left: {reason}": own.table[why == reason] for reason in sorted(set(why) - {""})}
+        for step, part in {"in the file": own.table, **gone, "used": kept[name].table}.items():
+            rows.append((name, step, part[unit].nunique(), len(part)))
+    return kept, pd.DataFrame(rows, columns=["set", "step", "units", "images"])
 
 
 def _fields(attributes: Sequence[str], condition: str, unit: str) -> list[str]:
@@ -179,82 +229,67 @@ def _fields(attributes: Sequence[str], condition: str, unit: str) -> list[str]:
     if not attributes or not all(attributes):
         raise InputError("attributes: expected one or more column names, as sex,age_group")
     for name in fields:
-        if name in (PATH, unit) or fields.count(name) > 1:
+        if name in (PATH, unit, *TAKEN) or fields.count(name) > 1:
             raise InputError(
                 f"attribute or condition {name!r}: expected a column of its own, named once, "
-                f"other than {PATH} and {unit}"
+                f"other than {', '.join((PATH, unit, *TAKEN))}"
             )
     return fields
 
 
 def read_set(path: Path | str, unit: str, fields: Sequence[str]) -> OwnSet:
     """One CSV with its images looked at: there, pictures, of 8 bits, large enough, each once."""
+    return _looked_at(_listed(path, unit, fields))
+
+
+def _listed(path: Path | str, unit: str, fields: Sequence[str]) -> OwnSet:
+    """What a CSV lists, each file once; the files are not opened."""
     path = Path(path)
     table = read_text_csv(path, list(dict.fromkeys([PATH, unit, *fields])))
-    if not isinstance(table.index, pd.RangeIndex):
-        raise InputError(f"{path}: rows have more cells than the header; expected as many")
-    table = table.apply(lambda cells: cells.fillna("").str.strip())
     for position, cell in enumerate(table[unit]):
         if not cell:
             raise InputError(f"{path}, line {line_of(position)}: blank {unit!r}")
     refuse_duplicates(table[PATH].tolist(), path, PATH)
     files = [path.parent / cell for cell in table[PATH]]  # an absolute path stays what it is
-    missing = [p for p, file in enumerate(files) if not file.is_file()]
-    _refuse_images(path, table, missing, "are missing")
-    sides, hashes = _look_at(path, table, files)
-    content = hashlib.sha256("\n".join([hash_file(path), *hashes]).encode()).hexdigest()
-    return OwnSet(path, table, files, sides, content)
+    real = [os.path.realpath(file) for file in files]  # also as ./name, or by a link
+    refuse_duplicates(real, path, PATH)
+    return OwnSet(path, table, files, table.index.tolist(), [], "")
 
 
-def _refuse_images(
-    path: Path, table: pd.DataFrame, positions: Sequence[int], what: str, expected: str = ""
-) -> None:
-    """Raise if any image is bad, with the count, and line and name of the first three."""
-    if positions:
-        first = [f"{table[PATH].iloc[p]} (line {line_of(p)})" for p in positions[:3]]
-        raise InputError(
-            f"{path}: {len(positions)} of {len(table)} images {what}{expected}, as "
-            f"{', '.join(first)}"
-        )
+def _looked_at(own: OwnSet) -> OwnSet:
+    """The set with what its files say; one that is no sound picture is refused."""
+    pairs = zip(own.table[PATH], own.rows, strict=True)
+    names = [f"{cell} (line {line_of(row)})" for cell, row in pairs]
+    there = [Seen(fault="" if is_file(file) else "are missing") for file in own.files]
+    refuse_faults(own.csv, names, there)
+    seen = look_at_all(own.files, f"look at {own.csv.name}", LEAST_SIDE)
+    refuse_faults(own.csv, names, seen)
+    content = "\n".join([hash_file(own.csv), *(one.sha256 for one in seen)])
+    return replace(own, seen=seen, content=hashlib.sha256(content.encode()).hexdigest())
 
 
-def _look_at(path: Path, table: pd.DataFrame, files: Sequence[Path]) -> tuple[list[int], list[str]]:
-    """Shorter side and content hash of every image, from its header and its bytes."""
-    sides, hashes = [], []
-    broken, deep = [], []
-    for position, file in enumerate(tqdm(files, desc=f"look at {path.name}", disable=None)):
-        try:
-            with Image.open(file) as picture:
-                sides.append(min(picture.size))
-                if is_deep(picture):
-                    deep.append(position)
-            hashes.append(hash_file(file))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-            broken.append(position)
-            sides.append(LEAST_SIDE)
-    small = [p for p, side in enumerate(sides) if side < LEAST_SIDE]
-    _refuse_images(path, table, broken, "are not readable as pictures")
-    _refuse_images(path, table, deep, "have more than 8 bits", "; expected 8 bits per channel")
-    wanted = f"; expected at least {LEAST_SIDE} pixels on each side"
-    _refuse_images(path, table, small, "are too small", wanted)
-    return sides, hashes
-
-
-def _refuse_shared_files(real: OwnSet, generated: OwnSet) -> None:
-    """Raise for a file that both sets list: an image is no generated copy of itself."""
-    places = {file.resolve(): p for p, file in enumerate(real.files)}
-    for position, file in enumerate(generated.files):
-        if file.resolve() in places:
+def _refuse_shared(one: OwnSet, other: OwnSet) -> None:
+    """Raise for a picture in both sets, byte for byte: none is a generated copy of itself."""
+    places = {seen.sha256: row for row, seen in enumerate(other.seen)}
+    for row, seen in enumerate(one.seen):
+        first = places.get(seen.sha256)
+        if first is not None:
+            name = other.files[first].name
+            same = "" if name == one.files[row].name else f", there named {name}"
             raise InputError(
-                f"{generated.csv}, line {line_of(position)}: {file.name} is also on line "
-                f"{line_of(places[file.resolve()])} of {real.csv}; expected other images"
+                f"{one.csv}, line {line_of(one.rows[row])}: {one.files[row].name} is also on line "
+                f"{line_of(other.rows[first])} of {other.csv}{same}, byte for byte; expected "
+                "other images"
             )
 
 
-def _unknown_units(own: OwnSet, unit: str, fields: Sequence[str]) -> set[str]:
-    """Units of which a row lacks an attribute or the condition."""
-    unknown = own.table[list(fields)].apply(lambda cells: cells.str.lower().isin(NOT_GIVEN))
-    return set(own.table.loc[unknown.any(axis=1), unit])
+def _unknown_units(own: OwnSet, unit: str, fields: Sequence[str]) -> dict[str, str]:
+    """Units of which a row lacks an attribute or the condition, and which it is."""
+    found: dict[str, str] = {}
+    for name in reversed(fields):
+        unknown = own.table[name].str.lower().isin(NOT_GIVEN)
+        found |= dict.fromkeys(own.table.loc[unknown, unit], f"{name} unknown")
+    return found
 
 
 def _refuse_two_levels(sets: Sequence[OwnSet], unit: str, fields: Sequence[str]) -> None:
@@ -305,16 +340,11 @@ def _paired(real: OwnSet, generated: OwnSet, unit: str) -> bool:
     return True
 
 
-def _read_train(path: Path | str, unit: str, condition: str, real: OwnSet) -> OwnSet:
-    """Training reals; a subject that is also audited is refused."""
-    train = read_set(path, unit, [condition] if condition else [])
-    audited = set(real.table[unit])
-    for u in train.table[unit]:
-        if u in audited:
-            raise InputError(f"{train.csv}: {unit} {u!r} is also in {real.csv}; expected others")
-    if condition:
-        train = train.take([c.lower() not in NOT_GIVEN for c in train.table[condition]])
-    return train
+def _refuse_audited(train: OwnSet, audited: Sequence[OwnSet], unit: str) -> None:
+    """Raise for a subject of the training reals that is audited too."""
+    for own in audited:
+        for u in sorted(set(own.table[unit]) & set(train.table[unit])):
+            raise InputError(f"{train.csv}: {unit} {u!r} is also in {own.csv}; expected others")
 
 
 def numbers(own: OwnSet, column: str) -> npt.NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""What the readers of original layouts share: cells decoded, pictures opened, refusals, hashes.
+"""What the readers of original layouts share: cells decoded, files found, refusals.
 
 A reader turns a folder as its authors ship it into one row per image: it translates codings into
 level names, applies the split rule, and refuses what it does not understand. What the levels are
@@ -7,11 +7,12 @@ for is said by the spec on the same page.
 
 from __future__ import annotations
 
+import codecs
+import csv
 import filecmp
 import hashlib
-import os
 import re
-import struct
+import unicodedata
 import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -19,16 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from PIL import Image, ImageOps
 
-from fairdiff_lib.disk.files import hash_folder, read_table
+from fairdiff_lib.disk.files import is_file, read_table
 from fairdiff_lib.settings.errors import InputError
 
 UNKNOWN = "unknown"  # the level of a value that the source marks as not known
 SPLITS = ("train", "val", "test")
 OUTSIDE = ""  # split of a row that was never to be in one; its image is not asked for
-NOT_KNOWN = ("", "-1", "unknown", "nan", "na", "n/a", "none")  # tokens, lower case
-_PNG_END = b"IEND\xaeB`\x82"
+NOT_GIVEN = ("", "unknown", "nan", "na", "n/a", "#n/a", "<na>", "nat", "null")
+NOT_KNOWN = (*NOT_GIVEN, "-1", "none")  # tokens, lower case
 
 
 @dataclass(frozen=True)
@@ -58,26 +58,61 @@ def token(value: object) -> str:
 def read_text_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """Table of text cells without blanks around them, refused unless it has rows and ``columns``.
 
-    Commas or, as some archives hand tables out, tabs between cells: the header says which.
+    Commas, semicolons or tabs between cells, as spreadsheets and archives hand tables out: the
+    header says which. One of ``columns`` that is named twice is refused.
     """
-    separator = ","
-    if path.is_file():
-        with path.open("rb") as stream:
-            header = stream.readline()
-        separator = "\t" if header.count(b"\t") > header.count(b",") else ","
-    # utf-8-sig: spreadsheets put a byte-order mark before the first column's name
-    frame = read_table(
-        path, columns, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
-    )
+    names, separator, encoding = _header(path)
+    frame = read_table(path, sep=separator, dtype=str, keep_default_na=False, encoding=encoding)
+    if not isinstance(frame.index, pd.RangeIndex):
+        raise InputError(f"{path}: rows have more cells than the header; expected as many")
+    if len(names) == len(frame.columns):  # pandas calls a second "sex" sex.1, and "" Unnamed: 0
+        frame.columns = pd.Index(
+            [
+                own if own and own not in names[:k] else name
+                for k, (own, name) in enumerate(zip(names, frame, strict=True))
+            ]
+        )
+    for name in columns:
+        if names.count(name) > 1:
+            raise InputError(f"{path}: column {name!r} stands there twice; expected it once")
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        has = ", ".join(map(str, frame.columns))
+        raise InputError(f"{path}: lacks the column(s) {', '.join(missing)}; has {has}")
     if frame.empty:
         raise InputError(f"{path}: no rows under the header; expected one per image")
-    stripped: pd.DataFrame = frame.apply(lambda cells: cells.str.strip())
+    stripped: pd.DataFrame = frame.apply(lambda cells: cells.fillna("").str.strip())
     return stripped
+
+
+def read_one_of(paths: Sequence[Path], columns: Sequence[str]) -> tuple[Path, pd.DataFrame]:
+    """The first table of several names that is there; a second that says otherwise is refused."""
+    there = [path for path in paths if is_file(path)] or [paths[0]]
+    first, *others = (read_text_csv(path, columns) for path in there)
+    for path, other in zip(there[1:], others, strict=True):
+        if not other[list(columns)].equals(first[list(columns)]):
+            raise InputError(f"{there[0]} and {path} differ; expected one of them")
+    return there[0], first
+
+
+def _header(path: Path) -> tuple[list[str], str, str]:
+    """Names of a CSV's columns without blanks around them, its separator and its encoding."""
+    # utf-8-sig: spreadsheets put a byte-order mark before the first column's name
+    encoding, names, separator = "utf-8-sig", list[str](), ","
+    with suppress(OSError, UnicodeError, csv.Error):
+        with path.open("rb") as binary:
+            if binary.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+                encoding = "utf-16"
+        with path.open(encoding=encoding, newline="") as stream:
+            first = next((line for line in stream if line.strip()), "")
+            separator = max(",;\t", key=first.count)
+            names = [cell.strip() for cell in next(csv.reader([first], delimiter=separator), [])]
+    return names, separator, encoding
 
 
 def read_workbook(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """First sheet of an Excel workbook as text cells, as :func:`read_text_csv`."""
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{path}: missing; expected an Excel workbook")
     try:
         frame = pd.read_excel(path, dtype=str, keep_default_na=False, engine="openpyxl")
@@ -151,13 +186,18 @@ def refuse_duplicates(cells: Sequence[str], path: Path, column: str) -> None:
 
 
 def refuse_respelt(levels: Sequence[str], where: str) -> None:
-    """Raise for two levels that differ in nothing but case or blanks: one group, spelt twice."""
+    """Raise for two names of one thing, as Male and male, 1 and 1.0, or two codings of one accent.
+
+    They differ in case, blanks, decimals of a whole number or Unicode's forms alone.
+    """
     first: dict[str, str] = {}
-    for level in levels:
-        other = first.setdefault(" ".join(level.split()).casefold(), level)
+    for level in dict.fromkeys(levels):
+        plain = " ".join(unicodedata.normalize("NFKC", level).split()).casefold()
+        number = re.fullmatch(r"(-?)0*(\d+)(\.0*)?", plain)
+        other = first.setdefault(number[1] + number[2] if number else plain, level)
         if other != level:
             raise InputError(
-                f"{where} has {other!r} and {level!r}, which differ in case or blanks alone; "
+                f"{where} has {other!r} and {level!r}, which are one name spelt twice; "
                 "expected one spelling"
             )
 
@@ -176,38 +216,7 @@ def split_subjects(subjects: Sequence[str], strata: Sequence[str], seed: int) ->
     return [chosen[subject] for subject in subjects]
 
 
-# -- pictures --------------------------------------------------------------------------------
-
-
-def is_deep(picture: Image.Image) -> bool:
-    """Whether a picture has more than 8 bits per channel, of which Pillow would drop some."""
-    # a 16-bit colour PNG says mode RGB, but its decoder says RGB;16B
-    return picture.mode.startswith(("I", "F")) or ";16" in repr(getattr(picture, "tile", ""))
-
-
-def open_picture(path: Path) -> Image.Image:
-    """A picture as a viewer shows it, in RGB.
-
-    It is turned as its EXIF tag says, and laid on black where it is transparent: whatever colour
-    is hidden under an alpha of 0 is not seen. More than 8 bits per channel are refused.
-    """
-    try:
-        with Image.open(path) as file:
-            if is_deep(file):
-                raise InputError(f"{path}: more than 8 bits per channel; expected 8")
-            with suppress(SyntaxError, TypeError, struct.error):  # a tag that nobody can read
-                ImageOps.exif_transpose(file, in_place=True)
-            if not file.has_transparency_data:
-                return file.convert("RGB")
-            seen = file.convert("RGBA")
-            ground = Image.new("RGBA", seen.size, "black")
-            return Image.alpha_composite(ground, seen).convert("RGB")
-    except FileNotFoundError:
-        raise InputError(f"{path}: image not found") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: truncated or not an image ({error})") from None
+# -- files -----------------------------------------------------------------------------------
 
 
 def find_images(root: Path, names: Sequence[str], folders: str) -> dict[str, str]:
@@ -235,47 +244,12 @@ def find_images(root: Path, names: Sequence[str], folders: str) -> dict[str, str
 
 def refuse_missing(root: Path, paths: Sequence[str]) -> None:
     """Raise if a relative path has no file, with the count and the first names."""
-    missing = [path for path in paths if not (root / path).is_file()]
+    missing = [path for path in paths if not is_file(root / path)]
     if missing:
         names = ", ".join(missing[:3])
         raise InputError(
             f"{root}: {len(missing)} of {len(paths)} expected files are missing (first: {names})"
         )
-
-
-def is_whole(path: Path) -> bool:
-    """Whether a file is a complete picture: by its start and end markers, else by decoding it."""
-    with path.open("rb") as stream:
-        start, size = stream.read(8), stream.seek(0, os.SEEK_END)
-        stream.seek(max(size - 8, 0))
-        end = stream.read()
-    if start[:2] == b"\xff\xd8" and end[-2:] == b"\xff\xd9":
-        return True
-    if start == b"\x89PNG\r\n\x1a\n" and end == _PNG_END:
-        return True
-    try:  # some writers append bytes after the end marker
-        with Image.open(path) as picture:
-            picture.load()
-    except (OSError, SyntaxError, ValueError):
-        return False
-    return True
-
-
-def hash_images(root: Path, paths: Sequence[str], *, check: bool) -> str:
-    """Content hash of images (64 hexadecimal digits), relative to ``root``.
-
-    With ``check``, missing and truncated ones are refused; without it, missing ones are left out.
-    """
-    if not check:
-        return hash_folder(root, [path for path in paths if (root / path).is_file()])
-    refuse_missing(root, paths)
-    broken = [path for path in paths if not is_whole(root / path)]
-    if broken:
-        raise InputError(
-            f"{root}: {len(broken)} of {len(paths)} images are truncated or not pictures "
-            f"(first: {', '.join(broken[:3])})"
-        )
-    return hash_folder(root, paths)
 
 
 def read_truth(root: Path) -> pd.DataFrame:

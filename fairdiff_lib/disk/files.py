@@ -32,14 +32,21 @@ def _clear_disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise InputError(f"{path}: disk full; free some space, nothing was kept") from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in CANNOT:
             reason = os.strerror(error.errno)
             raise InputError(f"{path}: cannot be written ({reason})") from error
         raise
 
 
+CANNOT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY,
+          errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR)  # fmt: skip
+TEMPORARY = ".{name}.{mark}.tmp"
+NAME_BYTES = 255  # of a file's name, on every file system in use
+LEAST_FREE = 2**20  # bytes: the least that anything here writes
+
+
 def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    return path.with_name(TEMPORARY.format(name=path.name, mark=uuid.uuid4().hex[:8]))
 
 
 @contextmanager
@@ -58,41 +65,52 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path | str) -> Iterator[Path]:
-    """Yield an empty temporary folder that replaces ``path`` if the block succeeds."""
-    path = Path(path).resolve()  # what a link points to; the link stays
-    temporary = _temporary(path)
+def atomic_folder(path: Path | str, *, replace: bool = True) -> Iterator[Path]:
+    """Yield an empty temporary folder that becomes ``path`` if the block succeeds.
+
+    What was there is replaced as a whole; without ``replace``, only an empty folder is.
+    """
+    path = Path(os.path.realpath(path))  # what a link points to; the link stays
+    temporary, old = _temporary(path), _temporary(path)
     try:
         with _clear_disk_errors(path):
             temporary.mkdir(parents=True)
             yield temporary
-            old = _temporary(path)
-            if path.exists():
+            if replace and path.exists():
                 path.rename(old)
             temporary.rename(path)
-            shutil.rmtree(old, ignore_errors=True)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists() and not path.exists():  # interrupted between the two
+            old.rename(path)
+        for rest in (old, temporary):
+            shutil.rmtree(rest, ignore_errors=True)
 
 
 def check_writable(folder: Path) -> None:
     """Refuse a folder that can't be made or written to, before there is anything to write."""
     place = folder.absolute()
     while not os.path.exists(place):  # noqa: PTH110  (Path.exists raises where nothing may be read)
+        if os.path.islink(place):  # noqa: PTH114
+            raise InputError(f"{place}: a link to nothing; expected a new or empty folder")
+        if len(os.fsencode(TEMPORARY.format(name=place.name, mark="12345678"))) > NAME_BYTES:
+            raise InputError(f"{place}: too long a name for a folder")
         place = place.parent
     if not place.is_dir():
         raise InputError(f"{place}: a file; expected a new or empty folder")
     effective = os.access in os.supports_effective_ids
     if not os.access(place, os.R_OK | os.W_OK | os.X_OK, effective_ids=effective):
         raise InputError(f"{folder}: cannot be written (no right to write in {place})")
+    if shutil.disk_usage(place).free < LEAST_FREE:
+        raise InputError(f"{folder}: disk full; free some space")
 
 
 def check_replaceable(folder: Path) -> None:
     """Refuse a folder that can't be replaced as a whole, before there is anything to write."""
     check_writable(folder)
-    if folder.resolve() == Path.cwd():
+    inside = Path(os.path.realpath(folder))
+    if inside in (Path.cwd(), *Path.cwd().parents):
         raise InputError(f"{folder}: the folder that you are in; expected another one to write to")
-    check_writable(folder.resolve().parent)
+    check_writable(inside.parent)
 
 
 def refuse_other(folder: Path, *known: str, need: str = "") -> None:
@@ -118,7 +136,7 @@ def write_json(path: Path | str, value: Any) -> None:
 
 def read_json(path: Path | str) -> Any:
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{path}: missing; expected a JSON file")
     try:
         return json.loads(path.read_text())
@@ -137,11 +155,13 @@ def write_table(frame: pd.DataFrame, path: Path | str) -> Path:
 def read_table(path: Path | str, columns: Sequence[str] = (), **options: Any) -> pd.DataFrame:
     """Read a CSV and require columns; ``options`` are those of ``pandas.read_csv``."""
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{path}: missing; expected a CSV table")
     try:
         frame: pd.DataFrame = pd.read_csv(path, **options)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+    except UnicodeError as error:
+        raise InputError(f"{path}: not readable as CSV ({error}); expected UTF-8") from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, OSError) as error:
         raise InputError(f"{path}: not readable as CSV ({error})".replace("\n", " ")) from error
     missing = [name for name in columns if name not in frame.columns]
     if missing:
@@ -149,6 +169,24 @@ def read_table(path: Path | str, columns: Sequence[str] = (), **options: Any) ->
             f"{path}: lacks the column(s) {', '.join(missing)}; has {', '.join(frame.columns)}"
         )
     return frame
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there; no error for a loop of links, a closed folder or too long a name."""
+    return os.path.isfile(path)  # noqa: PTH113  (Path.is_file raises for the last two)
+
+
+def files_below(root: Path) -> Iterator[Path]:
+    """All files below a folder in order, also through links to folders, each of these once."""
+    known: set[str] = set()
+    for folder, inner, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in known:  # two links, or a loop
+            inner.clear()
+            continue
+        known.add(real)
+        inner.sort()
+        yield from (Path(folder) / name for name in sorted(names))
 
 
 def hash_file(path: Path) -> str:
@@ -160,7 +198,7 @@ def hash_folder(root: Path | str, files: Sequence[str] | None = None) -> str:
     """SHA-256 of the sorted relative names and contents of a folder's files, or of those named."""
     root = Path(root)
     if files is None:
-        files = [p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file()]
+        files = [p.relative_to(root).as_posix() for p in files_below(root) if p.is_file()]
     total = hashlib.sha256()
     for name in sorted(files):
         total.update(f"{name}\0{hash_file(root / name)}\n".encode())

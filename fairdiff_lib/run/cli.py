@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = _parser().parse_args(arguments)
         code: int = chosen.action(chosen)
     except InputError as error:
-        print(f"fairdiff: {error}", file=sys.stderr)
+        print(f"fairdiff: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
     except NotebookFailed as error:
         print(f"fairdiff: {error}", file=sys.stderr)
@@ -66,6 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone; nothing left to say
         return 0
+    except (OSError, MemoryError) as error:  # of the machine, not of the program
+        print(f"fairdiff: {str(error) or 'not enough memory'}", file=sys.stderr)
+        return 1
     return code
 
 

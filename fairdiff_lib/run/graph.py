@@ -354,11 +354,20 @@ def _report(run: GraphRun, code: int, started: float) -> int:
         print(f"{failure['title']}: {failure['message']}", file=sys.stderr)
         if failure["output"]:
             print(f"  executed copy: {_shown(failure['output'])}", file=sys.stderr)
+    for title in unfinished(log) if not failures else ():
+        print(f"{title}: ended from outside, most often for want of memory", file=sys.stderr)
     if not failures:
         place = run.runs / LOG
         print(f"Snakemake failed: {_last_lines(log)} (all of it: {place})", file=sys.stderr)
     bad_input = bool(failures) and all(failure["bad_input"] for failure in failures)
     return 2 if bad_input else 1
+
+
+def unfinished(log: str) -> list[str]:
+    """Jobs that said that they had started, and then nothing more."""
+    said = [line.removeprefix(OURS) for line in log.splitlines() if line.startswith(OURS)]
+    titles = [line.removesuffix(": started") for line in said if line.endswith(": started")]
+    return [one for one in titles if not any(line.startswith(f"{one}: done") for line in said)]
 
 
 def _places_of(own: Jobs, job: Job) -> list[str]:

@@ -35,7 +35,14 @@ from fairdiff_lib.settings.names import method_name, name_of, number, p_text, sp
 from fairdiff_lib.settings.options import Settings, as_dict
 from fairdiff_lib.show.panels import dots_foot, narrow_dots
 from fairdiff_lib.show.style import STYLE, dataset_name, is_simulated, limits
-from fairdiff_lib.show.words import about_small_levels, finding, one_at_a_time
+from fairdiff_lib.show.words import (
+    about_files,
+    about_leavers,
+    about_same_pictures,
+    about_small_levels,
+    finding,
+    one_at_a_time,
+)
 
 if TYPE_CHECKING:
     from fairdiff_lib.study import Study
@@ -204,7 +211,11 @@ def study_facts(result: Any, cohort: Cohort, protocol: Any) -> Facts:
         title=f"Is {label} equally good for every group? {dataset_name(rule.dataset)}",
         compared=list(_compared(found, label, cohort, protocol)),
         endpoint=_endpoint(found, rule),
-        caveats=list(_caveats(result, found, protocol)),
+        caveats=[
+            *_caveats(result, found, protocol),
+            *about_files({"real": cohort.split("test").file_gaps}),
+            *about_same_pictures(cohort),
+        ],
         floor=floors,
         standardised=shown_audit(result, rule, "kid_standardised").contrasts,
         mix=name_of(rule.condition).lower(),
@@ -321,6 +332,7 @@ def _own_caveats(result: Any, condition: str) -> Iterator[str]:
     images, measured, unit = result.images, result.measured, result.images.unit
     if result.copies:
         yield str(result.copies)
+    yield from about_files(images.file_gaps)
     yield "Exploratory: no protocol was registered before these images were compared."
     if not condition:
         yield "Case mix: not standardised; a group with harder cases looks worse."
@@ -348,8 +360,7 @@ def _own_caveats(result: Any, condition: str) -> Iterator[str]:
     small = about_small_levels(result.audit.by_group, list(images.attributes), below)
     if small:
         yield small
-    if images.left_out:
-        yield f"{images.left_out}."
+    yield from about_leavers(images.flow, unit)
 
 
 # -- models and simulated data sets ----------------------------------------------------------

@@ -138,7 +138,8 @@ def fig(
 def say(name: str, *content: Any, **options: Any) -> Markdown:
     """The sentence of that name, written from the tables that it is given."""
     words = _entry("sentence", name, SENTENCES)
-    return Markdown(words(*content, **options))  # type: ignore[no-untyped-call]
+    said = words(*content, **options).replace("$", r"\$")  # a level's name may have dollars
+    return Markdown(said)  # type: ignore[no-untyped-call]
 
 
 def ready(study: Study, job: str, source: str = "runs") -> None:
@@ -203,6 +204,9 @@ def show_source(function: Callable[..., Any]) -> Markdown:
 # -- tables ----------------------------------------------------------------------------------
 
 
+PLAIN = "tex2jax_ignore mathjax_ignore"  # "$25,000" is no formula
+
+
 def table(
     frame: pd.DataFrame,
     caption: str = "",
@@ -236,7 +240,9 @@ def table(
     shown = shown.head(ROWS)
     said = [f"<b>{html.escape(caption.rstrip('.'))}.</b>"] if caption else []
     said += [html.escape(f"In all rows: {'; '.join(alike)}.")] if alike else []
-    above = f"<p>{' '.join(said)}</p>" if said else ""  # no caption: it would be broken to fit
+    above = (
+        f'<p class="{PLAIN}">{" ".join(said)}</p>' if said else ""
+    )  # no caption: it would be broken to fit
     mark = hashlib.sha256(f"{caption}{name}{frame.to_csv()}".encode()).hexdigest()[:8]
     styled = Styler(shown, uuid=mark, cell_ids=False, precision=digits).hide(axis="index")
     for key in map(str, shown):  # a missing value is said once: its interval and test stay blank
@@ -247,6 +253,7 @@ def table(
     words = [at for at, key in enumerate(shown) if not pd.api.types.is_numeric_dtype(shown[key])]
     left: Any = [{"selector": f".col{at}", "props": "text-align: left"} for at in words]
     styled = styled.set_table_styles(left)
+    styled = styled.set_table_attributes(f'class="{PLAIN}"')
     styled = styled.relabel_index([html.escape(head_of(str(key))) for key in shown], axis="columns")
     return HTML(f"{above}{styled.to_html()}{_where(len(means), name)}")  # type: ignore[no-untyped-call]
 

@@ -6,7 +6,7 @@ image, and nothing has a raw name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +15,8 @@ import pandas as pd
 from fairdiff_lib.audit.audit import Audit
 from fairdiff_lib.audit.memory import AUC, FOUND, NEARER, NO_SIGNAL
 from fairdiff_lib.audit.seeds import means_and_seeds
+from fairdiff_lib.data.cohort import Cohort
+from fairdiff_lib.data.pictures import FileGap
 from fairdiff_lib.settings.names import (
     classifier_name,
     images_of,
@@ -166,6 +168,56 @@ def about_small_levels(by_group: Rows, attributes: Sequence[str], below: int) ->
     own = by_group[by_group["attribute"].isin(list(attributes)) & (by_group["n"] < below)]
     names = ", ".join(f"{row.level} (n={row.n})" for row in own.itertuples())
     return f"Small groups, shown but not tested first: {names}." if names else ""
+
+
+def about_files(gaps: Mapping[str, Sequence[FileGap]]) -> Iterator[str]:
+    """What of the files goes with a group (of ``real`` or ``generated``), or with these two."""
+    for name, found in gaps.items():
+        said = "; ".join(
+            f"{gap.what} are {gap.share:.0%} of {gap.most} and {gap.other:.0%} of {gap.least}"
+            for gap in found
+        )
+        if said and name == "both":
+            yield f"File format and size differ: {said}. Some of the distance may be the files'."
+        elif said:
+            yield (
+                f"File format and size go with groups of the {name} images: {said}. A difference "
+                "between these groups may be the files'."
+            )
+
+
+@sentence("files")
+def files(cohort: Cohort) -> str:
+    """Whether a property of the files goes with a group, and pictures that two subjects have."""
+    said = [*about_files({"real": cohort.file_gaps}), *about_same_pictures(cohort)]
+    return bullets(said) or (
+        "Neither format nor size nor compression of the files goes with a patient group, and no "
+        "two subjects have the same file."
+    )
+
+
+def about_same_pictures(cohort: Cohort) -> Iterator[str]:
+    """Pictures under two subjects' names, and how many of them join two splits."""
+    images, across = cohort.same_pictures
+    if images:
+        yield (
+            f"{images:,} images are byte for byte those of another subject; {across:,} of them "
+            "have their like in another split, so a model may have been trained on what it is "
+            "tested on."
+        )
+
+
+def about_leavers(flow: Rows, unit: str) -> Iterator[str]:
+    """Who was left out of which sets, and why."""
+    sets: dict[str, list[str]] = {}
+    for row in flow[flow["step"].str.startswith("left: ")].to_dict("records"):
+        said = f"{row['units']:,} ({str(row['step']).removeprefix('left: ')})"
+        sets.setdefault(str(row["set"]), []).append(said)
+    same: dict[str, list[str]] = {}
+    for name, reasons in sets.items():
+        same.setdefault(", ".join(reasons), []).append(name)
+    for said, names in same.items():
+        yield f"{unit.capitalize()}s left out of the {' and the '.join(names)} images: {said}."
 
 
 def one_at_a_time(file: str) -> str:
@@ -383,17 +435,29 @@ def about_halves(table: Rows) -> str:
 @sentence("finding")
 def finding(audit: Audit) -> str:
     """The result in words: what differs, or how large a difference could have been missed."""
-    table = audit.contrasts
+    table, alone = audit.contrasts, _not_compared(audit)
     tested = table[np.isfinite(table["p_adjusted"])]
     if tested.empty:
-        return "No comparison could be made: too few groups are large enough."
+        return f"No comparison could be made: too few groups are large enough.{alone}"
     clear = tested[tested["p_adjusted"] < 1 - audit.design.confidence].sort_values("p")
     said = [_difference(audit, row) for _, row in clear.head(3).iterrows()]
     if len(clear) > 3:
         said.append(f"{len(clear) - 3} more differences are in the table.")
     if len(clear) < len(tested):
         said.append(_missed(audit, tested.drop(clear.index), "other " if len(clear) else ""))
-    return " ".join(said)
+    return " ".join(said) + alone
+
+
+def _not_compared(audit: Audit) -> str:
+    """Levels without a value: of which there are no images, or too few, in one of the sets."""
+    own = audit.by_group[audit.by_group["attribute"].isin(list(audit.attributes))]
+    own = own[~np.isfinite(own["value"])]
+    said = [
+        f"{name_of(str(row.attribute)).lower()} {row.level} "
+        f"({str(row.note).removeprefix('not estimable: ') or 'not estimable'})"
+        for row in own.itertuples()
+    ]
+    return f" Not compared: {', '.join(said)}." if said else ""
 
 
 def _difference(audit: Audit, row: pd.Series[Any]) -> str:

@@ -22,7 +22,7 @@ from fairdiff_lib.audit.estimate import MIN_UNITS, Floats, Groups, Ints, group_u
 from fairdiff_lib.audit.fid import fid_against_n
 from fairdiff_lib.audit.kid import Kernel, as_features, fit_kernel, real_floor
 from fairdiff_lib.audit.quality import FLOOR_SPLITS
-from fairdiff_lib.audit.realism import near_copies
+from fairdiff_lib.audit.realism import Copies, near_copies
 from fairdiff_lib.classify.features import (
     BATCH,
     LITE,
@@ -35,17 +35,19 @@ from fairdiff_lib.classify.features import (
 from fairdiff_lib.classify.fit import Classifier, fit_classifier
 from fairdiff_lib.data.cohort import load_image
 from fairdiff_lib.data.own import LEAST_SIDE, OwnImages, OwnSet, read_own
+from fairdiff_lib.data.pictures import twins
 from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.disk.files import (
     atomic_folder,
     check_replaceable,
+    refuse_other,
     write_json,
     write_table,
 )
 from fairdiff_lib.disk.places import PROJECT_ROOT
 from fairdiff_lib.disk.stamps import make_provenance
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.sim.shapes import write_example
+from fairdiff_lib.sim.shapes import NAMES, write_example
 from fairdiff_lib.studies.quality import audit_images, described, groups_of
 
 DEFAULT_FEATURES = "lite0"
@@ -61,6 +63,14 @@ MOST_PIXELS_ELSE = 256  # of pretrained features, which enlarge to their own siz
 VALIDATION = 5  # one in so many training subjects chooses the encoder's step
 SMALLEST_SHARE = 0.2  # smallest difference of interest, x the overall KID
 CARD, STAMP = "card.html", "stamp.json"
+TABLES = (
+    "by_group",
+    "contrasts",
+    "contrasts_standardised",
+    "intersections",
+    "summary",
+    "flow",
+)  # each a CSV of the audit's folder, where it has rows
 
 
 # -- two CSV files in --------------------------------------------------------------------------
@@ -72,6 +82,7 @@ def csv_files(real: str, generated: str, example: Path) -> tuple[Path, Path]:
         named, other = ("real", "generated") if real else ("generated", "real")
         raise InputError(f"{named}_csv is given without {other}_csv; expected both, or neither")
     if not real:
+        refuse_other(example, *NAMES, *(f"{name}.csv" for name in NAMES))
         return write_example(example)
     return PROJECT_ROOT / real, PROJECT_ROOT / generated
 
@@ -204,7 +215,8 @@ class OwnAudit:
     measured : Measured
         Features of both, and the kernel.
     copies : str
-        Which generated images are nearly identical, in a sentence; empty where none are.
+        Which generated images are nearly identical, and which real ones are the same picture under
+        two units, in a sentence each; empty where none are.
     """
 
     images: OwnImages
@@ -320,8 +332,9 @@ def audit_read(
         confidence=confidence,
         secondary_below=secondary_below,
     )
-    copies = near_copies(measured.generated, measured.real, groups.unit)
-    found, *rest = (copies.guard(one, generated) for one in (found, *rest))
+    same, apart = _same_pictures(images.real, groups.unit)
+    copies = near_copies(measured.generated, measured.real, apart)
+    found, *rest = (same.guard(copies.guard(one, generated), groups) for one in (found, *rest))
     found = found.with_smallest_effect(SMALLEST_SHARE * found.overall.value)
     parameters = {
         "attributes": list(images.attributes), "condition": "".join(images.conditions),
@@ -340,8 +353,27 @@ def audit_read(
         groups,
         generated,
         measured,
-        copies.caveat([file.name for file in images.generated.files]),
+        " ".join(
+            filter(
+                None,
+                (
+                    own.caveat([file.name for file in files.files])
+                    for own, files in ((copies, images.generated), (same, images.real))
+                ),
+            )
+        ),
     )
+
+
+def _same_pictures(real: OwnSet, unit: Ints) -> tuple[Copies, Ints]:
+    """Real images whose bytes are those of another unit's; units, such ones made one.  # int [N]"""
+    cluster, apart = np.arange(len(real)), unit.copy()
+    for rows in twins(real.seen, unit.tolist()):
+        cluster[rows] = rows[0]
+        apart[np.isin(apart, apart[rows])] = apart[rows[0]]
+    twinned = np.bincount(cluster, minlength=len(real))[cluster] > 1
+    words = ("real images", "byte for byte the same as another subject's")
+    return Copies(cluster, twinned, *words), apart
 
 
 def _floors(measured: Measured, groups: Groups) -> pd.DataFrame:
@@ -361,16 +393,20 @@ def write_audit(result: OwnAudit, folder: Path | str, page: str, *, force: bool 
     """
     folder = Path(folder)
     refuse_taken(folder, force)
-    todo = {"by_group": result.by_group, "contrasts": result.audit.contrasts}
-    todo["summary"] = result.audit.summary
-    if result.standardised is not None:
-        todo["contrasts_standardised"] = result.standardised.contrasts
-    if not result.intersections.empty:
-        todo["intersections"] = result.intersections
-    with atomic_folder(folder) as place:
+    none = pd.DataFrame()
+    tables = {
+        "by_group": result.by_group,
+        "contrasts": result.audit.contrasts,
+        "contrasts_standardised": result.standardised.contrasts if result.standardised else none,
+        "intersections": result.intersections,
+        "summary": result.audit.summary,
+        "flow": result.images.flow,
+    }
+    with atomic_folder(folder, replace=force) as place:
         (place / CARD).write_text(page, encoding="utf-8")
-        for name, table in todo.items():
-            write_table(table, place / f"{name}.csv")
+        for name in TABLES:
+            if not tables[name].empty:
+                write_table(tables[name], place / f"{name}.csv")
         write_json(place / STAMP, result.stamp)
     return folder
 
@@ -379,11 +415,14 @@ def refuse_taken(folder: Path | str, force: bool) -> None:
     """Raise for a folder that an audit must not replace: call it before the work, too."""
     folder = Path(folder)
     check_replaceable(folder)
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not (folder / STAMP).is_file() or not (folder / CARD).is_file():
-        raise InputError(f"{folder}: holds something other than an audit; expected a new folder")
-    if not force:
+    held = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    other = sorted(set(held) - {CARD, STAMP, *(f"{name}.csv" for name in TABLES)})
+    if other or (held and not {CARD, STAMP} <= set(held)):
+        raise InputError(
+            f"{folder}: holds something other than an audit ({(other or held)[0]}); expected a "
+            "new folder"
+        )
+    if held and not force:
         raise InputError(f"{folder}: holds an earlier audit; give another folder, or --force")
 
 

@@ -15,14 +15,8 @@ from PIL import Image
 
 from fairdiff_lib.data.cohort import load_image
 from fairdiff_lib.data.ham10000 import DX
-from fairdiff_lib.data.reading import (
-    UNKNOWN,
-    ages,
-    is_whole,
-    open_picture,
-    read_text_csv,
-    refuse_respelt,
-)
+from fairdiff_lib.data.pictures import look_at, open_picture
+from fairdiff_lib.data.reading import UNKNOWN, ages, read_text_csv, refuse_respelt
 from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.settings.errors import InputError
 
@@ -119,15 +113,15 @@ def test_a_file_is_whole_by_its_ends_or_by_decoding(tmp_path: Path) -> None:
     for name in ("a.jpg", "a.png", "a.bmp"):
         path = tmp_path / name
         picture.save(path)
-        assert is_whole(path)
+        assert not look_at(path).fault
         path.write_bytes(path.read_bytes()[:-100])
-        assert not is_whole(path)
+        assert look_at(path).fault == "are truncated or not pictures"
         with pytest.raises(InputError, match=rf"{name}: truncated or not an image"):
             open_picture(path)
     picture.save(tmp_path / "a.jpg")
     with (tmp_path / "a.jpg").open("ab") as stream:
         stream.write(b"written behind the end")
-    assert is_whole(tmp_path / "a.jpg")
+    assert not look_at(tmp_path / "a.jpg").fault
 
 
 # -- tables ----------------------------------------------------------------------------------
@@ -139,9 +133,55 @@ def test_blanks_around_a_cell_are_no_part_of_it(tmp_path: Path) -> None:
     assert read_text_csv(path, ("id", "sex")).iloc[0].tolist() == ["7", "Male"]
 
 
+TEXTS: dict[str, bytes] = {
+    "a spreadsheet's mark": b"\xef\xbb\xbfid,sex,note\n7,Male,x\n",
+    "semicolons": b"id;sex;note\n7;Male;a, b\n",
+    "tabs": b"id\tsex\tnote\n7\tMale\ta, b\n",
+    "UTF-16": "id\tsex\tnote\n7\tMale\tx\n".encode("utf-16"),
+    "blanks": b" id , sex,note\n 7 , Male ,x\n",
+    "a blank line": b"\nid,sex,note\n\n7,Male,x\n\n",
+    "a break in a cell": b'id,sex,note\n7,Male,"two\nlines"\n',
+    "quoted names": b'"id","sex","note, or not"\r\n"7","Male","x"\r\n',
+    "an old Mac's": b"id,sex,note\r7,Male,x\r",
+    "an index": b",id,sex\n0,7,Male\n",
+    "empty columns": b"id,sex,,\n7,Male,,\n",
+    "short rows": b"id,sex,note\n7,Male\n",
+}
+
+
+@pytest.mark.parametrize("case", TEXTS)
+def test_a_table_is_read_as_programs_write_it(case: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(TEXTS[case])
+    assert read_text_csv(tmp_path / "a.csv", ("id", "sex"))[["id", "sex"]].to_numpy().tolist() == [
+        ["7", "Male"]
+    ]
+
+
+NO_TABLES: dict[str, tuple[bytes, str]] = {
+    "twice": (b"id,sex,sex\n7,Male,Female\n", "column 'sex' stands there twice"),
+    "twice with blanks": (b"id,sex, sex\n7,Male,Female\n", "column 'sex' stands there twice"),
+    "Latin 1": ("id,sex\n7,M\u00e4nnlich\n".encode("latin-1"), "expected UTF-8"),
+    "long rows": (b"id,sex\n7,Male,1\n8,Male,2\n", "more cells than the header"),
+    "a long row": (b"id,sex\n7,Male\n8,Male,2\n", "not readable as CSV"),
+    "an open quote": (b'id,sex\n7,"Male\n', "not readable as CSV"),
+    "nothing": (b"", "not readable as CSV"),
+    "zeros": (bytes(300), "a.csv: "),
+}
+
+
+@pytest.mark.parametrize("case", NO_TABLES)
+def test_what_is_no_table_is_refused_in_one_line(case: str, tmp_path: Path) -> None:
+    content, expected = NO_TABLES[case]
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(InputError, match=expected) as caught:
+        read_text_csv(tmp_path / "a.csv", ("id", "sex"))
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_levels_that_differ_in_case_or_blanks_are_one_group_spelt_twice() -> None:
     refuse_respelt(["Female", "Male", "under 60"], "a.csv: sex")
-    for twice in (["Female", "female"], ["under 60", "under  60"]):
+    for twice in (["Female", "female"], ["under 60", "under  60"], ["1", "1.0"], ["07", "7"],
+                  ["caf\u00e9", "cafe\u0301"], ["a\u00a0b", "a b"]):  # fmt: skip
         with pytest.raises(InputError, match=r"a.csv: sex has .* and .*expected one spelling"):
             refuse_respelt(twice, "a.csv: sex")
 
@@ -166,7 +206,8 @@ def ham(root: Path, folder: str = "", shade: int = 0) -> pd.DataFrame:
     (root / folder).mkdir(parents=True, exist_ok=True)
     rows = []
     for n in range(140):
-        Image.new("RGB", (40, 30), (n, shade, 90)).save(root / folder / f"ISIC_{n}.jpg")
+        colour = (n, shade, 90)  # no two are the same file
+        Image.new("RGB", (40, 30), colour).save(root / folder / f"ISIC_{n}.jpg", comment=str(n))
         sex, age = ("male", "female")[n // 2 % 2], f"{40 + n // 2 % 40}.0"
         row = {"lesion_id": f"HAM_{n // 2}", "image_id": f"ISIC_{n}", "dx": DX[n // 2 % 7]}
         rows.append({**row, "age": age, "sex": sex})
@@ -189,6 +230,39 @@ def test_one_name_may_stand_for_one_picture_only(tmp_path: Path) -> None:
     assert len(HAM.read(tmp_path)) == 140  # the same bytes twice, as Kaggle's archive has them
     ham(tmp_path, "images", shade=200)
     with pytest.raises(InputError, match=r"part_1/ISIC_0.jpg and images/ISIC_0.jpg are different"):
+        HAM.read(tmp_path)
+
+
+def test_two_tables_that_disagree_are_refused(tmp_path: Path) -> None:
+    frame = ham(tmp_path)
+    frame.to_csv(tmp_path / "HAM10000_metadata.csv", index=False)
+    frame.to_csv(tmp_path / "HAM10000_metadata.tab", index=False, sep="\t")
+    assert len(HAM.read(tmp_path)) == 140
+    frame.assign(age="50").to_csv(tmp_path / "HAM10000_metadata.tab", index=False, sep="\t")
+    with pytest.raises(InputError, match=r"metadata.csv and .*metadata.tab differ; expected one"):
+        HAM.read(tmp_path)
+
+
+def test_pictures_under_two_lesions_are_counted(tmp_path: Path) -> None:
+    """A lesion in training may be in the test split under another name."""
+    ham(tmp_path).to_csv(tmp_path / "HAM10000_metadata.csv", index=False)
+    assert HAM.read(tmp_path).same_pictures == (0, 0)
+    shutil.copy(tmp_path / "ISIC_4.jpg", tmp_path / "ISIC_5.jpg")  # of one lesion: its own affair
+    assert HAM.read(tmp_path).same_pictures == (0, 0)
+    for lesions, found in ((("train", "train"), (2, 0)), (("train", "test"), (4, 2))):
+        table = HAM.read(tmp_path).table.drop_duplicates("subject").query("subject != 'HAM_2'")
+        table = table[table["same_as"] == ""]
+        one, two = (table[table["split"] == split].iloc[k] for k, split in enumerate(lesions))
+        shutil.copy(tmp_path / one["path"], tmp_path / two["path"])
+        cohort = HAM.read(tmp_path)
+        assert cohort.same_pictures == found and not cohort.file_gaps
+
+
+def test_a_lesion_spelt_twice_is_refused(tmp_path: Path) -> None:
+    frame = ham(tmp_path)
+    frame.loc[1, "lesion_id"] = "ham_0"
+    frame.to_csv(tmp_path / "HAM10000_metadata.csv", index=False)
+    with pytest.raises(InputError, match=r"subject has 'HAM_0' and 'ham_0', which are one name"):
         HAM.read(tmp_path)
 
 

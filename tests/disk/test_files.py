@@ -12,6 +12,7 @@ from fairdiff_lib.disk.files import (
     atomic_file,
     atomic_folder,
     check_replaceable,
+    files_below,
     hash_folder,
     read_json,
     read_table,
@@ -20,6 +21,7 @@ from fairdiff_lib.disk.files import (
 )
 from fairdiff_lib.run.cli import main
 from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.study import folder_mark
 
 
 def full_disk() -> OSError:
@@ -149,6 +151,96 @@ def test_a_folder_that_cannot_be_replaced_is_refused_before_the_work(
         with pytest.raises(InputError, match="cannot be written"):
             check_replaceable(place)
     check_replaceable(tmp_path / "new")
+
+
+BAD_PLACES: dict[str, str] = {
+    "loop": "a link to nothing",
+    "gone": "a link to nothing",
+    "x" * 250: "too long a name for a folder",
+    "new/" + "x" * 250: "too long a name for a folder",
+    ".": "the folder that you are in",
+    "..": "the folder that you are in",
+    "here": "the folder that you are in",  # a link to it
+}
+
+
+@pytest.mark.parametrize("name", BAD_PLACES)
+def test_a_place_that_can_not_be_is_refused_before_the_work(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "here").symlink_to(inside)
+    monkeypatch.chdir(inside)
+    with pytest.raises(InputError, match=BAD_PLACES[name]):
+        check_replaceable(Path(name) if name.startswith(".") else tmp_path / name)
+
+
+def test_a_disk_without_space_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: Full)
+    with pytest.raises(InputError, match="disk full; free some space"):
+        check_replaceable(tmp_path / "new")
+
+
+class Full:
+    """What ``shutil.disk_usage`` says of a full disk."""
+
+    free = 1000
+
+
+def test_a_folder_that_came_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    place = tmp_path / "out"
+    with (
+        pytest.raises(InputError, match="cannot be written"),
+        atomic_folder(place, replace=False) as folder,
+    ):
+        (folder / "mine").touch()
+        place.mkdir()
+        (place / "theirs").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [path.name for path in place.iterdir()] == ["theirs"]
+
+
+def test_an_interrupted_replacement_leaves_the_old_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "out"
+    place.mkdir()
+    (place / "old").touch()
+    rename, moved = Path.rename, []
+
+    def stopped(path: Path, target: Path) -> Path:
+        if len(moved) == 1:  # Ctrl-C when the old one is out of the way
+            moved.append(path)
+            raise KeyboardInterrupt
+        moved.append(path)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", stopped)
+    with pytest.raises(KeyboardInterrupt), atomic_folder(place):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [path.name for path in place.iterdir()] == ["old"]
+
+
+def test_files_below_a_link_belong_to_the_folder(tmp_path: Path) -> None:
+    """Data often lie on another disk: a change of them must be seen."""
+    root, disk = tmp_path / "data", tmp_path / "disk"
+    (root / "inner").mkdir(parents=True)
+    disk.mkdir()
+    (root / "images").symlink_to(disk)
+    (root / "inner" / "up").symlink_to(root)  # a loop
+    (root / "nowhere").symlink_to(tmp_path / "gone")
+    (disk / "a.png").write_text("one")
+    names = [path.relative_to(root).as_posix() for path in files_below(root)]
+    assert names == ["nowhere", "images/a.png"]
+    before = folder_mark(root), hash_folder(root)
+    (disk / "a.png").write_text("other")
+    assert folder_mark(root) != before[0] and hash_folder(root) != before[1]
 
 
 def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from fairdiff_lib.run.cli import main
 from fairdiff_lib.run.notebook import plan_job, run_job
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.show.cards import own_card, own_facts
-from fairdiff_lib.show.words import finding
+from fairdiff_lib.show.words import about_files, finding
 from fairdiff_lib.sim.shapes import write_example
 from fairdiff_lib.studies import own
 from fairdiff_lib.studies.own import OwnAudit, audit_own, audit_read, write_audit
@@ -158,7 +158,55 @@ def test_subjects_of_unknown_level_are_left_out_and_counted(
     found["generated"].loc[1, "camera"] = "Unknown"
     result = audited(*write(found, tmp_path), ATTRIBUTES)
     assert result.audit.overall.n == 238
-    assert "2 subjects left out: palette or camera unknown." in own_facts(result).caveats
+    said = "Subjects left out of the real and the generated images: 1 (camera unknown), 1 (palette"
+    assert any(line.startswith(said) for line in own_facts(result).caveats)
+    left = result.images.flow.groupby(["set", "step"])["units"].sum()
+    assert left["real"].to_dict() == {
+        "in the file": 240, "left: camera unknown": 1, "left: palette unknown": 1, "used": 238,
+    }  # fmt: skip
+
+
+def test_a_level_that_nobody_generated_is_in_the_headline(
+    example: tuple[Path, Path], tmp_path: Path
+) -> None:
+    found = tables(example)
+    made = found["generated"]
+    found["generated"] = made[made["palette"] == "warm"].assign(subject="G" + made["subject"])
+    result = audited(*write(found, tmp_path), ATTRIBUTES)
+    assert "Not compared: palette cool (no generated image)." in finding(result.audit)
+
+
+def test_a_difference_of_file_formats_is_named(example: tuple[Path, Path], tmp_path: Path) -> None:
+    found = tables(example)
+    for row, cells in found["real"].iterrows():
+        if cells["palette"] == "warm":
+            Image.open(cells["path"]).save(tmp_path / f"{row}.jpg", quality=75)
+            found["real"].loc[row, "path"] = f"{row}.jpg"
+    gaps = read_own(*write(found, tmp_path), ["palette", "camera"]).file_gaps
+    (gap,) = gaps["real"]
+    assert (gap.attribute, gap.what, gap.most, gap.share, gap.least, gap.other) == (
+        "palette", "JPEG files", "warm", 1.0, "cool", 0.0,
+    )  # fmt: skip
+    assert not gaps["generated"]
+    assert [(gap.most, gap.share, gap.other) for gap in gaps["both"]] == [("real", 0.5, 0.0)]
+    assert any("real images: JPEG files are 100% of warm and 0% of cool" in line
+               for line in about_files(gaps))  # fmt: skip
+
+
+@pytest.mark.parametrize("sets", [3, 30])
+def test_real_pictures_under_two_subjects_are_counted(
+    sets: int, example: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Above 5% of a group they are no independent draws any more: no interval is given."""
+    found = tables(example)
+    real = found["real"]
+    for row in range(sets):
+        (tmp_path / f"{row}.png").write_bytes(Path(real.loc[row, "path"]).read_bytes())
+        real.loc[row + 120, "path"] = f"{row}.png"
+    result = audited(*write(found, tmp_path), ["palette"])
+    assert f"{2 * sets} of 240 real images are byte for byte the same" in result.copies
+    assert "generated" not in result.copies
+    assert np.isnan(result.audit.overall.interval()[0]) == (sets == 30)
 
 
 def test_training_reals_fix_the_scale(example: tuple[Path, Path], tmp_path: Path) -> None:
@@ -301,6 +349,31 @@ def _same_file(found: Tables, _: Path) -> None:
     found["generated"].loc[7, "path"] = found["real"].loc[3, "path"]
 
 
+def _same_bytes(found: Tables, folder: Path) -> None:
+    (folder / "other.png").write_bytes(Path(found["real"].loc[3, "path"]).read_bytes())
+    found["generated"].loc[7, "path"] = "other.png"
+
+
+def _alias(found: Tables, folder: Path) -> None:
+    (folder / "link.png").symlink_to(found["real"].loc[0, "path"])
+    found["real"].loc[9, "path"] = "sub/../link.png"
+
+
+def _numbered(found: Tables, _: Path) -> None:
+    found["real"]["subject"] = [str(n) for n in range(240)]
+    found["generated"]["subject"] = [f"{n}.0" for n in range(240)]
+
+
+def _spelt(found: Tables, _: Path) -> None:
+    found["generated"]["palette"] = found["generated"]["palette"].str.upper()
+
+
+def _film(found: Tables, folder: Path) -> None:
+    first, second = (Image.open(found["real"].loc[row, "path"]) for row in (0, 1))
+    first.save(folder / "film.gif", save_all=True, append_images=[second])
+    found["real"].loc[0, "path"] = "film.gif"
+
+
 BAD_TABLES: dict[str, tuple[Callable[[Tables, Path], None], str]] = {
     "no path": (_drop("real", "path"), r"real.csv: lacks the column(s) path; has subject"),
     "no subject": (_drop("generated", "subject"), r"generated.csv: lacks the column(s) subject"),
@@ -311,14 +384,19 @@ BAD_TABLES: dict[str, tuple[Callable[[Tables, Path], None], str]] = {
     ),
     "no pictures": (
         _broken,
-        "2 of 240 images are not readable as pictures, as broken2.png (line 4), broken5.png",
+        "2 of 240 images are truncated or not pictures, as broken2.png (line 4), broken5.png",
     ),
-    "truncated": (_truncated, "cut.png: truncated or not an image"),
+    "truncated": (_truncated, "1 of 240 images are truncated or not pictures, as cut.png (line 2)"),
     "too small": (_picture("RGB", 20), "too small; expected at least 32 pixels on each side, as"),
-    "16 bits": (_picture("I;16", 70), "more than 8 bits; expected 8 bits per channel, as odd.png"),
+    "16 bits": (_picture("I;16", 70), "more than 8 bits per channel; expected 8, as odd.png"),
     "blank subject": (_set("real", 2, "subject", " "), "real.csv, line 4: blank 'subject'"),
     "blank path": (_set("real", 2, "path", ""), "real.csv, line 4: blank 'path'"),
     "listed twice": (_listed_twice, "real.csv, line 11, column 'path': duplicate"),
+    "other name": (_same_bytes, "other.png is also on line 5 of"),
+    "alias": (_alias, "real.csv, line 11, column 'path': duplicate"),
+    "1 and 1.0": (_numbered, "subject has '0' and '0.0', which are one name spelt twice"),
+    "cool and COOL": (_spelt, "palette has 'cool' and 'COOL', which are one name spelt twice"),
+    "a film": (_film, "real.csv: 1 of 240 images hold several pictures; expected one, as film.gif"),
     "same file": (_same_file, "generated.csv, line 9: S003.png is also on line 5 of"),
     "two levels": (_set("generated", 0, "palette", "warm"), "subject 'S000' has palette 'warm'"),
     "one level": (_one_level, "real.csv: palette has one level, 'cool'; expected two or more"),
@@ -343,6 +421,9 @@ BAD_OPTIONS: dict[str, tuple[list[str], str]] = {
     "no attribute": (["--attributes", "sex"], "lacks the column(s) sex; has path, subject"),
     "empty name": (["--attributes", "palette,,camera"], "expected one or more column names"),
     "twice": (["--attributes", "palette,palette"], "'palette': expected a column of its own"),
+    "overall": (["--attributes", "overall"], "'overall': expected a column of its own"),
+    "a loop": (["--real", "loop.csv"], "loop.csv: missing; expected a CSV table"),
+    "long name": (["--real", f"{'x' * 300}.csv"], "xxx.csv: missing; expected a CSV table"),
     "the unit": (["--attributes", "subject"], "'subject': expected a column of its own"),
     "condition": (["--condition", "dx"], "lacks the column(s) dx"),
     "unit": (["--unit", "patient"], "lacks the column(s) patient"),
@@ -381,7 +462,7 @@ def refused(
         (b"\x89PNG\r\n\x1a\n\x00\xff", "not readable as CSV"),
         (b"", "not readable as CSV"),
         (b"path,subject,palette\n", "no rows under the header"),
-        (b"path;subject;palette\na;b;c\n", "lacks the column"),
+        (b"path;subject;palette\na;b;c\n", "palette has one level, 'c'; expected two or more"),
         (b"path,subject,palette\na,b,c,d\n", "more cells than the header"),
     ],
 )
@@ -414,7 +495,7 @@ def test_the_command_writes_a_whole_folder(
     assert "worse for cool than for warm" in capsys.readouterr().out
     assert {path.name for path in output.iterdir()} == {
         "card.html", "by_group.csv", "contrasts.csv", "contrasts_standardised.csv",
-        "summary.csv", "intersections.csv", "stamp.json",
+        "summary.csv", "intersections.csv", "flow.csv", "stamp.json",
     }  # fmt: skip
     stamp = json.loads((output / "stamp.json").read_text())
     assert stamp["simulated"] is True
@@ -429,10 +510,26 @@ def test_the_command_writes_a_whole_folder(
 
 def test_a_folder_that_is_no_audit_is_never_replaced(planted: OwnAudit, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    for force in (False, True):
-        with pytest.raises(InputError, match="holds something other than an audit"):
-            write_audit(planted, tmp_path, own_card(planted), force=force)
+    inside = write_audit(planted, tmp_path / "audit", own_card(planted)) / "notes.txt"
+    inside.write_text("what I think of it")  # beside an earlier audit
+    for place in (tmp_path, inside.parent):
+        for force in (False, True):
+            with pytest.raises(InputError, match="holds something other than an audit"):
+                write_audit(planted, place, own_card(planted), force=force)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+    assert inside.read_text() == "what I think of it"
+
+
+def test_of_two_audits_into_one_folder_the_first_stays(
+    planted: OwnAudit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both found it empty; the second must not replace what nobody told it to."""
+    first = write_audit(planted, tmp_path / "out", own_card(planted))
+    monkeypatch.setattr(own, "refuse_taken", lambda *_: None)
+    with pytest.raises(InputError, match=r"out: cannot be written \(Directory not empty\)"):
+        write_audit(planted, tmp_path / "out", "another page")
+    assert (first / "card.html").read_text() != "another page"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_the_content_hash_follows_the_images(example: tuple[Path, Path], tmp_path: Path) -> None:
