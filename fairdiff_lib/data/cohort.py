@@ -205,12 +205,17 @@ class Cohort:
     @property
     def file_gaps(self) -> list[FileGap]:
         """What of the included pictures' files goes with a patient group."""
-        return file_gaps(self.included().table, self.attribute_levels)
+        table = self.included().table
+        if not {*FILE} <= {*table}:  # made by hand, not read
+            return []
+        return file_gaps(table, self.attribute_levels)
 
     @property
     def same_pictures(self) -> tuple[int, int]:
         """Included images whose bytes are another subject's too; those with one in another split"""
         own = self.included().table
+        if "same_as" not in own:
+            return 0, 0
         sets = own[own["same_as"] != ""].groupby("same_as")
         several = sets["subject"].transform("nunique") > 1
         across = sets["split"].transform("nunique") > 1
