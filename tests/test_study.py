@@ -177,3 +177,11 @@ def test_a_published_figure_names_the_runs_that_it_rests_on(
     assert {link.state for link in check(figure, study.places.roots)} == {"ok"}
     write_json(study.places.run("none", 0) / "run.json", {"method": "another"})
     assert "BROKEN" in {link.state for link in check(figure, study.places.roots)}
+
+
+def test_overrides_come_as_a_text_or_a_list() -> None:
+    """As a command line has them, or papermill's -f from YAML."""
+    for overrides in ("training.steps=7 seeds=0,1", ["training.steps=7", "seeds=0,1"]):
+        settings = Study.open("smoke", overrides=overrides).settings
+        assert settings.training.steps == 7 and tuple(settings.seeds) == (0, 1)
+    assert Study.open("smoke", overrides=[]).settings == Study.open("smoke").settings

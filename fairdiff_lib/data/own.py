@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,13 @@ def read_own(
     sides = (kept["real"], kept["generated"])
     _refuse_two_levels(sides, unit, fields)
     levels = {name: _levels(*sides, name) for name in fields}
+    crossings = [", ".join(own) for own in product(*(levels[x] for x in fields if x != condition))]
+    for crossing in crossings if len(set(crossings)) < len(crossings) else ():
+        if crossings.count(crossing) > 1:
+            raise InputError(
+                f"{where}: {crossing!r} may be two crossings of {', '.join(fields)}; expected "
+                "levels without commas"
+            )
     paired = _paired(*sides, unit)
     if str(train):
         _refuse_audited(kept["train"], sides, unit)

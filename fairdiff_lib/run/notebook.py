@@ -238,6 +238,10 @@ def _clean_output(output: Any) -> None:
 def without_paths(text: str) -> str:
     """``text`` with this project's and the environment's folders cut from the paths in it."""
     text = re.sub(r"[\w./~-]*/site-packages/", "site-packages/", text)
-    text = text.replace(f"{PROJECT_ROOT}/", "").replace(str(PROJECT_ROOT), ".")
-    home = f"{Path.home()}/"  # of a user without one, as in some containers: //
-    return text if home == "//" else text.replace(home, "~/")
+    for folder, short in ((PROJECT_ROOT, ""), (Path.home(), "~/")):
+        if folder.is_absolute() and folder != Path("/"):  # some containers' users live there
+            # where a path begins: /mnt/home is not /home
+            start = rf"(?:(?<=file://)|(?<![\w./~-])){re.escape(str(folder))}"
+            text = re.sub(rf"{start}/", short, text)
+            text = re.sub(rf"{start}(?![\w./-]*\w)", short.rstrip("/") or ".", text)
+    return text

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ import pandas as pd
 from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData
 from IPython.display import HTML, Markdown
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.font_manager import findfont, get_font
 
 import fairdiff_lib
 from fairdiff_lib.audit.audit import Audit
@@ -148,9 +150,6 @@ def shown_contrasts(
 def render_html(audit: Audit, facts: Facts, stamp: Mapping[str, Any]) -> str:
     """The card as one page of HTML that needs no other file."""
     dots = with_floor(audit.by_group, facts.floor)
-    stream = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        narrow_dots(dots, PHONE).savefig(stream, format="png", dpi=220)
     confidence = audit.design.confidence
     header = ["Difference", f"{name_of(audit.metric)} ({confidence:.0%} interval)", "adjusted p"]
     if facts.standardised is not None:
@@ -160,7 +159,7 @@ def render_html(audit: Audit, facts: Facts, stamp: Mapping[str, Any]) -> str:
         title=facts.title,
         finding=f"{facts.standing}{finding(audit)}",
         compared=[*facts.compared, ("Primary endpoint", facts.endpoint)],
-        picture=base64.b64encode(stream.getvalue()).decode("ascii"),
+        picture=_embedded(dots),
         foot=dots_foot(dots, facts.unit, confidence),
         header=header,
         rows=shown_contrasts(audit.contrasts, facts.standardised),
@@ -168,6 +167,23 @@ def render_html(audit: Audit, facts: Facts, stamp: Mapping[str, Any]) -> str:
         caveats=facts.caveats,
         stamp=stamp_line(stamp),
     )
+
+
+def _embedded(dots: pd.DataFrame) -> str:
+    """The dot plot within a page; as SVG where only the reader's own fonts have its letters."""
+    letters = get_font(findfont(STYLE["font.family"])).get_charmap()  # type: ignore[arg-type]
+    known = all(ord(x) in letters for x in "".join([*dots["attribute"], *dots["level"]]))
+    stream = io.BytesIO()
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        page = narrow_dots(dots, PHONE)
+        if known:
+            page.savefig(stream, format="png", dpi=220)
+        else:
+            warnings.filterwarnings("ignore", "Glyph")  # the reader's browser has it
+            matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "card"})
+            page.savefig(stream, format="svg", metadata={"Date": None})
+    kind = "png" if known else "svg+xml"
+    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
 
 
 # -- the study's own -------------------------------------------------------------------------

@@ -326,11 +326,27 @@ def test_a_run_reads_its_folders_relative_to_the_project(monkeypatch: pytest.Mon
     assert figures == PROJECT_ROOT / "figures/smoke/fairgenmed_simulated"
 
 
-def test_a_home_that_is_the_root_cuts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/")
-    assert without_paths("half = most // 2  # https://example.org") == (
-        "half = most // 2  # https://example.org"
+@pytest.mark.parametrize("home", ["/", "", ".", "work", "/e", "/example.org"])
+def test_whatever_the_home_only_paths_are_cut(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a container's user has it, who lives in / or nowhere."""
+    monkeypatch.setenv("HOME", home)
+    text = "half = most // 2  # https://example.org/e/x ../work/a ./b work/e/ and /mnt/e/c"
+    assert without_paths(text) == text
+
+
+def test_a_home_and_the_project_are_cut_where_a_path_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert without_paths("'/home/me/x' file:///home/me/y /home/me /home/meg/z") == (
+        "'~/x' file://~/y ~ /home/meg/z"
     )
+    assert without_paths(f"{PROJECT_ROOT}/data/x in {PROJECT_ROOT}") == "data/x in ."
+
+
+def test_jobs_that_ended_without_a_word_are_named() -> None:
+    log = "fairdiff: [a] 03: started\nfairdiff: [a] 04: started\nfairdiff: [a] 03: done in 2 s\n"
+    assert graph.unfinished(log) == ["[a] 04"]
 
 
 def test_a_notebook_alone_names_no_data_set_in_empty_brackets(

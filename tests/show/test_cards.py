@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from html import unescape
 from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from fairdiff_lib.audit.audit import Audit
 from fairdiff_lib.audit.contrasts import Design
 from fairdiff_lib.audit.estimate import OVERALL, Estimate, not_estimable
 from fairdiff_lib.settings.names import p_text
 from fairdiff_lib.show.cards import Facts, framed, render_html
+from fairdiff_lib.show.panels import narrow_dots
 from fairdiff_lib.show.words import finding
 
 STAMP: dict[str, Any] = {
@@ -110,6 +113,18 @@ def test_html_stands_alone_and_says_everything() -> None:
 def test_names_from_a_csv_cannot_become_markup() -> None:
     page = render_html(make_audit({"<b>F": 0.05, "M": 0.02}, error=0.003), FACTS, STAMP)
     assert "<b>F" not in page and "&lt;b&gt;F" in page
+
+
+@pytest.mark.parametrize("name", ["\u5bd2\u8272", "$0-$24,999", "$"])
+def test_a_level_stands_on_the_picture_as_it_is_called(name: str) -> None:
+    """Letters that our font lacks are left to the reader's; dollars begin no formula."""
+    audit = make_audit({name: 0.05, "M": 0.02}, error=0.003)
+    page = render_html(audit, FACTS, STAMP)
+    kind, data = re.findall(r'src="data:image/([a-z+]+);base64,([^"]+)"', page)[0]
+    assert kind == ("png" if name.isascii() else "svg+xml")
+    drawn = [text.get_text() for text in narrow_dots(audit.by_group, 4).findobj(Text)]
+    assert name in drawn or name in base64.b64decode(data).decode()
+    assert page == render_html(audit, FACTS, STAMP)
 
 
 def test_standardised_contrasts_get_a_column() -> None:

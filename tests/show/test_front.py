@@ -63,6 +63,16 @@ def test_a_level_cannot_become_markup() -> None:
     assert "<b>" not in html and "Sex: &lt;b&gt;level 0" in html and "a &lt; b" in html
 
 
+def test_dollars_in_a_level_begin_no_formula() -> None:
+    """In a notebook MathJax reads what stands between two dollars, in HTML and Markdown."""
+    frame = pd.DataFrame({"level": ["$0-$24,999", "$25,000"], "value": [0.1, 0.2]})
+    shown = str(front.table(frame, "Of $ and $").data)
+    assert shown.count("tex2jax_ignore mathjax_ignore") == 2 and "$0-$24,999" in shown
+    front.SENTENCES["dollars"] = lambda: "from $0 to $9"
+    assert front.say("dollars").data == r"from \$0 to \$9"
+    del front.SENTENCES["dollars"]
+
+
 def test_a_long_table_says_where_the_rest_is() -> None:
     html = str(front.table(rows(200), name="tab02").data)
     assert html.count("<tr>") == 31 and "The first 30 of 200 rows" in html

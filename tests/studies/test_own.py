@@ -374,6 +374,12 @@ def _film(found: Tables, folder: Path) -> None:
     found["real"].loc[0, "path"] = "film.gif"
 
 
+def _commas(found: Tables, _: Path) -> None:
+    for table in found.values():
+        table["palette"] = table["palette"].map({"cool": "a, b", "warm": "a"})
+        table["camera"] = table["camera"].map({"A": "c", "B": "b, c"})
+
+
 BAD_TABLES: dict[str, tuple[Callable[[Tables, Path], None], str]] = {
     "no path": (_drop("real", "path"), r"real.csv: lacks the column(s) path; has subject"),
     "no subject": (_drop("generated", "subject"), r"generated.csv: lacks the column(s) subject"),
@@ -396,6 +402,7 @@ BAD_TABLES: dict[str, tuple[Callable[[Tables, Path], None], str]] = {
     "alias": (_alias, "real.csv, line 11, column 'path': duplicate"),
     "1 and 1.0": (_numbered, "subject has '0' and '0.0', which are one name spelt twice"),
     "cool and COOL": (_spelt, "palette has 'cool' and 'COOL', which are one name spelt twice"),
+    "commas": (_commas, "'a, b, c' may be two crossings of palette, camera; expected levels with"),
     "a film": (_film, "real.csv: 1 of 240 images hold several pictures; expected one, as film.gif"),
     "same file": (_same_file, "generated.csv, line 9: S003.png is also on line 5 of"),
     "two levels": (_set("generated", 0, "palette", "warm"), "subject 'S000' has palette 'warm'"),
