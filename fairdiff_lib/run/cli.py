@@ -269,7 +269,7 @@ def _notebook(chosen: argparse.Namespace) -> int:
     short = {name: getattr(chosen, name) for name in ("preset", "dataset", "data_root")}
     given = dict(chosen.p) | {name: value for name, value in short.items() if value}
     job = plan_job(chosen.name, given)
-    output = Path(chosen.output or f"{job.path.stem}.executed.ipynb").resolve()
+    output = Path(chosen.output or f"{job.path.stem}.executed.ipynb").absolute()
     if output.is_dir():
         raise InputError(f"--output {output}: a folder; expected the executed copy's file")
     check_writable(output.parent)
@@ -416,7 +416,7 @@ def _verify(chosen: argparse.Namespace) -> int:
 
     problems = check_stamps(PROJECT_ROOT / chosen.figures_root)
     if not chosen.stamps_only:
-        place = (PROJECT_ROOT / chosen.output).resolve()
+        place = (PROJECT_ROOT / chosen.output).absolute()
         problems += check_twice(place, chosen.cores or default_cores())
     for problem in problems:
         print(f"fairdiff: verify: {problem}", file=sys.stderr)
@@ -427,7 +427,7 @@ def _verify(chosen: argparse.Namespace) -> int:
 def _book(chosen: argparse.Namespace) -> int:
     make_book = runpy.run_path(str(PROJECT_ROOT / "docs" / "build.py"))["make_book"]
     figures = PROJECT_ROOT / chosen.figures_root
-    page, problems = make_book(figures, (PROJECT_ROOT / chosen.output).resolve())
+    page, problems = make_book(figures, (PROJECT_ROOT / chosen.output).absolute())
     for problem in problems:
         print(f"fairdiff: book: {problem}", file=sys.stderr)
     print(f"{len(problems)} problems; {page}" if problems else f"book: {page}")
@@ -457,7 +457,7 @@ def _simulate(chosen: argparse.Namespace) -> int:
     from fairdiff_lib.show.style import dataset_name
 
     settings = Study.open(chosen.preset, chosen.dataset, _overrides(chosen.set)).settings
-    started, output = time.monotonic(), Path(chosen.output).resolve()
+    started, output = time.monotonic(), Path(chosen.output).absolute()
     refuse_other(output, need="simulated.json")
     dataset_of(settings.dataset).draw(settings.simulator, output)
     seconds = time.monotonic() - started

@@ -59,7 +59,7 @@ def build(folder: Path | str, force: bool = False) -> Path:
     One that holds something else, or a learner's answers (unless ``force``), is refused.
     """
     folder = Path(folder)
-    refuse_other(folder.resolve(), *HANDED, need=MARK)
+    refuse_other(folder.absolute(), *HANDED, need=MARK)
     answered = list(_answered(folder))
     if answered and not force:
         raise InputError(

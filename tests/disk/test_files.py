@@ -127,9 +127,11 @@ def test_no_command_empties_a_folder_of_others(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "mine.txt").write_text("years of work")
-    assert main([command, "--output", str(tmp_path)]) == 2
-    said = capsys.readouterr().err
-    assert "holds mine.txt, which would be lost" in said and said.count("\n") == 1
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for place, words in ((tmp_path, "holds"), (tmp_path / "loop", "a link to nothing")):
+        assert main([command, "--output", str(place)]) == 2
+        said = capsys.readouterr().err
+        assert words in said and said.count("\n") == 1
     assert (tmp_path / "mine.txt").read_text() == "years of work"
 
 
