@@ -171,7 +171,7 @@ def render_html(audit: Audit, facts: Facts, stamp: Mapping[str, Any]) -> str:
 
 def _embedded(dots: pd.DataFrame) -> str:
     """The dot plot within a page; as SVG where only the reader's own fonts have its letters."""
-    letters = get_font(findfont(STYLE["font.family"])).get_charmap()  # type: ignore[arg-type]
+    letters = get_font(findfont(STYLE["font.family"])).get_charmap()
     known = all(ord(x) in letters for x in "".join([*dots["attribute"], *dots["level"]]))
     stream = io.BytesIO()
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
