@@ -33,20 +33,9 @@ UNCERTAIN = {"default": "0", "zeros": "0", "ones": "1", "drop": "-1"}
 SAMPLE = {"train": 6000, "val": 1000, "test": 3000}  # patients, as published
 
 FINDINGS = (  # columns of the labels, in the release's order
-    "No Finding",
-    "Enlarged Cardiomediastinum",
-    "Cardiomegaly",
-    "Lung Opacity",
-    "Lung Lesion",
-    "Edema",
-    "Consolidation",
-    "Pneumonia",
-    "Atelectasis",
-    "Pneumothorax",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Fracture",
-    "Support Devices",
+    *("No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity"),
+    *("Lung Lesion", "Edema", "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax"),
+    *("Pleural Effusion", "Pleural Other", "Fracture", "Support Devices"),
 )
 DRAWN = ("Pleural Effusion", "Support Devices")  # what simulated films show
 # finding -> its condition's name, and its levels: absent, present
@@ -106,26 +95,14 @@ def spec_chexpert(findings: Sequence[str] = FINDINGS) -> CohortSpec:
 def read_chexpert(root: Path, coding: str, split_seed: int) -> Source:
     """CheXpert (Irvin et al., arXiv 1901.07031), frontal views only.
 
+    From a folder with ``train.csv``, ``valid.csv`` and ``CHEXPERT DEMO.xlsx``; or with the three
+    sampled lists, which win where both are there, and ``Chexpert_sample_512``.
+
     Of the public release, one frontal image of each patient whose race (Asian, Black or White),
     sex and labels are known; of these patients 6,000, 1,000 and 3,000 (or 60, 10 and 30 percent
     where there are fewer), in proportion to race, sex and effusion. A blank label is a negative
-    one. Of the sampled lists, too, one frontal image of each patient.
-
-    Parameters
-    ----------
-    root : Path
-        Folder with ``train.csv``, ``valid.csv`` and ``CHEXPERT DEMO.xlsx``; or with the three
-        sampled lists and ``Chexpert_sample_512``. The lists win where both are there.
-    coding : str
-        What an uncertain label is: ``"zeros"`` (negative; the ``"default"``), ``"ones"``
-        (positive) or ``"drop"`` (unknown: the image is left out).
-    split_seed : int
-        Of the sample; not used with the lists.
-
-    Raises
-    ------
-    InputError
-        One line that names the file, and the row or column where there is one.
+    one; an uncertain one by the coding: ``"zeros"`` (negative; the ``"default"``), ``"ones"``
+    (positive) or ``"drop"`` (the image is left out). Of the lists, too, one image of each patient.
     """
     refuse_unknown("coding", coding, tuple(UNCERTAIN))
     if any((root / name).is_file() for name in LISTS.values()):
@@ -227,11 +204,6 @@ def read_races(path: Path) -> tuple[dict[str, str], str]:
 
     A patient listed with two races has none that is known. The hash is of the cells: the bytes
     of a workbook hold the time at which it was saved.
-
-    Raises
-    ------
-    InputError
-        No such workbook, not one, or without the columns PATIENT and PRIMARY_RACE.
     """
     if not path.is_file():
         raise InputError(f"{path}: missing; expected the demographics of CheXpert's patients")
@@ -263,22 +235,11 @@ def _one_image(table: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def sample_patients(table: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """The published sizes, drawn by patient within race, sex and label.
+    """The published sizes, drawn by patient (a row) within race, sex and label; column ``split``.
 
     Each stratum's patients are put in the order of a seeded hash and spread evenly over 0 to 1;
     the patients with the smallest places are taken, so that every split has the strata in
     proportion to within a patient each.
-
-    Parameters
-    ----------
-    table : DataFrame
-        A row per patient: subject, race, sex, effusion and more.
-    seed : int
-
-    Returns
-    -------
-    DataFrame
-        The chosen rows in their order, with the column ``split``.
     """
     ranked = table.assign(rank=[_rank(seed, name) for name in table["subject"]])
     strata = ranked.sort_values("rank").groupby(["race", "sex", "effusion"])["rank"]

@@ -296,11 +296,6 @@ def read_cohort(
     """Read a data set in its authors' layout: all rows; those that are left out say why.
 
     ``check_images`` refuses a missing or truncated image now, not when it is first needed.
-
-    Raises
-    ------
-    InputError
-        One line naming the file, row or field and what was expected.
     """
     if not root.is_dir():
         raise InputError(f"{root}: folder not found; expected the {spec.name} data set there")

@@ -106,18 +106,9 @@ SPEC = CohortSpec(
 def read_fairgenmed(root: Path, coding: str, split_seed: int) -> Source:
     """FairGenMed as its authors ship it; the split is the one in the CSV.
 
-    A label is read from the CSV and, where the npz holds it too, compared with
-    it. A value that either source marks as unknown is unknown.
-
-    Parameters
-    ----------
-    root : Path
-        Folder with ``data_summary.csv`` (or ``ReadMe/data_summary.csv``) and the
-        split folders ``train``, ``val``, ``test`` or ``Dataset/Training`` and so on.
-    coding : str
-        Only ``"default"``.
-    split_seed : int
-        Not used: the split is part of the data.
+    From a folder with ``data_summary.csv`` (or ``ReadMe/data_summary.csv``) and the split folders
+    ``train``, ``val``, ``test`` or ``Dataset/Training`` and so on. A label is read from the CSV
+    and, where the npz holds it too, compared with it; unknown in either source is unknown.
     """
     refuse_unknown("coding", coding, ("default",))
     named = [root / "ReadMe" / "data_summary.csv", root / "data_summary.csv"]

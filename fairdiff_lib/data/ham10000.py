@@ -49,16 +49,9 @@ def spec_ham10000(coding: str) -> CohortSpec:
 def read_ham10000(root: Path, coding: str, split_seed: int) -> Source:
     """HAM10000 as published (Tschandl et al., doi:10.7910/DVN/DBW86T), split by lesion.
 
-    Parameters
-    ----------
-    root : Path
-        Folder with the metadata file (``.csv``, or as Dataverse names it); images beside it, in
-        ``images`` or in the two parts.
-    coding : str
-        ``"default"``: malignant is akiec, bcc, mel, and the age level turns at 60.
-        ``"medfair"``: bcc is benign and the upper age level starts above 60.
-    split_seed : int
-        Another seed, another 70/10/20 split of the lesions.
+    From a folder with the metadata file (``.csv``, or as Dataverse names it); images beside it, in
+    ``images`` or in the two parts. Malignant is akiec, bcc, mel, and the age level turns at 60;
+    under the coding ``medfair`` bcc is benign and the upper age level starts above 60.
     """
     refuse_unknown("coding", coding, tuple(_MALIGNANT))
     # the second and the third are its names on Dataverse, whose table has tabs

@@ -28,20 +28,9 @@ from fairdiff_lib.disk.files import hash_file
 from fairdiff_lib.settings.errors import InputError
 
 FINDINGS = (  # as the label file spells them
-    "Atelectasis",
-    "Cardiomegaly",
-    "Consolidation",
-    "Edema",
-    "Effusion",
-    "Emphysema",
-    "Fibrosis",
-    "Hernia",
-    "Infiltration",
-    "Mass",
-    "Nodule",
-    "Pleural_Thickening",
-    "Pneumonia",
-    "Pneumothorax",
+    *("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Emphysema"),
+    *("Fibrosis", "Hernia", "Infiltration", "Mass", "Nodule", "Pleural_Thickening"),
+    *("Pneumonia", "Pneumothorax"),
 )
 NONE, PNEUMONIA = "no finding", "pneumonia"
 TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
@@ -77,17 +66,9 @@ def spec_nih(coding: str) -> CohortSpec:
 def read_nih(root: Path, coding: str, split_seed: int) -> Source:
     """ChestX-ray14 (Wang et al., CVPR 2017), split by patient.
 
-    A film with other findings but no pneumonia is left out, unless the coding is ``findings``.
-
-    Parameters
-    ----------
-    root : Path
-        Folder with ``Data_Entry_2017_v2020.csv`` (or ``Data_Entry_2017.csv``) and the films:
-        beside it, in ``images``, or in ``images_001`` to ``images_012`` (or their ``images``).
-    coding : str
-        ``"default"`` or ``"findings"``.
-    split_seed : int
-        Another seed, another 70/10/20 split of the patients.
+    From a folder with ``Data_Entry_2017_v2020.csv`` (or ``Data_Entry_2017.csv``) and the films:
+    beside it, in ``images``, or in ``images_001`` to ``images_012`` (or their ``images``). A film
+    with other findings but no pneumonia is left out, unless the coding is ``findings``.
     """
     path = next((root / name for name in TABLES if (root / name).is_file()), root / TABLES[0])
     columns = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender")

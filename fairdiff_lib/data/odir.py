@@ -54,19 +54,11 @@ SPEC = CohortSpec(
 def read_odir(root: Path, coding: str, split_seed: int) -> Source:
     """ODIR-5K (2019 challenge on Ocular Disease Intelligent Recognition), an eye a row.
 
-    Left out are eyes without a photograph, with another diagnosis or several of those that are
-    studied, and with one that is only suspected; patients whose age is a placeholder are unknown.
-
-    Parameters
-    ----------
-    root : Path
-        Folder with Kaggle's ``full_df.csv``, or the challenge's workbook (``data.xlsx`` or
-        ``ODIR-5K_Training_Annotations*.xlsx``), and the photographs in ``preprocessed_images``,
-        ``Training Images`` or beside it.
-    coding : str
-        Only ``"default"``.
-    split_seed : int
-        Another seed, another 70/10/20 split of the patients.
+    From a folder with Kaggle's ``full_df.csv``, or the challenge's workbook (``data.xlsx`` or
+    ``ODIR-5K_Training_Annotations*.xlsx``), and the photographs in ``preprocessed_images``,
+    ``Training Images`` or beside it. Left out are eyes without a photograph, with another diagnosis
+    or several of those that are studied, and with one that is only suspected; patients whose age is
+    a placeholder are unknown.
     """
     path = _table(root)
     sides = ("Left", "Right")
@@ -90,20 +82,10 @@ def read_odir(root: Path, coding: str, split_seed: int) -> Source:
                  "Patient Sex")  # fmt: skip
     age = ages(patients["Patient Age"].tolist(), _AGES, path, "Patient Age",
                placeholders=(_PLACEHOLDER,))  # fmt: skip
-    eyes = pd.concat(
-        [
-            pd.DataFrame(
-                {
-                    "subject": patients["ID"],
-                    "file": patients[f"{side}-Fundus"],
-                    "words": patients[f"{side}-Diagnostic Keywords"],
-                    "sex": sex,
-                    "age": age,
-                }
-            )
-            for side in sides
-        ]
-    )
+    people = pd.DataFrame({"subject": patients["ID"], "sex": sex, "age": age})
+    eyes = pd.concat([people.assign(file=patients[f"{side}-Fundus"],
+                                    words=patients[f"{side}-Diagnostic Keywords"])
+                      for side in sides])  # fmt: skip
     eyes = eyes.sort_index(kind="stable").reset_index(drop=True)
     read_as = [_diagnosis(words) for words in eyes["words"]]
     places = find_images(root, eyes["file"].tolist(), _FOLDERS)
