@@ -6,6 +6,7 @@ simulated says so.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -114,27 +115,13 @@ def is_simulated(dataset: str) -> bool:
 
 
 def page(
-    height: float,
+    height: float,  # inches
     title: str,
-    foot: str = "",
-    notes: Sequence[str] = (),
-    looks: Sequence[Look] = (),
+    foot: str = "",  # what the marks mean: interval, n, units
+    notes: Sequence[str] = (),  # warnings that must be seen, as a failed gate
+    looks: Sequence[Look] = (),  # shown in one legend under the title
 ) -> Figure:
-    """An empty page of the house style.
-
-    Parameters
-    ----------
-    height : float
-        Inches.
-    title : str
-        Bold line at the top left.
-    foot : str
-        What the marks mean: interval, n, units.
-    notes : sequence of str
-        Warnings that must be seen, as a failed gate.
-    looks : sequence of Look
-        Shown in one legend under the title.
-    """
+    """An empty page of the house style."""
     if "simulated" in title and any("real " in text for text in (foot, *(x.label for x in looks))):
         foot = f"{foot} Real: of simulated patients, not made by a model."
     lines = [foot] if foot else []
@@ -154,14 +141,10 @@ def page(
     return fig
 
 
-def wrap(text: str, width: int = 126) -> str:
+def wrap(text: str) -> str:
     """Break a line at spaces so that it fits the page at seven points."""
-    lines = [""]
-    for word in text.split():
-        if lines[-1] and len(lines[-1]) + 1 + len(word) > width:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return "\n".join(lines)
+    plain = " ".join(text.split())
+    return textwrap.fill(plain, 126, break_long_words=False, break_on_hyphens=False)
 
 
 def legend(fig: Figure, looks: Sequence[Look], top: float) -> None:
