@@ -453,7 +453,8 @@ class ProofConfig:
     family_sizes: Several[Count] = (78, 132)  # subjects of the two smaller of three levels
     reference: Count = 300  # subjects of the largest group
     width: Count = 64  # features
-    kid: Positive = 0.04  # of every group under a null; the study's own are 0.03 to 0.06
+    kid: Positive = 0.04  # of every group of features under a null
+    image_kid: Positive = 0.02  # of both groups of images: the worst loss of spread costs 0.0375
     ratios: Several[Positive] = (1.1, 1.25, 1.5, 2.0, 3.0)  # planted KID ratios
     smallest: Positive = 0.5  # x that KID: the smallest difference that matters to a verdict
     pixels: Positive = 0.9  # planted equivalent blur, between two widths of its curve

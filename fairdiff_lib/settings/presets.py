@@ -45,6 +45,7 @@ SMOKE: dict[str, Any] = {  # tests: every part runs, nothing is learnt
         "reference": 60,
         "width": 8,
         "kid": 0.01,
+        "image_kid": 0.001,
         "ratios": (1.5, 3.0),
         "permutations": 19,
         "replicates": 10,

@@ -218,9 +218,10 @@ def oracle_laws(study: Study, space: Space) -> tuple[Laws, pd.DataFrame]:
         real, wrong = space.scale(pool["real"]), space.scale(pool["wrong"])
         everyone = np.ones((len(real), 1), dtype=bool)
         costs = float(mean_pairs(space.kernel, real, wrong, everyone)[0, 0])
-        if costs < own.kid:
-            raise InputError(f"proof.kid={own.kid}: above {costs:.3g}, all that {error} costs")
-        share = float(np.sqrt(own.kid / costs))
+        if costs < own.image_kid:
+            given = f"proof.image_kid={own.image_kid}"
+            raise InputError(f"{given}: above {costs:.3g}, all that {error} costs")
+        share = float(np.sqrt(own.image_kid / costs))
         laws[name] = OracleLaw(real, wrong, share)
         rows.append(("I", f"{name}: {error} in {share:.0%}", len(real), share**2 * costs))
     by_null: Laws = {"exchangeable": (laws["large"],), "unequal": (laws["small"], laws["large"])}
