@@ -187,7 +187,7 @@ def _committed(study: Study, job: str) -> Iterator[HTML | Image]:
             yield Image(filename=str(path), width=WIDE, alt=alt)  # type: ignore[no-untyped-call]
 
 
-def show_source(function: Callable[..., Any]) -> Markdown:
+def show_source(function: Callable[..., Any]) -> HTML:
     """A library function's own text, with the docstring's first paragraph: what runs."""
     lines = textwrap.dedent(inspect.getsource(function)).splitlines()
     first = ast.parse("\n".join(lines)).body[0].body[0]  # type: ignore[attr-defined]
@@ -197,8 +197,10 @@ def show_source(function: Callable[..., Any]) -> Markdown:
         said = [f'"""{said[0]}', *said[1:]]
         said[-1] += '"""'
         lines[first.lineno - 1 : first.end_lineno] = [f"{indent}{line}".rstrip() for line in said]
-    code = "\n".join(lines)
-    return Markdown(f"```python\n{code}\n```")  # type: ignore[no-untyped-call]
+    # with its own style: nbconvert's page sets an output's code in letters of unlike width
+    code = html.escape("\n".join(lines))
+    shown = f'<pre style="font-family: monospace">{code}</pre>'
+    return HTML(shown)  # type: ignore[no-untyped-call]
 
 
 # -- tables ----------------------------------------------------------------------------------

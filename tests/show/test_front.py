@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -125,13 +127,13 @@ def test_unknown_names_are_refused_with_those_that_there_are(study: Any) -> None
 
 
 def test_a_function_shows_its_own_text() -> None:
-    shown = str(front.show_source(page).data)
-    assert shown.startswith("```python\ndef page(") and "return fig" in shown
+    html = str(front.show_source(page).data)
+    assert "font-family: monospace" in html
+    shown = unescape(re.sub("<[^>]+>", "", html))
+    assert shown.startswith("def page(") and "return fig" in shown
     assert "An empty page of the house style." in shown and "Parameters" not in shown
-    code = shown.removeprefix("```python\n").removesuffix("\n```")
-    assert isinstance(ast.parse(code).body[0], ast.FunctionDef)
-
-    assert "return frame" in str(front.show_source(rows).data)  # has no docstring
+    assert isinstance(ast.parse(shown).body[0], ast.FunctionDef)
+    assert "return frame" in re.sub("<[^>]+>", "", str(front.show_source(rows).data))
 
 
 def test_without_runs_the_committed_results_are_shown_or_what_is_missing_is_said(
