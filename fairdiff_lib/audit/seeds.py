@@ -207,11 +207,6 @@ def over_seeds(table: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def single_seeds(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of one training run, without the means."""
-    return table[~table["seeds"].astype(str).str.contains(",")]
-
-
 def means_and_seeds(table: pd.DataFrame, keys: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows that get a dot and an interval by ``keys``, and the single seeds behind a mean."""
     mean = table["seeds"].astype(str).str.contains(",")

@@ -165,16 +165,6 @@ def with_notes(table: pd.DataFrame, notes: Sequence[str]) -> pd.DataFrame:
     return table.assign(note=joined)
 
 
-TEXT = ("note", "baseline", "condition", "features", "classifier")
-
-
-def with_text(table: pd.DataFrame) -> pd.DataFrame:
-    """Empty text, which a CSV does not tell from a missing number, as "" again."""
-    names = [name for name in TEXT if name in table.columns]
-    filled = {name: [x if isinstance(x, str) else "" for x in table[name]] for name in names}
-    return table.assign(**filled)
-
-
 # -- LaTeX ------------------------------------------------------------------------------------
 
 ROWS = 200  # of a table; the CSV has all

@@ -142,7 +142,8 @@ def test_what_is_balanced_over_is_decided_by_the_training_split(study: Study) ->
 def test_generators_are_shared_where_there_are_fewer_of_them() -> None:
     settings = load_settings("smoke", overrides={"matrix.seeds": "3,5,9", "seeds": "0,1"})
     assert [plans.generator_seed(settings, seed) for seed in (3, 5, 9)] == [0, 1, 0]
-    assert matrix_study.generator_note(settings).startswith("2 generators (Stable Diffusion) behind 3")
+    note = matrix_study.generator_note(settings)
+    assert note.startswith("2 generators (Stable Diffusion) behind 3 ")
 
 
 def test_folders_tell_apart_what_a_run_depends_on(study: Study) -> None:

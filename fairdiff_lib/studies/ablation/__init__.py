@@ -114,12 +114,12 @@ def roles_of(study: Study) -> dict[str, str]:
     return {arm.name: arm.role for arm in arms_of(study.settings)}
 
 
-def values_by_seed(study: Study, arm: str, baseline: str, metric: str = "kid") -> pd.DataFrame:
-    """Overall values of two arms for the seeds that both have: seed, arm, baseline."""
+def values_by_seed(study: Study, arm: str, baseline: str) -> pd.DataFrame:
+    """Overall KID of two arms for the seeds that both have: seed, arm, baseline."""
     from fairdiff_lib.studies.ablation.runs import read_runs
 
     found = {
-        run.key: next(own.overall.value for own in run.audits if own.metric == metric)
+        run.key: next(own.overall.value for own in run.audits if own.metric == "kid")
         for run in read_runs(study)
     }
     both = [seed for name, seed in found if name == arm and (baseline, seed) in found]

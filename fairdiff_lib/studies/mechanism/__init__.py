@@ -44,7 +44,6 @@ from fairdiff_lib.settings.options import (
 )
 from fairdiff_lib.studies.mechanism.gradients import Probe, ProbeSizes
 from fairdiff_lib.studies.mechanism.history import (
-    SHUFFLES,
     MeasuredRun,
     Told,
     Window,
@@ -87,13 +86,11 @@ class Mechanism:
         return found
 
 
-def measure_mechanism(
-    study: Study,
-    named: Named | None = None,  # runs that started from ``places.base``; None: the study's own
-    sizes: ProbeSizes | None = None,
-    shuffles: int = SHUFFLES,  # of the scores; see ``history.fit_quality``
-) -> Mechanism:
-    """What named runs did, what their base's loss and gradients say; training rows only."""
+def measure_mechanism(study: Study, named: Named | None = None) -> Mechanism:
+    """What named runs did, what their base's loss and gradients say; training rows only.
+
+    Runs that started from ``places.base``; those of the study's methods where none is named.
+    """
     settings, train = study.settings, study.cohort.included().split("train")
     attributes, dataset = study.cohort.attribute_levels, settings.dataset
     confidence = settings.audit.confidence
@@ -103,11 +100,11 @@ def measure_mechanism(
     pipeline = load_base(study)
     probe = Probe(
         method_objective(study, pipeline), train.table["image"].tolist(),
-        torch.as_tensor(train.codes()), attributes, settings.training.batch, sizes or ProbeSizes(),
+        torch.as_tensor(train.codes()), attributes, settings.training.batch, ProbeSizes(),
     )  # fmt: skip
     doses = _mean_doses(runs, attributes, train, probe.sizes.seed)
     found = probe.measure(dataset, BASE, doses, confidence)
-    told = history_table(runs, attributes, train.codes(), dataset, shuffles, confidence)
+    told = history_table(runs, attributes, train.codes(), dataset, confidence=confidence)
     parts = [part for part in (told, found.rows) if len(part)]
     return Mechanism(
         pd.DataFrame([_cost(run, dataset) for run in runs]),
