@@ -185,6 +185,7 @@ _ODIR = Dataset(
 
 _FAIRGENMED_SIMULATED = _simulated(
     _FAIRGENMED,
+    settings=_from_shipped("fairgenmed_simulated"),
     simulate=fundus.simulate_fairgenmed,
     populations={
         "smoke": fundus.FundusPopulation(

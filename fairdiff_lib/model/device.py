@@ -74,9 +74,13 @@ def check_precision(precision: str, prefix: str = "") -> None:
 
 
 def autocast(precision: str) -> AbstractContextManager[Any]:
-    """Compute in half precision where that is safe, as in training; ``no`` is float32."""
+    """Compute in half precision where that is safe, as in training; ``no`` is float32.
+
+    So is bf16 on a processor without it, which would only imitate it, slowly.
+    """
     kind = "cuda" if has_gpu() else "cpu"
-    return torch.autocast(kind, DTYPES.get(precision), enabled=precision != "no")
+    there = has_gpu() or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.autocast(kind, DTYPES.get(precision), enabled=there and precision != "no")
 
 
 def arrange(module: nn.Module, machine: MachineConfig, precision: str = "no") -> nn.Module:

@@ -80,7 +80,7 @@ QUICK: dict[str, Any] = {
     },
     "training": {"steps": 240, "batch": 32, "ema_decay": 0.99},
     # no guidance: samples of the learnt distribution itself, at half the time
-    "generation": {"steps": 20, "guidance": 1.0},
+    "generation": {"steps": 10, "guidance": 1.0, "mixed_precision": "bf16"},
 }  # fmt: skip
 REFERENCE: dict[str, Any] = {  # several seeds and a longer training: the results that are committed
     **QUICK,

@@ -46,6 +46,7 @@ BASE = "base"  # no method: what all of them start from
 READ_AT_ONCE = 512  # images in memory on their way through the VAE: 0.4 GB at 512 px
 SAMPLE = 2048  # images whose latents say how to normalise them
 SHIPPED_EVERY = 50  # steps between the losses that a shipped base keeps
+SEALED = (".safetensors", ".csv")
 KL_WEIGHT = 1e-4  # of the divergence, in nats a number of the image
 COSTS = {
     "seconds": "seconds in all",
@@ -288,25 +289,26 @@ def _history_of(pretrained: str) -> pd.DataFrame:
     return pd.DataFrame([{**row, "stage": BASE}])
 
 
-def ship_base(study: Study, gates: pd.DataFrame, command: str) -> Path:
-    """Copy a finished base of simulated patients to where studies look for it, in half precision.
-
-    Beside the pipeline: its losses, the gates that it was measured by, and a stamp with the command
-    that makes it again. Its folder.
-    """
-    folder, run = study.places.pretrained, read_json(study.places.base / "run.json")
+def ship_base(study: Study) -> Path:
+    """Copy a finished base to where studies look for it, in half precision, with its losses."""
+    folder, history = study.places.pretrained, _read_history(study.places.base)
     pipeline = model.load_pipeline(study.places.base / PIPELINES["ema"]).to(dtype=torch.float16)
     model.save_pipeline(pipeline, folder)
-    files.write_table(gates, folder / "gates.csv")
-    history = _read_history(study.places.base)
-    kept_rows = (history["quantity"] == "loss") & (history["step"] % SHIPPED_EVERY == 0)
-    files.write_table(history[kept_rows], folder / "history.csv")
-    kept = {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*")) if p.is_file()}
-    stamp = make_stamp(study.settings, study.cohort.data_hash, {"command": command})
-    cost = {name: run[name] for name in ("seconds", "peak_memory_gib")}
-    hashes = {name: files.hash_file(path) for name, path in kept.items()}
-    files.write_json(folder / "stamp.json", {**stamp, "training": cost, "files": hashes})
+    kept = (history["quantity"] == "loss") & (history["step"] % SHIPPED_EVERY == 0)
+    files.write_table(history[kept], folder / "history.csv")
     return folder
+
+
+def seal_base(study: Study, gates: pd.DataFrame, command: str) -> None:
+    """Put the gates of a shipped base beside it, and a stamp: its cost, its files, its command."""
+    folder, history = study.places.pretrained, _read_history(study.places.base)
+    files.write_table(gates, folder / "gates.csv")
+    clocks = history[history["quantity"] == "seconds"].groupby("stage")["value"].max()
+    trained = {f"seconds_{stage}": round(float(spent)) for stage, spent in clocks.items()}
+    found = [path for path in sorted(folder.rglob("*")) if path.suffix in SEALED]
+    hashes = {path.relative_to(folder).as_posix(): files.hash_file(path) for path in found}
+    stamp = make_stamp(study.settings, study.cohort.data_hash, {"command": command})
+    files.write_json(folder / "stamp.json", {**stamp, "training": trained, "files": hashes})
 
 
 def _train_rows(study: Study) -> Any:
