@@ -416,7 +416,10 @@ def write_shipped_card(study: Study, gates: pd.DataFrame, command: str) -> Path:
         for row in gates.to_dict("records")
     ]
     table = "\n".join([head, "|---|---|---|---|---|", *lines])
-    card = _model_card(study, study.places.base, "base", {"gates": table, "command": command})
+    stamp = read_json(study.places.pretrained / "stamp.json")
+    seconds = sum(stamp["training"].values())  # of all sessions
+    shipped = {"gates": table, "command": command, "seconds": seconds, "stamp": stamp}
+    card = _model_card(study, study.places.base, "base", shipped)
     return _write(card, study.places.pretrained / CARD)
 
 
@@ -426,10 +429,10 @@ def write_model_card(study: Study, folder: Path, method: str) -> Path:
 
 
 def _model_card(
-    study: Study, folder: Path, method: str, shipped: Mapping[str, str] | None = None
+    study: Study, folder: Path, method: str, shipped: Mapping[str, Any] | None = None
 ) -> ModelCard:
     settings, cohort = study.settings, study.cohort
-    run, simulated = read_json(folder / "run.json"), settings.simulated
+    run, simulated = {**read_json(folder / "run.json"), **(shipped or {})}, settings.simulated
     started, fair = settings.model.pretrained or None, method.startswith("fairdiffusion")
     data = ModelCardData(
         license=LICENCE if simulated else "other",

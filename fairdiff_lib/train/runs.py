@@ -292,7 +292,9 @@ def _history_of(pretrained: str) -> pd.DataFrame:
 def ship_base(study: Study) -> Path:
     """Copy a finished base to where studies look for it, in half precision, with its losses."""
     folder, history = study.places.pretrained, _read_history(study.places.base)
-    pipeline = model.load_pipeline(study.places.base / PIPELINES["ema"]).to(dtype=torch.float16)
+    pipeline = model.load_pipeline(study.places.base / PIPELINES["ema"])
+    for part in (pipeline.vae, pipeline.text_encoder, pipeline.unet):
+        part.half()
     model.save_pipeline(pipeline, folder)
     kept = (history["quantity"] == "loss") & (history["step"] % SHIPPED_EVERY == 0)
     files.write_table(history[kept], folder / "history.csv")
@@ -340,7 +342,9 @@ def _fit_autoencoder(study: Study, pipeline: Any, images: np.ndarray) -> pd.Data
     unet, weight = pipeline.unet.config, study.settings.model.vae_perceptual
     shape = (unet.in_channels, unet.sample_size, unet.sample_size)
     objective = AutoencoderObjective(Reconstruction(pipeline.vae), images, shape, weight)
-    return _fit_base(study, "vae", objective, study.settings.vae, len(images), "VAE")
+    history = _fit_base(study, "vae", objective, study.settings.vae, len(images), "VAE")
+    pipeline.vae.to(memory_format=torch.contiguous_format)  # as it is when it is loaded
+    return history
 
 
 def _fit_base_unet(
