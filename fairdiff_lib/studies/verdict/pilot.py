@@ -16,8 +16,8 @@ import pandas as pd
 
 from fairdiff_lib.audit.blur import Curves, blur_curves, blur_images, equivalent_blur
 from fairdiff_lib.audit.estimate import OVERALL, Estimate, Floats, Groups, Ints, group_units
-from fairdiff_lib.audit.kid import Kernel, fit_kernel, kid_unpaired
-from fairdiff_lib.classify.features import Extractor, Images, Scale, extract
+from fairdiff_lib.audit.kid import kid_unpaired
+from fairdiff_lib.classify.features import Images, Space
 from fairdiff_lib.classify.runs import study_extractors
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.settings.errors import InputError
@@ -40,25 +40,10 @@ SHARED = 0.5  # correlation of the AUCs of two methods' classifiers on the same 
 Key = tuple[str, str]
 
 
-@dataclass(frozen=True)
-class Space:
-    """The study's feature space, fixed on all real training images."""
-
-    extractor: Extractor
-    scale: Scale
-    kernel: Kernel
-
-    @classmethod
-    def of(cls, study: Study, images: Images) -> Space:
-        """From the training split's images."""
-        own = study_extractors(study)[0]
-        found = extract(own, images, cache=study.places.features / "cache")
-        scale = Scale.fit(found)
-        return cls(own, scale, fit_kernel(scale(found)))
-
-    def __call__(self, images: Images) -> Floats:
-        """Features in units of their spread."""
-        return self.scale(extract(self.extractor, images))
+def space_of(study: Study, train: Images) -> Space:
+    """The study's feature space, fixed on all real training images; it sees no test image."""
+    own = study_extractors(study)[0]
+    return Space.fit(own, study.places.features / "cache", train, train[:1])
 
 
 @dataclass(frozen=True)
@@ -95,10 +80,10 @@ def spreads(
     real, made = halves(table, cohort)
     levels = cohort.attribute_levels
     groups, others = (group_units(table.iloc[rows], levels) for rows in (real, made))
-    x, own = space(images[real]), images[real]
+    x, own = space.of(images[real]), images[real]
     widths = (0.0, expected / 2, expected, expected + step, 2 * (expected + step))
-    curves = blur_curves(space.kernel, x, lambda s: space(blur_images(own, s)), groups, widths)
-    y = space(blur_images(images[made], expected))
+    curves = blur_curves(space.kernel, x, lambda s: space.of(blur_images(own, s)), groups, widths)
+    y = space.of(blur_images(images[made], expected))
     kids = kid_unpaired(space.kernel, x, y, groups, others)
     blurs = equivalent_blur(kids, padded(curves, len(others.members)))
     wider = curves.known[3][0].value - curves.known[2][0].value
@@ -141,7 +126,7 @@ def planned(study: Study, rule: Protocol) -> Protocol:
     kept = study.cohort.included()
     train = kept.split("train")
     images = train.load_images(study.settings.model.image_size)
-    space = Space.of(study, images)
+    space = space_of(study, images)
     found, wider, count = spreads(
         study, space, images, train.table, rule.expected_blur, rule.smallest_blur
     )

@@ -207,12 +207,14 @@ def picture(rng: np.random.Generator) -> np.ndarray:
 def audited(study: Study) -> Estimate:
     """Male minus Female in equivalent blur, of images that are fresh ones blurred by 0.7 pixels."""
     kept = study.cohort.included()
-    space = pilot.Space.of(study, kept.split("train").load_images(32))
+    space = pilot.space_of(study, kept.split("train").load_images(32))
     test, rng = kept.split("test"), np.random.default_rng(1)
     reals, groups = test.load_images(32), group_units(test.table, kept.attribute_levels)
-    curves = blur_curves(space.kernel, space(reals), lambda s: space(blur_images(reals, s)), groups)
+    curves = blur_curves(
+        space.kernel, space.of(reals), lambda s: space.of(blur_images(reals, s)), groups
+    )
     fresh = np.stack([picture(rng).transpose(2, 0, 1) for _ in reals])
-    kids = kid(space.kernel, space(reals), space(blur_images(fresh, 0.7)), groups)
+    kids = kid(space.kernel, x, space.of(blur_images(fresh, 0.7)), groups)
     found = dict(zip(groups.keys, equivalent_blur(kids, curves), strict=True))
     assert found[OVERALL].value == pytest.approx(0.7, abs=0.15)
     return difference(found["sex", "Male"], found["sex", "Female"])
