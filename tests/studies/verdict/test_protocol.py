@@ -210,9 +210,8 @@ def audited(study: Study) -> Estimate:
     space = pilot.space_of(study, kept.split("train").load_images(32))
     test, rng = kept.split("test"), np.random.default_rng(1)
     reals, groups = test.load_images(32), group_units(test.table, kept.attribute_levels)
-    curves = blur_curves(
-        space.kernel, space.of(reals), lambda s: space.of(blur_images(reals, s)), groups
-    )
+    x = space.of(reals)
+    curves = blur_curves(space.kernel, x, lambda s: space.of(blur_images(reals, s)), groups)
     fresh = np.stack([picture(rng).transpose(2, 0, 1) for _ in reals])
     kids = kid(space.kernel, x, space.of(blur_images(fresh, 0.7)), groups)
     found = dict(zip(groups.keys, equivalent_blur(kids, curves), strict=True))
