@@ -91,6 +91,8 @@ def _over_seeds(part: pd.DataFrame, confidence: float) -> dict[str, object]:
         notes += [fewer] if len(known) < len(value) else []
         notes += [FEW_SEEDS] if 1 < len(known) < LEAST_SEEDS else []
         notes += [SEED_INTERVAL] if len(known) > 1 else []
+    if str(part["metric"].iloc[0]).startswith("es_"):  # biased: an interval would not hold
+        low = high = np.nan
     numbers = {"value": mean, "sd": sd, "low": low, "high": high, "note": "; ".join(notes)}
     return {"seeds": seeds, "n_seeds": len(part), "n": int(part["n"].min()), **numbers}
 
