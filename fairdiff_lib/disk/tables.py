@@ -25,6 +25,7 @@ from fairdiff_lib.settings.names import (
     number,
     rounded,
     short_name,
+    space_title,
 )
 
 DOWNSTREAM_COLUMNS = (
@@ -114,6 +115,7 @@ def _in_words(column: str, cells: pd.Series[Any], datasets: Callable[[str], str]
         "classifier": classifier_name,
         **dict.fromkeys(("method", "baseline", "source", "arm", "tested_on"), method_name),
         **dict.fromkeys(NAMED, name_of),
+        "features": space_title,
         "comparison": lambda sign: WANTED.get(sign, sign),
     }
     if column not in named:

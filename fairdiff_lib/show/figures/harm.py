@@ -300,7 +300,7 @@ def fig_probe(table: Rows, notes: Sequence[str] = ()) -> Figure:
         for ax, (source, heading) in zip(line, headings.items(), strict=True):
             fits = (chosen["trained_on"] == source) | (chosen["method"] == "real")
             forest(ax, chosen[fits & (chosen["features"] == space)], rows, looks, null=0.5)
-            ax.set_title(f"{space_title(space)} features, {heading}", loc="left", fontsize=7.5)
+            ax.set_title(f"{space_title(space)} features,\n{heading}", loc="left", fontsize=7.5)
         line[0].set_yticks(
             range(len(rows)), [name_of(a) if level == "all" else level for a, level in rows]
         )

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from fairdiff_lib.audit.memory import ALARMED, AUC, FOUND, NEARER, NO_SIGNAL
 from fairdiff_lib.audit.seeds import means_and_seeds
+from fairdiff_lib.settings.names import space_title
 from fairdiff_lib.show.front import Nothing, figure
 from fairdiff_lib.show.panels import (
     Rows,
@@ -39,8 +40,8 @@ def fig_privacy(table: Rows, *, false_positives: float, notes: Sequence[str] = (
         raise Nothing(f"fig_privacy: the table has no rows of {NEARER!r}")
     found = f"Members found, at\n{100 * false_positives:g}% false alarms"
     panels = [
-        *((f"Nearer to training\n({space})", near[near["features"] == space], NO_SIGNAL, "images")
-          for space in in_order(near, "features")),
+        *((f"Nearer to training\n{space_title(name)}", near[near["features"] == name], NO_SIGNAL,
+           "images") for name in in_order(near, "features")),
         ("Membership\nAUC", shown[shown["metric"] == AUC], 0.5, ""),
         (found, shown[shown["metric"] == FOUND], false_positives, "members"),
     ]  # fmt: skip
