@@ -50,7 +50,7 @@ def heads(html: str) -> list[str]:
 def test_the_value_comes_first_and_what_all_rows_share_is_in_the_caption() -> None:
     html = str(front.table(rows(), "Quality", name="tab02").data)
     assert heads(html) == ["level", "value", "low", "high", "n"]
-    caption = html.split("<p>")[1].split("</p>")[0]
+    caption = html.split(f'<p class="{front.PLAIN}">')[1].split("</p>")[0]
     said = caption.replace("<b>", "").replace("</b>", "")
     assert said.startswith("Quality. In all rows: dataset HAM10000; method Stable Diffusion")
     assert "not estimable" not in html  # a value without an upper limit
