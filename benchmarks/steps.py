@@ -114,8 +114,8 @@ class Usual:
         pixels = pixels[:, ::-1] if self.rng.random() < 0.5 else pixels
         return torch.as_tensor(pixels.transpose(2, 0, 1).copy()).float() / 127.5 - 1.0
 
-    def step(self) -> None:
-        """One optimiser step."""
+    def step(self) -> float:
+        """One optimiser step; its loss."""
         pipeline, place = self.problem.pipeline, self.unet.device
         rows = self.rng.integers(len(self.problem.images), size=self.batch)
         pixels = torch.stack([self.read(row) for row in rows]).to(place)
@@ -144,6 +144,7 @@ class Usual:
         self.optimiser.zero_grad()
         self.average.step(self.unet.parameters())
         self.done += 1
+        return float(loss.detach())
 
 
 # -- turn by turn ----------------------------------------------------------------------------
