@@ -24,16 +24,34 @@ from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.study import Study
 
 METHOD, SEED, IMAGES = "fairdiffusion", 0, 4
-# as few patients as there can be: each image takes SD 2.1's encoder some ten seconds of a core
-PATIENTS = "simulator.train=6 simulator.val=4 simulator.test=4"
+# small groups that are large, so that few patients have every level: each image takes SD 2.1's
+# encoder some ten seconds of a core
+PATIENTS = (
+    "simulator.share_asian=0.3 simulator.share_black=0.3 simulator.share_hispanic=0.5 "
+    f"simulator.val=4 simulator.test={IMAGES}"
+)
 COLUMNS = ["stage", "seconds", "peak_gib", "free_gib"]
+
+
+def fewest(folder: Path) -> str:
+    """Overrides of a simulated cohort with as few training patients as have every level."""
+    for train in range(4, 60):
+        overrides = f"{PATIENTS} simulator.train={train}"
+        study = Study.open("paper", "fairgenmed_simulated", overrides, runs_root=str(folder))
+        try:
+            found = len(study.cohort.table)
+        except InputError:  # a level that nobody has
+            continue
+        print(f"{found} patients, {train} of them for training", flush=True)
+        return overrides
+    raise InputError("no cohort of fewer than 60 training patients has every level")
 
 
 def overrides_of(folder: Path, width: float, precision: str, optimiser: str) -> str:
     """The paper preset's settings for two optimiser steps of one image on one small machine."""
     size = 512 if width >= 0.5 else 64
     return (
-        f"{PATIENTS} model.pretrained={folder / 'random'} model.image_size={size} "
+        f"{fewest(folder / 'runs')} model.pretrained={folder / 'random'} model.image_size={size} "
         f"training.steps=2 training.batch=1 training.micro_batch=1 training.log_every=1 "
         f"training.checkpoint_every=1 training.mixed_precision={precision} "
         f"training.optimiser={optimiser} machine.gradient_checkpointing=true "
