@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     fifth.set_defaults(action=_steps)
     sixth = whats.add_parser("gpu", help="SD 2.1's size on a GPU, in fifteen minutes")
     sixth.add_argument("--width", type=float, default=1.0, metavar="W", help="of the U-Net")
-    sixth.add_argument("--batch", type=int, default=16, metavar="N", help="images of a step")
+    sixth.add_argument("--batch", type=int, default=8, metavar="N", help="images of a step")
     sixth.add_argument("--steps", type=int, default=8, metavar="N", help="timed of each kind")
     sixth.add_argument("--sampler", type=int, default=25, metavar="N", help="steps of an image")
     sixth.set_defaults(action=_gpu)

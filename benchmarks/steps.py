@@ -115,7 +115,15 @@ class Usual:
         return torch.as_tensor(pixels.transpose(2, 0, 1).copy()).float() / 127.5 - 1.0
 
     def step(self) -> float:
-        """One optimiser step; its loss."""
+        """One optimiser step; its loss. Products in whole float32, as torch has them by itself."""
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
+            return self._step()
+        finally:
+            torch.set_float32_matmul_precision(before)
+
+    def _step(self) -> float:
         pipeline, place = self.problem.pipeline, self.unet.device
         rows = self.rng.integers(len(self.problem.images), size=self.batch)
         pixels = torch.stack([self.read(row) for row in rows]).to(place)
