@@ -15,7 +15,12 @@ from fairdiff_lib.model.pipeline import build_pipeline, conditioning, to_model
 from fairdiff_lib.settings.options import ModelConfig
 
 SMALL = ModelConfig(
-    image_size=32, vae_channels=(8, 16, 16), unet_channels=(16, 32), text_width=16, text_layers=1
+    image_size=32,
+    vae_channels=(8, 16, 16),
+    unet_channels=(16, 32),
+    unet_attention=(False, True),
+    text_width=16,
+    text_layers=1,
 )
 COLUMNS = {
     *("what", "precision", "against", "seconds", "other_seconds", "ratio", "ratio_low"),
