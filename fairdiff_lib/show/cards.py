@@ -27,14 +27,23 @@ from matplotlib.font_manager import findfont, get_font
 import fairdiff_lib
 from fairdiff_lib.audit.audit import Audit
 from fairdiff_lib.audit.estimate import OVERALL
+from fairdiff_lib.classify.features import describe
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk.files import atomic_file, read_json
 from fairdiff_lib.disk.places import CARD, PROJECT_ROOT
 from fairdiff_lib.disk.stamps import write_stamp
 from fairdiff_lib.disk.tables import failed_gates
 from fairdiff_lib.settings.methods import config_of, fields_of
-from fairdiff_lib.settings.names import method_name, name_of, number, p_text, space_title
+from fairdiff_lib.settings.names import (
+    NOT_ESTIMABLE,
+    method_name,
+    name_of,
+    number,
+    p_text,
+    space_title,
+)
 from fairdiff_lib.settings.options import Settings, as_dict
+from fairdiff_lib.show.methods import Measuring, methods_text
 from fairdiff_lib.show.panels import dots_foot, narrow_dots
 from fairdiff_lib.show.style import STYLE, dataset_name, is_simulated, limits
 from fairdiff_lib.show.words import (
@@ -49,6 +58,7 @@ from fairdiff_lib.show.words import (
 if TYPE_CHECKING:
     from fairdiff_lib.study import Study
 
+METHODS = "methods.txt"  # beside an audit's card
 SHOWN = 8  # contrasts on the card; all of them are in its table on disk
 PHONE = 4.3  # inches: width of the figure, so that its words can be read on a phone
 ENDPOINT = (
@@ -105,6 +115,10 @@ class Facts:
     # contrasts at a common case mix, in the audit's contrast columns
     standardised: pd.DataFrame | None = None
     mix: str = ""  # the condition that they are standardised for
+    blur: Audit | None = None  # equivalent blur of the same groups
+    # KID differences that one blur of everybody's real images gives, by contrast
+    alike: pd.DataFrame | None = None
+    methods: str = ""  # the sentences that a paper needs
     table: str = "contrasts.csv"  # the file that holds all contrasts
     standing: str = ""  # stands before the finding: what limits it most
 
@@ -147,9 +161,28 @@ def shown_contrasts(
     return rows
 
 
+def blur_rows(audit: Audit, facts: Facts) -> list[list[str]]:
+    """The contrasts that the card shows, in equivalent blur; beside what one blur of all makes."""
+    if facts.blur is None:
+        return []
+    keys = ["attribute", "level", "reference"]
+    blur, alike = (None if one is None else one.set_index(keys)
+                   for one in (facts.blur.contrasts, facts.alike))  # fmt: skip
+    order = audit.contrasts.sort_values(["p_adjusted", "p"], kind="stable", na_position="last")
+    rows = []
+    for _, row in order.head(SHOWN).iterrows():
+        key = tuple(row[k] for k in keys)
+        own = blur.loc[key]
+        name = f"{name_of(row['attribute'])}: {row['level']} minus {row['reference']}"
+        control = NOT_ESTIMABLE if alike is None else number(alike.loc[key])
+        rows.append([name, number(own), p_text(float(own["p_worse"])), control])
+    return rows
+
+
 def render_html(audit: Audit, facts: Facts, stamp: Mapping[str, Any]) -> str:
     """The card as one page of HTML that needs no other file."""
     dots = with_floor(audit.by_group, facts.floor)
+    both = [dots, *([] if facts.blur is None else [facts.blur.by_group])]
     confidence = audit.design.confidence
     header = ["Difference", f"{name_of(audit.metric)} ({confidence:.0%} interval)", "adjusted p"]
     if facts.standardised is not None:
@@ -159,11 +192,19 @@ def render_html(audit: Audit, facts: Facts, stamp: Mapping[str, Any]) -> str:
         title=facts.title,
         finding=f"{facts.standing}{finding(audit)}",
         compared=[*facts.compared, ("Primary endpoint", facts.endpoint)],
-        picture=_embedded(dots),
+        picture=_embedded(both),
         foot=dots_foot(dots, facts.unit, confidence),
         header=header,
         rows=shown_contrasts(audit.contrasts, facts.standardised),
         more=f"{hidden} more in {facts.table}." if hidden > 0 else "",
+        blur_header=[
+            "Difference",
+            f"pixels of blur ({confidence:.0%} interval)",
+            "p, worse",
+            "KID, all blurred alike",
+        ],
+        blur_rows=blur_rows(audit, facts),
+        methods=facts.methods,
         caveats=facts.caveats,
         stamp=stamp_line(stamp),
     )
@@ -208,16 +249,17 @@ def shown_audit(result: Any, rule: Any, metric: str = "kid") -> Audit:
 
 def publish_study_card(study: Study, result: Any, protocol: Any) -> str:
     """Write ``card.html`` of the study and its stamp; the page."""
-    facts = study_facts(result, study.cohort, protocol)
+    facts = study_facts(result, study.cohort, protocol, study.stamp)
     page = render_html(shown_audit(result, protocol.rule), facts, study.stamp)
-    path = study.places.figures / "card.html"
-    with atomic_file(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    write_stamp(study.stamp, path)
+    written = {"card.html": page, METHODS: facts.methods + "\n"}
+    for name, text in written.items():
+        with atomic_file(study.places.figures / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    write_stamp(study.stamp, *(study.places.figures / name for name in written))
     return page
 
 
-def study_facts(result: Any, cohort: Cohort, protocol: Any) -> Facts:
+def study_facts(result: Any, cohort: Cohort, protocol: Any, stamp: Mapping[str, Any]) -> Facts:
     """What the card says besides the numbers of :func:`shown_audit`."""
     rule, found = protocol.rule, shown_audit(result, protocol.rule)
     label = method_name(shown_method(result, rule))
@@ -235,9 +277,44 @@ def study_facts(result: Any, cohort: Cohort, protocol: Any) -> Facts:
         floor=floors,
         standardised=shown_audit(result, rule, "kid_standardised").contrasts,
         mix=name_of(rule.condition).lower(),
+        blur=shown_audit(result, rule, "equivalent_blur"),
+        alike=_alike(result, rule),
+        methods=_methods(result, cohort, rule, stamp),
         table="tab_contrasts.csv",
         standing=_standing(result, protocol),
     )
+
+
+def _alike(result: Any, rule: Any) -> pd.DataFrame | None:
+    """The contrasts that the blur of equal overall KID of everybody's real images gives."""
+    seeds = ",".join(map(str, rule.seeds))
+    own = result.controls
+    own = own[(own["method"] == shown_method(result, rule)) & (own["seeds"] == seeds)]
+    return None if own.empty else own
+
+
+def _methods(result: Any, cohort: Cohort, rule: Any, stamp: Mapping[str, Any]) -> str:
+    """The methods paragraph of :func:`shown_audit`."""
+    space, settings = result.fixed.spaces[0], result.fixed.study.settings
+    kept = {name: len(cohort.included().split(name).table) for name in ("train", "test")}
+    method, mix = shown_method(result, rule), name_of(rule.condition).lower()
+    own = [said for (name, _), said in result.copies.items() if name == method]
+    how = Measuring(
+        describe(space.extractor),
+        f"{kept['test']:,} real test images, and as many images of {method_name(method)} "
+        "generated for their prompts",
+        settings.model.image_size,
+        f"{kept['train']:,} real training images",
+        space.kernel,
+        space.scale.caveat(),
+        f"KID is the mean over {len(rule.seeds)} trained model{'s' * (len(rule.seeds) > 1)} "
+        f"(seeds {', '.join(map(str, rule.seeds))}); intervals hold for these on new subjects.",
+        " ".join(own),
+        f"Differences are also given at a common mix of {mix}, and in "
+        f"{space_title(rule.sensitivity)} features." if rule.sensitivity else "",
+    )  # fmt: skip
+    blur = shown_audit(result, rule, "equivalent_blur")
+    return methods_text(shown_audit(result, rule), blur, how, stamp, "subject")
 
 
 def _failed(result: Any, rule: Any) -> list[str]:
@@ -294,7 +371,10 @@ def _caveats(result: Any, found: Audit, protocol: Any) -> Iterator[str]:
         yield "The protocol was written after test images existed: read as exploratory."
     models = "this one model" if len(rule.seeds) == 1 else f"these {len(rule.seeds)} models"
     yield f"Intervals hold for {models} on new subjects, not for training anew."
-    if result.fixed is not None and result.fixed.spaces[0].scale.below:
+    for (name, seed), said in result.copies.items():
+        if name == method:
+            yield f"Seed {seed}: {said}"
+    if result.fixed.spaces[0].scale.below:
         yield result.fixed.spaces[0].scale.caveat()
     small = about_small_levels(found.by_group, list(found.attributes), rule.secondary_below)
     if small:
@@ -340,7 +420,33 @@ def own_facts(result: Any) -> Facts:
         floor=result.floor,
         standardised=None if result.standardised is None else result.standardised.contrasts,
         mix=condition,
+        blur=result.blur,
+        alike=result.alike,
+        methods=own_methods(result),
     )
+
+
+def own_methods(result: Any) -> str:
+    """The methods paragraph of an audit of one's own images."""
+    images, measured, unit = result.images, result.measured, result.images.unit
+    base = images.real if images.train is None else images.train
+    which = "of the real images" if images.train is None else "of other real, training, images"
+    condition = next(iter(images.conditions), "")
+    mix = f"Differences are also given at a common mix of {condition}." if condition else ""
+    paired = "the same" if images.paired else "other"
+    how = Measuring(
+        measured.about,
+        f"{len(images.real):,} real and {len(images.generated):,} generated images (of {paired} "
+        f"{unit}s)",
+        measured.size,
+        f"{len(base):,} {which}",
+        measured.kernel,
+        measured.hardly_vary,
+        "Intervals hold for these generated images on new subjects, not for training anew.",
+        result.copies,
+        mix if result.standardised is not None else "",
+    )
+    return methods_text(result.audit, result.blur, how, result.stamp, unit)
 
 
 def _own_caveats(result: Any, condition: str) -> Iterator[str]:

@@ -225,7 +225,7 @@ def dot_rows(table: Rows) -> list[tuple[str, pd.Series[Any] | None]]:
     return lines
 
 
-def draw_dots(ax: Axes, table: Rows) -> None:
+def draw_dots(ax: Axes, table: Rows, counted: bool = True) -> None:
     """One generator's levels below each other: dot, interval, n, and the floor shaded behind."""
     lines = dot_rows(table)
     for at, (_, row) in enumerate(lines):
@@ -237,8 +237,9 @@ def draw_dots(ax: Axes, table: Rows) -> None:
         whisker(ax, row, at, EVERYONE if row["attribute"] == "overall" else LEVEL, across=True)
         if not np.isfinite(row["value"]):
             not_estimable(ax, at, across=True)
-        ax.text(1.01, at, f"n={int(row['n'])}", fontsize=7, va="center", color=MUTED,
-                transform=ax.get_yaxis_transform())  # fmt: skip
+        if counted:
+            ax.text(1.01, at, f"n={int(row['n'])}", fontsize=7, va="center", color=MUTED,
+                    transform=ax.get_yaxis_transform())  # fmt: skip
     at_zero(ax, across=True)
     name_rows(ax, [text for text, _ in lines])
     for label, (_, row) in zip(ax.get_yticklabels(), lines, strict=True):
@@ -256,13 +257,20 @@ def dots_foot(table: Rows, unit: str = "subject", confidence: float = 0.95) -> s
     )
 
 
-def narrow_dots(table: Rows, width: float) -> Figure:
-    """The dot plot alone, ``width`` inches wide, for a card that brings its own words."""
+def dots_beside(fig: Figure, tables: Sequence[Rows], bins: int | None = None) -> None:
+    """A dot plot per metric of the same levels, side by side; n stands at the last one."""
+    axes = fig.subplots(1, len(tables), squeeze=False, sharey=True)[0]
+    for ax, table in zip(axes, tables, strict=True):
+        draw_dots(ax, table, counted=ax is axes[-1])
+        if bins:
+            ax.locator_params(axis="x", nbins=bins)  # numbers that don't touch
+
+
+def narrow_dots(tables: Sequence[Rows], width: float) -> Figure:
+    """The dot plots alone, ``width`` inches wide, for a card that brings its own words."""
     with matplotlib.rc_context(STYLE):
-        fig = Figure(figsize=(width, 0.55 + ROW * len(dot_rows(table))), layout="constrained")
-        ax = fig.subplots()
-        draw_dots(ax, table)
-        ax.locator_params(axis="x", nbins=5)  # numbers that don't touch
+        fig = Figure(figsize=(width, 0.55 + ROW * len(dot_rows(tables[0]))), layout="constrained")
+        dots_beside(fig, tables, bins=5 if len(tables) == 1 else 3)
     return fig
 
 

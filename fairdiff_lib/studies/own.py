@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,17 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from fairdiff_lib.audit.audit import Audit, crossed, intersection_rows
-from fairdiff_lib.audit.estimate import MIN_UNITS, Floats, Groups, Ints, group_units
+from fairdiff_lib.audit.blur import Curves, blur_curves, blur_images, same_corruption
+from fairdiff_lib.audit.contrasts import SENSITIVITY
+from fairdiff_lib.audit.estimate import (
+    MIN_UNITS,
+    Estimate,
+    Floats,
+    Groups,
+    Ints,
+    Levels,
+    group_units,
+)
 from fairdiff_lib.audit.fid import fid_against_n
 from fairdiff_lib.audit.kid import Kernel, as_features, fit_kernel, real_floor
 from fairdiff_lib.audit.quality import FLOOR_SPLITS
@@ -30,6 +40,8 @@ from fairdiff_lib.classify.features import (
     Extractor,
     Features,
     Scale,
+    by_each,
+    describe,
     make_extractor,
 )
 from fairdiff_lib.classify.fit import Classifier, fit_classifier
@@ -48,7 +60,16 @@ from fairdiff_lib.disk.places import PROJECT_ROOT
 from fairdiff_lib.disk.stamps import make_provenance
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.sim.shapes import NAMES, write_example
-from fairdiff_lib.studies.quality import audit_images, described, groups_of
+from fairdiff_lib.studies.quality import (
+    BLUR,
+    CONTROL_COLUMNS,
+    CORRUPTIONS,
+    alike_by_blur,
+    audit_images,
+    described,
+    further_rows,
+    groups_of,
+)
 
 DEFAULT_FEATURES = "lite0"
 SEEN = {  # in words
@@ -62,15 +83,19 @@ MOST_PIXELS = {**dict.fromkeys(LITE, LITE_SIDE), "texture": 128, "random-conv": 
 MOST_PIXELS_ELSE = 256  # of pretrained features, which enlarge to their own size
 VALIDATION = 5  # one in so many training subjects chooses the encoder's step
 SMALLEST_SHARE = 0.2  # smallest difference of interest, x the overall KID
-CARD, STAMP = "card.html", "stamp.json"
+CARD, METHODS, STAMP = "card.html", "methods.txt", "stamp.json"
 TABLES = (
     "by_group",
+    "equivalent_blur",
     "contrasts",
     "contrasts_standardised",
+    "controls",
+    "further",
     "intersections",
     "summary",
     "flow",
 )  # each a CSV of the audit's folder, where it has rows
+Change = Callable[[Any], Any]  # of images, uint8 [N, 3, H, W]
 
 
 # -- two CSV files in --------------------------------------------------------------------------
@@ -99,8 +124,11 @@ class Measured:
     kernel: Kernel
     name: str
     size: int  # pixels
+    about: str  # the extractor, for a methods section
+    changed: Callable[[Change], Floats]  # features of the real images after a change
     sees: str = ""  # in words, where it is known
     hardly_vary: str = ""  # which features do, in words
+    second: Measured | None = None  # another space, for a second look
 
 
 def measure(images: OwnImages, features: str, revision: str, image_size: int) -> Measured:
@@ -114,34 +142,60 @@ def measure(images: OwnImages, features: str, revision: str, image_size: int) ->
             "of any image"
         )
     fit = partial(_fit_encoder, images, size)
-    extractor = make_extractor(BUILT_IN.get(features, features), revision, fit)
-    real, generated = (
-        extract_files(extractor, own, size) for own in (images.real, images.generated)
-    )
-    base = real if images.train is None else extract_files(extractor, images.train, size)
-    scale = Scale.fit(base)
-    kernel = fit_kernel(scale(base))
-    name = features if features in BUILT_IN else extractor.name
-    sees, hardly = SEEN.get(name, ""), scale.caveat()
-    return Measured(scale(real), scale(generated), kernel, name, size, sees, hardly)
+    extractors = [make_extractor(BUILT_IN.get(features, features), revision, fit)]
+    extractors += [make_extractor(LITE[1])] * (features == LITE[0])
+    sets = [images.real, images.generated, *([images.train] if images.train else [])]
+    found = [extract_files(extractors, own, size) for own in sets]
+    spaces: list[Measured] = []
+    for k, extractor in reversed(list(enumerate(extractors))):
+        real, generated, *train = (own[k] for own in found)
+        base = train[0] if train else real
+        scale = Scale.fit(base)
+        name = features if features in BUILT_IN else extractor.name
+        changed = partial(_changed, images.real, extractor, scale, size)
+        spaces.append(Measured(
+            scale(real), scale(generated), fit_kernel(scale(base)), name, size,
+            describe(extractor), changed, SEEN.get(name, ""), scale.caveat(),
+            spaces[-1] if spaces else None,
+        ))  # fmt: skip
+    return spaces[-1]
 
 
-def extract_files(extractor: Extractor, own: OwnSet, size: int, batch: int = BATCH) -> Features:
-    """Features of image files, decoded in batches, so that memory stays bounded.  # [N, D]"""
-    found = []
+def _changed(
+    own: OwnSet, extractor: Extractor, scale: Scale, size: int, change: Change
+) -> Floats:  # [N, D]
+    return scale(extract_files([extractor], own, size, change=change)[0])
+
+
+def extract_files(
+    extractors: Sequence[Extractor],
+    own: OwnSet,
+    size: int,
+    batch: int = BATCH,
+    change: Change | None = None,
+) -> list[Features]:
+    """Features of image files by each extractor, [N, D]; decoded in batches to bound the memory.
+
+    ``change`` is made to the images first, as a blur.
+    """
+    found: list[list[Features]] = [[] for _ in extractors]
     with tqdm(total=len(own), desc=f"features of {own.csv.name}", disable=None) as bar:
         for start in range(0, len(own), batch):
             files = own.files[start : start + batch]
-            found.append(extractor(np.stack([load_image(file, size) for file in files])))
+            images = np.stack([load_image(file, size) for file in files])
+            images = images if change is None else change(images)
+            for parts, features in zip(found, by_each(extractors, images), strict=True):
+                parts.append(features)
             bar.update(len(files))
-    features = np.concatenate(found)
-    bad = ~np.isfinite(features).all(axis=1)
-    if bad.any():
-        raise InputError(
-            f"{own.csv}: features {extractor.name!r} are not finite for {bad.sum()} of {len(own)} "
-            f"images, first {own.files[int(bad.argmax())].name}"
-        )
-    return features
+    whole = [np.concatenate(parts) for parts in found]
+    for extractor, features in zip(extractors, whole, strict=True):
+        bad = ~np.isfinite(features).all(axis=1)
+        if bad.any():
+            raise InputError(
+                f"{own.csv}: features {extractor.name!r} are not finite for {bad.sum()} of "
+                f"{len(own)} images, first {own.files[int(bad.argmax())].name}"
+            )
+    return whole
 
 
 def _fit_encoder(images: OwnImages, size: int) -> Classifier:
@@ -201,11 +255,23 @@ class OwnAudit:
     images : OwnImages
     audit : Audit
         KID by attribute level and, as description, by level of the condition.
+    blur : Audit
+        The same as equivalent blur.
+    curves : Curves
+        KID of the real images after blurs of rising width, by group.
+    second : Audit or None
+        KID in the second feature space, where there is one.
     standardised : Audit or None
         The same at a common case mix, where there is a condition and the subjects match.
     intersections : DataFrame
         KID of every crossing of the attributes, raw and shrunken: see
         ``shrinkage.intersection_rows``; empty with one attribute.
+    controls : DataFrame
+        Differences in KID that one corruption of everybody's real images gives: see
+        ``quality.study_controls``.
+    further : DataFrame
+        Further looks by level: see ``quality.further_table``; without the parts that take a
+        generated image for every real one where there is none.
     floor : DataFrame
         attribute, level, low, high: KID between two halves of the reals; 95% of splits.
     stamp : dict
@@ -221,8 +287,13 @@ class OwnAudit:
 
     images: OwnImages
     audit: Audit
+    blur: Audit
+    curves: Curves
+    second: Audit | None
     standardised: Audit | None
     intersections: pd.DataFrame
+    controls: pd.DataFrame
+    further: pd.DataFrame
     floor: pd.DataFrame
     stamp: dict[str, Any]
     groups: Groups
@@ -235,6 +306,21 @@ class OwnAudit:
         """``Audit.by_group`` with the floor beside it, as floor_low and floor_high."""
         bands = self.floor.rename(columns={"low": "floor_low", "high": "floor_high"})
         return self.audit.by_group.merge(bands, on=["attribute", "level"], how="left")
+
+    @property
+    def contrasts(self) -> pd.DataFrame:
+        """Differences between levels: in KID, in equivalent blur, in the second space's KID."""
+        audits = [self.audit, self.blur, *([self.second] if self.second else [])]
+        return pd.concat([one.contrasts for one in audits], ignore_index=True)
+
+    @property
+    def alike(self) -> pd.DataFrame | None:
+        """Differences in KID that the blur of equal overall KID gives; None where none is."""
+        sigma, design = self.blur.overall.value, self.audit.design
+        if not np.isfinite(sigma):
+            return None
+        own = {"confidence": design.confidence, "secondary_below": design.secondary_below}
+        return alike_by_blur(self.curves, sigma, self.audit.attributes, own)
 
     @property
     def one_to_one(self) -> bool:
@@ -319,35 +405,51 @@ def audit_read(
     strata = None
     if images.conditions:
         strata = group_units(images.real.table, images.conditions, images.unit)
-    found, *rest = audit_images(
-        measured.real,
-        measured.generated,
-        groups,
-        measured.kernel,
-        images.attributes,
-        made=generated,
-        paired=images.paired,
-        strata=strata,
-        features=measured.name,
-        confidence=confidence,
-        secondary_below=secondary_below,
-    )
+    own = {"confidence": confidence, "secondary_below": secondary_below}
+    sides: dict[str, Any] = {"made": generated, "paired": images.paired}
+
+    known: list[Curves] = []
+
+    def curves(kids: Sequence[Estimate]) -> Curves:
+        def at(sigma: float) -> Floats:
+            return measured.changed(partial(blur_images, sigma=sigma))
+
+        known.append(blur_curves(measured.kernel, measured.real, at, groups, beyond=kids))
+        return known[0]
+
+    audits = audit_images(
+        measured.real, measured.generated, groups, measured.kernel, images.attributes,
+        strata=strata, curves=curves, features=measured.name, **sides, **own,
+    )  # fmt: skip
+    if measured.second is not None:
+        more = measured.second
+        audits += [
+            one.with_role(SENSITIVITY)
+            for one in audit_images(more.real, more.generated, groups, more.kernel,
+                                    images.attributes, features=more.name, **sides, **own)
+        ]  # fmt: skip
     same, apart = _same_pictures(images.real, groups.unit)
     copies = near_copies(measured.generated, measured.real, apart)
-    found, *rest = (same.guard(copies.guard(one, generated), groups) for one in (found, *rest))
+    found, *rest = (same.guard(copies.guard(one, generated), groups) for one in audits)
     found = found.with_smallest_effect(SMALLEST_SHARE * found.overall.value)
+    named = {(one.metric, one.features): one for one in rest}
     parameters = {
         "attributes": list(images.attributes), "condition": "".join(images.conditions),
         "features": measured.name, "revision": revision, "unit": images.unit,
-        "image_size": measured.size, "confidence": confidence, "secondary_below": secondary_below,
+        "image_size": measured.size, **own,
     }  # fmt: skip
     rows = [intersection_rows(found, name) for name in crossing]
     groups, generated = (groups_of(own, images.levels) for own in (groups, generated))
     return OwnAudit(
         images,
         described(found, images.levels),
-        rest[0] if rest else None,
+        described(named[BLUR, measured.name], images.levels),
+        known[0],
+        next((one for one in rest if one.features != measured.name), None),
+        named.get(("kid_standardised", measured.name)),
         pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(),
+        _controls(measured, groups, images.attributes, own),
+        _further(images, measured, groups, generated, copies, confidence),
         _floors(measured, groups),
         _stamp(images, parameters),
         groups,
@@ -376,6 +478,33 @@ def _same_pictures(real: OwnSet, unit: Ints) -> tuple[Copies, Ints]:
     return Copies(cluster, twinned, *words), apart
 
 
+def _controls(
+    measured: Measured, groups: Groups, attributes: Levels, design: Mapping[str, Any]
+) -> pd.DataFrame:
+    """The contrasts that one corruption of everybody's real images gives."""
+    corrupted = {name: measured.changed(change) for name, change in CORRUPTIONS.items()}
+    table = same_corruption(measured.kernel, measured.real, corrupted, groups, attributes, **design)
+    return table[[name for name in CONTROL_COLUMNS if name in table]]
+
+
+def _further(
+    images: OwnImages,
+    measured: Measured,
+    groups: Groups,
+    made: Groups,
+    copies: Copies,
+    confidence: float,
+) -> pd.DataFrame:
+    """Further looks by level; of sets that don't go one to one the near-identical images alone."""
+    if not images.paired or not len(groups.unit) == len(made.unit) == len(groups.members):
+        return copies.rows(made)
+    place = np.argsort(made.unit)[groups.unit]  # the generated image of each real one's subject
+    return further_rows(
+        measured.kernel, measured.real, measured.generated[place], groups, images.attributes,
+        replace(copies, cluster=copies.cluster[place], twinned=copies.twinned[place]), confidence,
+    )  # fmt: skip
+
+
 def _floors(measured: Measured, groups: Groups) -> pd.DataFrame:
     """Noise between two halves of each group's reals: 95% of splits lie from low to high."""
     rows = []
@@ -386,8 +515,10 @@ def _floors(measured: Measured, groups: Groups) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["attribute", "level", "low", "high"])
 
 
-def write_audit(result: OwnAudit, folder: Path | str, page: str, *, force: bool = False) -> Path:
-    """Write card (``page``, HTML), tables and stamp as a whole folder, or nothing; the folder.
+def write_audit(
+    result: OwnAudit, folder: Path | str, page: str, methods: str = "", *, force: bool = False
+) -> Path:
+    """Write card (HTML), methods paragraph, tables and stamp as a whole folder, or nothing.
 
     ``force`` replaces an earlier audit; any other folder that holds something is refused anyway.
     """
@@ -396,14 +527,18 @@ def write_audit(result: OwnAudit, folder: Path | str, page: str, *, force: bool 
     none = pd.DataFrame()
     tables = {
         "by_group": result.by_group,
-        "contrasts": result.audit.contrasts,
+        "equivalent_blur": result.blur.by_group,
+        "contrasts": result.contrasts,
         "contrasts_standardised": result.standardised.contrasts if result.standardised else none,
+        "controls": result.controls,
+        "further": result.further,
         "intersections": result.intersections,
         "summary": result.audit.summary,
         "flow": result.images.flow,
     }
     with atomic_folder(folder, replace=force) as place:
         (place / CARD).write_text(page, encoding="utf-8")
+        (place / METHODS).write_text(methods + "\n", encoding="utf-8")
         for name in TABLES:
             if not tables[name].empty:
                 write_table(tables[name], place / f"{name}.csv")

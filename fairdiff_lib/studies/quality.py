@@ -383,14 +383,31 @@ def further_table(fixed: Fixed, generated: Floats) -> pd.DataFrame:
     """
     cohort, main = fixed.study.cohort, fixed.spaces[0]
     groups = groups_of(fixed.groups, cohort.all_levels)
-    looks = kernel_means(main.kernel, main.test, generated, groups)
-    looks["c2st_accuracy"] = c2st_metric(main.test, generated)(groups)
+    rows = further_rows(
+        main.kernel, main.test, generated, groups, cohort.attribute_levels,
+        copies_of(fixed, generated), fixed.study.settings.audit.confidence,
+    )  # fmt: skip
+    return rows.assign(features=main.extractor.name)[list(COLUMNS)]
+
+
+def further_rows(
+    kernel: Kernel,
+    real: Floats,
+    generated: Floats,
+    groups: Groups,
+    attributes: Levels,
+    copies: Copies,
+    confidence: float,
+) -> pd.DataFrame:
+    """:func:`further_table` of features that go row by row, in ``contrasts.GROUP_COLUMNS``."""
+    looks = kernel_means(kernel, real, generated, groups)
+    looks["c2st_accuracy"] = c2st_metric(real, generated)(groups)
     parts = [
-        estimate_rows(looks, groups, fixed.study.settings.audit.confidence),
-        equal_n_rows(main.test, generated, groups, cohort.attribute_levels),
-        copies_of(fixed, generated).rows(groups),
+        estimate_rows(looks, groups, confidence),
+        equal_n_rows(real, generated, groups, attributes),
+        copies.rows(groups),
     ]
-    return pd.concat(parts).assign(features=main.extractor.name)[list(COLUMNS)]
+    return pd.concat(parts, ignore_index=True)
 
 
 def run_table(

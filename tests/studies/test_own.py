@@ -265,7 +265,7 @@ def test_features_depend_on_the_image_alone_and_are_finite_when_flat() -> None:
 
 def test_batches_do_not_change_features(example: tuple[Path, Path]) -> None:
     few = read_set(example[0], "subject", []).take([True] * 20 + [False] * 220)
-    found = [own.extract_files(TextureExtractor(), few, 48, batch) for batch in (7, 20)]
+    found = [own.extract_files([TextureExtractor()], few, 48, batch)[0] for batch in (7, 20)]
     np.testing.assert_allclose(found[0], found[1], atol=1e-5)
 
 

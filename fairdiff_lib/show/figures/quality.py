@@ -19,8 +19,8 @@ from fairdiff_lib.show.panels import (
     at_zero,
     beside,
     dot_rows,
+    dots_beside,
     dots_foot,
-    draw_dots,
     forest,
     in_order,
     interval_text,
@@ -48,40 +48,60 @@ from fairdiff_lib.show.style import (
 def fig03(
     table: Rows,
     *,
-    metric: str = "kid",  # which metric of the table
-    floor: str = "kid_floor",
-    rows: Sequence[Sequence[str]] = (),  # attributes of each row of panels; empty = all in one row
+    # each row of panels: a metric of the table and the attributes; empty = KID of all in one row
+    rows: Sequence[tuple[str, Sequence[str]]] = (),
+    floor: str = "kid_floor",  # behind the values of KID
     notes: Sequence[str] = (),
     confidence: float = 0.95,  # of the intervals
 ) -> Figure:
-    """Quality by group: a panel per attribute, methods side by side, n under each level."""
+    """Quality by group: a panel per attribute, methods side by side, n under each level.
+
+    Rows of one metric share a scale.
+    """
     columns = ("dataset", "method", "seeds", "attribute", "level", "metric", "n", "value")
     dataset = require(table, (*columns, "low", "high"), "fig03")
+    rows = list(rows) or [("kid", in_order(table[table["metric"] == "kid"], "attribute"))]
+    one_seed = ~table["seeds"].astype(str).str.contains(",")  # a mean has no width of its own
+    noise = table[(table["metric"] == floor) & one_seed]
+    drawn = {name: means_and_seeds(_of_metric(table, name), ["method"]) for name, _ in rows}
+    panels = [
+        (name, [a for a in own if a in set(drawn[name][0]["attribute"])]) for name, own in rows
+    ]
+    panels = [(name, own) for name, own in panels if own]
+    spans = {name: _span(*parts) for name, parts in drawn.items()}
+    first, single = drawn[panels[0][0]]
+    foot = interval_text(first, seeds_drawn=True, confidence=confidence)
+    foot += _band(noise, spans["kid"]) if "kid" in spans else ""
+    foot += " n: subjects behind each value."
+    foot += f" Features: {space_title(first['features'].iloc[0])}." if "features" in first else ""
+    looks = {method: look_of(method) for method in ordered_methods(first["method"])}
+    title = f"Image quality by group: {dataset_name(dataset)}"
+    fig = page(0.9 + 2.25 * len(panels), title, foot, notes, list(looks.values()))
+    for sub, (name, attributes) in zip(stacked(fig, len(panels)), panels, strict=True):
+        part, single = drawn[name]
+        behind = noise if name == "kid" else noise.iloc[:0]
+        axes = _row(sub, part, single, behind, attributes, looks)
+        axes[0].set_ylabel(axis_name(name))
+        for ax in axes:  # one scale for the metric, set by what is compared
+            ax.set_ylim(*spans[name])
+    return fig
+
+
+def _of_metric(table: Rows, metric: str) -> Rows:
     chosen = table[table["metric"] == metric]
     if chosen.empty:
         raise InputError(f"fig03: the table has no metric {metric!r}")
-    part, single = means_and_seeds(chosen, ["method"])
-    panels = [list(row) for row in rows] or [in_order(part, "attribute")]
-    panels = [[a for a in row if a in set(part["attribute"])] for row in panels]
-    panels = [row for row in panels if row]
-    one_seed = ~table["seeds"].astype(str).str.contains(",")  # a mean has no width of its own
-    noise = table[(table["metric"] == floor) & one_seed]
-    low, high = _span(part, single)
-    band = " Grey: what chance alone gives between two halves of the real images" * bool(len(noise))
-    if len(noise) and (noise["low"].min() < low or noise["high"].max() > high):
-        band += ", cut at the page where a level has few"
-    features = f" Features: {space_title(part['features'].iloc[0])}." if "features" in part else ""
-    foot = interval_text(part, seeds_drawn=True, confidence=confidence)
-    foot += f"{band}{'.' * bool(band)} n: subjects behind each value.{features}"
-    looks = {method: look_of(method) for method in ordered_methods(part["method"])}
-    title = f"Image quality by group: {dataset_name(dataset)}"
-    fig = page(0.9 + 2.25 * len(panels), title, foot, notes, list(looks.values()))
-    for sub, attributes in zip(stacked(fig, len(panels)), panels, strict=True):
-        axes = _row(sub, part, single, noise, attributes, looks)
-        axes[0].set_ylabel(axis_name(metric))
-    for ax in fig.axes:  # one scale for the page, set by what is compared
-        ax.set_ylim(low, high)
-    return fig
+    return chosen
+
+
+def _band(noise: Rows, span: tuple[float, float]) -> str:
+    """What the grey band is, and whether the page cuts it."""
+    if noise.empty:
+        return ""
+    said = " Grey: what chance alone gives between two halves of the real images"
+    if noise["low"].min() < span[0] or noise["high"].max() > span[1]:
+        said += ", cut at the page where a level has few"
+    return f"{said}."
 
 
 def _span(*tables: Rows) -> tuple[float, float]:
@@ -134,7 +154,7 @@ def _tick(table: Rows, level: str) -> str:
 @figure("by_group", kept=False)
 def by_group_dots(
     table: Rows,  # ``Audit.by_group``; with floor_low and floor_high the floor is shaded
-    *,
+    *more: Rows,  # of the same groups by other metrics, beside it
     title: str = "Image quality by group",  # says "simulated" where the images are
     unit: str = "subject",  # what n counts
     confidence: float = 0.95,  # of the intervals
@@ -142,13 +162,14 @@ def by_group_dots(
 ) -> Figure:
     """One generator's metric by level, each with interval, n and the real-real floor."""
     columns = ("attribute", "level", "metric", "n", "value", "low", "high")
-    require(table.assign(dataset="own"), columns, "by-group dots")
-    if table["metric"].nunique() != 1:
-        names = ", ".join(sorted(set(table["metric"])))
-        raise InputError(f"by-group dots: expected one metric, found {names}")
+    for one in (table, *more):
+        require(one.assign(dataset="own"), columns, "by-group dots")
+        if one["metric"].nunique() != 1:
+            names = ", ".join(sorted(set(one["metric"])))
+            raise InputError(f"by-group dots: expected one metric, found {names}")
     height = 1.0 + ROW * len(dot_rows(table))
     fig = page(height, title, dots_foot(table, unit, confidence), notes)
-    draw_dots(fig.subplots(), table)
+    dots_beside(fig, [table, *more])
     return fig
 
 
