@@ -124,6 +124,8 @@ def _parser() -> _Parser:
     verify.add_argument("--output", default="build/verify", metavar="DIR", help="emptied first")
     verify.add_argument("--cores", type=int, default=0, metavar="N", help="all of them without")
     verify.add_argument("--stamps-only", action="store_true", help="run nothing")
+    said = "only: does the audit say the same on other threads and instructions"
+    verify.add_argument("--machine", action="store_true", help=said)
     verify.set_defaults(action=_verify)
 
     book = actions.add_parser("book", help="build what people read into a site, offline")
@@ -415,11 +417,15 @@ def _base(chosen: argparse.Namespace) -> int:
 
 
 def _verify(chosen: argparse.Namespace) -> int:
+    from fairdiff_lib.run.machine import check_machine
     from fairdiff_lib.run.verify import check_stamps, check_twice
 
-    problems = check_stamps(PROJECT_ROOT / chosen.figures_root)
-    if not chosen.stamps_only:
-        place = (PROJECT_ROOT / chosen.output).absolute()
+    place = (PROJECT_ROOT / chosen.output).absolute()
+    if chosen.machine:
+        problems = check_machine(place.with_name(f"{place.name}-machine"))
+    else:
+        problems = check_stamps(PROJECT_ROOT / chosen.figures_root)
+    if not chosen.stamps_only and not chosen.machine:
         problems += check_twice(place, chosen.cores or default_cores())
     for problem in problems:
         print(f"fairdiff: verify: {problem}", file=sys.stderr)

@@ -166,8 +166,8 @@ def blur_rows(audit: Audit, facts: Facts) -> list[list[str]]:
     if facts.blur is None:
         return []
     keys = ["attribute", "level", "reference"]
-    blur, alike = (None if one is None else one.set_index(keys)
-                   for one in (facts.blur.contrasts, facts.alike))  # fmt: skip
+    blur = facts.blur.contrasts.set_index(keys)
+    alike = None if facts.alike is None else facts.alike.set_index(keys)
     order = audit.contrasts.sort_values(["p_adjusted", "p"], kind="stable", na_position="last")
     rows = []
     for _, row in order.head(SHOWN).iterrows():
@@ -210,10 +210,10 @@ def render_html(audit: Audit, facts: Facts, stamp: Mapping[str, Any]) -> str:
     )
 
 
-def _embedded(dots: pd.DataFrame) -> str:
-    """The dot plot within a page; as SVG where only the reader's own fonts have its letters."""
+def _embedded(dots: Sequence[pd.DataFrame]) -> str:
+    """The dot plots within a page; as SVG where only the reader's own fonts have its letters."""
     letters = get_font(findfont(STYLE["font.family"])).get_charmap()
-    known = all(ord(x) in letters for x in "".join([*dots["attribute"], *dots["level"]]))
+    known = all(ord(x) in letters for x in "".join([*dots[0]["attribute"], *dots[0]["level"]]))
     stream = io.BytesIO()
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         page = narrow_dots(dots, PHONE)

@@ -405,7 +405,7 @@ def audit_read(
     strata = None
     if images.conditions:
         strata = group_units(images.real.table, images.conditions, images.unit)
-    own = {"confidence": confidence, "secondary_below": secondary_below}
+    own: dict[str, Any] = {"confidence": confidence, "secondary_below": secondary_below}
     sides: dict[str, Any] = {"made": generated, "paired": images.paired}
 
     known: list[Curves] = []
@@ -551,7 +551,7 @@ def refuse_taken(folder: Path | str, force: bool) -> None:
     folder = Path(folder)
     check_replaceable(folder)
     held = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    other = sorted(set(held) - {CARD, STAMP, *(f"{name}.csv" for name in TABLES)})
+    other = sorted(set(held) - {CARD, METHODS, STAMP, *(f"{name}.csv" for name in TABLES)})
     if other or (held and not {CARD, STAMP} <= set(held)):
         raise InputError(
             f"{folder}: holds something other than an audit ({(other or held)[0]}); expected a "

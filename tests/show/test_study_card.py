@@ -15,8 +15,10 @@ import pytest
 from fairdiff_lib.audit.audit import Audit
 from fairdiff_lib.audit.contrasts import EXPLORATORY, Design
 from fairdiff_lib.audit.estimate import OVERALL, Estimate
+from fairdiff_lib.audit.kid import Kernel
+from fairdiff_lib.classify.features import LITE_WEIGHTS, Scale, make_extractor
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.datasets import dataset_of
+from fairdiff_lib.datasets import dataset_of, load_settings
 from fairdiff_lib.disk.files import hash_file, read_json
 from fairdiff_lib.show import cards
 from fairdiff_lib.show.words import finding
@@ -64,7 +66,8 @@ def floors() -> pd.DataFrame:
 
 def make_result(method: str = "none", old: float = 0.05) -> QualityResult:
     """One method whose seeds, one by one, would say something else than their mean."""
-    mean = [make_audit("kid", old), make_audit("kid_standardised", 0.021, EXPLORATORY)]
+    mean = [make_audit("kid", old), make_audit("kid_standardised", 0.021, EXPLORATORY),
+            make_audit("equivalent_blur", 0.7, EXPLORATORY)]  # fmt: skip
     audits = {(method, "0"): [make_audit("kid", 0.02)], (method, "1"): [make_audit("kid", 0.08)]}
     gates = pd.DataFrame(
         [(name, 0, "blur", 0.5, 0.8, ">=", name == "none") for name in ("none", "random")],
@@ -72,7 +75,15 @@ def make_result(method: str = "none", old: float = 0.05) -> QualityResult:
     )
     none = pd.DataFrame()
     named = {**audits, (method, "0,1"): mean}
-    return QualityResult(floors(), none, none, none, none, none, none, gates, [], named)
+    alike = mean[0].contrasts.assign(method=method, seeds="0,1", value=0.001, low=0.0, high=0.002)
+    copies = {(method, 1): "9 of 210 generated images are nearly identical to another one."}
+    result = QualityResult(floors(), none, none, none, none, none, alike, gates, [], named, copies)
+    space = SimpleNamespace(
+        extractor=make_extractor("lite0"), kernel=Kernel(3.5),
+        scale=Scale(np.zeros(3), np.ones(3), (1,)),
+    )  # fmt: skip
+    study = SimpleNamespace(settings=load_settings("smoke", "ham10000"))
+    return replace(result, fixed=SimpleNamespace(spaces=[space], study=study))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +94,7 @@ def cohort() -> Cohort:
 
 
 def facts(cohort: Cohort, result: QualityResult, before: bool = True, **rule: Any) -> Any:
-    return cards.study_facts(result, cohort, Registered(replace(RULE, **rule), before))
+    return cards.study_facts(result, cohort, Registered(replace(RULE, **rule), before), STAMP)
 
 
 def test_the_mean_over_seeds_is_shown_by_attribute_only() -> None:
@@ -117,6 +128,8 @@ def test_failed_gates_are_those_of_the_method_shown(cohort: Cohort) -> None:
 
 def test_caveats_name_who_is_few(cohort: Cohort) -> None:
     said = " ".join(facts(cohort, make_result()).caveats)
+    assert "Seed 1: 9 of 210 generated images are nearly identical" in said
+    assert "1 of 3 features hardly vary" in said
     assert f"not tested first: {OLD} (n=60)." in said
     assert "these 2 models" in said
 
@@ -134,10 +147,16 @@ def test_card_and_stamp_are_written(cohort: Cohort, tmp_path: Path) -> None:
         cohort=cohort, stamp=STAMP, places=SimpleNamespace(figures=tmp_path)
     )
     page = cards.publish_study_card(study, make_result(), Registered(RULE, True))
-    assert {path.name for path in tmp_path.iterdir()} == {"card.html", "card.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"card.html", "card.json", "methods.txt"}
     assert (tmp_path / "card.html").read_text() == page
     kept = read_json(tmp_path / "card.json")
-    assert kept.pop("files") == {"card.html": hash_file(tmp_path / "card.html")}
+    files = ("card.html", "methods.txt")
+    assert kept.pop("files") == {name: hash_file(tmp_path / name) for name in files}
     assert kept == STAMP
     assert finding(cards.shown_audit(make_result(), RULE)) in unescape(page)
+    said = (tmp_path / "methods.txt").read_text().strip()
+    assert said in unescape(page) and "bandwidth 3.5," in said and "60 or older 60" in said
+    assert "nearly identical" in said and LITE_WEIGHTS in said
+    assert f"<td>Age: {OLD} minus {YOUNG}</td><td>0.680 (" in page  # in pixels of blur
+    assert "<td>0.00100 (0.00000 to 0.00200)</td>" in page  # what one blur of all makes
     assert "at equal malignant mix" in page and str(tmp_path) not in page

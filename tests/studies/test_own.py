@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +15,19 @@ from PIL import Image
 
 from fairdiff_lib.audit.audit import audit, rows_metric
 from fairdiff_lib.audit.blur import blur_images
-from fairdiff_lib.classify.features import RandomConvExtractor, TextureExtractor
+from fairdiff_lib.audit.kid import Kernel
+from fairdiff_lib.classify.features import LITE_WEIGHTS, RandomConvExtractor, TextureExtractor
 from fairdiff_lib.data.own import numbers, read_own, read_set
 from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.run.cli import main
 from fairdiff_lib.run.notebook import plan_job, run_job
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.show.cards import own_card, own_facts
+from fairdiff_lib.show.cards import own_card, own_facts, own_methods
 from fairdiff_lib.show.words import about_files, finding
-from fairdiff_lib.sim.shapes import write_example
+from fairdiff_lib.sim.shapes import BLUR, write_example
 from fairdiff_lib.studies import own
 from fairdiff_lib.studies.own import OwnAudit, audit_own, audit_read, write_audit
+from fairdiff_lib.studies.quality import CORRUPTIONS
 
 ATTRIBUTES = ["palette", "camera"]
 Tables = dict[str, pd.DataFrame]
@@ -72,6 +76,37 @@ def test_the_planted_disparity_is_found_and_nothing_else(planted: OwnAudit) -> N
     assert contrasts.loc["camera", "p_adjusted"] > 0.05
     assert "worse for cool than for warm" in finding(planted.audit)
     assert "could have been missed" in finding(planted.audit)
+
+
+def test_the_planted_blur_is_measured_in_its_own_unit(planted: OwnAudit) -> None:
+    blur = planted.blur.by_group.set_index("level")
+    assert blur.loc["cool", "value"] == pytest.approx(BLUR, abs=0.15)  # Pillow's blur is a box's
+    assert blur.loc["warm", "value"] < 0.1
+    row = planted.blur.contrasts.set_index("attribute").loc["palette"]
+    assert row["high"] < 0 and row["p_better"] < 0.001
+    assert planted.second is not None and planted.second.features == "lite0-penultimate"
+    assert planted.second.contrasts.set_index("attribute").loc["palette", "high"] < 0
+    assert set(planted.contrasts["metric"]) == {"kid", "equivalent_blur"}
+
+
+def test_a_corruption_of_everybody_is_no_disparity_of_this_generator(planted: OwnAudit) -> None:
+    assert set(planted.controls["corruption"]) == set(CORRUPTIONS)
+    assert (planted.controls["kid"] > 0).all()
+    told = planted.further.set_index(["metric", "level"])
+    assert told.loc[("c2st_accuracy", "warm"), "value"] < 0.65
+    assert (planted.further["metric"] == "near_identical").sum() == 7
+
+
+def test_the_methods_paragraph_says_what_was_run(planted: OwnAudit) -> None:
+    said = own_methods(planted)
+    wanted = (LITE_WEIGHTS, "816 features", "64 x 64 pixels", "240 in all", "cool 120, warm 120",
+              f"bandwidth {planted.measured.kernel.bandwidth:.4g}", "Intervals are 95%",
+              "largest (cool, A)", "at least 80 subjects", "No two generated images")  # fmt: skip
+    assert [words for words in wanted if words not in said] == []
+    assert said in unescape(own_card(planted))
+    assert "bandwidth 1.235," in own_methods(
+        replace(planted, measured=replace(planted.measured, kernel=Kernel(1.2345)))
+    )
 
 
 def test_without_a_planted_disparity_none_is_reported(tmp_path: Path) -> None:
@@ -502,7 +537,8 @@ def test_the_command_writes_a_whole_folder(
     assert "worse for cool than for warm" in capsys.readouterr().out
     assert {path.name for path in output.iterdir()} == {
         "card.html", "by_group.csv", "contrasts.csv", "contrasts_standardised.csv",
-        "summary.csv", "intersections.csv", "flow.csv", "stamp.json",
+        "summary.csv", "intersections.csv", "flow.csv", "stamp.json", "methods.txt",
+        "equivalent_blur.csv", "controls.csv", "further.csv",
     }  # fmt: skip
     stamp = json.loads((output / "stamp.json").read_text())
     assert stamp["simulated"] is True
