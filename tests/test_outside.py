@@ -178,18 +178,9 @@ def test_both_together_from_the_cohort_to_their_cards(
     assert "tab_toy_quality.csv" in names
     assert set(result.contrasts["attribute"]) == {"site", "hand"}
     assert {"none", "toy"} <= set(result.contrasts["method"])
-<<<<<<< HEAD
-    fig(study, "fig03", result.main(registered.rule.features), rows=[["site", "hand"], ["mark"]])
+    rows = [("kid", ["site", "hand"]), ("equivalent_blur", ["mark"])]
+    fig(study, "fig03", result.main(registered.rule.features), rows=rows)
     downstream = measure_downstream(study, registered.rule)
-=======
-    fig(
-        study,
-        "fig03",
-        result.main(registered.rule.features),
-        rows=[("kid", ["site", "hand"]), ("equivalent_blur", ["mark"])],
-    )
-    downstream = measure_downstream(study)
->>>>>>> df713f9 (fairdiff verify --machine: the audit of the same images on other threads and instruction sets)
     assert "tab_toy_downstream" in downstream.tables
 
     card(study, "audit", result, registered)
