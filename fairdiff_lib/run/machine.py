@@ -61,9 +61,11 @@ def moved(found: dict[tuple[int, str], pd.DataFrame]) -> pd.DataFrame:
     rows = []
     for (threads, instructions), own in found.items():
         both = base.merge(own, on=NAMES, suffixes=("", "_own"), how="outer")
-        away = (both["value_own"] - both["value"]).abs() / both["error"]
-        away = away.fillna(np.inf)  # a number that one of them lacks
-        most = both.loc[away.idxmax()]
+        away = np.abs((both["value_own"] - both["value"]) / both["error"]).to_numpy(
+            dtype=np.float64
+        )
+        away = np.where(np.isnan(away), np.inf, away)  # a number that one of them lacks
+        most = both.iloc[int(away.argmax())]
         name = " ".join(str(most[column]) for column in NAMES)
         rows.append((threads, instructions, len(both), float(away.max()), name))
     assert rows[0][:2] == first
