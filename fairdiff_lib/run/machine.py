@@ -45,10 +45,10 @@ def check_machine(place: Path) -> list[str]:
     table = moved(found)
     print(table.to_string(index=False, float_format="{:.2g}".format))
     return [
-        f"{row.instructions} instructions, {row.threads} threads: {row.number} moves by "
-        f"{row.moved:.1%} of its standard error; expected at most {MOST:.0%}"
-        for row in table.itertuples()
-        if not row.moved <= MOST
+        f"{row['instructions']} instructions, {row['threads']} threads: {row['number']} moves by "
+        f"{row['moved']:.1%} of its standard error; expected at most {MOST:.0%}"
+        for row in table.to_dict("records")
+        if not row["moved"] <= MOST
     ]
 
 
@@ -61,10 +61,9 @@ def moved(found: dict[tuple[int, str], pd.DataFrame]) -> pd.DataFrame:
     rows = []
     for (threads, instructions), own in found.items():
         both = base.merge(own, on=NAMES, suffixes=("", "_own"), how="outer")
-        away = np.abs((both["value_own"] - both["value"]) / both["error"]).to_numpy(
-            dtype=np.float64
-        )
-        away = np.where(np.isnan(away), np.inf, away)  # a number that one of them lacks
+        one, other, error = (both[c].to_numpy(np.float64) for c in ("value", "value_own", "error"))
+        away = np.abs(other - one) / error
+        away[np.isnan(away)] = np.inf  # a number that one of them lacks
         most = both.iloc[int(away.argmax())]
         name = " ".join(str(most[column]) for column in NAMES)
         rows.append((threads, instructions, len(both), float(away.max()), name))

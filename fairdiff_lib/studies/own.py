@@ -61,7 +61,6 @@ from fairdiff_lib.disk.stamps import make_provenance
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.sim.shapes import NAMES, write_example
 from fairdiff_lib.studies.quality import (
-    BLUR,
     CONTROL_COLUMNS,
     CORRUPTIONS,
     alike_by_blur,
@@ -70,6 +69,7 @@ from fairdiff_lib.studies.quality import (
     further_rows,
     groups_of,
 )
+from fairdiff_lib.studies.verdict.protocol import BLUR
 
 DEFAULT_FEATURES = "lite0"
 SEEN = {  # in words
