@@ -104,8 +104,8 @@ def test_the_methods_paragraph_says_what_was_run(planted: OwnAudit) -> None:
               "largest (cool, A)", "at least 80 subjects", "No two generated images")  # fmt: skip
     assert [words for words in wanted if words not in said] == []
     assert said in unescape(own_card(planted))
-    assert "bandwidth 1.235," in own_methods(
-        replace(planted, measured=replace(planted.measured, kernel=Kernel(1.2345)))
+    assert "bandwidth 1.236," in own_methods(
+        replace(planted, measured=replace(planted.measured, kernel=Kernel(1.236)))
     )
 
 
