@@ -408,7 +408,7 @@ def _base(chosen: argparse.Namespace) -> int:
         folder, command = ship_base(study), f"fairdiff base --dataset {name}"
         found = check_base(unseen, folder).gates
         seal_base(study, found, command)
-        write_shipped_card(study, found, command)
+        write_shipped_card(study, found)
         failed += int((~found["passed"]).sum())
         print(found.drop(columns="note").to_string(index=False))
         print(f"{dataset_of(name).title}: {int(found['passed'].sum())} of {len(found)} gates "

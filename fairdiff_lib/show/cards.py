@@ -513,7 +513,7 @@ def _published(study: Study, path: Path, name: str) -> str:
     return f"Intended use, limits and how it was made: [{name}](../cards/{name})."
 
 
-def write_shipped_card(study: Study, gates: pd.DataFrame, command: str) -> Path:
+def write_shipped_card(study: Study, gates: pd.DataFrame) -> Path:
     """Write the card of a base that the project comes with beside its pipeline; its path."""
     head = "| gate | images | measured | expected | passed |"
     lines = [
@@ -524,7 +524,7 @@ def write_shipped_card(study: Study, gates: pd.DataFrame, command: str) -> Path:
     table = "\n".join([head, "|---|---|---|---|---|", *lines])
     stamp = read_json(study.places.pretrained / "stamp.json")
     seconds = sum(stamp["training"].values())  # of all sessions
-    shipped = {"gates": table, "command": command, "seconds": seconds, "stamp": stamp}
+    shipped = {"gates": table, "seconds": seconds, "stamp": stamp, **stamp["parameters"]}
     card = _model_card(study, study.places.base, "base", shipped)
     return _write(card, study.places.pretrained / CARD)
 

@@ -296,8 +296,10 @@ def ship_base(study: Study) -> Path:
     for part in (pipeline.vae, pipeline.text_encoder, pipeline.unet):
         part.half()
     model.save_pipeline(pipeline, folder)
-    kept = (history["quantity"] == "loss") & (history["step"] % SHIPPED_EVERY == 0)
-    files.write_table(history[kept], folder / "history.csv")
+    losses = history[history["quantity"] == "loss"]
+    last = losses.groupby("stage")["step"].transform("max")
+    kept = (losses["step"] % SHIPPED_EVERY == 0) | (losses["step"] == last)
+    files.write_table(losses[kept], folder / "history.csv")
     return folder
 
 
