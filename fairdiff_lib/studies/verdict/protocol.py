@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 
 from fairdiff_lib.audit.decide import LEAST_POWER, Power, power, size_for, spread_for
-from fairdiff_lib.audit.estimate import group_units
+from fairdiff_lib.audit.estimate import MIN_UNITS, group_units
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk.files import read_json, write_json
 from fairdiff_lib.disk.places import Places
@@ -109,8 +109,8 @@ class Planned:
 
     @property
     def testable(self) -> bool:
-        """Whether both powers are enough."""
-        return Power(self.power_nothing, self.power_twice).testable
+        """Whether both powers are enough, and the group large enough for an estimate."""
+        return self.n >= MIN_UNITS and Power(self.power_nothing, self.power_twice).testable
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -290,7 +290,7 @@ def with_power(tests: list[Planned], runs: int) -> tuple[Planned, ...]:
                 family=family,
                 power_nothing=round(own.nothing, 4),
                 power_twice=round(own.twice, 4),
-                n_needed=size_for(one.error, one.n, one.df, one.smallest, family),
+                n_needed=max(size_for(one.error, one.n, one.df, one.smallest, family), MIN_UNITS),
                 spread_allowed=spread_for(one.error, one.df, one.smallest, runs, family),
             )
         )

@@ -178,6 +178,7 @@ def test_powers_are_those_of_the_family_and_what_is_needed_suffices() -> None:
     again = with_power([replace(open_, error=0.06 / times**0.5, df=198 * times)], 3)[0]
     assert again.testable and 280 < unsure.n_needed < 340
     assert 0 < sure.spread_allowed < 0.1 and np.isnan(unsure.spread_allowed)
+    assert not with_power([replace(TEST, n=9)], 3)[0].testable  # of which nothing is estimated
     both = with_power([TEST, replace(TEST, level="Other")], 1)
     assert both[0].family == 2 and both[0].power_twice < sure.power_twice
 
