@@ -234,9 +234,9 @@ def es_debiased(one: Audit, attribute: str) -> Estimate:
 
     M / (1 + sum_g sqrt(max((M_g - M)^2 - V, 0))), V the variance of M_g - M. The plain one is too
     low where levels are equal (0.79 for 0.85 with 36, 132 and 800 subjects), so that a 95% interval
-    round it holds the truth in 81%. This one is too low by less than half as much: a distance can't be
-    negative, so that chance never cancels. With 36 subjects that is 0.02 to 0.04 (see the proof). It
-    has no interval: near 0 such a distance has none of the usual kind.
+    round it holds the truth in 81%. This one is too low by about half as much: a distance can't be
+    negative, so that chance doesn't cancel. With 36 subjects that is 0.02 to 0.04 (see the proof).
+    It has no interval: near 0 such a distance has none of the usual kind.
     """
     whole, found = one.overall, es_estimate(one, attribute)
     if not np.isfinite(found.value):
