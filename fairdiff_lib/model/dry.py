@@ -7,6 +7,8 @@ and what autograd would keep for the backward pass.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -39,18 +42,26 @@ class Dry:
     forward: float  # floating-point operations of the U-Net for one image
     encode: float  # of the VAE's encoder
     decode: float  # of its decoder
-    kept: int  # elements that the U-Net keeps of one image for the backward pass
+    kept: (
+        int  # elements that the U-Net keeps of one image for the backward pass, its attention fused
+    )
+    scores: int  # elements of all attention matrices, which plain attention keeps besides
+    largest_scores: int  # of its largest one
     inputs: int  # elements of its blocks' inputs
     largest: int  # elements that its largest block keeps
     outside: int  # elements that are kept outside of its blocks
     latent: int  # elements of one image's latents
     image_size: int  # pixels
 
-    def activations(self, machine: MachineConfig) -> int:
-        """Elements of one image that are there at once in the backward pass."""
+    def activations(self, machine: MachineConfig, plain: bool = False) -> int:
+        """Elements of one image that are there at once in the backward pass.
+
+        ``plain``: attention is computed matrix by matrix, as in 16 bits on a CPU.
+        """
         if machine.gradient_checkpointing:
-            return self.outside + self.inputs + self.largest
-        return self.kept
+            # the plain products of the backward pass have a matrix and its gradient at once
+            return self.outside + self.inputs + self.largest + 2 * plain * self.largest_scores
+        return self.kept + plain * self.scores
 
     def training(
         self, loop: LoopConfig, machine: MachineConfig, share: int, gpu: bool
@@ -75,7 +86,9 @@ class Dry:
             "optimiser": moments * self.unet,
             "average": 4.0 * self.unet if loop.ema_decay and not away else 0.0,
             "weights in 16 bits": 2.0 * self.unet if half else 0.0,
-            "activations": (2.0 if half else 4.0) * share * self.activations(machine),
+            "activations": (2.0 if half else 4.0)
+            * share
+            * self.activations(machine, plain=half and not gpu),
             "frozen networks": 0.0 if gpu else 4.0 * (self.vae + self.text),
             "runtime": RUNTIME * GIB,
         }
@@ -127,7 +140,7 @@ def measure(config: ModelConfig) -> Dry:
     told = torch.empty(1, 77, unet.config.cross_attention_dim, device="meta")
     step = torch.zeros(1, dtype=torch.int64, device="meta")
     pixels = torch.empty(1, 3, config.image_size, config.image_size, device="meta")
-    inside, inputs = _kept(unet.train(), latents, step, told)
+    inside, inputs, scores = _kept(unet.train(), latents, step, told)
     blocks = {name: size for name, size in inside.items() if name}
     with torch.no_grad():
         return Dry(
@@ -138,6 +151,8 @@ def measure(config: ModelConfig) -> Dry:
             encode=_flops(lambda: vae.encode(pixels)),
             decode=_flops(lambda: vae.decode(latents)),
             kept=sum(inside.values()),
+            scores=sum(scores),
+            largest_scores=max(scores, default=0),
             inputs=inputs,
             largest=max(blocks.values(), default=0),
             outside=inside[""],
@@ -156,8 +171,38 @@ def _flops(work: Any) -> float:
     return float(counter.get_total_flops())
 
 
-def _kept(unet: nn.Module, *given: Tensor) -> tuple[Counter[str], int]:
-    """Elements that each block keeps for the backward pass ("" = outside), and of their inputs."""
+class _Fused(torch.autograd.Function):
+    """Attention by its shapes, as fused kernels keep it; ``meta`` has the plain one alone."""
+
+    @staticmethod
+    def forward(context: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        made = torch.empty_like(query)
+        context.save_for_backward(query, key, value, made)
+        return made
+
+
+@contextmanager
+def _fused() -> Iterator[list[int]]:
+    """Attention as :class:`_Fused`; the elements that each one's matrix would have."""
+    own, scores = functional.scaled_dot_product_attention, list[int]()
+
+    def counted(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
+        scores.append(query.shape[:-1].numel() * key.shape[-2])
+        made: Tensor = _Fused.apply(query, key, value)
+        return made
+
+    functional.scaled_dot_product_attention = counted  # type: ignore[assignment]
+    try:
+        yield scores
+    finally:
+        functional.scaled_dot_product_attention = own
+
+
+def _kept(unet: nn.Module, *given: Tensor) -> tuple[Counter[str], int, list[int]]:
+    """Elements that each block keeps for the backward pass ("" = outside), and of their inputs.
+
+    Then those of each attention matrix, which aren't counted among them.
+    """
     known: Any = {p.untyped_storage()._cdata for p in unet.parameters()}
     found: Counter[str] = Counter()
     within, inputs, alive = [""], 0, []
@@ -183,8 +228,8 @@ def _kept(unet: nn.Module, *given: Tensor) -> tuple[Counter[str], int]:
         if isinstance(block, BLOCKS):
             hooks.append(block.register_forward_pre_hook(enter(name)))
             hooks.append(block.register_forward_hook(lambda *_: (within.pop(), None)[1]))
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with _fused() as scores, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         unet(*given)
     for hook in hooks:
         hook.remove()
-    return found, inputs
+    return found, inputs, scores

@@ -139,6 +139,7 @@ def _parser() -> _Parser:
     doctor.add_argument("--runs-root", default="data/runs", metavar="DIR", help="models and images")
     doctor.add_argument("--processes", type=int, default=1, metavar="N", help="that share a run")
     doctor.add_argument("--memory", type=float, default=0.0, metavar="GIB", help="of another GPU")
+    doctor.add_argument("--tflops", type=float, default=0.0, metavar="T", help="of another GPU")
     doctor.set_defaults(action=_doctor)
 
     simulate = actions.add_parser("simulate", help="write a simulated FairGenMed")
@@ -448,11 +449,12 @@ def _doctor(chosen: argparse.Namespace) -> int:
 
     if chosen.processes < 1:
         raise InputError(f"--processes {chosen.processes}: expected 1 or more")
-    if chosen.memory < 0:
-        raise InputError(f"--memory {chosen.memory}: expected gibibytes, 0 or more")
+    for name in ("memory", "tflops"):
+        if getattr(chosen, name) < 0:
+            raise InputError(f"--{name} {getattr(chosen, name)}: expected 0 or more")
     roots = {"data_root": chosen.data_root, "runs_root": chosen.runs_root}
     study = Study.open(chosen.preset, chosen.dataset, _overrides(chosen.set), **roots)
-    found = examine(study, chosen.processes, chosen.memory)
+    found = examine(study, chosen.processes, chosen.memory, chosen.tflops)
     for line in found:
         print(line)
     lacking = [line for line in found if not line.fits]

@@ -49,10 +49,14 @@ class Finding:
         there = "" if self.there is None else f" of {self.there:.3g} {self.unit}"
         mark = "" if self.fits else "  DOES NOT FIT"
         note = f" ({self.note})" if self.note else ""
-        return f"{self.what}: {self.needed:.3g} {self.unit}{there}{note}{mark}"
+        needed = f"{self.needed:.1f}" if self.unit in ("GiB", "GB") else f"{self.needed:,.3g}"
+        needed = f"{self.needed:,.0f}" if self.needed >= 100 else needed
+        return f"{self.what}: {needed} {self.unit}{there}{note}{mark}"
 
 
-def examine(study: Study, processes: int = 1, memory: float = 0.0) -> list[Finding]:
+def examine(
+    study: Study, processes: int = 1, memory: float = 0.0, tflops: float = 0.0
+) -> list[Finding]:
     """What the study's runs need: memory of each process, disk, hours.
 
     Parameters
@@ -61,7 +65,9 @@ def examine(study: Study, processes: int = 1, memory: float = 0.0) -> list[Findi
     processes : int
         That train one run together, a GPU each.
     memory : float
-        GiB of a GPU (or of the machine) elsewhere; 0 = of this one.
+        GiB of a GPU elsewhere; 0 = of this machine.
+    tflops : float
+        10^12 operations a second of its large products; 0 = measured here.
 
     Raises
     ------
@@ -71,7 +77,9 @@ def examine(study: Study, processes: int = 1, memory: float = 0.0) -> list[Findi
     own = study.settings
     dry, gpu = measure(own.model), device.has_gpu() or memory > 0
     images, note = _images(study)
-    speeds: dict[str, float] = {name: speed(name) for name in {own.training.mixed_precision, "no"}}
+    precisions = {own.training.mixed_precision, own.generation.mixed_precision, "no"}
+    given = tflops * 1e12 * EFFICIENCY["cuda"]
+    speeds: dict[str, float] = {name: given or speed(name) for name in precisions}
     there = memory or _memory()
     share = share_of(own.training, processes)
     parts = dry.training(own.training, own.machine, share, gpu)
@@ -92,8 +100,9 @@ def examine(study: Study, processes: int = 1, memory: float = 0.0) -> list[Findi
     ]
     hours = dict.fromkeys(("training", "drawing"), 0.0)
     hours["training"] = training_hours(own.training, own.machine, dry, speeds) * len(own.runs)
-    hours["drawing"] = _drawing_hours(study, dry, images, speeds["no"])
+    hours["drawing"] = _drawing_hours(study, dry, images, speeds)
     several = f"{len(own.runs)} runs one after the other"
+    several += "" if tflops else ", at this machine's speed now"
     for name, needed in hours.items():
         found.append(Finding(name, needed / processes, None, "hours", several))
     return found
@@ -123,11 +132,12 @@ def training_hours(
     return work / speeds[loop.mixed_precision] / 3600
 
 
-def _drawing_hours(study: Study, dry: Dry, images: int, speed_of: float) -> float:
+def _drawing_hours(study: Study, dry: Dry, images: int, speeds: dict[str, float]) -> float:
     own = study.settings.generation
     each = own.steps * dry.forward * (2 if own.guidance > 1 else 1) + dry.decode
     encoding = images * dry.encode  # once, for the base's latents
-    return (len(study.settings.runs) * images * each + encoding) / speed_of / 3600
+    drawing = len(study.settings.runs) * images * each / speeds[own.mixed_precision]
+    return (drawing + encoding / speeds["no"]) / 3600
 
 
 def disk(study: Study, dry: Dry, images: int) -> float:

@@ -39,7 +39,7 @@ def test_what_does_not_fit_is_said_with_what_would(capsys: pytest.CaptureFixture
     ("more", "words"),
     [
         (["--processes", "0"], "--processes 0: expected 1 or more"),
-        (["--memory", "-1"], "--memory -1.0: expected gibibytes"),
+        (["--memory", "-1"], "--memory -1.0: expected 0 or more"),
         (["--processes", "3"], "batch=16: can't be shared by 3 processes"),
         (["--set", "model.pretrained=a/b"], "model.pretrained=a/b: its size is not known here"),
     ],
