@@ -259,9 +259,11 @@ def dots_foot(table: Rows, unit: str = "subject", confidence: float = 0.95) -> s
 
 def dots_beside(fig: Figure, tables: Sequence[Rows], bins: int | None = None) -> None:
     """A dot plot per metric of the same levels, side by side; n stands at the last one."""
-    axes = fig.subplots(1, len(tables), squeeze=False, sharey=True)[0]
+    axes = fig.subplots(1, len(tables), squeeze=False)[0]
     for ax, table in zip(axes, tables, strict=True):
         draw_dots(ax, table, counted=ax is axes[-1])
+        if ax is not axes[0]:  # not sharey: inner axes would have no labels to colour
+            ax.tick_params(labelleft=False)
         if bins:
             ax.locator_params(axis="x", nbins=bins)  # numbers that don't touch
 

@@ -122,7 +122,7 @@ def test_a_level_stands_on_the_picture_as_it_is_called(name: str) -> None:
     page = render_html(audit, FACTS, STAMP)
     kind, data = re.findall(r'src="data:image/([a-z+]+);base64,([^"]+)"', page)[0]
     assert kind == ("png" if name.isascii() else "svg+xml")
-    drawn = [text.get_text() for text in narrow_dots(audit.by_group, 4).findobj(Text)]
+    drawn = [text.get_text() for text in narrow_dots([audit.by_group], 4).findobj(Text)]
     assert name in drawn or name in base64.b64decode(data).decode()
     assert page == render_html(audit, FACTS, STAMP)
 

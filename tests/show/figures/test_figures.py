@@ -246,7 +246,7 @@ def test_bad_tables_are_refused_in_one_line() -> None:
     with pytest.raises(InputError, match="fig03: the table has no row"):
         fig03(quality().head(0))
     with pytest.raises(InputError, match="no metric 'fid'"):
-        fig03(quality(), metric="fid")
+        fig03(quality(), rows=[("fid", ["sex"])])
     with pytest.raises(InputError, match="expected one dataset, found"):
         fig03(pd.concat([quality(), quality("ham10000")]))
     with pytest.raises(InputError, match=r"fig06: images of 'none' are uint8 \(2, 5"):
