@@ -146,7 +146,7 @@ def test_every_notebook_asks_for_what_its_job_waits_for(tmp_path: Path) -> None:
     assert study.waits_for("05_quality") == ["protocol", "images"]
     assert study.waits_for("06_perturbation") == ["runs"]
     assert study.waits_for("09_verdict") == ["protocol", "05_quality", "07_downstream"]
-    assert study.waits_for("10_proof") == ["base"]
+    assert study.waits_for("10_proof") == ["01_cohorts"]
 
 
 def test_what_is_there_is_not_asked_for(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ BAD_INPUT = {
     "no action": ([], "required"),
     "action": (["walk"], "walk"),
     "option": (["run", "--sede", "1"], "--sede"),
-    "preset": (["run", "--preset", "fast"], "unknown preset 'fast'; known: paper, quick"),
+    "preset": (["run", "--preset", "fast"], "unknown preset 'fast'; known: base, paper, quick"),
     "dataset": (["run", "--dataset", "mnist"], "unknown dataset 'mnist'; known: chexpert, "),
     "method": (
         ["run", "--methods", "none", "magic"],

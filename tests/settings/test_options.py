@@ -59,7 +59,7 @@ def test_a_digest_is_the_same_in_another_process() -> None:
 
 
 BAD = [
-    ({"preset": "fast"}, "known: paper, quick, reference, smoke"),
+    ({"preset": "fast"}, "known: base, paper, quick, reference, smoke"),
     ({"dataset": "mnist"}, "unknown dataset 'mnist'; known: chexpert, "),
     ({"overrides": {"training.stepz": 1}}, "unknown setting 'training.stepz'; known:.*steps"),
     ({"overrides": {"trainin.steps": 1}}, "unknown setting 'trainin'"),

@@ -14,7 +14,7 @@ import torch
 from fairdiff_lib.audit.audit import contrast_table, labelled
 from fairdiff_lib.audit.estimate import group_units
 from fairdiff_lib.audit.kid import Kernel
-from fairdiff_lib.audit.memory import AUC, FOUND, NEARER, Pool
+from fairdiff_lib.audit.memory import ADVANTAGE, ALARMED, AUC, FOUND, NEARER, Pool
 from fairdiff_lib.audit.seeds import summarise_seeds
 from fairdiff_lib.classify.features import RandomConvExtractor, Scale, Space, extract
 from fairdiff_lib.data.cohort import Cohort
@@ -183,7 +183,7 @@ def test_every_run_and_the_control_are_in_the_tables(
     near = result.table[result.table["metric"] == NEARER]
     assert set(near["method"]) == {"real", "none"} and set(near["seeds"]) == {"0,1", "0", "1"}
     assert near[["low", "high"]].stack().between(0, 1).all()
-    assert set(result.table["metric"]) == {*privacy_study.NEAREST, *privacy_study.ATTACK}
+    assert set(result.table["metric"]) == {NEARER, AUC, FOUND, ALARMED, ADVANTAGE}
     assert set(result.contrasts["metric"]) == set(privacy_study.CONTRASTED)
     assert set(result.contrasts["seeds"]) == {"0,1"}
     auc = result.table[result.table["metric"] == AUC].set_index(["level", "seeds"])
