@@ -73,7 +73,8 @@ def fixed(real: np.ndarray) -> auditing.Fixed:
     study.__dict__["cohort"] = cohort
     return auditing.Fixed(
         study, Reader(), spaces, real, test, groups,  # type: ignore[arg-type]
-        blur_curves(Kernel(2.0), real, lambda sigma: real + sigma, groups), crossing, None, None, None,
+        blur_curves(Kernel(2.0), real, lambda sigma: real + sigma, groups),
+        crossing, None, None, None,
     )  # fmt: skip
 
 
