@@ -6,6 +6,7 @@ what follows. Here they come together; nothing is decided here but which contras
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,7 @@ COLUMNS = (
     "outcome", "testable", "power_nothing", "power_twice", "n_needed", "runs_needed", "planted",
     "as_planted", "quote", "not_to_say", "limits", "protocol",
 )  # fmt: skip
+LOG = logging.getLogger(__name__)
 PART, TESTS = "tab_verdict", "tab_tests"  # of one dataset: T14's rows; every test behind them
 EFFECTS = ("tab_effects", "tab_effects_downstream")  # what 05 and 07 measured
 KEY = ("claim", "part", "endpoint", "attribute", "level")
@@ -373,7 +375,11 @@ def write_verdict(study: Study, claims: pd.DataFrame, tests: pd.DataFrame) -> pd
     study.publish(TESTS, tests)
     with locked(path.with_name(".tab14.lock")):
         study.publish(PART, claims)
-        places = sorted(study.places.figures.parent.glob(f"*/{PART}.csv"))
+        judged = sorted(study.places.figures.parent.glob(f"*/{PART}.csv"))
+        places = [place for place in judged if {*COLUMNS} <= {*read_table(place).columns}]
+        if len(places) < len(judged):  # 0.1 asked other questions: its rows can't stand here
+            names = ", ".join(place.parent.name for place in judged if place not in places)
+            LOG.warning("T14 leaves out %s: judged by an earlier version; run it again", names)
         whole = pd.concat([read_verdicts(place) for place in places], ignore_index=True)
         found = {place.parent.name: read_json(place.with_suffix(".json")) for place in places}
         stamps = {
