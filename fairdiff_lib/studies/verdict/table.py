@@ -83,7 +83,9 @@ def model_words(settings: Settings) -> str:
     """The generator's kind and size, in words."""
     own = settings.model
     if own.pretrained:
-        return f"{Path(own.pretrained).name} at {own.image_size} px"
+        name = Path(own.pretrained).name
+        shipped = name == settings.dataset  # our own bases carry their data set's name
+        return f"{'a small shipped base' if shipped else name} at {own.image_size} px"
     return f"a small model trained from scratch at {own.image_size} px"
 
 
