@@ -234,6 +234,10 @@ def save_pipeline(pipeline: Any, folder: Path, like: Path | None = None) -> None
         adapter = adapter_of(pipeline)
         if adapter is not None:
             save_adapter(adapter, temporary / "adapter")
+        for path in sorted(temporary.rglob("*.json")):  # a model goes to others: no place of ours
+            kept = json.loads(path.read_text())
+            if isinstance(kept, dict) and kept.pop("_name_or_path", None):
+                path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
         for path in sorted(temporary.rglob("*.safetensors")) if like else ():
             other = Path(like or "") / path.relative_to(temporary)
             if other.is_file() and filecmp.cmp(path, other, shallow=False):

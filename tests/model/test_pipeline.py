@@ -83,6 +83,14 @@ def test_every_word_of_the_prompts_is_one_token_and_prompts_differ(pipeline: Any
     assert ids.shape[1] == tokenizer.model_max_length
 
 
+def test_a_saved_model_names_no_place_that_it_came_from(pipeline: Any, tmp_path: Path) -> None:
+    save_pipeline(pipeline, tmp_path / "first")
+    save_pipeline(load_pipeline(tmp_path / "first"), tmp_path / "second")
+    texts = [path.read_text() for path in (tmp_path / "second").rglob("*.json")]
+    assert len(texts) >= 5 and not any(str(tmp_path) in text for text in texts)
+    load_pipeline(tmp_path / "second")  # and is whole
+
+
 @pytest.mark.slow
 def test_saved_folder_loads_and_generates_without_our_library(
     pipeline: Any, tmp_path: Path
