@@ -465,12 +465,17 @@ def _doctor(chosen: argparse.Namespace) -> int:
 
 
 def _simulate(chosen: argparse.Namespace) -> int:
+    from importlib.metadata import version
+
     from fairdiff_lib.show.style import dataset_name
+    from fairdiff_lib.sim import croissant
 
     settings = Study.open(chosen.preset, chosen.dataset, _overrides(chosen.set)).settings
     started, output = time.monotonic(), Path(chosen.output).absolute()
     refuse_other(output, need="simulated.json")
     dataset_of(settings.dataset).draw(settings.simulator, output)
+    found = croissant.describe(output, dataset_name(settings.dataset), version("fairdiff"))
+    write_json(output / croissant.NAME, found)
     seconds = time.monotonic() - started
     print(f"{dataset_name(settings.dataset)}: written to {chosen.output} ({seconds:.0f} s)")
     return 0
