@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from fairdiff_lib.show.front import say as say
     from fairdiff_lib.show.front import show_source as show_source
     from fairdiff_lib.show.front import table as table
+    from fairdiff_lib.studies.counterfactual import (
+        measure_counterfactual as measure_counterfactual,
+    )
     from fairdiff_lib.studies.downstream import measure_downstream as measure_downstream
     from fairdiff_lib.studies.harm import measure_harm as measure_harm
     from fairdiff_lib.studies.matrix import measure_matrix as measure_matrix
@@ -56,6 +59,7 @@ _PUBLIC = {
     "settings.methods": ("METHODS",),
     "show.cards": ("card",),
     "show.front": ("fig", "ready", "say", "show_source", "table"),
+    "studies.counterfactual": ("measure_counterfactual",),
     "studies.downstream": ("measure_downstream",),
     "studies.harm": ("measure_harm",),
     "studies.matrix": ("measure_matrix",),

@@ -133,6 +133,11 @@ class Places:
         """Images of some test prompts by these generation settings: a cell of the sweep."""
         return self.run(method, seed) / f"sweep-{self.settings.digest('generation')}"
 
+    def counterfactual(self, method: str, seed: int, asked: str) -> Path:
+        """Images of some test prompts of which one word is changed, by a name of the change."""
+        folder = f"counterfactual-{self.settings.digest('generation')}"
+        return self.run(method, seed) / folder / asked
+
     def dose(self, digest: str) -> Path:
         """Cells of a dose-response from the base, by a digest of what it depends on besides."""
         return self.runs / f"dose-{self.digest(*_TRAINED)}-{digest}"

@@ -40,6 +40,9 @@ NAMES: dict[str, str] = {
     "effusion_agreement": "Measures as asked",
     "agreement": "Agreement with the prompt",
     "nearer_to_training": "Nearer to a training image than real images are",
+    "moved": "Images move (share of the way to another patient's)",
+    "moved_blur": "Images move, as a blur of so many pixels",
+    "readout_change": "change in probability of the finding",
     "membership_auc": "Membership told from the loss (AUC)",
     # gates
     "vae_reconstruction": "The autoencoder keeps what is measured",

@@ -18,6 +18,9 @@ STUDIES = {  # what a run can be for
     "matrix": "what do real, generated and mixed images train? equal steps, shares of real data",
     "privacy": "are training images remembered, and whose? nearest image, membership inference",
     "sweep": "what do guidance and sampler steps do to each group? a grid from the same noise",
+    "counterfactual": "does the finding survive a change of group? one word of the prompt changed",
+    "stress": "how does the audit bear group labels that are wrong, missing or swapped?",
+    "loop": "do models that are trained on each other's images drift apart by group?",
     "proof": "is the audit itself valid? simulated audits of known truth",
     "own": "the audit of anybody's own images, shown on drawn ones",
 }
@@ -275,6 +278,19 @@ _ALL = (
         figures={"fig_sweep": "KID by guidance, steps and level"},
         threads="network",
         digest=("sweep",),
+    ),
+    Notebook(
+        "16_counterfactual",
+        "Does the finding survive a change of group?",
+        study="counterfactual",
+        after=("05_quality",),
+        tables={
+            "tab_counterfactual": "what a change of the group's word does to images, by level",
+            "tab_counterfactual_contrasts": "a change of the group's word: differences of levels",
+        },
+        figures={"fig_counterfactual": "what a change of the group's word does, by level"},
+        threads="network",
+        digest=("counterfactual",),
     ),
 )
 NOTEBOOKS: dict[str, Notebook] = {entry.notebook: entry for entry in _ALL}

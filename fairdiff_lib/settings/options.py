@@ -533,6 +533,37 @@ class SweepConfig:
 
 
 @options
+class CounterfactualConfig:
+    """The same noise and conditions, and one group's word of the prompt changed."""
+
+    # test prompts of every run, levels taking turns so that rare ones are all there
+    images: Annotated[int, Field(ge=10)] = 240
+
+
+@options
+class StressConfig:
+    """How the audit bears group labels that are wrong: fixed before any of it is run."""
+
+    shares: Distinct[Inner] = (0.05, 0.1, 0.2)  # of the labels
+    simulations: Count = 500  # audits of features per cell: an interval of 4 points about 5%
+    draws: Count = 200  # the same of real images, whose features are there
+    sizes: Annotated[Several[Count], Field(min_length=2, max_length=2)] = (132, 300)  # subjects
+    ratio: Factor = 2.0  # planted between the groups' KIDs, in features
+    # pixels: blur of everybody's real images, and how much more of one group's
+    blur: Positive = 0.7
+    planted: Positive = 0.3
+    seed: Whole = 0
+
+
+@options
+class RetrainingConfig:
+    """Generations of a model, each trained on images of the one before."""
+
+    generations: Count = 3
+    share: Share = 0.5  # of the training subjects whose images are the last generation's
+
+
+@options
 class Settings:
     """Everything that a study depends on."""
 
@@ -560,6 +591,9 @@ class Settings:
     reading: ReadingConfig = Field(default_factory=ReadingConfig)
     privacy: PrivacyConfig = Field(default_factory=PrivacyConfig)
     sweep: SweepConfig = Field(default_factory=SweepConfig)
+    counterfactual: CounterfactualConfig = Field(default_factory=CounterfactualConfig)
+    stress: StressConfig = Field(default_factory=StressConfig)
+    retraining: RetrainingConfig = Field(default_factory=RetrainingConfig)
 
     @model_validator(mode="after")
     def _architectures_in_place(self) -> Self:

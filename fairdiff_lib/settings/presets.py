@@ -65,6 +65,9 @@ SMOKE: dict[str, Any] = {  # tests: every part runs, nothing is learnt
     "matrix": {"shares": (0.5, 1.0), "seeds": (0,)},
     "privacy.draws": 3,
     "sweep": {"guidances": (1.0, 2.0), "steps": (2, 3), "images": 40},
+    "counterfactual.images": 40,
+    "stress": {"shares": (0.2,), "simulations": 10, "draws": 5, "sizes": (20, 30)},
+    "retraining.generations": 2,
 }
 # Images that a person takes for what they are, within minutes on two cores. Simulated data sets
 # start from a shipped base; others, and `--set model.pretrained=`, train one: an hour of a core.

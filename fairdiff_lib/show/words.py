@@ -410,8 +410,10 @@ def about_cells(changes: Rows, features: str) -> str:
 
 
 def _where(row: Row) -> str:
-    """The feature space, where the row rests on one, and the cell, where it is of the sweep."""
+    """The feature space, the condition and the cell of the sweep, where the row rests on one."""
     space = f" ({space_title(row['features'])} features)" if row["features"] else ""
+    if row.get("condition", "all") != "all":
+        space += f", {name_of(str(row['condition']))}"
     if "guidance" not in row:
         return space
     return f"{space}, guidance {rounded(float(row['guidance']))}, {row['steps']} steps"

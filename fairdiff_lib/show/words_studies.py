@@ -491,3 +491,43 @@ def _basis(rows: Rows) -> str:
         return "With one seed, a difference between arms can't be told from chance in training."
     without = " Too few for a p-value." * bool(rows["p"].isna().all())
     return f"Paired over {count} seeds; intervals hold for new patients and new seeds.{without}"
+
+
+# -- 16: a changed word ----------------------------------------------------------------------
+
+
+@sentence("counterfactual")
+def about_counterfactual(table: Rows, condition: str) -> str:
+    """What a change of each attribute's word does, and what another noise does, by method."""
+    rows, _ = means_and_seeds(table[table["attribute"] == "overall"], ["method"])
+    lines = []
+    for method in ordered_methods(rows["method"]):
+        for changed, own in rows[rows["method"] == method].groupby("changed", sort=False):
+            said = {(r["condition"], r["metric"]): r for r in own.to_dict("records")}
+            moved, flips = said["all", "moved"], said[condition, "finding_flips"]
+            what = "another noise" if changed == "noise" else f"another {name_of(str(changed)).lower()}"
+            lines.append(
+                f"{method_name(method)}, {what}: images move by {number(moved)} of the way to "
+                f"another patient's, as a blur of {said['all', 'moved_blur']['value']:.1f} pixels "
+                f"would. {name_of(condition)} is read otherwise in a share of {number(flips)}."
+            )
+    return bullets(lines)
+
+
+@sentence("flips_by_level")
+def about_flips(table: Rows, condition: str) -> str:
+    """The level whose finding flips most when its word is changed, by attribute and method."""
+    rows, _ = means_and_seeds(table[table["condition"] == condition], ["method"])
+    rows = rows[(rows["metric"] == "finding_flips") & (rows["attribute"] != "overall")]
+    lines = []
+    for (method, changed), own in rows[rows["changed"] != "noise"].groupby(
+        ["method", "changed"], sort=False
+    ):
+        known = own[np.isfinite(own["value"])].sort_values("value")
+        if len(known):
+            most, least = known.iloc[-1], known.iloc[0]
+            lines.append(
+                f"{method_name(str(method))}, {name_of(str(changed)).lower()}: most for "
+                f"{most['level']}, {number(most)}; least for {least['level']}, {number(least)}."
+            )
+    return bullets(lines, none="No group was large enough.")

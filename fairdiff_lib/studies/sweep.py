@@ -57,12 +57,11 @@ class SweepResult:
         return {**found, "cells": len(own), "images": int(own["n"].max())}
 
 
-def sweep_rows(study: Study) -> Ints:
+def sweep_rows(study: Study, count: int) -> Ints:
     """Test rows whose prompts are drawn, levels taking turns: rare ones as far as they go."""
-    test, settings = study.cohort.included().split("test"), study.settings
     sizes = [len(levels) for levels in study.cohort.attribute_levels.values()]
-    codes = torch.from_numpy(test.codes())
-    chosen = balanced_rows(codes, sizes, settings.sweep.images, settings.generation.seed)
+    codes = torch.from_numpy(study.cohort.included().split("test").codes())
+    chosen = balanced_rows(codes, sizes, count, study.settings.generation.seed)
     return np.asarray(chosen.numpy(), dtype=np.int64)
 
 
@@ -82,7 +81,8 @@ def measure_sweep(study: Study) -> SweepResult:
     """Every cell, made where missing: KID by group, and the paired change from the own cell."""
     settings = study.settings
     check_cells(settings)
-    kept, rows = study.cohort.included(), sweep_rows(study)
+    kept = study.cohort.included()
+    rows = sweep_rows(study, settings.sweep.images)
     prompts = kept.split("test").take(rows)
     size = settings.model.image_size
     real = [kept.split(name).load_images(size) for name in ("train", "test")]

@@ -128,12 +128,12 @@ def test_every_cell_starts_from_the_same_noise_and_a_killed_sweep_goes_on(
 
 def test_the_prompts_keep_every_level_and_are_always_the_same(study_of: Any) -> None:
     whole = cohort(200, older=8)
-    rows = sweep.sweep_rows(study_of(SETTINGS, whole))
+    rows = sweep.sweep_rows(study_of(SETTINGS, whole), 12)
     assert len(rows) == len(set(rows)) == 12
     chosen = whole.take(rows).table
     assert all(set(chosen[name]) == set(levels) for name, levels in LEVELS.items())
     assert (chosen["age"] == LEVELS["age"][1]).sum() >= 3
-    np.testing.assert_array_equal(rows, sweep.sweep_rows(study_of(SETTINGS, whole)))
+    np.testing.assert_array_equal(rows, sweep.sweep_rows(study_of(SETTINGS, whole), 12))
 
 
 # -- tables ----------------------------------------------------------------------------------
