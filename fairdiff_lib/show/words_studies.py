@@ -526,8 +526,8 @@ def about_flips(table: Rows, condition: str) -> str:
         known = own[np.isfinite(own["value"])].sort_values("value")
         if len(known):
             most, least = known.iloc[-1], known.iloc[0]
-            lines.append(
-                f"{method_name(str(method))}, {name_of(str(changed)).lower()}: most for "
-                f"{most['level']}, {number(most)}; least for {least['level']}, {number(least)}."
-            )
+            said = f"most for {most['level']}, {number(most)}; "
+            said += f"least for {least['level']}, {number(least)}"
+            said = said if most["value"] > 0 else "it flips in no image"
+            lines.append(f"{method_name(str(method))}, {name_of(str(changed)).lower()}: {said}.")
     return bullets(lines, none="No group was large enough.")
