@@ -505,7 +505,7 @@ def about_counterfactual(table: Rows, condition: str) -> str:
         for changed, own in rows[rows["method"] == method].groupby("changed", sort=False):
             said = {(r["condition"], r["metric"]): r for r in own.to_dict("records")}
             moved, flips = said["all", "moved"], said[condition, "finding_flips"]
-            what = "another noise" if changed == "noise" else f"another {name_of(str(changed)).lower()}"
+            what = f"another {name_of(str(changed)).lower()}"
             lines.append(
                 f"{method_name(method)}, {what}: images move by {number(moved)} of the way to "
                 f"another patient's, as a blur of {said['all', 'moved_blur']['value']:.1f} pixels "
