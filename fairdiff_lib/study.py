@@ -23,7 +23,7 @@ from fairdiff_lib.disk.places import CARD, Places
 from fairdiff_lib.disk.stamps import hashes_of, make_stamp, publish_figure, publish_table
 from fairdiff_lib.disk.tables import as_written
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.settings.notebooks import BASE, JOBS, NOTEBOOKS, Notebook, maker_of
+from fairdiff_lib.settings.notebooks import JOBS, NOTEBOOKS, Notebook, maker_of
 from fairdiff_lib.settings.options import Settings, parse_overrides
 
 if TYPE_CHECKING:
@@ -184,8 +184,8 @@ class Study:
     def _below(self, entry: Notebook) -> Iterator[Path]:
         """What the results of a job rest on: what it made itself, and what it waited for."""
         given = self.parameters
-        one = entry.per_run and given.get("method") != BASE
-        runs = [(given["method"], int(given["seed"]))] if one else None
+        one = entry.per_run or entry.made == "base"
+        runs = [(given["method"], int(given.get("seed", 0)))] if one else None
         if entry.made in ("cohort", "base", "run", "generated"):
             yield from self._made(entry, runs)
         for job in entry.after:
@@ -195,9 +195,11 @@ class Study:
         """Files by which one knows what a job made."""
         places, kept = self.places, self.settings.runs if runs is None else runs
         one = {"data": places.data / "simulated.json", "cohort": places.cohort / "cohort.csv"}
-        one["base"] = places.base / "run.json"
         if entry.made in one:
             yield one[entry.made]
+        elif entry.made == "base":
+            seeds = self.settings.bases if runs is None else [seed for _, seed in runs]
+            yield from (place / "run.json" for place in dict.fromkeys(map(places.base_of, seeds)))
         elif entry.made in ("run", "generated"):
             yield from (places.run(*run) / "run.json" for run in kept)
             if entry.made == "generated":

@@ -17,8 +17,8 @@ CARD = "README.md"  # of a model or a dataset, where the Hugging Face Hub looks 
 _BASE = ("model", "vae", "base")
 _TRAINED = (*_BASE, "training")
 _IMAGES = (*_TRAINED, "generation")
-_STUDY = (*_IMAGES, "reader", "seeds", "methods", "mitigation", "classifiers", "residual",
-          "efficientnet", "vit", "audit")  # fmt: skip
+_STUDY = (*_IMAGES, "reader", "seeds", "base_per_seed", "methods", "mitigation", "classifiers",
+          "residual", "efficientnet", "vit", "audit")  # fmt: skip
 
 
 class _Run:
@@ -52,7 +52,8 @@ class Places:
     figures_root: str = "figures"
 
     cohort = _Run("cohort")  # cohort.csv and the data's hash
-    base = _Run("base", *_BASE)  # the pipeline that every method starts from, and its training
+    # the pipeline that every method starts from, and its training; see base_of
+    base = _Run("base", *_BASE)
     features = _Run("features", "model")  # of images, whatever the extractor; named by content
     reader = _Run("reader", "model", "reader")  # the classifier of all conditions
     records = _Run("records-{settings.preset}", *_STUDY)  # what notebooks recorded, a JSON each
@@ -116,13 +117,19 @@ class Places:
         place = "" if self.settings.simulated or usual else str(self.data)
         return hashlib.sha256(f"{inner}{place}".encode()).hexdigest()[:10]
 
+    def base_of(self, seed: int) -> Path:
+        """The base that runs of a seed start from: ``base``, but for a seed with one of its own."""
+        own = seed if self.settings.base_per_seed else 0
+        return self.runs / f"base-seed{own}-{self.digest(*_BASE)}" if own else self.base
+
     def run(self, method: str, seed: int) -> Path:
         """The fine-tuned pipeline of a method and seed, and its training."""
-        digest = self.digest(*_TRAINED)
+        trained = (*_TRAINED, *["base_per_seed"] * (self.base_of(seed) != self.base))
+        digest = self.digest(*trained)
         if method in METHODS and fields_of(method):  # of the mitigation only what it uses
             config = config_of(method, self.settings.mitigation)
             own = replace(self, settings=replace(self.settings, mitigation=config))
-            digest = own.digest(*_TRAINED, "mitigation")
+            digest = own.digest(*trained, "mitigation")
         return self.runs / f"{method}-seed{seed}-{digest}"
 
     def generated(self, method: str, seed: int) -> Path:

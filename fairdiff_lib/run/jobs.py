@@ -20,7 +20,7 @@ from fairdiff_lib.disk.files import read_json, write_json
 from fairdiff_lib.disk.tables import has_latex
 from fairdiff_lib.run.notebook import find_notebook
 from fairdiff_lib.settings.methods import source_runs
-from fairdiff_lib.settings.notebooks import JOBS, Notebook
+from fairdiff_lib.settings.notebooks import BASE, JOBS, Notebook
 from fairdiff_lib.settings.options import REAL, Settings
 from fairdiff_lib.studies import plans
 from fairdiff_lib.studies.ablation import arms
@@ -102,13 +102,20 @@ class Jobs:
             self._job(name, entry, run)
             for name, entry in JOBS.items()
             if self.own.simulated or name not in entry.simulated_only
-            for run in (self.settings.runs if entry.per_run else [None])
+            for run in self._runs_of(entry)
         ]
+
+    def _runs_of(self, entry: Notebook) -> Sequence[tuple[str, int] | None]:
+        """Each is a job; None is one for all."""
+        if entry.per_run:
+            return self.settings.runs
+        own = [(BASE, seed) for seed in self.settings.bases if seed]
+        return [None, *own] if entry.made == "base" else [None]
 
     def _job(self, name: str, entry: Notebook, run: tuple[str, int] | None) -> Job:
         own = dict(entry.parameters)
         if run:
-            name, own = _named(name, run), {"method": run[0], "seed": str(run[1])}
+            name, own = _named(entry.notebook, run), {"method": run[0], "seed": str(run[1])}
         place = getattr(self.study.places, entry.place)
         trains = entry.notebook == "03_train"
         of_ablation = entry.study in ("ablation", "mechanism")
@@ -130,13 +137,19 @@ class Jobs:
         )
 
     def _needs(self, entry: Notebook, run: tuple[str, int] | None) -> Iterator[str]:
+        if entry.made == "base" and run:
+            yield self.record("03_train_base")  # whose autoencoder it shares
         for name in entry.after:
-            if name in JOBS and JOBS[name].per_run:
+            if name == "03_train_base":
+                bases = self.settings.bases
+                own_base = run[1] if run and run[1] in bases else 0
+                yield from map(self._base, [own_base] if run else bases)
+            elif name in JOBS and JOBS[name].per_run:
                 runs = [run] if run else self.settings.runs
                 yield from (self.record(_named(name, own)) for own in runs)
             elif name != "02_simulators" or self.own.simulated:
                 yield self.record(name)
-        if entry.notebook == "03_train" and run:
+        if entry.made == "run" and run:
             sources = source_runs(*run, self.settings.seeds)  # whose histories its method reads
             yield from (self.record(_named("03_train", own)) for own in sources)
         if entry.notebook == "07_downstream":
@@ -145,6 +158,10 @@ class Jobs:
             yield self.record("08_ablations")  # C2 may rest on its seeds
         if entry.arms:
             yield from (arm.record for arm in self._arms_of(entry.arms))
+
+    def _base(self, seed: int) -> str:
+        """Record of the job that trains the base of a seed."""
+        return self.record(_named("03_train", (BASE, seed)) if seed else "03_train_base")
 
     def _makes(self, entry: Notebook, place: Path) -> Iterator[str]:
         own = getattr(self.own, entry.of_dataset) if entry.of_dataset else ()
@@ -172,7 +189,9 @@ class Jobs:
         """Write the file that says that a job is done, last of all."""
         kind = job.entry.made if job.entry else ""
         made: Any = getattr(self.study.places, kind) if kind else None
-        if callable(made):
+        if kind == "base":
+            made = self.study.places.base_of(int(parameters.get("seed", 0)))
+        elif callable(made):
             made = made(parameters["method"], parameters["seed"])
         files = [file for file in made.rglob("*") if file.is_file()] if made else []
         record = {
@@ -230,7 +249,8 @@ class Jobs:
             if not arms.is_recorded(self.study, arm, seed):
                 sources = arms.sources_of(self.settings, arm, seed)
                 read = [arms.path_of(places, known[name], own) for name, own in sources]
-                needs = [self.record("03_train_base"), *map(str, read)]
+                base = seed if seed in self.settings.bases else 0
+                needs = [self._base(base), *map(str, read)]
             made.append(self._arm("ablation", arm.name, seed, path, needs, (".csv", ".npz")))
         return made
 

@@ -49,7 +49,7 @@ class Job:
     def title(self) -> str:
         """The notebook, and what distinguishes this job from others of it."""
         given = {k: v for k, v in self.parameters.items() if k in ("method", "seed")}
-        if given.get("method") == BASE:
+        if given.get("method") == BASE and not self.settings.base_per_seed:
             given.pop("seed", None)
         return " ".join([self.path.stem, *(f"{k}={v}" for k, v in given.items())])
 

@@ -571,6 +571,9 @@ class Settings:
     dataset: str
     seeds: Distinct[Whole] = (0,)
     methods: Distinct[str] = ("none", "fairdiffusion")
+    # each seed trains a base of its own, so that a run is complete (base, fine-tuning, sampling);
+    # the autoencoder is that of seed 0. Else the seeds are fine-tunings of one base
+    base_per_seed: bool = False
     simulator: Population | None = None  # of the dataset's own family; None for real images
     model: ModelConfig = Field(default_factory=ModelConfig)
     vae: LoopConfig = Field(default_factory=LoopConfig)
@@ -602,6 +605,20 @@ class Settings:
             if found != wanted:
                 raise ValueError(f"{name}.architecture={found}: expected {wanted}")
         return self
+
+    @model_validator(mode="after")
+    def _bases_are_trained(self) -> Self:
+        if self.base_per_seed and self.model.pretrained:
+            raise ValueError(
+                f"base_per_seed=true: model.pretrained={self.model.pretrained} is one base that "
+                "all seeds share; expected model.pretrained empty, so that bases are trained"
+            )
+        return self
+
+    @property
+    def bases(self) -> tuple[int, ...]:
+        """Seeds of the bases: 0 alone, whose autoencoder all share, or with those of the runs."""
+        return tuple(dict.fromkeys((0, *self.seeds))) if self.base_per_seed else (0,)
 
     @property
     def simulated(self) -> bool:

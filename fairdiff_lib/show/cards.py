@@ -495,9 +495,10 @@ TAGS = ("fairness", "medical-imaging", "research-only")
 def publish_model_card(study: Study, method: str, seed: int) -> str:
     """Write a finished run's card beside it and to the study's figures; says where it lies."""
     base = method == "base"
-    folder = study.places.base if base else study.places.run(method, seed)
+    folder = study.places.base_of(seed) if base else study.places.run(method, seed)
     path = write_model_card(study, folder, method)
-    return _published(study, path, "model_base.md" if base else f"model_{method}_seed{seed}.md")
+    one = folder == study.places.base
+    return _published(study, path, "model_base.md" if one else f"model_{method}_seed{seed}.md")
 
 
 def publish_data_card(study: Study) -> str:
@@ -549,7 +550,7 @@ def _model_card(
         datasets=[settings.dataset],
         base_model=f"{settings.dataset}-base" if method != "base" else started,
     )
-    seed = f", seed {run['seed']}" if method != "base" else ""
+    seed = f", seed {run['seed']}" if method != "base" or settings.base_per_seed else ""
     made: ModelCard = ModelCard.from_template(
         data,
         template_path=str(HERE / "model_card.md.j2"),

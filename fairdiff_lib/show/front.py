@@ -275,7 +275,10 @@ KINDS = {"tab": "csv", "fig": "png"}  # the rest are cards: html
 def runs_table(study: Study) -> pd.DataFrame:
     """Every run of the study: method, seed, and what it cost."""
     places = study.places
-    folders = [places.base, *(places.run(*run) for run in study.settings.runs)]
+    folders = [
+        *map(places.base_of, study.settings.bases),
+        *(places.run(*run) for run in study.settings.runs),
+    ]
     columns = ["method", "seed", "seconds", "seconds_per_step", "peak_memory_gib"]
     return pd.DataFrame([read_json(folder / "run.json") for folder in folders])[columns]
 

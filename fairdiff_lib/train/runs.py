@@ -93,7 +93,8 @@ def train(study: Study, method: str, seed: int) -> Run:
     method : str
         ``base``, or a method that starts from it. The base is made where it is missing.
     seed : int
-        Of order, noise and timesteps, the same for every method; not used by the base.
+        Of order, noise and timesteps, the same for every method; of the base too, where each
+        seed has its own.
 
     Raises
     ------
@@ -104,8 +105,9 @@ def train(study: Study, method: str, seed: int) -> Run:
     sections = ("training",) if study.settings.model.pretrained else ("vae", "base", "training")
     for section in sections:  # before the first of them is trained
         device.check_loop(getattr(study.settings, section), section)
-    folder = study.places.base if method == BASE else study.places.run(method, seed)
-    for place in dict.fromkeys((study.places.base, folder)):
+    base = study.places.base_of(seed)
+    folder = base if method == BASE else study.places.run(method, seed)
+    for place in dict.fromkeys((study.places.base, base, folder)):
         if _is_finished(place, study):
             continue
         # an arm of the ablation may be a run of the study: two jobs, one folder. Processes that
@@ -117,6 +119,8 @@ def train(study: Study, method: str, seed: int) -> Run:
                 continue
             if place == study.places.base:
                 train_base(study)
+            elif place == base:
+                train_own_base(study, seed)
             else:
                 train_method(study, method, seed)
     history = read_history([folder]).assign(dataset=study.settings.dataset)
@@ -270,14 +274,38 @@ def train_base(study: Study) -> Path:
         model.normalise_latents(pipeline.vae, images[:SAMPLE])
     mean, std = _latents(study, pipeline.vae, images)
     if not config.pretrained:
-        histories.append(_fit_base_unet(study, pipeline, prompts, mean, std))
+        histories.append(_fit_base_unet(study, pipeline, prompts, mean, std, 0))
     history = pd.concat(histories or [_history_of(config.pretrained)])
+    _keep_base(study, pipeline, history, 0, started)
+    return folder
+
+
+def train_own_base(study: Study, seed: int) -> Path:
+    """Train text encoder and U-Net of a seed's own base from scratch; its folder.
+
+    The autoencoder and its latents are those of ``places.base``, which must be finished.
+    """
+    started = time.perf_counter()
+    config, shared = study.settings.model, load_base(study, 0)
+    pipeline = model.build_pipeline(config, study.cohort.spec.every_prompt(), seed)
+    pipeline.register_modules(vae=shared.vae)
+    latents = load_file(study.places.base / "latents.safetensors")
+    prompts = _train_rows(study).table["prompt"].tolist()
+    history = _fit_base_unet(study, pipeline, prompts, latents["mean"], latents["std"], seed)
+    _keep_base(study, pipeline, history, seed, started)
+    return study.places.base_of(seed)
+
+
+def _keep_base(
+    study: Study, pipeline: Any, history: pd.DataFrame, seed: int, started: float
+) -> None:
+    folder = study.places.base_of(seed)
+    like = study.places.base / PIPELINES["ema"] if seed else None
     with device.first_only() as first:
         if first:
-            model.save_pipeline(pipeline, folder / PIPELINES["ema"])
+            model.save_pipeline(pipeline, folder / PIPELINES["ema"], like)
             files.write_table(history, folder / "history.csv")
-            _finish(study, folder, BASE, 0, started)
-    return folder
+            _finish(study, folder, BASE, seed, started)
 
 
 def _history_of(pretrained: str) -> pd.DataFrame:
@@ -350,7 +378,7 @@ def _fit_autoencoder(study: Study, pipeline: Any, images: np.ndarray) -> pd.Data
 
 
 def _fit_base_unet(
-    study: Study, pipeline: Any, prompts: list[str], mean: Tensor, std: Tensor
+    study: Study, pipeline: Any, prompts: list[str], mean: Tensor, std: Tensor, seed: int
 ) -> pd.DataFrame:
     distinct, rows = model.distinct_prompts(prompts)
     loop = study.settings.base
@@ -365,14 +393,15 @@ def _fit_base_unet(
         loop.prompt_dropout,
         loop.snr_gamma,
     )
-    return _fit_base(study, BASE, objective, loop, len(prompts), "base U-Net")
+    return _fit_base(study, BASE, objective, loop, len(prompts), "base U-Net", seed)
 
 
 def _fit_base(
-    study: Study, stage: str, objective: Any, loop: LoopConfig, count: int, label: str
-) -> pd.DataFrame:
-    work = study.places.base / "work" / stage
-    result = _fit(study, work, objective, loop, count=count, seed=0, label=label)
+    study: Study, stage: str, objective: Any, loop: LoopConfig, count: int, label: str,
+    seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
+    work = study.places.base_of(seed) / "work" / stage
+    result = _fit(study, work, objective, loop, count=count, seed=seed, label=label)
     _use_average(result.average, objective.module)
     return result.history.assign(stage=stage)
 
@@ -389,9 +418,9 @@ def _use_average(average: EMAModel | None, module: nn.Module) -> None:
         average.copy_to(p for p in module.parameters() if p.requires_grad)
 
 
-def load_base(study: Study) -> Any:
-    """The base pipeline; InputError if there is none, or it was trained on other data."""
-    folder, own = study.places.base, study.cohort.data_hash
+def load_base(study: Study, seed: int) -> Any:
+    """The base of a seed's runs; InputError if there is none, or it was trained on other data."""
+    folder, own = study.places.base_of(seed), study.cohort.data_hash
     found = read_json(folder / "run.json")["stamp"]["data_hash"]
     if found != own:
         raise InputError(
@@ -458,7 +487,7 @@ def start(study: Study, method: str, seed: int) -> Start:
 
     InputError if the base, or a run that the method reads, isn't finished.
     """
-    kept, pipeline = study.cohort.included(), load_base(study)
+    kept, pipeline = study.cohort.included(), load_base(study, seed)
     attributes = {a.name: a.levels for a in kept.spec.attributes}
     epoch = math.ceil(len(_train_rows(study)) / study.settings.training.batch)
     rank = device.processes().process_index
@@ -496,7 +525,7 @@ def train_method(study: Study, method: str, seed: int) -> Path:
         if first:
             for stale in folder.glob("generated-*"):  # images of an earlier training of this run
                 shutil.rmtree(stale)
-            base = study.places.base / PIPELINES["ema"]
+            base = study.places.base_of(seed) / PIPELINES["ema"]
             model.save_pipeline(pipeline, folder / PIPELINES["raw"], like=base)
             _use_average(result.average, begun.objective.module.to("cpu"))
             model.save_pipeline(pipeline, folder / PIPELINES["ema"], like=base)
@@ -508,7 +537,7 @@ def train_method(study: Study, method: str, seed: int) -> Path:
 def method_objective(study: Study, pipeline: Any) -> DenoisingObjective:
     """What a method minimises, on the base's cached latents of the included training rows.
 
-    The pipeline is the study's base, or fine-tuned from it: they share the VAE.
+    The pipeline is a base of the study, or fine-tuned from one: they share the VAE.
     """
     cached = load_file(study.places.base / "latents.safetensors")
     prompts = _train_rows(study).table["prompt"].tolist()
@@ -545,10 +574,12 @@ def source_histories(study: Study, method: str, seed: int) -> dict[str, pd.DataF
 def _below(study: Study, method: str, seed: int) -> list[Path]:
     """What a run starts from: the cohort's table, and other runs' notes."""
     places = study.places
+    base = places.base_of(seed)
     if method == BASE:
-        return [places.cohort / "cohort.csv"]
+        shared = [] if base == places.base else [places.base / "run.json"]  # its autoencoder
+        return [places.cohort / "cohort.csv", *shared]
     sources = source_runs(method, seed, study.settings.seeds)
-    return [folder / "run.json" for folder in (places.base, *(places.run(*s) for s in sources))]
+    return [folder / "run.json" for folder in (base, *(places.run(*s) for s in sources))]
 
 
 def _finish(

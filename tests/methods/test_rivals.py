@@ -391,7 +391,7 @@ def test_adaptive_sampling_goes_where_the_curve_is_steep(study: Study) -> None:
 @pytest.fixture(scope="module", params=["demographic_tokens", "fair_lora"])
 def adapted(request: pytest.FixtureRequest, study: Study) -> Iterator[tuple[Any, str, Study]]:
     """A pipeline with an adapter whose groups differ, as after training."""
-    pipeline = training.load_base(study)
+    pipeline = training.load_base(study, 0)
     method = made(request.param)
     method.prepare(pipeline, study.cohort.included())
     strength = {"demographic_tokens": 5.0, "fair_lora": 0.3}[request.param]  # far from the start
@@ -455,8 +455,8 @@ def test_attributes_leave_the_prompt_of_demographic_tokens(study: Study) -> None
 
 
 def test_fair_lora_starts_at_the_base_and_rests_its_weights(study: Study) -> None:
-    pipeline = training.load_base(study)
-    plain = training.load_base(study)
+    pipeline = training.load_base(study, 0)
+    plain = training.load_base(study, 0)
     made("fair_lora").prepare(pipeline, study.cohort.included())
     pair = [
         sample(p, prompts_of(study), [1, 2], steps=2, guidance=2.0).astype(int)

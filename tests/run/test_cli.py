@@ -146,6 +146,26 @@ def test_a_job_is_called_by_what_distinguishes_it() -> None:
     assert kinds["04_generate_none_seed0"] == "04_generate"
 
 
+def test_each_seed_may_wait_for_a_base_of_its_own() -> None:
+    """A run is complete: its base is a job like any other, after the one whose autoencoder it has.
+
+    A shared base stays one job.
+    """
+    (own,) = GraphRun("smoke", overrides="base_per_seed=true seeds=0,3").jobs()
+    jobs = {job.name: job for job in own.all}
+    shared, made = own.record("03_train_base"), jobs["03_train_base_seed3"]
+    assert (made.title, made.kind) == ("03_train method=base seed=3", "03_train base")
+    given = {**made.parameters, "preset": "smoke", "overrides": "base_per_seed=true"}
+    assert plan_job("03", given).title == made.title
+    assert shared in made.needs and made.record == own.record(made.name)
+    assert not any("train_base" in need for need in jobs["03_train_base"].needs)
+    for seed, record in ((0, shared), (3, made.record)):
+        needs = jobs[f"03_train_none_seed{seed}"].needs
+        assert [need for need in needs if "train_base" in need] == [record]
+    (alike,) = GraphRun("smoke", overrides="seeds=0,3").jobs()
+    assert sum("train_base" in job.name for job in alike.all) == 1
+
+
 # -- one notebook ----------------------------------------------------------------------------
 
 

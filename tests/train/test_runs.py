@@ -117,7 +117,32 @@ def test_a_base_of_other_data_is_refused(study: Study, tmp_path: Path) -> None:
     other = Study.open("smoke", runs_root=str(tmp_path))
     write_json(other.places.base / "run.json", {"stamp": {"data_hash": "0" * 64}})
     with pytest.raises(InputError, match=r"trained on data 0000.* this cohort is "):
-        training.load_base(other)
+        training.load_base(other, 0)
+
+
+def test_a_seed_may_have_a_base_of_its_own(study: Study) -> None:
+    """A complete run: U-Net and text encoder anew from its seed, the autoencoder shared."""
+    own = changed(study, base_per_seed=True, seeds=(0, 1))
+    facts = training.train(own, "none", 1).facts
+    places, base = own.places, own.places.base_of(1)
+    assert base != places.base == places.base_of(0) == study.places.base_of(1)
+    assert places.run("none", 0) == study.places.run("none", 0)  # found again
+    assert places.run("none", 1) != study.places.run("none", 1)
+    for part, name, alike in (("vae", "diffusion_pytorch_model", True),
+                              ("text_encoder", "model", False)):  # fmt: skip
+        paths = [f / "pipeline" / part / f"{name}.safetensors" for f in (places.base, base)]
+        assert same(*map(load_file, paths)) == alike == paths[0].samefile(paths[1])
+    assert not same(unet_of(base), unet_of(places.base))
+    assert not same(unet_of(base), unet_of(places.run("none", 1)))
+    rests = [f"runs/{own.settings.dataset}/{f.name}/run.json" for f in (base, places.base)]
+    assert list(facts["rests_on"]) == rests[:1]
+    kept = read_json(base / "run.json")
+    assert kept["seed"] == 1 and rests[1] in kept["rests_on"]
+    assert training.train(own, "base", 1).facts == kept
+    still = dataclasses.replace(own.settings.training, steps=1, learning_rate=0.0,
+                                weight_decay=0.0, ema_decay=0.0)  # fmt: skip
+    unmoved = changed(own, training=still)
+    assert same(unet_of(training.train_method(unmoved, "none", 1)), unet_of(base))
 
 
 def test_a_local_pipeline_can_be_the_base(study: Study) -> None:
@@ -127,6 +152,8 @@ def test_a_local_pipeline_can_be_the_base(study: Study) -> None:
     assert same(unet_of(training.train_base(own)), unet_of(study.places.base))
     training.train_method(own, "none", 0)
     assert same(unet_of(own.places.run("none", 0)), unet_of(study.places.run("none", 0)))
+    with pytest.raises(InputError, match="one base that all seeds share"):
+        changed(own, base_per_seed=True)
 
 
 def test_a_pretrained_model_refuses_a_size_it_cannot_have(study: Study) -> None:

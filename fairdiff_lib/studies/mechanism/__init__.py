@@ -97,7 +97,7 @@ def measure_mechanism(study: Study, named: Named | None = None) -> Mechanism:
     if named is None:
         named = [(method, study.places.run(method, seed)) for method, seed in settings.runs]
     runs = [read_run(*one) for one in named]
-    pipeline = load_base(study)
+    pipeline = load_base(study, 0)
     probe = Probe(
         method_objective(study, pipeline), train.table["image"].tolist(),
         torch.as_tensor(train.codes()), attributes, settings.training.batch, ProbeSizes(),
@@ -264,7 +264,7 @@ def _run_cell(study: Study, dose: Dose, cell: Cell) -> pd.DataFrame:
     """Fine-tune the base at one sigma and measure the raw weights on validation rows."""
     kept, settings = study.cohort.included(), study.settings
     train, attributes = kept.split("train"), kept.attribute_levels
-    pipeline = load_base(study)
+    pipeline = load_base(study, 0)
     config = MitigationConfig(
         reweighting=cell.reweighting, mean_range=settings.mitigation.mean_range, drift="corrected",
         held_out_rows=dose.held_out_rows, held_out_timesteps=dose.held_out_timesteps,

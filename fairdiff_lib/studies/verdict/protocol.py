@@ -50,7 +50,8 @@ RULES: dict[str, str] = {
     "testable": "contrasts whose power is at least 80% both to exclude X where nothing differs and "
     "to find 2 X to be larger than X. A claim rests on these, in its primary endpoint, alone",
     "run": "base model, fine-tuning and sampling; the variance of a mean over runs is that between "
-    "runs plus that of subjects. Over fine-tunings of one base the base counts as one run",
+    "runs plus that of subjects. Complete runs share the autoencoder alone. Over fine-tunings of "
+    "one base the base counts as one run",
     "family": '"different" and "larger": Bonferroni over a part\'s testable contrasts; "no '
     'difference larger than X": every one of them has to pass',
     "C1": "level minus the attribute's largest level, of the baseline",
@@ -124,6 +125,7 @@ class Protocol:
 
     dataset: str = ""
     seeds: tuple[int, ...] = ()  # of the training
+    base_per_seed: bool = False  # each seed is a complete run; else a fine-tuning of one base
     baseline: str = "none"
     method: str = "fairdiffusion"
     metric: str = KID  # that tables of quality are led by
@@ -181,6 +183,9 @@ class Protocol:
             "X in AUC": f"{self.smallest_auc:g}",
             "power that a test needs": f"{LEAST_POWER:.0%}",
             "training seeds": ", ".join(map(str, self.seeds)),
+            "each of them": "a complete run: base, fine-tuning, sampling; one autoencoder for all"
+            if self.base_per_seed
+            else "a fine-tuning of one base that all share, and its images",
             "features": self.features,
             "confidence of each interval": f"{self.confidence:.0%}",
             "training subjects behind the powers": f"{self.pilot}",
@@ -230,6 +235,7 @@ def protocol_of(study: Study) -> Protocol:
     return Protocol(
         dataset=settings.dataset,
         seeds=settings.seeds,
+        base_per_seed=settings.base_per_seed,
         features=space_name(own.features),
         features_digest=_features_digest(settings),
         sensitivity=space_name(own.sensitivity),

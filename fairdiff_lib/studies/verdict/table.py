@@ -284,7 +284,10 @@ def _scope(row: Mapping[Any, Any], setting: Setting) -> Iterator[str]:
     """Of whom it speaks, and what is left out, in sentences."""
     seeds = str(row["seeds"]).count(",") + 1
     if row["runs"] >= LEAST_RUNS:
-        yield f"It speaks of new patients and new runs ({row['runs']:.0f} complete ones were made)."
+        yield (
+            f"It speaks of new patients and new runs ({row['runs']:.0f} complete ones were made, "
+            "with one autoencoder)."
+        )
     elif seeds >= LEAST_RUNS:
         yield (
             f"It speaks of new patients and of other fine-tunings of this one base ({seeds} were "
