@@ -21,6 +21,7 @@ from scipy import special, stats
 
 from fairdiff_lib.audit.estimate import (
     MIN_UNITS,
+    OVERALL,
     Bools,
     Estimate,
     Floats,
@@ -295,6 +296,8 @@ def quality_table(
 ) -> pd.DataFrame:
     """Every metric, overall and by level, with n (units); NaN with the reason in ``note``.
 
+    A corrected FID or MiFID that not even all subjects allow has one row, with its reason.
+
     Of features [N, D] of the test images and of the images generated for their prompts; ``table``
     has their subject and a column of level names per attribute or condition of ``levels``.
     ``labels`` are the first columns. ``train``, features [T, D] and table [T], is for MiFID;
@@ -324,7 +327,10 @@ def quality_table(
         found += _manifold_rows(x, y, groups, member, confidence)
         named = {"attribute": key[0], "level": key[1], "features": features, "n": member.sum()}
         rows += [{**labels, **named, **row} for row in found]
-    return pd.DataFrame(rows)[[*labels, *COLUMNS]]
+    whole = [row["metric"] for row in rows[: len(rows) // len(groups.keys)]
+             if row["metric"] in ("fid", "mifid") and not np.isfinite(row["value"])]  # fmt: skip
+    told = [row for row in rows if row["attribute"] == OVERALL[0] or row["metric"] not in whole]
+    return pd.DataFrame(told)[[*labels, *COLUMNS]]
 
 
 def _row(

@@ -129,7 +129,8 @@ def equal_n_rows(
     """Clipped density and coverage of every level, at the n of its attribute's smallest level.
 
     Means over ``DRAWS`` random subsets of so many subjects with one image each; low to high holds
-    95% of the draws, which is no interval for other patients. Levels below ``MIN_UNITS`` stay out.
+    95% of the draws, which is no interval for other patients. The smallest level is one set,
+    without such a range. Levels below ``MIN_UNITS`` stay out.
     """
     x = as_features(real, "real features", len(groups.unit))
     y = as_features(generated, "generated features", len(groups.unit))
@@ -143,11 +144,15 @@ def equal_n_rows(
             if len(own) < MIN_UNITS:
                 drawn = np.full((1, 2), np.nan)
                 note = f"not estimable: fewer than {MIN_UNITS} subjects"
+            elif len(own) == least:
+                drawn = np.array([clipped_scores(x[own], y[own])])
+                note = f"all of its {least} subjects: there are no subsets to range over"
             else:
                 picks = [rng.permutation(own)[:least] for _ in range(DRAWS)]
                 drawn = np.array([clipped_scores(x[pick], y[pick]) for pick in picks])
             for metric, values in zip(CLIPPED, drawn.T, strict=True):
-                low, high = np.quantile(values, [0.025, 0.975])
+                ends = np.quantile(values, [0.025, 0.975]) if len(values) > 1 else (np.nan, np.nan)
+                low, high = ends
                 rows.append((name, level, metric, len(own), values.mean(), low, high, note))
     return pd.DataFrame(rows, columns=list(GROUP_COLUMNS))
 

@@ -200,6 +200,30 @@ def test_inception_score_is_the_same_to_the_last_bit_whatever_was_drawn_before()
     assert len(scores) == 1
 
 
+def test_what_nobody_can_estimate_is_said_once() -> None:
+    """FID of 40 features needs 120 subjects: neither all nor a level of 100 get a row of its own.
+
+    Of 8 features all and the larger level have one, and the smaller level its reason.
+    """
+    rng = np.random.default_rng(3)
+    table, levels = people(a=20, b=80)
+    (name,) = levels
+
+    def rows(width: int) -> pd.DataFrame:
+        real, made = rng.normal(size=(2, 100, width))
+        found = quality.quality_table(real, made, table, levels, fit_kernel(real), features="f",
+                                      labels={}, train=(real, table))  # fmt: skip
+        return found[found["metric"].isin(["fid", "mifid"])]
+
+    few = rows(40)
+    assert few["attribute"].tolist() == ["overall"] * 2
+    assert few["note"].str.contains("needs 120").all()
+    many = rows(8).set_index(["metric", "attribute", "level"])
+    larger = [(metric, name, "b") for metric in ("fid", "mifid")]
+    assert len(many) == 6 and np.isfinite(many.loc[larger, "value"]).all()
+    assert "needs 24" in many.loc[("fid", name, "a"), "note"]
+
+
 def test_mifid_punishes_copies_of_training_images() -> None:
     rng = np.random.default_rng(11)
     train = rng.normal(size=(200, 8))

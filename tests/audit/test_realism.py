@@ -70,7 +70,12 @@ def test_levels_are_scored_at_equal_n() -> None:
     values = table.set_index(["level", "metric"])["value"]
     for metric in ("clipped_density", "clipped_coverage"):
         assert values["Black", metric] == pytest.approx(values["White", metric], abs=0.1)
-    assert table["note"].str.contains("at 100 subjects").all()
+    ranged = table["level"] == "White"
+    assert table.loc[ranged, "note"].str.contains("at 100 subjects").all()
+    assert (table["low"] < table["high"]).tolist() == ranged.tolist()
+    alone = table.loc[~ranged, ["low", "high"]]  # the smallest level is one set of subjects
+    assert len(alone) == 2 and alone.isna().to_numpy().all()
+    assert table.loc[~ranged, "note"].str.contains("all of its 100 subjects").all()
 
 
 def test_copies_are_counted_named_and_refused_an_interval() -> None:
