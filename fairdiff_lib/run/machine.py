@@ -19,22 +19,26 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from fairdiff_lib.disk.files import read_json, refuse_other, write_json
+from fairdiff_lib.disk.stamps import make_provenance, publish_table
 from fairdiff_lib.settings.errors import InputError
 
 THREADS = (1, 2)
 INSTRUCTIONS = {"native": "", "avx2": "AVX2", "default": "SSE41"}  # ATen's name, oneDNN's
 MOST = 0.02  # standard errors that a number may move by
 NAMES = ["features", "metric", "attribute", "level"]
+WORDS = {"instructions": "instruction set", "threads": "threads",
+         "moved": "largest move, of its standard error", "number": "of"}  # fmt: skip
 
 
 def check_machine(place: Path) -> list[str]:
     """Audit simulated images in every way and compare; problems, a line each. Prints a table.
 
-    ``place`` keeps the images and what each audit found; it may hold an earlier check alone.
+    ``place`` keeps the images, what each audit found, and the table with its stamp as
+    ``machine.csv``; it may hold an earlier check alone.
     """
     from fairdiff_lib.sim.shapes import write_example
 
-    refuse_other(place, "images", "found")
+    refuse_other(place, "images", "found", "machine.csv", "machine.json")
     sides = write_example(place / "images")
     found = {}
     ways = list(product(THREADS, INSTRUCTIONS))
@@ -43,7 +47,12 @@ def check_machine(place: Path) -> list[str]:
         out.unlink(missing_ok=True)
         found[way] = _audited(*sides, out, *way)
     table = moved(found)
-    print(table.to_string(index=False, float_format="{:.2g}".format))
+    given = {"ways": [f"{kind}, {threads}" for threads, kind in ways], "most": MOST}
+    stamp = {"parameters": given, "simulated": True, **make_provenance()}
+    publish_table(table, place / "machine.csv", stamp)
+    print(f"{table['numbers'].iloc[0]} KIDs and contrasts, against the first row's audit:")
+    shown = table.assign(moved=[f"{x:.2%}" for x in table["moved"]]).rename(columns=WORDS)
+    print(shown[list(WORDS.values())].to_string(index=False))
     return [
         f"{row['instructions']} instructions, {row['threads']} threads: {row['number']} moves by "
         f"{row['moved']:.1%} of its standard error; expected at most {MOST:.0%}"
@@ -57,7 +66,7 @@ def moved(found: dict[tuple[int, str], pd.DataFrame]) -> pd.DataFrame:
 
     Returns threads, instructions, numbers (compared), moved, number (which moved most).
     """
-    (first, base), *_ = found.items()
+    first, base = next(iter(found.items()))
     rows = []
     for (threads, instructions), own in found.items():
         both = base.merge(own, on=NAMES, suffixes=("", "_own"), how="outer")
@@ -65,9 +74,9 @@ def moved(found: dict[tuple[int, str], pd.DataFrame]) -> pd.DataFrame:
         away = np.abs(other - one) / error
         away[np.isnan(away)] = np.inf  # a number that one of them lacks
         most = both.iloc[int(away.argmax())]
-        name = " ".join(str(most[column]) for column in NAMES)
-        rows.append((threads, instructions, len(both), float(away.max()), name))
-    assert rows[0][:2] == first
+        name = "{metric}, {attribute} {level}, in {features}".format(**most)
+        known = (threads, instructions) == first
+        rows.append((threads, instructions, len(both), float(away.max()), "" if known else name))
     return pd.DataFrame(rows, columns=["threads", "instructions", "numbers", "moved", "number"])
 
 

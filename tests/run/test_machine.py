@@ -21,7 +21,7 @@ def test_the_largest_move_is_counted_in_standard_errors_and_named() -> None:
     found = {(1, "native"): numbers(1.0, 2.0), (2, "avx2"): numbers(1.001, 2.02)}
     table = moved(found)
     assert table["moved"].tolist() == pytest.approx([0.0, 0.04])
-    assert table["number"].iloc[1].endswith("level 1") and table["numbers"].tolist() == [2, 2]
+    assert "level 1" in table["number"].iloc[1] and table["numbers"].tolist() == [2, 2]
 
 
 def test_a_number_that_is_missing_is_no_agreement() -> None:
