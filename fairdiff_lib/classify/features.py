@@ -30,7 +30,7 @@ from fairdiff_lib.classify.networks import contiguous, load_pretrained, to_pixel
 from fairdiff_lib.classify.predictions import check_images
 from fairdiff_lib.disk.files import atomic_file
 from fairdiff_lib.model.device import fixed_threads
-from fairdiff_lib.model.lite import WEIGHTS, load_lite0
+from fairdiff_lib.model.lite import WEIGHTS, fold, load_lite0
 from fairdiff_lib.settings.errors import InputError
 
 Images = NDArray[np.uint8]
@@ -43,7 +43,7 @@ LITE = ("lite0", "lite0-penultimate")
 BUILT_IN = (*LITE, "texture", "random", "inception", "encoder")
 LITE_SIDE = 128  # pixels that EfficientNet-lite0 is shown
 LITE_WEIGHTS = WEIGHTS  # their SHA-256, which a cache and a protocol name
-LITE_BATCH = 8  # images whose maps stay in the processor's cache: three times as fast as 128
+LITE_BATCH = 16  # images whose maps stay in the processor's cache: three times as fast as 128
 
 
 class Extractor(Protocol):
@@ -270,6 +270,8 @@ class LiteExtractor:
 
     def __init__(self) -> None:
         self.network, self.ends = load_lite0(LITE_SIDE)
+        fold(self.network)
+        self.network.to(memory_format=torch.channels_last)
         outward = [block._block_args.output_filters for block in self.network._blocks]
         self.stages = self.network._conv_stem.out_channels + sum(outward[k] for k in self.ends)
         self.width = self.stages + self.network._conv_head.out_channels
@@ -284,6 +286,7 @@ class LiteExtractor:
         if pixels.shape[-2:] != (LITE_SIDE, LITE_SIDE):
             size = (LITE_SIDE, LITE_SIDE)
             pixels = functional.interpolate(pixels, size, mode="bilinear", antialias=True)
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
         h = net._swish(net._bn0(net._conv_stem((pixels - 127) / 128)))
         means = [h.mean(dim=(2, 3))]
         for k, block in enumerate(net._blocks):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import struct
 import warnings
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,9 @@ UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, struct.error, EOFErro
 LEAST_SIDE = 8  # pixels
 BROKEN = "are truncated or not pictures"
 _PNG_END = b"IEND\xaeB`\x82"
+_JPEG_END, _BEHIND = b"\xff\xd9", bytes(range(0x11, 0xEE, 7))  # no marker in the latter
+_SCAN = re.compile(rb"(?:[^\xff]|\xff[\x00\xd0-\xd7])*", re.DOTALL)  # a JPEG's coded bytes
+_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 GAP, CLEAR, LEAST = 0.1, 4.0, 10  # shares of two levels differ; standard errors; images in a level
 
 
@@ -87,7 +91,7 @@ class Seen:
 
 
 def look_at(path: Path) -> Seen:
-    """A file's hash and what its header says; it is decoded only if its end is missing."""
+    """A file's hash and what its header says; whether all of the picture is there."""
     try:
         raw = path.read_bytes()
     except OSError:
@@ -96,6 +100,8 @@ def look_at(path: Path) -> Seen:
     try:
         with _opened(io.BytesIO(raw)) as file:
             fault = _fault(file, raw) or ("" if _has_end(raw) or _decodes(file) else BROKEN)
+            if file.format == "JPEG" and not fault and _is_short(raw):
+                fault = BROKEN
             if file.format == "PNG" and not fault:
                 Image.open(io.BytesIO(raw)).verify()  # the sums of its parts
             tables = getattr(file, "quantization", None) or {0: [0]}
@@ -136,6 +142,35 @@ def _has_end(raw: bytes) -> bool:
     if raw[:2] == b"\xff\xd8":
         return raw[-2:] == b"\xff\xd9"
     return raw[:4] == b"\x89PNG" and raw[-8:] == _PNG_END
+
+
+def _is_short(raw: bytes) -> bool:
+    """Whether a JPEG's data end before its picture does: what is put behind them is then seen.
+
+    The decoder only warns of that, which nobody is told, and paints the rest grey. Of pictures that
+    lost bytes on their way most are found, of progressive ones two thirds; of whole ones none.
+    """
+    seen = []
+    for own in (raw, _continued(raw)):
+        with _opened(io.BytesIO(own)) as file:
+            if not file.info.get("progressive"):
+                file.draft(file.mode, (1, 1))  # every block is read, an eighth of it painted
+            seen.append(file.tobytes())
+    return seen[0] != seen[1]
+
+
+def _continued(raw: bytes) -> bytes:
+    """A JPEG with bytes behind each run of coded ones, which are skipped where the run is whole."""
+    at, parts = 2, [raw[:2]]
+    while raw[at : at + 1] == b"\xff" and raw[at : at + 2] != _JPEG_END:
+        end = at + 2 + int.from_bytes(raw[at + 2 : at + 4], "big")
+        parts.append(raw[at:end])
+        scan = _SCAN.match(raw, end) if raw[at : at + 2] == b"\xff\xda" else None
+        if scan:
+            parts.append(_RESTART.sub(lambda mark: _BEHIND + mark[0], scan[0]) + _BEHIND)
+            end = scan.end()
+        at = end
+    return b"".join(parts) + raw[at:]
 
 
 def _decodes(file: Image.Image) -> bool:

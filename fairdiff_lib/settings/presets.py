@@ -81,7 +81,7 @@ QUICK: dict[str, Any] = {
         "betas": (0.9, 0.99), "ema_decay": 0.9995, "mixed_precision": "bf16",
         "prompt_dropout": 0.1, "snr_gamma": 5.0,
     },
-    "training": {"steps": 240, "batch": 32, "ema_decay": 0.99},
+    "training": {"steps": 240, "batch": 32, "ema_decay": 0.99, "mixed_precision": "bf16"},
     # no guidance: samples of the learnt distribution itself, at half the time
     "generation": {"steps": 10, "guidance": 1.0, "mixed_precision": "bf16"},
 }  # fmt: skip

@@ -27,7 +27,6 @@ from matplotlib.font_manager import findfont, get_font
 import fairdiff_lib
 from fairdiff_lib.audit.audit import Audit
 from fairdiff_lib.audit.estimate import OVERALL
-from fairdiff_lib.classify.features import describe
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk.files import atomic_file, read_json
 from fairdiff_lib.disk.places import CARD, PROJECT_ROOT
@@ -295,6 +294,8 @@ def _alike(result: Any, rule: Any) -> pd.DataFrame | None:
 
 def _methods(result: Any, cohort: Cohort, rule: Any, stamp: Mapping[str, Any]) -> str:
     """The methods paragraph of :func:`shown_audit`."""
+    from fairdiff_lib.classify.features import describe  # torch: seconds, for one notebook in ten
+
     space, settings = result.fixed.spaces[0], result.fixed.study.settings
     kept = {name: len(cohort.included().split(name).table) for name in ("train", "test")}
     method, mix = shown_method(result, rule), name_of(rule.condition).lower()

@@ -604,6 +604,7 @@ def _finish(
         "optimiser_share": round(result.optimiser_seconds / spent, 5) if result else 0.0,
         "measure_share": round(result.measure_seconds / spent, 5) if result else 0.0,
         "processes": result.processes if result else None,
+        "precision": device.carried_out(loop.mixed_precision) if result else None,
         "images_seen": 0 if loaded else loop.steps * loop.batch,
         "loaded": loaded,
         "first_losses": result.first_losses if result else None,

@@ -54,11 +54,19 @@ def _damaged(path: Path) -> None:
     path.write_bytes(raw)
 
 
+def _short(path: Path) -> None:
+    """A JPEG that lost a fifth of its bytes on its way, not at its ends."""
+    PICTURE.resize((400, 300), Image.Resampling.BICUBIC).save(path)
+    raw = path.read_bytes()
+    path.write_bytes(raw[: len(raw) // 2] + raw[len(raw) * 7 // 10 :])
+
+
 DEEP, SEVERAL = "have more than 8 bits per channel; expected 8", "hold several pictures"
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty.png": (lambda p: p.write_bytes(b""), BROKEN),
     "drawing.svg": (lambda p: p.write_text("<svg/>"), BROKEN),
     "damaged.png": (_damaged, BROKEN),
+    "short.jpg": (_short, BROKEN),
     "folder.png": (lambda p: p.mkdir(), "can't be read"),
     "loop.png": (lambda p: p.symlink_to(p), "can't be read"),
     "bomb.png": (_bomb, "have more than 89,478,485 pixels"),
@@ -87,6 +95,16 @@ def test_other_formats_are_pictures_too(name: str, tmp_path: Path) -> None:
     PICTURE.save(tmp_path / name)
     assert not look_at(tmp_path / name).fault
     assert open_picture(tmp_path / name).size == (50, 40)
+
+
+@pytest.mark.parametrize("how", [{}, {"progressive": True}, {"quality": 5}, {"optimize": True},
+                                 {"restart_marker_rows": 1}, {"subsampling": 0}])  # fmt: skip
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_whole_jpeg_is_no_short_one(mode: str, how: dict[str, int], tmp_path: Path) -> None:
+    for number, picture in enumerate((PICTURE, Image.new("RGB", (43, 61), "navy"))):
+        path = tmp_path / f"{number}.jpg"
+        picture.convert(mode).save(path, **how)
+        assert not look_at(path).fault
 
 
 def test_pictures_in_ink_are_read_in_light(tmp_path: Path) -> None:

@@ -81,10 +81,31 @@ def test_eight_bits_hold_adams_state() -> None:
 def test_two_precisions_in_one_process() -> None:
     for precision in ("no", "bf16", "no"):
         made = device.accelerator(precision)
-        assert made.mixed_precision == precision
+        own = device.carried_out(precision)
+        assert made.mixed_precision == own
         with made.autocast():
             half = torch.ones(2, 2) @ torch.ones(2, 2)
-        assert half.dtype == (torch.bfloat16 if precision == "bf16" else torch.float32)
+        assert half.dtype == (torch.bfloat16 if own == "bf16" else torch.float32)
+
+
+def test_a_processor_without_bf16_computes_in_float32(
+    monkeypatch: pytest.MonkeyPatch, unet: Any
+) -> None:
+    """AVX-512 alone is not enough: torch would widen every number and narrow it again."""
+    before = unet.attn_processors
+    for there, own in (({"avx512_bf16": True, "amx_bf16": False}, "bf16"),
+                       ({"avx512_bf16": False, "amx_bf16": True}, "bf16"),
+                       ({"avx512_bf16": False, "amx_bf16": False}, "no")):  # fmt: skip
+        found = {"architecture": "x86_64", "avx512_bw": True, **there}
+        monkeypatch.setattr(torch.cpu, "get_capabilities", found.copy)
+        assert [device.carried_out(one) for one in ("no", "fp16", "bf16")] == ["no", "fp16", own]
+    assert device.accelerator("bf16").mixed_precision == "no"
+    with device.autocast("bf16"):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+    device.arrange(unet, MachineConfig(), "bf16")  # whose fused attention is the faster then
+    assert {type(one) for one in unet.attn_processors.values()} == {
+        type(one) for one in before.values()
+    }
 
 
 def test_recomputed_activations_give_the_same_gradient(unet: Any) -> None:

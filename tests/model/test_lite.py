@@ -6,8 +6,10 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from torch import nn
 
 from fairdiff_lib.audit.blur import blur_images
+from fairdiff_lib.model import lite
 from fairdiff_lib.model.lite import Perceptual
 from fairdiff_lib.model.pipeline import to_model
 
@@ -35,3 +37,14 @@ def test_its_gradient_leads_back_to_the_picture() -> None:
     with torch.no_grad():
         after = seen(made - 1e-2 * made.grad / made.grad.abs().mean(), real)
     assert bool((after < before).all())
+
+
+def test_the_folded_network_computes_the_same() -> None:
+    pixels = torch.randn((2, 3, 64, 64), generator=torch.Generator().manual_seed(0))
+    plain, _ = lite.load_lite0(64)
+    folded, _ = lite.load_lite0(64)
+    lite.fold(folded)
+    assert not any(isinstance(one, nn.BatchNorm2d) for one in folded.modules())
+    with torch.no_grad():
+        wanted, found = plain.extract_features(pixels), folded.extract_features(pixels)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
