@@ -216,6 +216,7 @@ _HAM10000_SIMULATED = _simulated(
 
 _CHEXPERT_SIMULATED = _simulated(
     _CHEXPERT,
+    settings=_from_shipped("chexpert_simulated"),
     specs=dict.fromkeys(chexpert.UNCERTAIN, chexpert.spec_chexpert(chexpert.DRAWN)),
     simulate=chest.simulate_chexpert,
     populations={
