@@ -124,9 +124,10 @@ def equivalent_blur(generator: Sequence[Estimate], curves: Curves) -> list[Estim
     """Equivalent blur of every group, from the generator's KIDs on the same units.
 
     The estimate solves KID_blur(sigma) = KID_generator. Its interval holds the sigmas at which the
-    paired difference of the two is not told from 0; influence values are that difference's over
-    the curve's slope. Differences of groups are made from their intervals. Where the generated
-    images have units of their own (``kid.kid_unpaired``), these stand behind those of the curves.
+    paired difference of the two is not told from 0; its upper end is infinite where that is so of
+    the widest blur, and takes a KID below 0 for 0. Influence values are that difference's over the
+    curve's slope. Differences of groups are made from their intervals. Where the generated images
+    have units of their own (``kid.kid_unpaired``), these stand behind those of the curves.
     """
     more = len(generator[0].influence) - len(curves.known[0][0].influence)
     known = [
@@ -143,6 +144,7 @@ class _Gap:
     value: Floats
     error: Floats
     df: float
+    below: float  # how far the generator's KID lies below 0, by chance: none is truly that good
 
     def crossing(self, above: Floats) -> float:
         """Width at which a falling line reaches 0: 0 where it starts below, inf without an end."""
@@ -157,7 +159,7 @@ class _Gap:
     def limits(self, confidence: float) -> tuple[float, float]:
         """Widths not told from the generator."""
         reach = -float(special.stdtrit(self.df, (1 - confidence) / 2)) * self.error
-        return self.crossing(self.value - reach), self.crossing(self.value + reach)
+        return self.crossing(self.value - reach), self.crossing(self.value + self.below + reach)
 
 
 def _one(own: Estimate, curve: Sequence[Estimate], sigmas: Floats) -> Estimate:
@@ -179,10 +181,13 @@ def _one(own: Estimate, curve: Sequence[Estimate], sigmas: Floats) -> Estimate:
     weights[each, place + 2] = -share * 0.5 / np.sqrt(pull)
     square = np.einsum("sk,kl,sl->s", weights, products, weights)
     roots = _root(np.append(read(fine), own.value), own.standard_error)
-    gap = _Gap(fine, roots[-1] - roots[:-1], np.sqrt(np.maximum(square, 0)), own.df)
+    below = float(max(_root(np.zeros(1), own.standard_error)[0] - roots[-1], 0.0))
+    gap = _Gap(fine, roots[-1] - roots[:-1], np.sqrt(np.maximum(square, 0)), own.df, below)
     value = gap.crossing(gap.value)
     if not np.isfinite(value):
-        return not_estimable(units, own.n, f"further off than a blur of {sigmas[-1]:g} pixels")
+        least = min(gap.limits(0.95)[0], float(sigmas[-1]))
+        reason = f"further off than a blur of {sigmas[-1]:g} pixels (95% sure: {least:.2g} or more)"
+        return not_estimable(units, own.n, reason)
     if value > 0:
         slope = float(read.derivative()(value))
     else:  # the curve is flat there: its rise over half of what isn't excluded

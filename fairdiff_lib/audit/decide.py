@@ -116,7 +116,7 @@ def outcome(
     unit: str = "",
     control_found: bool = True,
 ) -> Outcome:
-    """The rule: one of four outcomes of a difference.
+    """The rule: one of four outcomes of a difference; a limit may be infinite ("at least ...").
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ def outcome(
     if not smallest > 0:
         raise InputError(f"smallest difference of interest: {smallest}; expected more than 0")
     low, high, size = effect.low, effect.high, f"{rounded(smallest)}{unit}"
-    if not effect.error > 0 or not np.isfinite([effect.value, low, high]).all():
+    if not 0 < effect.error < np.inf or np.isnan([effect.value, low, high]).any():
         return Outcome(UNDECIDED, f"undecided: {effect.note or 'no interval'}", np.inf, np.inf)
     shown = f"{with_interval(effect.value, low, high)}{unit}"
     inside = -smallest < effect.inner_low and effect.inner_high < smallest

@@ -96,6 +96,21 @@ SOURCES = {  # of images, besides the methods
     "real_and_balanced": "real and balanced",
     "pretrain_then_real": "generated first, then real",
 }
+EQUALLY_GOOD = {  # the proof's two kinds of groups without a disparity
+    "exchangeable": "groups alike in everything",
+    "unequal": "groups unlike, but equally good",
+}
+CHECKED = {  # what the proof counts, by check
+    "alarm": "alarms",
+    "above": "intervals above the truth",
+    "below": "intervals below the truth",
+    "missed": "intervals that miss the truth",
+    "given": "intervals where none may be given",
+    "no_larger": '"no difference larger than X", where it is as large',
+    "larger": '"larger than X", where it is not',
+    "seen": "a difference, where there is none",
+    "off": "mean off the truth",
+}
 FAMILIES = {"efficientnet": "EfficientNet", "vit": "ViT", "residual": "ResNet"}
 HEADS = {  # of columns
     "condition_level": "condition's level",
@@ -192,9 +207,16 @@ def rounded(value: float, digits: int = 3) -> str:
 
 
 def with_interval(value: float, low: float, high: float) -> str:
-    """As "0.031 (0.024 to 0.037)", all with the same decimals; "not estimable" for NaN."""
+    """As "0.031 (0.024 to 0.037)", all with the same decimals; "not estimable" for NaN.
+
+    With one infinite limit: "1.20 (at least 0.80)", "1.20 (at most 2.00)".
+    """
     if not math.isfinite(value):
         return NOT_ESTIMABLE
+    if math.isfinite(low) and high == math.inf:
+        return f"{rounded(value)} (at least {rounded(low)})"
+    if math.isfinite(high) and low == -math.inf:
+        return f"{rounded(value)} (at most {rounded(high)})"
     if not (math.isfinite(low) and math.isfinite(high)):
         return rounded(value)
     largest = max(abs(number) for number in (value, low, high))

@@ -10,6 +10,7 @@ import pandas as pd
 
 from fairdiff_lib.audit.seeds import means_and_seeds
 from fairdiff_lib.settings.names import (
+    CHECKED,
     classifier_name,
     images_of,
     method_name,
@@ -314,19 +315,6 @@ def about_criteria(asked: Mapping[str, Any]) -> str:
     )
 
 
-CHECKED = {  # check: what happened
-    "alarm": "alarms",
-    "above": "intervals above the truth",
-    "below": "intervals below the truth",
-    "missed": "intervals that miss the truth",
-    "given": "intervals where none may be given",
-    "no_larger": '"no difference larger than X", where it is as large',
-    "larger": '"larger than X", where it is not',
-    "seen": "a difference, where there is none",
-    "off": "mean off the truth",
-}
-
-
 @sentence("proof_audit")
 def about_audit(checks: pd.DataFrame) -> str:
     """How many checks pass, the extremes, and every check that fails."""
@@ -345,9 +333,11 @@ def about_audit(checks: pd.DataFrame) -> str:
     ]
     for row in checks[~checks["passed"]].to_dict("records"):
         null = NULLS[row["null"]].label + ", " if row["null"] in NULLS else ""
+        form = ".3f" if row["check"] == "off" else ".2%"
         lines.append(
-            f"- **Fails**: {cell_name(row)}, {null}{CHECKED[row['check']]}: {row['rate']:.2%} "
-            f"where {row['promised']:.1%} is promised (limit {row['limit']:.2%})."
+            f"- **Fails**: {cell_name(row)}, {null}{CHECKED[row['check']]}: {row['rate']:{form}} "
+            f"where {row['promised']:{form}} is promised (limit {row['limit']:{form}}). "
+            f"{row['note']}"
         )
     return "\n".join(lines)
 
@@ -379,6 +369,11 @@ def about_verdicts(table: pd.DataFrame) -> str:
     )
 
 
+def _from_to(rates: pd.Series[float]) -> str:
+    ends = dict.fromkeys(f"{rate:.0%}" for rate in (rates.min(), rates.max()))
+    return " to ".join(ends)
+
+
 @sentence("proof_usual_tests")
 def about_usual_tests(table: pd.DataFrame) -> str:
     """One line per test in common use: the range of its false alarms in each null."""
@@ -386,7 +381,7 @@ def about_usual_tests(table: pd.DataFrame) -> str:
     lines = ["How often other procedures call equally good groups unequal:\n"]
     for (metric, procedure), part in own.groupby(["metric", "procedure"], sort=False):
         rates = [
-            f"{cell['alarm'].min():.0%} to {cell['alarm'].max():.0%} ({NULLS[str(null)].label})"
+            f"{_from_to(cell['alarm'])} ({NULLS[str(null)].label})"
             for null, cell in part.groupby("null", sort=False)
         ]
         lines.append(f"- {METRICS[str(metric)]}, {PROCEDURES[str(procedure)]}: {'; '.join(rates)}.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,9 +20,11 @@ from fairdiff_lib.audit.blur import (
     kernel_means,
     same_corruption,
 )
+from fairdiff_lib.audit.decide import LARGER, decide
 from fairdiff_lib.audit.estimate import Floats, Groups, group_units
 from fairdiff_lib.audit.kid import Kernel, fit_kernel, kid, kid_unpaired
 from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.names import with_interval
 
 LEVELS = {"race": ("Black", "White")}
 RACES = np.repeat(["Black", "White"], [60, 140])
@@ -82,12 +86,40 @@ def test_a_perfect_generator_is_no_further_off_than_sharp_reals() -> None:
     assert any("no further off than sharp reals" in one.note for one in found)
 
 
+@pytest.mark.parametrize("below", [0.5, 3.0, 10.0])
+def test_a_kid_below_nought_leaves_an_interval_of_some_width(below: float) -> None:
+    """As wide as that of a KID of 0 with this error: by chance alone a group isn't that sure."""
+    real = reals(np.random.default_rng(2))
+    curves = blur_curves(KERNEL, real, lambda s: faded(real, s), GROUPS)
+    (own, *rest) = kid(KERNEL, real, reals(np.random.default_rng(3)), GROUPS)
+    limits = [
+        equivalent_blur([replace(own, value=value), *rest], curves)[0].interval()
+        for value in (-below * own.standard_error, 0.0)
+    ]
+    assert limits[0] == pytest.approx(limits[1])
+    assert limits[0][0] == 0 < 0.05 < limits[0][1]
+
+
+def test_what_may_be_any_blur_is_at_least_some() -> None:
+    """A curve that ends below the upper limit of KID: no upper end, a lower one, and a verdict."""
+    real = reals(np.random.default_rng(2))
+    curves = blur_curves(KERNEL, real, lambda s: faded(real, s), GROUPS, (0.0, 0.5, 1.0))
+    kids = kid(KERNEL, real, faded(real, 0.97)[::-1], GROUPS)
+    overall = equivalent_blur(kids, curves)[0]
+    low, high = overall.interval()
+    assert 0.5 < low < overall.value < 1.0 and high == np.inf
+    assert with_interval(overall.value, low, high).endswith(f"(at least {low:.3g})")
+    said = decide(overall, 0.1, 200)
+    assert said.name == LARGER and "at least" in said.words
+
+
 def test_what_no_blur_reaches_is_not_estimable_and_says_so() -> None:
     rng = np.random.default_rng(2)
     real = reals(rng)
     curves = blur_curves(KERNEL, real, lambda s: faded(real, s), GROUPS, (0.0, 0.2, 0.4))
     (overall, *_) = equivalent_blur(kid(KERNEL, real, real[::-1] + 3, GROUPS), curves)
-    assert np.isnan(overall.value) and "further off than a blur of 0.4 pixels" in overall.note
+    assert np.isnan(overall.value)
+    assert "further off than a blur of 0.4 pixels (95% sure: 0.4 or more)" in overall.note
     with pytest.raises(InputError, match="rising from 0"):
         blur_curves(KERNEL, real, lambda s: real, GROUPS, (1.0, 2.0, 3.0))
 

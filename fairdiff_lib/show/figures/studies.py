@@ -15,6 +15,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.methods import METHODS
+from fairdiff_lib.settings.names import EQUALLY_GOOD
 from fairdiff_lib.show.figures.quality import fid_against_n_figure
 from fairdiff_lib.show.front import Nothing, figure
 from fairdiff_lib.show.panels import panel_legend, require, whisker
@@ -159,8 +160,8 @@ def _count_seeds(ax: Axes, own: pd.DataFrame, lines: Sequence[tuple[str, str | N
 
 PROMISED = 0.05  # of false alarms: the level of every test
 NULLS = {
-    "exchangeable": Look("groups alike in everything", "#0072b2", "o"),
-    "unequal": Look("groups unlike, but equally good", "#d55e00", "D"),
+    "exchangeable": Look(EQUALLY_GOOD["exchangeable"], "#0072b2", "o"),
+    "unequal": Look(EQUALLY_GOOD["unequal"], "#d55e00", "D"),
 }
 METRICS = {
     "kid": "KID",
@@ -189,7 +190,7 @@ PROCEDURES = {
     "copies_ignored": "copies ignored",
     "patients_only": "interval over patients alone",
     "kid_instead": "KID in place of equivalent blur, one and the same blur",
-    "es_as_usual": "as usual, not debiased",
+    "es_as_usual": "as usual",
 }
 SHOWN_PROCEDURES = {  # of the figure: metric and procedure
     ("kid", "audit"): "This study's audit (KID)",
@@ -216,8 +217,7 @@ def fig_calibration(table: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
     """False alarms of the audit and of usual tests, where groups are equally good."""
     own = table[table["null"].isin(list(NULLS)) & table["situation"].str.startswith("two groups")]
     keys = pd.Series(list(zip(own["metric"], own["procedure"], strict=True)), own.index)
-    own = own.assign(name=keys.map(SHOWN_PROCEDURES), groups=own["null"].map(_null_label))
-    own = own.dropna(subset="name")
+    own = own.assign(name=keys.map(SHOWN_PROCEDURES)).dropna(subset="name")
     few, many = own["simulations"].min(), own["simulations"].max()
     foot = (
         f"A dot is a situation, of {few:,} to {many:,} simulated audits: {own['n_min'].min()} or "
@@ -228,23 +228,21 @@ def fig_calibration(table: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
     title = "Who calls equally good groups unequal?"
     fig = page(1.2 + 0.34 * len(SHOWN_PROCEDURES), title, foot, notes, list(NULLS.values()))
     ax = fig.subplots()
-    sns.stripplot(
-        own, x="alarm", y="name", hue="groups", order=list(SHOWN_PROCEDURES.values()),
-        palette={look.label: look.colour for look in NULLS.values()}, dodge=True, jitter=False,
-        size=5.5, alpha=0.75, legend=False, ax=ax,
-    )  # fmt: skip
+    names = list(SHOWN_PROCEDURES.values())
+    for aside, (null, look) in zip((-0.2, 0.2), NULLS.items(), strict=True):
+        part = own[own["null"] == null]
+        ax.scatter(part["alarm"], part["name"].map(names.index) + aside, s=28, alpha=0.75, lw=0,
+                   color=look.colour, marker=look.marker)  # fmt: skip
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
     ax.axvline(PROMISED, color=MUTED, lw=0.9, zorder=0)
     ax.set(xlim=(-0.02, 1.02), xlabel="share of audits that raise a false alarm", ylabel="")
     ax.set_xticks([0, PROMISED, 0.25, 0.5, 0.75, 1.0])
     ax.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=0))
     ax.tick_params(axis="y", length=0)
-    for at in range(1, len(SHOWN_PROCEDURES)):
+    for at in range(1, len(names)):
         ax.axhline(at - 0.5, color="#eeeeee", lw=0.6, zorder=0)
     return fig
-
-
-def _null_label(null: str) -> str:
-    return NULLS[null].label
 
 
 def _with_error(row: Any, column: str) -> pd.Series[Any]:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from fairdiff_lib.audit.decide import DIFFERENT, LARGER, NO_LARGER, UNDECIDED
+from fairdiff_lib.settings.names import CHECKED, EQUALLY_GOOD
 from fairdiff_lib.settings.options import ProofConfig
 from fairdiff_lib.studies.proof.audits import (
-    CHECKS,
-    COLUMNS,
     SURE,
     judged,
     simulate,
@@ -24,7 +24,14 @@ from fairdiff_lib.studies.proof.known import fid_bias as fid_bias
 if TYPE_CHECKING:
     from fairdiff_lib.study import Study
 
-OUTCOMES = (*COLUMNS[4:8], *COLUMNS[13:17])  # of the verdicts' table
+OUTCOMES = {  # column of the verdicts' table: what a reader calls it
+    "planted_ratio": "planted ratio",
+    "n_min": "n",
+    LARGER: "larger than X",
+    DIFFERENT: "different, size open",
+    NO_LARGER: "no difference larger than X",
+    UNDECIDED: "undecided",
+}
 
 
 @dataclass(frozen=True)
@@ -37,8 +44,9 @@ class Proof:
 
     @property
     def verdicts(self) -> pd.DataFrame:
-        """How often each outcome is given, by what is true."""
-        return self.table.loc[self.table["metric"] == "verdict", list(OUTCOMES)]
+        """How often each outcome is given, by what is true, in a reader's words."""
+        own = self.table[self.table["metric"] == "verdict"]
+        return own[list(OUTCOMES)].rename(columns=OUTCOMES)
 
     @property
     def scalars(self) -> dict[str, Any]:
@@ -68,6 +76,21 @@ def asked(config: ProofConfig) -> dict[str, Any]:
 
 
 def shown(checks: pd.DataFrame) -> pd.DataFrame:
-    """The checks without what is the same in all of them, the failed ones first."""
-    columns = ["layer", "situation", "metric", "null", "n_min", "planted_ratio", *CHECKS]
-    return checks[columns].sort_values("passed", kind="stable")
+    """The checks in a reader's words, those that come nearest to their limits first."""
+    near = (checks["limit"] - checks["rate"]).sort_values(kind="stable").index
+    own = checks.loc[near]
+    return pd.DataFrame(
+        {
+            "layer": own["layer"],
+            "situation": own["situation"],
+            "metric": own["metric"],
+            "groups": own["null"].map(EQUALLY_GOOD).fillna("not equally good"),
+            "n": own["n_min"],
+            "counted": own["check"].map(CHECKED),
+            "rate": own["rate"],
+            "promised": own["promised"],
+            "limit": own["limit"],
+            "kept": own["passed"].map({True: "yes", False: "no"}),
+            "why": own["note"],
+        }
+    )

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from fairdiff_lib.audit.audit import Audit, Estimator, audit, kid_metric, mean_audit
 from fairdiff_lib.audit.blur import blur_curves, blur_metric
-from fairdiff_lib.audit.classifiers import es_debiased, es_estimate
+from fairdiff_lib.audit.classifiers import es_by_chance, es_estimate
 from fairdiff_lib.audit.contrasts import pairs_with_largest
 from fairdiff_lib.audit.decide import DIFFERENT, LARGER, NO_LARGER, UNDECIDED, all_of, decide
 from fairdiff_lib.audit.estimate import (
@@ -245,16 +245,16 @@ class Rule:
 
 @dataclass(frozen=True)
 class EquityScaled:
-    """Equity-scaled AUC: debiased, which has no interval, or as usual."""
+    """Equity-scaled AUC: as usual, or less what chance alone gives where levels are equal."""
 
-    estimate: Callable[[Audit, str], Estimate] = es_debiased
+    of_chance: bool = True
 
     def __call__(self, seen: Seen, rng: np.random.Generator) -> Finding:
-        found = self.estimate(OurAudit(make=of_values).audit(seen, 0), "group")
+        one = OurAudit(make=of_values).audit(seen, 0)
+        found = es_estimate(one, "group")
+        if self.of_chance:
+            return Finding(False, value=found.value - es_by_chance(one, "group"))
         return replace(Finding.of(found), alarm=False)
-
-
-ES_AS_USUAL = EquityScaled(es_estimate)
 
 
 @dataclass(frozen=True)
@@ -301,6 +301,7 @@ class Situation:
     scene: Scene
     truth: float = 0.0  # of what is estimated; mostly the contrast, small minus large
     planted_ratio: float = 1.0  # true value of the small group over that of the large one
+    note: str = ""  # why an audit has to err there, known beforehand
 
     @property
     def name(self) -> str:
@@ -458,7 +459,7 @@ def count(cell: Cell, found: pd.DataFrame) -> dict[str, Any]:
 # -- what was promised -------------------------------------------------------------------------
 
 SURE = 0.99  # probability that a perfect procedure passes all checks
-CHECKS = ("check", "rate", "promised", "limit", "passed")
+CHECKS = ("check", "rate", "promised", "limit", "passed", "note")
 POOLED = "all of the layer"
 
 
@@ -479,12 +480,13 @@ def judged(cells: Sequence[Cell], table: pd.DataFrame) -> pd.DataFrame:
     """
     rows: list[dict[Any, Any]] = []
     for cell, row in zip(cells, table.to_dict("records"), strict=True):
-        rows += [{**row, "check": name, "promised": rate} for name, rate in cell.may.items()]
+        told = {**row, "note": cell.situation.note}
+        rows += [told | {"check": name, "promised": rate} for name, rate in cell.may.items()]
     plain = table[(table["procedure"] == OURS) & (table["metric"] == "kid")]
     for layer, own in plain[plain["null"] != "none"].groupby("layer"):
         n = int(own["simulations"].sum())
         pooled: dict[Any, Any] = {"procedure": OURS, "layer": layer, "metric": "kid"}
-        pooled["situation"] = POOLED
+        pooled |= {"situation": POOLED, "note": ""}
         pooled |= {"null": "", "n_min": int(own["n_min"].min()), "simulations": n, "check": "alarm"}
         alarms = float((own["alarm"] * own["simulations"]).sum() / n)
         rows.append(pooled | {"planted_ratio": 1.0, "promised": LEVEL, "alarm": alarms})

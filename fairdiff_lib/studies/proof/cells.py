@@ -10,7 +10,6 @@ from typing import Any
 from fairdiff_lib.audit.decide import LARGER, NO_LARGER
 from fairdiff_lib.settings.options import ProofConfig
 from fairdiff_lib.studies.proof.audits import (
-    ES_AS_USUAL,
     LEVEL,
     OURS,
     Cell,
@@ -168,6 +167,9 @@ def rows(config: ProofConfig, design: Planted) -> list[Row]:
             (ours("kid_over_runs", n=config.dear_simulations, make=of_runs),
              beside("patients_only", "kid_over_runs", OurAudit(kernel, of_patients),
                     config.dear_simulations))),
+        Row("perfect, in blur", (few,),
+            lambda null, n: Blurring(plain(null, n, PERFECT)),
+            (ours("equivalent_blur", make=of_blur),)),
         Row("one blur", config.naive_sizes, lambda null, n: of_blur_law(null, n, True),
             (ours("equivalent_blur", make=of_blur),
              beside("kid_instead", "kid", OurAudit(kernel)))),
@@ -177,8 +179,11 @@ def rows(config: ProofConfig, design: Planted) -> list[Row]:
         *(Row(metric, config.sizes, values(metric), (ours(metric, make=of_values),))
           for metric in ("auc", "accuracy", "denoising_loss")),
         Row("equity scaled", (few,), values("auc"),
-            (Says(OURS, "es_auc", EquityScaled(), {"off": MOST_OFF}, whole),
-             beside("es_as_usual", "es_auc", ES_AS_USUAL)), truth=AUC),
+            (Says(OURS, "es_auc", EquityScaled(), {"off": MOST_OFF}, whole),),
+            nulls=NULLS[:1]),
+        Row("equity scaled as usual", (few,), values("auc"),
+            (beside("es_as_usual", "es_auc", EquityScaled(of_chance=False)),),
+            nulls=NULLS[:1], truth=AUC),
     ]  # fmt: skip
     planted = [
         Row("two groups", config.sizes, partial(worse, ratio),
