@@ -357,18 +357,6 @@ def about_tails(table: pd.DataFrame) -> str:
     return bullets(lines)
 
 
-@sentence("proof_verdicts")
-def about_verdicts(table: pd.DataFrame) -> str:
-    """What the rule says, by what is true."""
-    own = table[table["metric"] == "verdict"]
-    return bullets(
-        f"n = {row['n_min']}, ratio {row['planted_ratio']:g}: "
-        f"{row['larger']:.0%} larger than X, {row['different']:.0%} different with its size open, "
-        f"{row['no_larger']:.0%} no difference larger than X, {row['undecided']:.0%} undecided."
-        for row in own.to_dict("records")
-    )
-
-
 def _from_to(rates: pd.Series[float]) -> str:
     ends = dict.fromkeys(f"{rate:.0%}" for rate in (rates.min(), rates.max()))
     return " to ".join(ends)

@@ -84,7 +84,7 @@ def shown(checks: pd.DataFrame) -> pd.DataFrame:
             "layer": own["layer"],
             "situation": own["situation"],
             "metric": own["metric"],
-            "groups": own["null"].map(EQUALLY_GOOD).fillna("not equally good"),
+            "groups": own["null"].map({**EQUALLY_GOOD, "": "both", "none": "not equally good"}),
             "n": own["n_min"],
             "counted": own["check"].map(CHECKED),
             "rate": own["rate"],
