@@ -15,12 +15,14 @@ from typing import Any
 
 from fairdiff_lib.data import chexpert, fairgenmed, ham10000, nih, odir
 from fairdiff_lib.data.cohort import Cohort, CohortSpec, Reader, Ruler, read_cohort
+from fairdiff_lib.disk.files import atomic_folder
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
 from fairdiff_lib.settings.methods import check_methods
 from fairdiff_lib.settings.notebooks import JOBS
-from fairdiff_lib.settings.options import Population, Settings
+from fairdiff_lib.settings.options import Population, ReadingConfig, Settings
 from fairdiff_lib.settings.presets import PRESETS
 from fairdiff_lib.sim import chest, fundus, skin
+from fairdiff_lib.sim.plant import plant, planted_reader, with_cameras
 
 DEFAULT = "fairgenmed_simulated"
 USUAL = "usual"  # of Dataset.populations: where a preset has none of its own
@@ -65,10 +67,14 @@ class Dataset:
         plain = self.title.removesuffix(_SIMULATED)
         return plain if plain == self.title else f"simulated {plain}"
 
-    def spec(self, coding: str = "default") -> CohortSpec:
-        """Its attributes, conditions and prompt under a coding; an unknown one is refused."""
+    def spec(self, coding: str = "default", population: Population | None = None) -> CohortSpec:
+        """Its attributes, conditions and prompt under a coding; an unknown one is refused.
+
+        With the cameras that a population may have.
+        """
         refuse_unknown("coding", coding, self.specs)
-        return self.specs[coding]
+        spec = self.specs[coding]
+        return with_cameras(spec) if population and population.has_cameras else spec
 
     def population(self, preset: str) -> Population | None:
         """What a preset simulates; None of real data."""
@@ -79,14 +85,28 @@ class Dataset:
         if self.simulate is None:
             known = ", ".join(name for name, entry in DATASETS.items() if entry.simulated)
             raise InputError(f"dataset {self.name!r} is not simulated; expected one of {known}")
-        self.simulate(population, root)
+        with atomic_folder(root) as folder:
+            self.simulate(population, folder)
+            if population and population.served_worse:
+                plant(population, self.reader, folder)
 
     def read(
-        self, root: Path, *, coding: str = "default", split_seed: int = 0, check_images: bool = True
+        self,
+        root: Path,
+        *,
+        coding: str = "default",
+        split_seed: int = 0,
+        check_images: bool = True,
+        population: Population | None = None,
     ) -> Cohort:
-        """Its cohort from a folder in the original layout; see ``data.cohort.read_cohort``."""
-        spec = self.spec(coding)
-        return read_cohort(spec, self.reader, root, coding, split_seed, check_images)
+        """Its cohort from a folder in the original layout; see ``data.cohort.read_cohort``.
+
+        With the cameras, and without the images, that a population's plant asks for.
+        """
+        spec, reader = self.spec(coding, population), self.reader
+        if population and population.served_worse:
+            reader = planted_reader(reader)
+        return read_cohort(spec, reader, root, coding, split_seed, check_images)
 
 
 _SIMULATED = ", simulated"
@@ -289,4 +309,11 @@ def _check_reading(entry: Dataset, settings: Settings) -> None:
     if own.split_seed and not entry.draws_splits:
         raise InputError(
             f"reading.split_seed={own.split_seed}: {entry.name} comes with its splits; expected 0"
+        )
+    # who is in training, whose images are planted, depends on how the data set is read
+    default = ReadingConfig()
+    if own != default and settings.simulator and settings.simulator.served_worse:
+        raise InputError(
+            f"reading.split_seed={own.split_seed}, reading.coding={own.coding}: expected "
+            f"{default.split_seed} and {default.coding} with simulator.plant.on"
         )

@@ -96,17 +96,20 @@ class Study:
             Real data that are missing (where they were expected) or can't be read.
         """
         entry, root = dataset_of(self.settings.dataset), self.places.data
-        own = self.settings.reading
+        own, population = self.settings.reading, self.settings.simulator
+        spec = entry.spec(own.coding, population)
         if not root.is_dir() and not entry.simulated:
             raise InputError(f"{root}: folder not found; put {entry.name} there or give data_root")
         if not root.is_dir():
-            entry.draw(self.settings.simulator, root)
+            entry.draw(population, root)
         kept, notes = self.places.cohort / "cohort.csv", self.places.cohort / "cohort.json"
         mark = folder_mark(root)
         if notes.is_file() and read_json(notes).get("mark") == mark:
             table = read_table(kept, dtype=str, keep_default_na=False)
-            return Cohort(entry.spec(own.coding), table, root, read_json(notes)["data_hash"])
-        cohort = entry.read(root, coding=own.coding, split_seed=own.split_seed)
+            return Cohort(spec, table, root, read_json(notes)["data_hash"])
+        cohort = entry.read(
+            root, coding=own.coding, split_seed=own.split_seed, population=population
+        )
         write_table(cohort.table, kept)
         write_json(notes, {"data_hash": cohort.data_hash, "mark": mark})
         return cohort

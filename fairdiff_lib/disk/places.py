@@ -62,6 +62,7 @@ class Places:
     pools = _Run("pools-seed{settings.proof.seed}", "model")
     trained_pool = _Run("trained_pool-seed{settings.proof.seed}", *_IMAGES)
     proof = _Run("proof", *_IMAGES, "audit", "proof")  # simulated audits
+    planted = _Run("planted", *_BASE, "generation", "audit", "planted")  # rows of its runs
 
     figures = _Figure("{settings.preset}/{settings.dataset}")  # tables, figures and cards
     figures_all = _Figure("{settings.preset}/all")  # those that span data sets

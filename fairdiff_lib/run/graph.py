@@ -131,6 +131,11 @@ def check_study(name: str, settings: Settings) -> None:
             f"study proof: dataset {settings.dataset!r}; expected fairgenmed_simulated, "
             "whose images can be redrawn"
         )
+    if name == "planted" and not settings.simulated:
+        raise InputError(
+            f"study planted: dataset {settings.dataset!r}; expected a simulated one, in whose "
+            "training images something can be planted"
+        )
     if name in ("ablation", "mechanism"):
         arms.check_arms(settings)
     if name == "matrix":

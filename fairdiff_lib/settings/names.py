@@ -20,6 +20,8 @@ NAMES: dict[str, str] = {
     "effusion": "Pleural effusion",
     "is": "Inception score",
     "equivalent_blur": "Equivalent blur, in pixels",
+    "sharpness_change": "Sharpness against real, grey levels",
+    "dark_lines_change": "Fine dark lines against real, grey levels",
     "kernel_real_real": "Real images: mean kernel among themselves",
     "kernel_made_made": "Generated images: mean kernel among themselves",
     "kernel_real_made": "Mean kernel of real with generated images",

@@ -22,6 +22,7 @@ STUDIES = {  # what a run can be for
     "stress": "how does the audit bear group labels that are wrong, missing or swapped?",
     "loop": "do models that are trained on each other's images drift apart by group?",
     "proof": "is the audit itself valid? simulated audits of known truth",
+    "planted": "does the audit find a generator that serves a group worse, and only then?",
     "own": "the audit of anybody's own images, shown on drawn ones",
 }
 
@@ -117,6 +118,7 @@ _ALL = (
             "tab_intersections": "KID of intersections, raw and shrunken",
             "tab_controls": "differences that one corruption of all real images gives",
             "tab_further": "further looks at the same images, by level",
+            "tab_fidelity": "what pictures truly show, by level",
         },
         figures={
             "fig02": "images by group, same prompts",
@@ -125,6 +127,7 @@ _ALL = (
         },
         cards={"card": "the audit card: the primary endpoint on one page"},
         of_dataset="quality",
+        simulated_only=("tab_fidelity",),
         claims=("C1", "C2"),
         threads="network",
         made="features",
@@ -291,6 +294,21 @@ _ALL = (
         figures={"fig_counterfactual": "what a change of the group's word does, by level"},
         threads="network",
         digest=("counterfactual",),
+    ),
+    Notebook(
+        "19_planted",
+        "Does the audit find a generator that serves a group worse?",
+        study="planted",
+        after=("01_cohorts",),
+        tables={
+            "tab_planted": "planted fidelity: how often a difference is told",
+            "tab_planted_runs": "planted fidelity: every run, truth and audit",
+        },
+        figures={"fig_planted": "planted fidelity: truth, audit, and how often it is found"},
+        simulated_only=("19_planted", "tab_planted", "tab_planted_runs"),
+        threads="network",
+        minutes=720,
+        digest=("planted",),
     ),
 )
 NOTEBOOKS: dict[str, Notebook] = {entry.notebook: entry for entry in _ALL}

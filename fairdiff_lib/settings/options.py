@@ -81,19 +81,39 @@ def options(cls: type[T]) -> type[T]:
     return group
 
 
+CAMERA = {"camera": ("camera", "B")}  # that a group may be named by, as by the end of a knob
+
+
+@options
+class PlantConfig:
+    """Fewer and worse training images of one group, for a generator that serves it worse.
+
+    Everybody's validation and test images stay as they were drawn.
+    """
+
+    # camera: B of two cameras, A and B, that patients were photographed by, as by lot, and that
+    # prompts name; or the end of a knob's name, as black; empty: nobody, and no cameras
+    on: str = ""
+    kept: Kept = 1.0  # fraction of the group's training images that were collected
+    mislabelled: Share = 0.0  # of these, those that show another patient of the group
+    height: Whole = 0  # pixels, of all of these; 0 = as everybody's
+
+
 @options
 class Population:
     """How much a simulator draws, and which disparity it plants: a class per family, in room sim.
 
     A field's first word says what it is, and no knob touches what another one names: ``share_``
     (a group's size), ``heterogeneity_`` (how varied it looks), ``difficulty_`` (how noisy its
-    images are).
+    images are). ``plant`` leaves all of these alone, and worsens what a generator learns from.
     """
 
     most: ClassVar[Mapping[str, int]] = {}  # field that counts who is drawn -> its largest value
     levels: ClassVar[Mapping[str, tuple[str, str]]] = {}  # end of a knob's name -> attribute, level
     noise: ClassVar[str] = "camera noise"  # what a difficulty multiplies, in words
     landscape: ClassVar[bool] = True  # pictures are at least as wide as high
+    plant: PlantConfig = Field(default_factory=PlantConfig)
+    seed: int = 0  # of whom is drawn, not of any training; each family has its own
 
     @model_validator(mode="after")
     def _can_be_drawn(self) -> Self:
@@ -115,7 +135,22 @@ class Population:
         if sum(values[name] for name in races) > 1:
             total = f"{sum(values[name] for name in races):g}"
             raise ValueError(f"{' + '.join(races)} = {total}: expected at most 1")
+        if self.plant.on not in ("", *CAMERA, *self.levels):
+            known = ", ".join([*CAMERA, *self.levels])
+            raise ValueError(f"plant.on={self.plant.on}: expected nothing or one of {known}")
+        if not self.plant.on and self.plant != PlantConfig():
+            raise ValueError("plant.on=: expected a group, as camera, where something is planted")
         return self
+
+    @property
+    def served_worse(self) -> tuple[str, str] | None:
+        """Attribute and level of the group that the plant is on; None without one."""
+        return {**CAMERA, **self.levels}.get(self.plant.on)
+
+    @property
+    def has_cameras(self) -> bool:
+        """Whether patients were photographed by camera A or B."""
+        return self.plant.on in CAMERA
 
     @property
     def counts(self) -> dict[str, int]:
@@ -532,6 +567,27 @@ class SweepConfig:
     method: str = "none"  # whose first seed's model is sampled; one of the study's methods
 
 
+def _short() -> LoopConfig:
+    """A fine-tuning of 15 seconds on one core, in which a U-Net learns which camera is which."""
+    return LoopConfig(steps=60, batch=16, learning_rate=1e-3, ema_decay=0.9, mixed_precision="bf16")
+
+
+@options
+class PlantedConfig:
+    """Generators with a planted fidelity gap and without: how often does the audit say so?
+
+    Fixed before they are run. 20 runs of each take about 25 minutes of one core.
+    """
+
+    runs: Count = 20  # with the plant, and as many without
+    first: Whole = 1000  # seed of the first run's patients and training; the next counts on
+    patients: Kept = 0.15  # of as many as the study has
+    plant: PlantConfig = Field(
+        default_factory=lambda: PlantConfig("camera", kept=0.5, mislabelled=0.25, height=24)
+    )
+    training: LoopConfig = Field(default_factory=_short)
+
+
 @options
 class CounterfactualConfig:
     """The same noise and conditions, and one group's word of the prompt changed."""
@@ -597,6 +653,7 @@ class Settings:
     counterfactual: CounterfactualConfig = Field(default_factory=CounterfactualConfig)
     stress: StressConfig = Field(default_factory=StressConfig)
     retraining: RetrainingConfig = Field(default_factory=RetrainingConfig)
+    planted: PlantedConfig = Field(default_factory=PlantedConfig)
 
     @model_validator(mode="after")
     def _architectures_in_place(self) -> Self:

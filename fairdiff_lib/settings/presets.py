@@ -68,6 +68,7 @@ SMOKE: dict[str, Any] = {  # tests: every part runs, nothing is learnt
     "counterfactual.images": 40,
     "stress": {"shares": (0.2,), "simulations": 10, "draws": 5, "sizes": (20, 30)},
     "retraining.generations": 2,
+    "planted": {"runs": 1, "patients": 1.0, "training": {**_TINY_LOOP, "ema_decay": 0.5}},
 }
 # Images that a person takes for what they are, within minutes on two cores. Simulated data sets
 # start from a shipped base; others, and `--set model.pretrained=`, train one: an hour of a core.

@@ -1,4 +1,4 @@
-"""Sentences on the mechanism (06), the ablation study (08), the proof (10) and the matrix (13)."""
+"""Sentences on the mechanism (06), the ablation (08), the proof (10), matrix (13), plant (19)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from fairdiff_lib.settings.names import (
     CHECKED,
     classifier_name,
     images_of,
+    level_name,
     method_name,
     name_of,
     number,
     with_interval,
 )
+from fairdiff_lib.settings.options import PlantedConfig
 from fairdiff_lib.show.figures.studies import METRICS, NULLS, PROCEDURES, cell_name
 from fairdiff_lib.show.front import sentence
 from fairdiff_lib.show.style import ordered_methods
@@ -514,3 +516,56 @@ def about_flips(table: Rows, condition: str) -> str:
             said = said if most["value"] > 0 else "it flips in no image"
             lines.append(f"{method_name(str(method))}, {name_of(str(changed)).lower()}: {said}.")
     return bullets(lines, none="No group was large enough.")
+
+
+# -- notebook 19 -----------------------------------------------------------------------------
+
+
+@sentence("planted_protocol")
+def about_planted_protocol(own: PlantedConfig, promised: Mapping[str, float], rule: str) -> str:
+    """What is planted on whom, in how many runs, and what the audit promises."""
+    plant, loop = own.plant, own.training
+    whom = "camera B" if plant.on == "camera" else plant.on
+    at_least, at_most = promised.values()
+    return bullets([
+        f"Planted on the training images of {whom}: {plant.kept:.0%} of them are there, "
+        f"{plant.mislabelled:.0%} of these show another patient, and all have the detail of "
+        f"{plant.height or 'as many'} pixels of height.",
+        f"{own.runs} runs with the plant and {own.runs} without, seeds from {own.first}; each "
+        f"{loop.steps} steps of {loop.batch} images, from {own.patients:.0%} of the study's "
+        "number of patients, who are others in every run.",
+        f"The gap is to be found in at least {at_least:.0%} of the former, and an alarm raised in "
+        f"at most {at_most:.0%} of the latter.",
+        f"{rule}.",
+    ])  # fmt: skip
+
+
+@sentence("planted_rates")
+def about_planted_rates(found: pd.DataFrame, runs: pd.DataFrame, where: tuple[str, str]) -> str:
+    """Both rates against what was promised, the truth behind, and the errors elsewhere."""
+    lines = []
+    for row in found[found["promised"].notna()].to_dict("records"):
+        kept = "as promised" if row["kept"] else "**not as promised**"
+        what = "the planted gap is found" if row["arm"] == "planted" else "a false alarm is raised"
+        lines.append(
+            f"Equivalent blur: {what} in {row['found']} of {row['runs']} runs, {row['rate']:.0%} "
+            f"({row['low']:.0%} to {row['high']:.0%}), {kept}."
+        )
+    others = found[(found["attribute"] != where[0]) & (found["endpoint"] == "equivalent_blur")]
+    alarms, n = int(others["found"].sum()), int(others["runs"].sum())
+    lines.append(
+        f"Other attributes, where nothing was planted: an alarm in {alarms} of {n} attributes and "
+        "runs; a difference between them may be one that the base already had."
+    )
+    own = runs[(runs["attribute"] == where[0]) & (runs["reference"] == "")]
+    for arm, part in own.groupby("arm", sort=False):
+        means = part.groupby(["metric", "level"])["value"].mean()
+        told = "; ".join(
+            f"{word} {means[name, where[1]]:.2f} and {means[name].drop(where[1]).mean():.2f}{unit}"
+            for name, word, unit in (
+                ("sharpness_change", "sharpness against real images", " grey levels"),
+                ("equivalent_blur", "equivalent blur", " pixels"),
+            )
+        )
+        lines.append(f"{str(arm).capitalize()}, {level_name(*where)} and the others: {told}.")
+    return bullets(lines)

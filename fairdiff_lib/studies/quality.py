@@ -73,6 +73,8 @@ from fairdiff_lib.disk import tables
 from fairdiff_lib.model.loss import denoising_losses_at
 from fairdiff_lib.model.pipeline import load_pipeline, mean_latents, reconstruct
 from fairdiff_lib.model.sample import gallery_images, load_generated, load_run
+from fairdiff_lib.studies.fidelity import COLUMNS as TRUE
+from fairdiff_lib.studies.fidelity import fidelity_table
 from fairdiff_lib.studies.verdict.measure import curves_of, image_effects
 from fairdiff_lib.studies.verdict.protocol import BLUR, Protocol
 from fairdiff_lib.study import Study
@@ -205,6 +207,8 @@ class QualityResult:
         Which images are nearly identical, in a sentence; runs without any have none.
     fixed : Fixed or None
         The real side: features of the test images, kernel, groups.
+    fidelity : DataFrame
+        See ``fidelity.fidelity_table``; no row of real data.
     """
 
     table: pd.DataFrame
@@ -219,6 +223,7 @@ class QualityResult:
     audits: Named
     copies: dict[Run, str] = field(default_factory=dict)
     fixed: Fixed | None = None
+    fidelity: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["seeds", *TRUE]))
 
     def main(self, features: str) -> pd.DataFrame:
         """Rows of the table in the primary feature space, or that rest on none."""
@@ -651,6 +656,7 @@ def collect_quality(study: Study, rule: Protocol) -> QualityResult:
         named,
         copies,
         fixed,
+        fidelity_table(study) if settings.simulated else pd.DataFrame(columns=["seeds", *TRUE]),
     )
 
 
@@ -671,6 +677,7 @@ def publish_quality(study: Study, result: QualityResult) -> list[Path]:
         "tab_further": result.further,
         "tab_controls": result.controls,
     }
+    todo |= {"tab_fidelity": result.fidelity} if study.settings.simulated else {}
     return [study.publish(name, table) for name, table in todo.items()]
 
 

@@ -1,4 +1,4 @@
-"""Pictures of the ablation study (08: settings, noise, all arms) and of the proof (10)."""
+"""Pictures of the ablation study (08: settings, noise, all arms), proof (10) and plant (19)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.methods import METHODS
-from fairdiff_lib.settings.names import EQUALLY_GOOD
+from fairdiff_lib.settings.names import EQUALLY_GOOD, level_name
 from fairdiff_lib.show.figures.quality import fid_against_n_figure
 from fairdiff_lib.show.front import Nothing, figure
 from fairdiff_lib.show.panels import panel_legend, require, whisker
@@ -297,3 +297,52 @@ def fig_fid_bias(rows: pd.DataFrame, limit: float) -> Figure:
         title="FID of two equally good groups, by n (simulated features)",
         limit="the population FID of both groups, in closed form",
     )
+
+
+@figure("fig_planted")
+def fig_planted(found: pd.DataFrame, runs: pd.DataFrame, where: tuple[str, str]) -> Figure:
+    """The truth by group, the audit's gap, and how often it is told, with a plant and without."""
+    attribute, level = where
+    arms = list(dict.fromkeys(found["arm"]))
+    own = runs[runs["attribute"] == attribute]
+    levels = sorted(set(own["level"]) - {"all"})
+    looks = [
+        Look(level_name(attribute, name), LEVEL_COLOURS[i % 7], "osD^v<>"[i % 7])
+        for i, name in enumerate(levels)
+    ]
+    count = own["seed"].nunique()
+    foot = (
+        f"{count} fine-tunings with a plant on {level_name(*where)} and {count} without, a dot "
+        "each; other patients in every one. Sharpness: of a generated image minus the same "
+        "patient's real one. Whiskers: exact 95% intervals. Lines: what is promised."
+    )
+    fig = page(3.0, "Does the audit find a generator that serves a group worse?", foot, (), looks)
+    truth, gaps, rates = fig.subplots(1, 3)
+    for at, arm in enumerate(arms):
+        part = own[own["arm"] == arm]
+        for i, (name, look) in enumerate(zip(levels, looks, strict=True)):
+            rows = part[(part["metric"] == "sharpness_change") & (part["reference"] == "")]
+            _dots(truth, rows.loc[rows["level"] == name, "value"], at + 0.3 * (i - 0.5), look)
+        rows = part[(part["metric"] == "equivalent_blur") & (part["reference"] != "")]
+        sign = np.where(rows["level"] == level, 1.0, -1.0)  # always planted level minus another
+        _dots(gaps, rows["value"] * sign, at, Look("", MUTED, "o"))
+        row = found[(found["arm"] == arm) & found["promised"].notna()].iloc[0]
+        whisker(rates, row.to_dict() | {"value": row["rate"]}, at, Look("", "black", "o"))
+        rates.plot([at - 0.25, at + 0.25], [row["promised"]] * 2, color=MUTED, lw=0.9)
+    gaps.axhline(0, color=MUTED, lw=0.8, zorder=0)
+    truth.set_ylabel("sharpness against real, grey levels")
+    gaps.set_ylabel("gap in equivalent blur, pixels")
+    rates.set(ylim=(-0.03, 1.03), ylabel="share of runs in which a gap is told")
+    titles = ("The truth by group", "What the audit measures", "How often it tells")
+    for ax, title in zip((truth, gaps, rates), titles, strict=True):
+        ax.set_title(title, loc="left")
+        ax.set_xticks(range(len(arms)), arms)
+        ax.set_xlim(-0.5, len(arms) - 0.5)
+    return fig
+
+
+def _dots(ax: Axes, values: pd.Series[float], at: float, look: Look) -> None:
+    """A dot per run side by side, and a line at their mean."""
+    spread = np.linspace(-0.09, 0.09, len(values)) if len(values) > 1 else [0.0]
+    ax.plot(at + np.asarray(spread), values, look.marker, color=look.colour, ms=3, alpha=0.7)
+    ax.plot([at - 0.13, at + 0.13], [values.mean()] * 2, color=look.colour, lw=1.2)
