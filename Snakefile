@@ -5,7 +5,7 @@ makes stands in fairdiff_lib/settings/notebooks.py; here each job becomes a rule
 read and a record become its outputs (fairdiff_lib/run/jobs.py).
 """
 
-from fairdiff_lib.run.graph import GraphRun
+from fairdiff_lib.run.graph import GraphRun, urgency
 
 RUN = GraphRun.of(config)
 APART = bool(config.get("apart"))
@@ -28,6 +28,8 @@ rule all:
 
 
 for own in GRAPHS:
+
+    URGENT = urgency(own)
 
     # What will be tested, and by which rule: written before there is a test image. A protocol of
     # the same words stays as it was (so Snakemake mustn't remove it) and undoes no run (ancient);
@@ -67,6 +69,7 @@ for own in GRAPHS:
             params:
                 settings=own.changes(job),
             threads: job.threads
+            priority: URGENT[job.name]
             resources:
                 **asked(own, job),
             shell:
@@ -86,6 +89,7 @@ for own in GRAPHS:
             params:
                 settings=own.changes(job),
             threads: job.threads
+            priority: URGENT[job.name]
             resources:
                 **asked(own, job),
             shell:
@@ -106,6 +110,7 @@ for own in GRAPHS:
             benchmark:
                 f"{own.record(job.name)}.tsv"
             threads: job.threads
+            priority: URGENT[job.name]
             resources:
                 **asked(own, job),
             shell:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -36,6 +37,7 @@ from fairdiff_lib.study import Study
 
 SNAKEFILE = PROJECT_ROOT / "Snakefile"
 LOG = "snakemake.log"  # in the runs folder: all that Snakemake said in the last run
+UNMEASURED = 60.0  # seconds of a job that nobody has timed, where an order is wanted
 EXPECTED = Path(__file__).with_name("expected_seconds.json")  # `make bench` writes it
 DATASET_MARK = re.compile(r"^\[\w*\] ")  # before a line of progress
 STEPS_DONE = re.compile(r"^(\d+) of (\d+) steps \(\d+%\) done")
@@ -168,7 +170,7 @@ def work(settings: Settings, kind: str) -> int:
     """Amount of work in a kind of job; its time is taken as proportional to this."""
     if kind == "03_train base":  # images through a network
         return settings.vae.steps * settings.vae.batch + settings.base.steps * settings.base.batch
-    if kind.startswith("03"):
+    if kind.startswith("03") and not kind.endswith("loaded"):
         return settings.training.steps * settings.training.batch
     # subjects; a real set has one size
     size = sum(settings.simulator.counts.values()) if settings.simulator else 1
@@ -176,7 +178,7 @@ def work(settings: Settings, kind: str) -> int:
         return size * settings.generation.steps
     if kind.startswith("fit"):
         return 1
-    return size if kind.startswith(("01", "02")) else len(settings.runs)
+    return size if kind.startswith(("01", "02", "03")) else len(settings.runs)
 
 
 def expected(settings: Settings, kind: str) -> tuple[float, float] | None:
@@ -187,6 +189,27 @@ def expected(settings: Settings, kind: str) -> tuple[float, float] | None:
         return None
     scale = work(settings, kind) / found["work"]
     return found["seconds"] * scale, found["made_mb"] * scale
+
+
+def urgency(own: Jobs) -> dict[str, int]:
+    """Seconds that are expected from each job's start to the end of the graph, by its name.
+
+    Snakemake starts what is most urgent first: a core that has only short jobs left waits for the
+    other one's long one.
+    """
+    waiting: dict[str, list[Job]] = {}
+    asked = [job for job in own.all if not job.entry or job.entry.study in own.studies]
+    for job in asked:
+        for need in job.needs:
+            waiting.setdefault(need, []).append(job)
+
+    @cache
+    def rest(record: str, kind: str) -> float:
+        seconds, _ = expected(own.settings, kind) or (UNMEASURED, 0.0)
+        return seconds + max((rest(job.record, job.kind) for job in waiting.get(record, ())),
+                             default=0.0)  # fmt: skip
+
+    return {job.name: round(rest(job.record, job.kind)) for job in own.all}
 
 
 def print_plan(run: GraphRun, cores: int, profile: Profile = LOCAL) -> None:

@@ -118,13 +118,16 @@ class Jobs:
             name, own = _named(entry.notebook, run), {"method": run[0], "seed": str(run[1])}
         place = getattr(self.study.places, entry.place)
         trains = entry.notebook == "03_train"
+        loads = own.get("method") == BASE and self.settings.model.pretrained
         of_ablation = entry.study in ("ablation", "mechanism")
         executed = self.study.places.ablation if of_ablation else place
         told = [f"{key}={value}" for key, value in own.items() if key != "output"]
         return Job(
             name,
             title=" ".join([entry.notebook, *told]),
-            kind=f"{entry.notebook} {own['method']}" if trains else entry.notebook,
+            kind=f"{entry.notebook} {own['method']}{' loaded' * bool(loads)}"
+            if trains
+            else entry.notebook,
             needs=(str(find_notebook(entry.notebook)), *self._needs(entry, run)),
             record=self.record(name),
             makes=tuple(self._makes(entry, place)),

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 ROWS = 30  # of a table in a notebook; the CSV has all
 WIDE = 840  # pixels that a figure takes
+LONGEST = 48  # letters of a level's name in a figure; tables have all
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,9 @@ def fig(
         No figure of that name, or a table that it can't be drawn from.
     """
     entry: Drawing = _entry("figure", name, FIGURES)
+    given = [shortened(one) if isinstance(one, pd.DataFrame) else one for one in content]
     try:
-        page = entry.draw(*content, **options)
+        page = entry.draw(*given, **options)
     except Nothing as nothing:
         return Markdown(f"Not drawn: {nothing}")  # type: ignore[no-untyped-call]
     title = " ".join(page.get_suptitle().split())
@@ -133,6 +135,17 @@ def fig(
         stream = io.BytesIO()
         page.savefig(stream, format="png", dpi=150)
     return Image(stream.getvalue(), width=WIDE, alt=title)  # type: ignore[no-untyped-call]
+
+
+def shortened(table: pd.DataFrame) -> pd.DataFrame:
+    """A table whose levels' names fit beside an axis; those that would then be alike stay whole."""
+    found = table.copy(deep=False)
+    for column in {"level", "reference"} & set(table.columns):
+        names = {x: x for x in table[column].unique() if isinstance(x, str)}
+        short = {x: f"{x[: LONGEST - 1].rstrip()}\u2026" for x in names if len(x) > LONGEST}
+        if len({**names, **short}) == len(set({**names, **short}.values())):
+            found[column] = table[column].replace(short)
+    return found
 
 
 def say(name: str, *content: Any, **options: Any) -> Markdown:

@@ -70,6 +70,7 @@ from fairdiff_lib.classify.fit import Classifier
 from fairdiff_lib.classify.runs import feature_spaces, load_reader
 from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.disk import tables
+from fairdiff_lib.model.device import autocast
 from fairdiff_lib.model.loss import denoising_losses_at
 from fairdiff_lib.model.pipeline import load_pipeline, mean_latents, reconstruct
 from fairdiff_lib.model.sample import gallery_images, load_generated, load_run
@@ -330,7 +331,8 @@ def _reconstruction(base: Any, study: Study, test_images: Any) -> Any:
     ruler, cohort = dataset_of(study.settings.dataset).ruler, study.cohort
     if ruler is None:
         return None
-    seen = reconstruct(base.vae, test_images)
+    with autocast(study.settings.generation.mixed_precision):  # as generated images are decoded
+        seen = reconstruct(base.vae, test_images)
     names = cohort.included().split("test").table["image"].tolist()
     return ruler, ruler.measure(seen), ruler.truth(cohort.root, names)
 

@@ -316,6 +316,48 @@ def test_expected_time_is_the_measured_one_scaled_by_the_work(
     assert graph.expected(settings, "04_generate") is None
 
 
+def test_the_longest_way_to_the_end_is_started_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph, "EXPECTED", tmp_path / "expected.json")
+    (own,) = GraphRun("smoke").jobs()
+    known = {"05_quality": 200.0, "07_downstream": 20.0, "09_verdict": 10.0, "12_harm": 40.0,
+             "06_perturbation": 90.0, "00_index": 5.0}  # fmt: skip
+    table = {kind: {"work": graph.work(own.settings, kind), "seconds": seconds, "made_mb": 0.0}
+             for kind, seconds in known.items()}  # fmt: skip
+    (tmp_path / "expected.json").write_text(
+        json.dumps({"jobs": {"smoke/fairgenmed_simulated": table}})
+    )
+    found = graph.urgency(own)
+    assert [found[name] for name in ("00_index", "12_harm", "09_verdict")] == [5, 45, 15]
+    assert found["05_quality"] == 200 + 20 + 40 + 5 and found["06_perturbation"] == 95
+    fit = graph.UNMEASURED + 20 + 40 + 5
+    assert {found[job.name] for job in own.fits} == {fit}
+    assert found["04_generate_none_seed0"] == graph.UNMEASURED + found["05_quality"]
+
+
+def test_a_base_that_is_loaded_is_another_kind_of_work_than_one_that_is_trained() -> None:
+    (loads,) = GraphRun("quick").jobs()
+    (trains,) = GraphRun("quick", overrides="model.pretrained=").jobs()
+    kinds = [{job.name: job.kind for job in own.all}["03_train_base"] for own in (loads, trains)]
+    assert kinds == ["03_train base loaded", "03_train base"]
+    settings = trains.settings
+    steps = settings.vae.steps * settings.vae.batch + settings.base.steps * settings.base.batch
+    assert graph.work(settings, kinds[1]) == steps
+    assert graph.work(settings, kinds[0]) == graph.work(settings, "01_cohorts")
+
+
+def test_an_interrupt_is_silent_from_the_first_import_on() -> None:
+    code = (
+        "import sys\nfrom fairdiff_lib import __main__\n"
+        "class Impatient:\n    def find_spec(self, name, *_):\n"
+        "        if name == 'pandas': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Impatient())\nraise SystemExit(__main__.main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def test_two_runs_never_share_a_runs_folder(tmp_path: Path) -> None:
     with (
         graph._only_run_in(tmp_path),

@@ -105,6 +105,19 @@ def test_a_figure_is_written_and_its_title_is_its_alternative_text(
     assert (tmp_path / "fig_toy.png").is_file()
 
 
+def test_a_levels_long_name_is_cut_where_it_stays_its_own() -> None:
+    long = "x" * 300
+    table = pd.DataFrame({"level": [long, "F", long], "value": [1.0, 2.0, 3.0]})
+    assert front.shortened(table)["level"].tolist() == [
+        "x" * 47 + "\u2026",
+        "F",
+        "x" * 47 + "\u2026",
+    ]
+    assert table["level"].tolist() == [long, "F", long]  # the caller's own
+    alike = pd.DataFrame({"level": [f"{long}1", f"{long}2"]})
+    assert front.shortened(alike).equals(alike)
+
+
 def test_nothing_is_written_where_there_is_nothing_to_draw(
     study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

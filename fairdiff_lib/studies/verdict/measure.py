@@ -29,6 +29,7 @@ from fairdiff_lib.audit.estimate import (
 from fairdiff_lib.audit.kid import kid, kid_unpaired
 from fairdiff_lib.classify.features import Images, Space
 from fairdiff_lib.disk.files import read_json
+from fairdiff_lib.model.device import autocast
 from fairdiff_lib.model.pipeline import encode_images, to_images
 from fairdiff_lib.model.sample import load_generated
 from fairdiff_lib.studies.verdict.effects import PLANTED, UNTOUCHED, control_rows, effect_rows
@@ -107,7 +108,8 @@ def share_for(study: Study, space: Space, vae: Any, rule: Protocol) -> float:
     wide = padded(known, len(second))
 
     def seen(share: float) -> float:
-        made = space.of(through_worse(vae, images[1], share))
+        with autocast(study.settings.generation.mixed_precision):
+            made = space.of(through_worse(vae, images[1], share))
         kids = kid_unpaired(space.kernel, space.of(images[0]), made, one, other)
         value = equivalent_blur(kids, wide)[0].value
         return value if np.isfinite(value) else float(known.sigmas[-1])
@@ -155,7 +157,8 @@ def control(
     groups = random_group(unit, min([*sizes, units // 2]), study.settings.generation.seed)
     share = share_for(study, space, vae, rule)
     planted, rows = generated.copy(), groups.column("group", PLANTED)[unit]
-    planted[rows] = through_worse(vae, generated[rows], share)
+    with autocast(study.settings.generation.mixed_precision):  # as the others were decoded
+        planted[rows] = through_worse(vae, generated[rows], share)
     test = study.cohort.included().split("test")
     reals = test.load_images(study.settings.model.image_size)
     known, x = curves_of(space, reals, groups), space.of(reals)
