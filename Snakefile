@@ -44,6 +44,7 @@ for own in GRAPHS:
             update(own.protocol.record),
         params:
             settings=own.study.places.records.name,
+        priority: max(URGENT.values())  # no image is drawn before
         shell:
             RUN.command
 
