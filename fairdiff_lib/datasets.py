@@ -119,6 +119,11 @@ def _from_shipped(name: str) -> dict[str, dict[str, str]]:
     return {preset: {"model.pretrained": f"data/pretrained/{name}"} for preset in SMALL}
 
 
+# real images have no base that comes with the project: what is claimed of them rests on complete
+# runs, a base, a fine-tuning and sampling per seed
+_COMPLETE: dict[str, dict[str, Any]] = {"reference": {"base_per_seed": True}}
+
+
 def _simulated(real: Dataset, layout_limit: str = "", **own: Any) -> Dataset:
     """The entry of simulated patients in the layout of a real data set."""
     return dataclasses.replace(
@@ -126,7 +131,7 @@ def _simulated(real: Dataset, layout_limit: str = "", **own: Any) -> Dataset:
         name=f"{real.name}_simulated",
         title=f"{real.title}{_SIMULATED}",
         limits=f"{SIMULATED_LIMIT}{layout_limit}.",
-        **own,
+        **{"settings": {}, **own},
     )
 
 
@@ -152,6 +157,7 @@ _HAM10000 = Dataset(
     title="HAM10000",
     specs={coding: ham10000.spec_ham10000(coding) for coding in ham10000.AGE_LEVELS},
     reader=ham10000.read_ham10000,
+    settings=_COMPLETE,
     quality={"tab08": _BY_LEVEL},
     downstream={"tab09": _DOWNSTREAM},
     unit="lesions",
@@ -180,6 +186,7 @@ _NIH = Dataset(
     title="NIH ChestX-ray14",
     specs={coding: nih.spec_nih(coding) for coding in ("default", "findings")},
     reader=nih.read_nih,
+    settings=_COMPLETE,
     quality={"tab_quality": _BY_LEVEL},
     downstream={"tab_downstream": _DOWNSTREAM},
     unit="patients",
@@ -194,6 +201,7 @@ _ODIR = Dataset(
     title="ODIR-5K",
     specs={"default": odir.SPEC},
     reader=odir.read_odir,
+    settings=_COMPLETE,
     quality={"tab_quality": _BY_LEVEL},
     downstream={"tab_downstream": _DOWNSTREAM},
     unit="patients",

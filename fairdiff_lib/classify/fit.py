@@ -55,11 +55,13 @@ VERSIONS = {  # name of what each network computes, in the saved config.json
     "residual": "residual-1",
     "efficientnet": "efficientnet-1",
     "vit": "vit-1",
+    "lite0": "lite0-1",
 }
 SHAPES = {  # fields of ClassifierConfig that decide a network's weights
     "residual": ("channels", "feature_width"),
     "efficientnet": ("input_size", "width_coefficient", "depth_coefficient", "pretrained"),
     "vit": ("input_size", "patch", "width", "layers", "heads", "pretrained"),
+    "lite0": ("input_size",),
 }
 
 

@@ -1,7 +1,7 @@
 """A classifier's parts: networks, drop path, augmentation, loss per sample, selection.
 
-Three architectures: a small residual network, and EfficientNet and ViT from transformers' own
-configurations, from scratch or from pretrained weights.
+Four architectures: a small residual network, EfficientNet and ViT from transformers' own
+configurations, from scratch or from pretrained weights, and EfficientNet-lite0 from ImageNet's.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from fairdiff_lib.classify.predictions import Images, Labels, Levels
 from fairdiff_lib.disk.files import atomic_file
+from fairdiff_lib.model.lite import load_lite0
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import ClassifierConfig
 
@@ -292,12 +293,47 @@ class TransformersNetwork(nn.Module):
         return {name: head(h) for name, head in zip(self.names, self.heads, strict=True)}
 
 
+class LiteNetwork(nn.Module):
+    """EfficientNet-lite0 from its ImageNet weights, fine-tuned, with linear heads.
+
+    Its normalisation keeps ImageNet's running means: batches of a small cohort would spoil them.
+    """
+
+    def __init__(self, config: ClassifierConfig, levels: Levels) -> None:
+        super().__init__()
+        self.input_size = config.input_size
+        self.trunk, _ = load_lite0(config.input_size)
+        self.trunk._fc = nn.Identity()  # ImageNet's head would get no gradient
+        self.trunk.requires_grad_(True)
+        self.names, self.heads = tuple(levels), _heads(TOP_CHANNELS, levels)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def train(self, mode: bool = True) -> LiteNetwork:
+        super().train(mode)
+        self.trunk.eval()
+        return self
+
+    def features(self, pixels: Tensor) -> Tensor:  # [B, 3, H, W] in [-1, 1] => [B, TOP_CHANNELS]
+        side = self.input_size
+        if pixels.shape[-2:] != (side, side):
+            pixels = functional.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
+        seen = (127.5 * pixels + 0.5) / 128  # of bytes, (x - 127) / 128: see model/lite.py
+        maps: Tensor = self.trunk.extract_features(seen)
+        return maps.mean(dim=(2, 3))
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:  # [B, 3, H, W] => name: [B, levels]
+        h = self.features(pixels)
+        return {name: head(h) for name, head in zip(self.names, self.heads, strict=True)}
+
+
 def build_network(
     config: ClassifierConfig, levels: Levels, stored: Mapping[str, Any] | None = None
 ) -> nn.Module:
     """The network that a configuration names, with fresh or pretrained weights."""
     if config.architecture == "residual":
         return ResidualNetwork(config, levels)
+    if config.architecture == "lite0":
+        return LiteNetwork(config, levels)
     return TransformersNetwork(config, levels, stored)
 
 

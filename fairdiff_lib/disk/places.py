@@ -18,7 +18,7 @@ _BASE = ("model", "vae", "base")
 _TRAINED = (*_BASE, "training")
 _IMAGES = (*_TRAINED, "generation")
 _STUDY = (*_IMAGES, "reader", "seeds", "base_per_seed", "methods", "mitigation", "classifiers",
-          "residual", "efficientnet", "vit", "audit")  # fmt: skip
+          "residual", "efficientnet", "vit", "lite0", "audit")  # fmt: skip
 
 
 class _Run:
@@ -63,6 +63,8 @@ class Places:
     trained_pool = _Run("trained_pool-seed{settings.proof.seed}", *_IMAGES)
     proof = _Run("proof", *_IMAGES, "audit", "proof")  # simulated audits
     planted = _Run("planted", *_BASE, "generation", "audit", "planted")  # rows of its runs
+    retraining = _Run("retraining", *_IMAGES, "retraining")  # generations of a model
+    stress = _Run("stress", "model", "audit", "proof", "stress")  # simulated audits, spoilt labels
 
     figures = _Figure("{settings.preset}/{settings.dataset}")  # tables, figures and cards
     figures_all = _Figure("{settings.preset}/all")  # those that span data sets

@@ -146,6 +146,18 @@ class ReplayedSigma(PathFollower):
     """The sigmas of another seed's run: a path as real as the method's own, but of other data."""
 
 
+@register("constant_sigma")
+class ConstantSigma(PathFollower):
+    """Each level's sigma stays as it is all along: no optimiser, no path, the same dose.
+
+    Its square is the mean square of that level's sigma over the whole paired run, so that the
+    weights have the same variance on average.
+    """
+
+    def sigma_at(self, step: int) -> Tensor:
+        return self.followed.square().mean(dim=0).sqrt()
+
+
 @register("random_sigma")
 class RandomSigma(PathFollower):
     """Dose-matched random sigma: no optimiser, no drift, as much noise.

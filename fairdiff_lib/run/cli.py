@@ -97,6 +97,12 @@ def _parser() -> _Parser:
     notebook.add_argument("--threads", type=int, default=0, metavar="N")
     notebook.set_defaults(action=_notebook)
 
+    protocol = actions.add_parser("protocol", help="declare what will be tested, before any image")
+    _add_choice(protocol)
+    for root in ("data", "runs", "figures"):
+        protocol.add_argument(f"--{root}-root", metavar="DIR", default=argparse.SUPPRESS)
+    protocol.set_defaults(action=_protocol)
+
     job = actions.add_parser("job", help="do one job of a graph, as its Snakefile asks")
     job.add_argument("--rule", required=True, metavar="NAME", help="as ham10000_01_cohorts")
     _add_graph(job)
@@ -304,6 +310,22 @@ def _told(dataset: str, title: str, failed: Path | None = None, output: str = ""
     print(f"{OURS}{mark}{title}: done in {seconds:.0f} s", file=sys.stderr, flush=True)
 
 
+def _protocol(chosen: argparse.Namespace) -> int:
+    from fairdiff_lib.studies.verdict.protocol import check_protocol, write_protocol
+    from fairdiff_lib.study import Study
+
+    roots = {k: v for k, v in vars(chosen).items() if k.endswith("_root")}
+    study = Study.open(chosen.preset, chosen.dataset, chosen.set, **roots)
+    path, rule = write_protocol(study), check_protocol(study).rule
+    print(f"{path}: protocol {rule.digest}, {len(rule.seeds)} runs")
+    for one in rule.tests:
+        where = " ".join(x for x in (one.attribute, one.level) if x != "overall")
+        told = "testable" if one.testable else f"not testable, would need n {one.n_needed:,.0f}"
+        powers = f"power {one.power_nothing:.0%} at 0, {one.power_twice:.0%} at twice X"
+        print(f"{one.claim} {one.part} {one.endpoint} {where}: n {one.n}, {powers}; {told}")
+    return 0
+
+
 def _job(chosen: argparse.Namespace) -> int:
     graph = _graph(chosen, chosen.overrides)
     own, job = graph.find(chosen.rule)
@@ -342,6 +364,10 @@ def _make_arm(study: Study, kind: str, arm: str, seed: int, record: Path) -> Non
         from fairdiff_lib.studies.ablation.runs import make_run
 
         make_run(study, find_arm(study.settings, arm), seed)
+    elif kind == "loop":
+        from fairdiff_lib.studies.retraining import make_generations
+
+        write_json(record, {"runs": make_generations(study, arm, seed)})
     else:
         from fairdiff_lib.studies.matrix import make_runs
 

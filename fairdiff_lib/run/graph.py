@@ -142,6 +142,8 @@ def check_study(name: str, settings: Settings) -> None:
         arms.check_arms(settings)
     if name == "matrix":
         plans.check_arms(settings)
+    if name == "loop":
+        plans.check_loop(settings)
     if name == "sweep":
         plans.check_cells(settings)
     if name == "privacy" and not settings.audit.loss_timesteps:

@@ -19,7 +19,7 @@ from fairdiff_lib.datasets import Dataset, dataset_of
 from fairdiff_lib.disk.files import read_json, write_json
 from fairdiff_lib.disk.tables import has_latex
 from fairdiff_lib.run.notebook import find_notebook
-from fairdiff_lib.settings.methods import source_runs
+from fairdiff_lib.settings.methods import BASELINE, source_runs
 from fairdiff_lib.settings.notebooks import BASE, JOBS, Notebook
 from fairdiff_lib.settings.options import REAL, Settings
 from fairdiff_lib.studies import plans
@@ -235,11 +235,11 @@ class Jobs:
     def arms(self) -> list[Job]:
         """Jobs that make an arm's runs of one seed, of the studies that are asked for."""
         asked = set(self.studies) | ({"ablation"} if "mechanism" in self.studies else set())
-        return [job for study in ("ablation", "matrix") if study in asked
+        return [job for study in ("ablation", "matrix", "loop") if study in asked
                 for job in self._arms_of(study)]  # fmt: skip
 
     def _arms_of(self, study: str) -> list[Job]:
-        return self._ablation if study == "ablation" else self._matrix
+        return {"ablation": self._ablation, "matrix": self._matrix, "loop": self._loop}[study]
 
     @cached_property
     def _ablation(self) -> list[Job]:
@@ -270,6 +270,17 @@ class Jobs:
                     )
                 path = self.study.places.matrix / f"{arm}_seed{seed}.json"
                 made.append(self._arm("matrix", arm, seed, path, [self.record(needs)]))
+        return made
+
+    @cached_property
+    def _loop(self) -> list[Job]:
+        """The generations of a model, one after the other."""
+        made = []
+        for arm in plans.LOOP_ARMS:
+            for seed in self.settings.seeds if BASELINE in self.settings.methods else ():
+                needs = [self.record(_named("04_generate", (BASELINE, seed)))]
+                path = self.study.places.retraining / f"{arm}_seed{seed}.json"
+                made.append(self._arm("loop", arm, seed, path, needs))
         return made
 
     def _arm(

@@ -93,6 +93,11 @@ METHODS: dict[str, Method] = {
         sources=(FAIR,),
         label="group-blind noise", colour="#7cc9ae", marker="^", role="control", against=_BOTH,
     ),
+    "constant_sigma": Method(
+        uses=("clamp",), sources=(FAIR,),
+        label="constant sigma, same dose", colour="#2f6b58", marker="v", role="control",
+        against=_BOTH,
+    ),
     "random": Method(
         uses=("clamp",),
         label="random perturbation", colour="#009e73", marker="^", role="control", against=_BOTH,

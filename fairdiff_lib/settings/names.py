@@ -92,6 +92,7 @@ SOURCES = {  # of images, besides the methods
     "real": "real images",
     "base": "base model, before fine-tuning",
     # arms of the downstream matrix, beside "real": what a classifier is trained on
+    "mixed": "half the last generation's images",
     "synthetic": "generated images",
     "balanced_synthetic": "generated, balanced",
     "real_and_synthetic": "real and generated",
@@ -113,7 +114,19 @@ CHECKED = {  # what the proof counts, by check
     "seen": "a difference, where there is none",
     "off": "mean off the truth",
 }
-FAMILIES = {"efficientnet": "EfficientNet", "vit": "ViT", "residual": "ResNet"}
+FAMILIES = {"efficientnet": "EfficientNet", "vit": "ViT", "residual": "ResNet",
+            "lite0": "EfficientNet-lite0"}  # fmt: skip
+LABEL_FAULTS = {  # of group labels (17)
+    "wrong": "wrong, at random",
+    "missing": "missing, at random",
+    "missing_in_one": "missing, in the smaller group alone",
+    "swapped": "exchanged by an adversary who knows every image's quality",
+}
+AUDIT_ERRORS = {  # what may go wrong, by what is true (17)
+    "alike": "false alarm, groups look alike",
+    "equal": "false alarm, groups look unlike",
+    "planted": "missed",
+}
 HEADS = {  # of columns
     "condition_level": "condition's level",
     "comparison": "wanted",
@@ -135,6 +148,7 @@ HEADS = {  # of columns
     "seconds_per_proposal": "time per proposal (s)",
     "peak_memory_gib": "peak memory (GiB)",
     "source": "training images",
+    "arm": "trained on",
 }
 
 

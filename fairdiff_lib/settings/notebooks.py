@@ -46,7 +46,7 @@ class Notebook:
     simulated_only: tuple[str, ...] = ()  # ids among the above that only simulated data have
     claims: tuple[str, ...] = ()  # of the paper, that it bears on; C4 is C1 to C3 on other data
     per_run: bool = False  # it runs for every method and seed
-    arms: str = ""  # the study whose arms' runs it collects: ablation, matrix, or none
+    arms: str = ""  # the study whose arms' runs it collects: ablation, matrix, loop, or none
     parameters: Mapping[str, str] = field(default_factory=dict)  # besides the shared ones
     # one core; "network": one core here, in a queue all that a job has, and a GPU; "machine": as
     # many processes as there are cores. Two threads of one process gain little and lose much
@@ -294,6 +294,31 @@ _ALL = (
         figures={"fig_counterfactual": "what a change of the group's word does, by level"},
         threads="network",
         digest=("counterfactual",),
+    ),
+    Notebook(
+        "17_label_stress",
+        "How does the audit bear wrong group labels?",
+        study="stress",
+        after=("01_cohorts",),
+        tables={"tab_stress": "audits with spoilt group labels: false alarms and misses"},
+        figures={"fig_stress": "audits with spoilt group labels"},
+        threads="machine",
+        digest=("stress", "proof"),
+    ),
+    Notebook(
+        "18_self_consuming",
+        "Do models trained on each other's images drift apart by group?",
+        study="loop",
+        after=("05_quality",),
+        arms="loop",
+        tables={
+            "tab_loop": "generations of a model: quality by level",
+            "tab_loop_changes": "generations of a model: change from the first by level",
+            "tab_loop_contrasts": "generations of a model: does a level change more",
+        },
+        figures={"fig_loop": "generations of a model: quality by level"},
+        threads="network",
+        digest=("retraining",),
     ),
     Notebook(
         "19_planted",

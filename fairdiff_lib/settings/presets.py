@@ -33,6 +33,7 @@ SMOKE: dict[str, Any] = {  # tests: every part runs, nothing is learnt
     "residual": {**_TINY_HEAD, "channels": (8, 16), "feature_width": 16},
     "efficientnet": {**_TINY_HEAD, "input_size": 32, "depth_coefficient": 0.1},
     "vit": {**_TINY_HEAD, "input_size": 32, "width": 16, "layers": 2},
+    "lite0": {**_TINY_HEAD, "input_size": 32},
     "audit.bootstrap": 50,
     "proof": {
         "simulations": 20,
@@ -90,7 +91,12 @@ REFERENCE: dict[str, Any] = {  # several seeds and a longer training: the result
     **QUICK,
     "seeds": (0, 1, 2, 3, 4),
     "training": {**QUICK["training"], "steps": 300},
-    "ablation": {"seeds": (0, 1, 2, 3, 4), "roles": ("core",)},
+    "ablation": {
+        "seeds": (0, 1, 2, 3, 4),
+        "roles": ("core",),
+        # noise of the same dose that knows nothing; and two that ought to move what is measured
+        "also": ("constant_sigma", "group_balanced", "demographic_tokens"),
+    },
 }
 # The released settings: SD 2.1 at 512 px. Needs GPUs, the hub and the real data. Departs from the
 # release in the sampler (DPM-Solver++) and in training on the training split alone: the released

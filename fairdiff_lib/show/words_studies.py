@@ -11,6 +11,7 @@ import pandas as pd
 from fairdiff_lib.audit.seeds import means_and_seeds
 from fairdiff_lib.settings.names import (
     CHECKED,
+    LABEL_FAULTS,
     classifier_name,
     images_of,
     level_name,
@@ -20,6 +21,7 @@ from fairdiff_lib.settings.names import (
     with_interval,
 )
 from fairdiff_lib.settings.options import PlantedConfig
+from fairdiff_lib.show.figures.evidence import TRAINED_ON
 from fairdiff_lib.show.figures.studies import METRICS, NULLS, PROCEDURES, cell_name
 from fairdiff_lib.show.front import sentence
 from fairdiff_lib.show.style import ordered_methods
@@ -516,6 +518,39 @@ def about_flips(table: Rows, condition: str) -> str:
             said = said if most["value"] > 0 else "it flips in no image"
             lines.append(f"{method_name(str(method))}, {name_of(str(changed)).lower()}: {said}.")
     return bullets(lines, none="No group was large enough.")
+
+
+# -- 17: spoilt labels -----------------------------------------------------------------------
+
+
+@sentence("stress")
+def about_stress(table: Rows, layer: str) -> str:
+    """Per fault: false alarms and misses with clean labels and with the most spoilt ones."""
+    own, lines = table[table["layer"] == layer], []
+    for (fault, share), rows in own.groupby(["fault", "share"], sort=False):
+        head = (
+            f"{100 * float(str(share)):g}% {LABEL_FAULTS[str(fault)]}" if fault else "clean labels"
+        )
+        told = "; ".join(f"{r['event']} {number(r)}" for r in rows.to_dict("records"))
+        lines.append(f"{head}: {told}.")
+    return bullets(lines)
+
+
+# -- 18: generations -------------------------------------------------------------------------
+
+
+@sentence("generations")
+def about_generations(table: Rows) -> str:
+    """Equivalent blur of all, generation by generation, by what it was trained on."""
+    rows, _ = means_and_seeds(table[table["metric"] == "equivalent_blur"], ["arm"])
+    rows = rows[rows["attribute"] == "overall"]
+    lines = []
+    for arm, own in rows.groupby("arm", sort=False):
+        told = "; ".join(
+            f"generation {r['generation']} {number(r)}" for r in own.to_dict("records")
+        )
+        lines.append(f"{TRAINED_ON[str(arm)].replace(chr(10), ' ')}: {told}.")
+    return f"Equivalent blur, in pixels:\n\n{bullets(lines)}"
 
 
 # -- notebook 19 -----------------------------------------------------------------------------

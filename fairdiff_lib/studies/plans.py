@@ -1,4 +1,4 @@
-"""What the matrix (13) and the sweep (15) consist of: plain data, which the graph plans with.
+"""What the matrix (13), the sweep (15) and the generations (18) consist of: plain data.
 
 Nothing here is trained or drawn, and no network library is imported.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
+from fairdiff_lib.settings.methods import BASELINE
 from fairdiff_lib.settings.options import GenerationConfig, MatrixConfig, Settings
 
 REAL = "real"
@@ -120,6 +121,20 @@ def check_arms(settings: Settings) -> None:
         raise InputError(
             f"{own.classifier}.loop.steps={loop.steps}: expected at least 2, one before and one "
             "after pretraining"
+        )
+
+
+# -- generations -----------------------------------------------------------------------------
+
+MIXED = "mixed"  # trained on real images and on the last generation's
+LOOP_ARMS = (MIXED, REAL)
+
+
+def check_loop(settings: Settings) -> None:
+    """Refuse generations of a model that the study does not train."""
+    if BASELINE not in settings.methods:
+        raise InputError(
+            f"study loop: methods={','.join(settings.methods)}; expected {BASELINE} among them"
         )
 
 

@@ -90,7 +90,32 @@ def test_saved_and_loaded_predicts_the_same_and_resumes(
         Classifier.load(tmp_path / "net", ClassifierConfig(), HEADS)
 
 
+LITE0 = ClassifierConfig(
+    loop=dataclasses.replace(LOOP, steps=40, batch=16, learning_rate=1e-3), evaluate_every=10,
+    architecture="lite0", input_size=32,
+)  # fmt: skip
+
+
+def test_lite0_starts_from_imagenet_learns_all_of_itself_and_keeps_its_statistics(
+    tmp_path: Path,
+) -> None:
+    before = build_network(LITE0, HEADS).state_dict()
+    net = fit_classifier(*TRAIN, HEADS, *VAL, LITE0, seed=0)
+    for column, scores in zip(TEST[1].T, net.predict(TEST[0]).values(), strict=True):
+        assert balanced_accuracy_score(column, scores.argmax(axis=1)) > 0.8
+    after = net.module.state_dict()
+    moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert {"trunk._conv_stem.weight", "trunk._conv_head.weight"} <= moved
+    assert not any("running" in name for name in moved)
+    net.save(tmp_path)
+    again = Classifier.load(tmp_path, LITE0, HEADS).predict(TEST[0])
+    np.testing.assert_allclose(again["colour"], net.predict(TEST[0])["colour"], atol=1e-6)
+    with pytest.raises(InputError, match="a lite0 network is trained from its own weights"):
+        dataclasses.replace(LITE0, pretrained="owner/model")
+
+
 def test_the_row_of_a_table_names_what_ran() -> None:
+    assert LITE0.name == "lite0-32px from ImageNet"
     assert VIT.name == "vit-2x24-p4 from scratch"
     assert EFFICIENTNET.name == "efficientnet-w0.1-d0.1 from scratch"
     assert dataclasses.replace(VIT, pretrained="owner/vit-b").name == "vit from vit-b"
@@ -230,7 +255,7 @@ def test_a_hub_id_needs_a_commit_and_a_folder_needs_a_model(tmp_path: Path) -> N
     [
         (VIT, {"patch": 5}, "input_size=16: expected a multiple of patch=5"),
         (VIT, {"heads": 5}, "width=24: expected a multiple of heads=5"),
-        (VIT, {"architecture": "resnet"}, "known: efficientnet, residual, vit"),
+        (VIT, {"architecture": "resnet"}, "known: efficientnet, lite0, residual, vit"),
         (VIT, {"drop_path": 1.0}, "drop_path=1.0"),
         (EFFICIENTNET, {"layer_decay": 0.5}, "only a vit has layers"),
         (EFFICIENTNET, {"width_coefficient": 0.0}, "expected a value above 0"),

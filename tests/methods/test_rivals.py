@@ -223,6 +223,17 @@ def test_replayed_sigmas_are_the_runs_own() -> None:
         method.weights(torch.rand(6), levels_of(6), 4)
 
 
+def test_a_constant_sigma_has_the_dose_of_the_path() -> None:
+    method = made("constant_sigma")
+    path = torch.rand(40, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    method.read_sources({"fairdiffusion": history_of(path)})
+    for step in (0, 17):
+        method.weights(torch.rand(6), levels_of(6), step)
+        found = method.scales()
+        assert found is not None
+        torch.testing.assert_close(found.square(), path.square().mean(dim=0))
+
+
 def test_random_sigma_has_the_dose_of_the_path_and_forgets_each_window() -> None:
     method = made("random_sigma")
     generator = torch.Generator().manual_seed(0)

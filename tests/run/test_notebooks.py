@@ -273,7 +273,14 @@ def test_snakemake_timed_every_job_for_the_next_plan(smoke: Smoke, tmp_path: Pat
 
 @pytest.mark.study
 @pytest.mark.parametrize(
-    ("study", "job"), [("proof", "10_proof"), ("privacy", "14_privacy"), ("sweep", "15_sweep")]
+    ("study", "job"),
+    [
+        ("proof", "10_proof"),
+        ("privacy", "14_privacy"),
+        ("sweep", "15_sweep"),
+        ("counterfactual", "16_counterfactual"),
+        ("stress", "17_label_stress"),
+    ],
 )
 def test_another_study_runs_its_notebook_alone(smoke: Smoke, study: str, job: str) -> None:
     assert smoke.again(study) == [job]
@@ -285,6 +292,10 @@ def test_another_study_runs_its_notebook_alone(smoke: Smoke, study: str, job: st
     found, settings = smoke.records()[job], smoke.jobs.settings
     if study == "sweep":
         assert found["cells"] == len(settings.sweep.guidances) * len(settings.sweep.steps)
+    if study == "counterfactual":
+        assert {"moved_all_noise", "moved_all_sex"} <= set(found)
+    if study == "stress":  # three truths of features, two of images; clean, then every fault
+        assert len(found) == 5 * (1 + 4 * len(settings.stress.shares))
     if study == "privacy":
         shares = [value for name, value in found.items() if "nearer" in name]
         assert len(shares) == 2 * 3 and all(0 <= share <= 1 for share in shares)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,13 +10,35 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from fairdiff_lib.audit.seeds import means_and_seeds
-from fairdiff_lib.settings.names import name_of
+from fairdiff_lib.settings.names import AUDIT_ERRORS, LABEL_FAULTS, name_of
 from fairdiff_lib.show.figures.cohort import draw
 from fairdiff_lib.show.front import Nothing, figure
-from fairdiff_lib.show.panels import Rows, forest, interval_text, level_rows, require
-from fairdiff_lib.show.style import MUTED, WIDTH, Look, dataset_name, look_of, ordered_methods, page
+from fairdiff_lib.show.panels import (
+    Rows,
+    attributes_of,
+    counted_looks,
+    forest,
+    in_order,
+    interval_text,
+    level_paths,
+    level_rows,
+    panel_legend,
+    require,
+)
+from fairdiff_lib.show.style import (
+    MUTED,
+    WIDTH,
+    Look,
+    dataset_name,
+    level_looks,
+    look_of,
+    ordered_methods,
+    page,
+)
 
 HEIGHT = 0.27  # inches that a level takes
+LEVEL = 0.05  # of every test
+TRAINED_ON = {"mixed": "half of the images the\nlast generation's", "real": "real images alone"}
 RENEWED = Look("another noise, same prompt", MUTED, "s")
 
 
@@ -72,4 +95,73 @@ def fig_counterfactual(table: Rows, *, condition: str, notes: Sequence[str] = ()
         ax.set_title(words, loc="left")
         ax.set_xlabel(unit, fontsize=7)
         ax.locator_params(axis="x", nbins=4)
+    return fig
+
+
+@figure("fig_stress")
+def fig_stress(table: Rows, *, pixels: float, ratio: float) -> Figure:
+    """False alarms and misses against the share of labels that are spoilt, a panel per fault."""
+    columns = ("layer", "truth", "fault", "share", "simulations", "event", "value", "low", "high")
+    dataset = require(table, ("dataset", *columns), "fig_stress")
+    looks = dict(zip(AUDIT_ERRORS.values(), level_looks(tuple(AUDIT_ERRORS.values())), strict=True))
+    layers, faults = in_order(table, "layer"), list(LABEL_FAULTS)
+    told = {
+        "features": f"Simulated features\n(KID {ratio:g} times, or equal)",
+        "images": f"Real images, blurred ones\n({pixels:g} pixels more, or equal)",
+    }
+    sizes = ", ".join(f"{int(n):,}" for n in table.groupby("layer", sort=False)["n"].min())
+    counts = ", ".join(f"{n:,}" for n in table.groupby("layer", sort=False)["simulations"].min())
+    foot = (
+        "Missed: the group that is worse was not called worse. Dashed: what is promised of false "
+        f"alarms, 5%. Exact 95% intervals over audits ({counts} per point). Subjects of the "
+        f"smaller group: {sizes}. The adversary exchanges labels so as to hide a difference, or to "
+        "feign one; both groups keep their size."
+    )
+    title = f"Spoilt group labels: {dataset_name(dataset)}"
+    fig = page(1.4 + 1.5 * len(layers), title, foot, (), list(looks.values()))
+    axes = fig.subplots(len(layers), len(faults), squeeze=False, sharey=True, sharex=True)
+    for line, layer in zip(axes, layers, strict=True):
+        for ax, fault in zip(line, faults, strict=True):
+            own = table[(table["layer"] == layer) & table["fault"].isin(["", fault])]
+            places = sorted(set(own["share"]))
+            level_paths(ax, own.assign(level=own["event"]), "share", places, looks)
+            ax.axhline(LEVEL, color=MUTED, lw=0.8, ls=(0, (4, 3)), zorder=0)
+            ax.set_xticks(range(len(places)), [f"{100 * x:g}%" for x in places])
+        line[0].set_ylabel(told[layer], fontsize=7)
+    for ax, fault in zip(axes[0], faults, strict=True):
+        ax.set_title("\n".join(textwrap.wrap(LABEL_FAULTS[fault], 24)), loc="left", fontsize=7.5)
+    for ax in axes[-1]:
+        ax.set_xlabel("labels spoilt", fontsize=7)
+    axes[0][0].set_ylim(-0.02, 1.02)
+    return fig
+
+
+@figure("fig_loop")
+def fig_loop(table: Rows, *, notes: Sequence[str] = ()) -> Figure:
+    """Equivalent blur of every generation by level: trained on each other's images, or on real."""
+    columns = ("arm", "generation", "seeds", "attribute", "level", "metric", "n", "value")
+    dataset = require(table, ("dataset", *columns, "low", "high"), "fig_loop")
+    shown, _ = means_and_seeds(table[table["metric"] == "equivalent_blur"], ["arm"])
+    names, arms = attributes_of(shown), in_order(shown, "arm")
+    if shown.empty:
+        raise Nothing("fig_loop: the table has no equivalent blur")
+    foot = (
+        "Generation 0 is the study's own model; each goes on from the one before, with as many "
+        "steps. Equivalent blur: how far the group's own real images must be blurred to be as far "
+        f"off as generated ones; lower is better. {interval_text(shown)} In brackets: subjects."
+    )
+    title = f"Models trained on each other's images: {dataset_name(dataset)}"
+    fig = page(1.0 + 2.0 * len(arms), title, foot, notes)
+    axes = fig.subplots(len(arms), len(names), squeeze=False, sharey=True)
+    for line, arm in zip(axes, arms, strict=True):
+        for ax, name in zip(line, names, strict=True):
+            own = shown[(shown["arm"] == arm) & (shown["attribute"] == name)]
+            looks, places = counted_looks(own), sorted(set(own["generation"]))
+            level_paths(ax, own, "generation", places, looks)
+            ax.set_xticks(range(len(places)), [str(x) for x in places])
+            ax.set_title(name_of(name), loc="left")
+            panel_legend(ax, list(looks.values()))
+        line[0].set_ylabel(f"{TRAINED_ON[arm]}\npixels", fontsize=7)
+    for ax in axes[-1]:
+        ax.set_xlabel("generation", fontsize=7)
     return fig

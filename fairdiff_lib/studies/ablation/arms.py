@@ -89,12 +89,16 @@ def _options(settings: Settings) -> list[Arm]:
 
 
 def arms_of(settings: Settings) -> tuple[Arm, ...]:
-    """The arms that the study's roles ask for, the baseline first."""
+    """The arms that the study's roles ask for, or that it names; the baseline first."""
     for role in settings.ablation.roles:
         refuse_unknown("ablation role", role, ROLES)
     if CORE not in settings.ablation.roles:
         raise InputError("ablation.roles lacks core, whose baseline every arm is compared with")
-    return tuple(arm for arm in all_arms(settings) if arm.role in settings.ablation.roles)
+    known, also = {arm.name: arm for arm in all_arms(settings)}, settings.ablation.also
+    for name in also:
+        refuse_unknown("arm in ablation.also", name, known)
+    chosen = settings.ablation.roles
+    return tuple(arm for arm in known.values() if arm.role in chosen or arm.name in also)
 
 
 def find_arm(settings: Settings, name: str) -> Arm:

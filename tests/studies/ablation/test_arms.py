@@ -40,6 +40,18 @@ def test_what_is_tested_is_between_core_arms_of_all_seeds(quick: Settings) -> No
     assert ("fairdiffusion_corrected", "shuffled_y_corrected") in arms.declared_comparisons(quick)
 
 
+def test_arms_of_other_roles_stand_beside_the_core_by_name() -> None:
+    reference = load_settings("reference", SIMULATED)
+    named = {arm.name for arm in arms.arms_of(reference)}
+    core = {name for name, own in METHODS.items() if own.role == "core"}
+    assert named == core | {"constant_sigma", "group_balanced", "demographic_tokens"}
+    arms.check_arms(reference)
+    for pair in arms.declared_comparisons(reference):
+        assert set(pair) <= core  # what stands beside is described
+    with pytest.raises(InputError, match=r"unknown arm in ablation\.also 'magic'"):
+        arms.arms_of(load_settings("smoke", SIMULATED, {"ablation.also": "magic"}))
+
+
 def test_a_method_and_its_shuffled_control_differ_in_the_scores_alone(quick: Settings) -> None:
     known = {arm.name: arm for arm in arms.arms_of(quick)}
     for name, control in (
