@@ -82,7 +82,8 @@ def _audit(chosen: argparse.Namespace) -> None:
     for row in table.itertuples():
         print(
             f"{row.task}: {row.size}\n"
-            f"  {row.seconds:.1f} s, naive {row.naive_seconds:.0f} s ({row.naive}), "
+            f"  {row.seconds:.1f} s ({row.cpu_seconds:.1f} s of processors), "
+            f"naive {row.naive_seconds:.0f} s ({row.naive}), "
             f"peak {row.peak_mib:.0f} MiB, largest difference {row.difference:.1e}"
         )
     _write(table, chosen.output, asdict(sizes))

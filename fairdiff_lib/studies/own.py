@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -84,17 +85,17 @@ MOST_PIXELS_ELSE = 256  # of pretrained features, which enlarge to their own siz
 VALIDATION = 5  # one in so many training subjects chooses the encoder's step
 SMALLEST_SHARE = 0.2  # smallest difference of interest, x the overall KID
 CARD, METHODS, STAMP = "card.html", "methods.txt", "stamp.json"
-TABLES = (
-    "by_group",
-    "equivalent_blur",
-    "contrasts",
-    "contrasts_standardised",
-    "controls",
-    "further",
-    "intersections",
-    "summary",
-    "flow",
-)  # each a CSV of the audit's folder, where it has rows
+TABLES = {  # each a CSV of the audit's folder, where it has rows: what of an OwnAudit
+    "by_group": "by_group",
+    "equivalent_blur": "blur.by_group",
+    "contrasts": "contrasts",
+    "contrasts_standardised": "standardised.contrasts",
+    "controls": "controls",
+    "further": "further",
+    "intersections": "intersections",
+    "summary": "audit.summary",
+    "flow": "images.flow",
+}
 Change = Callable[[Any], Any]  # of images, uint8 [N, 3, H, W]
 
 
@@ -439,6 +440,8 @@ def audit_read(
         "image_size": measured.size, **own,
     }  # fmt: skip
     rows = [intersection_rows(found, name) for name in crossing]
+    pairs = ((copies, images.generated), (same, images.real))
+    said = [own.caveat([file.name for file in files.files]) for own, files in pairs]
     groups, generated = (groups_of(own, images.levels) for own in (groups, generated))
     return OwnAudit(
         images,
@@ -455,15 +458,7 @@ def audit_read(
         groups,
         generated,
         measured,
-        " ".join(
-            filter(
-                None,
-                (
-                    own.caveat([file.name for file in files.files])
-                    for own, files in ((copies, images.generated), (same, images.real))
-                ),
-            )
-        ),
+        " ".join(filter(None, said)),
     )
 
 
@@ -524,24 +519,15 @@ def write_audit(
     """
     folder = Path(folder)
     refuse_taken(folder, force)
-    none = pd.DataFrame()
-    tables = {
-        "by_group": result.by_group,
-        "equivalent_blur": result.blur.by_group,
-        "contrasts": result.contrasts,
-        "contrasts_standardised": result.standardised.contrasts if result.standardised else none,
-        "controls": result.controls,
-        "further": result.further,
-        "intersections": result.intersections,
-        "summary": result.audit.summary,
-        "flow": result.images.flow,
-    }
     with atomic_folder(folder, replace=force) as place:
         (place / CARD).write_text(page, encoding="utf-8")
         (place / METHODS).write_text(methods + "\n", encoding="utf-8")
-        for name in TABLES:
-            if not tables[name].empty:
-                write_table(tables[name], place / f"{name}.csv")
+        for name, where in TABLES.items():
+            if where.startswith("standardised") and result.standardised is None:
+                continue
+            table: pd.DataFrame = attrgetter(where)(result)
+            if not table.empty:
+                write_table(table, place / f"{name}.csv")
         write_json(place / STAMP, result.stamp)
     return folder
 

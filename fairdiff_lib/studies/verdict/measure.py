@@ -9,6 +9,7 @@ which the endpoint would find by construction.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,13 +20,7 @@ from torch.nn import functional
 
 from fairdiff_lib.audit.audit import Audit
 from fairdiff_lib.audit.blur import Curves, blur_curves, blur_images, equivalent_blur
-from fairdiff_lib.audit.estimate import (
-    OVERALL,
-    Estimate,
-    Groups,
-    Ints,
-    difference,
-)
+from fairdiff_lib.audit.estimate import OVERALL, Estimate, Groups, Ints, difference
 from fairdiff_lib.audit.kid import kid, kid_unpaired
 from fairdiff_lib.classify.features import Images, Space
 from fairdiff_lib.disk.files import read_json
@@ -33,13 +28,13 @@ from fairdiff_lib.model.device import autocast
 from fairdiff_lib.model.pipeline import encode_images, to_images
 from fairdiff_lib.model.sample import load_generated
 from fairdiff_lib.studies.verdict.effects import PLANTED, UNTOUCHED, control_rows, effect_rows
-from fairdiff_lib.studies.verdict.pilot import halves, padded
+from fairdiff_lib.studies.verdict.pilot import halves
 from fairdiff_lib.studies.verdict.protocol import BLUR, KID, Protocol
 from fairdiff_lib.study import Study
 
 Key = tuple[str, str]
 Run = tuple[str, int]  # method, seed
-SHARES = (0.25, 0.5, 0.75, 1.0)  # of the way to latents of half the resolution
+STEPS = 16  # to latents of half the resolution
 BATCH = 64
 
 
@@ -96,27 +91,26 @@ def through_worse(vae: Any, images: Images, share: float) -> Images:
 
 
 def share_for(study: Study, space: Space, vae: Any, rule: Protocol) -> float:
-    """The least of ``SHARES`` that makes 2 X of real training images, beyond the autoencoder's own.
+    """The least share that makes 2 X of real training images, beyond the autoencoder's own.
 
-    The largest one where none does.
+    In steps of ``1 / STEPS``; 1 where none does.
     """
     train = study.cohort.included().split("train")
     first, second = halves(train.table, study.cohort)
     images = [train.load_images(study.settings.model.image_size, rows) for rows in (first, second)]
     one, other = (_everyone(np.arange(len(rows))) for rows in (first, second))
     known = curves_of(space, images[0], one)
-    wide = padded(known, len(second))
+    reals = space.of(images[0])
 
-    def seen(share: float) -> float:
+    def seen(step: int) -> float:
         with autocast(study.settings.generation.mixed_precision):
-            made = space.of(through_worse(vae, images[1], share))
-        kids = kid_unpaired(space.kernel, space.of(images[0]), made, one, other)
-        value = equivalent_blur(kids, wide)[0].value
+            made = space.of(through_worse(vae, images[1], step / STEPS))
+        kids = kid_unpaired(space.kernel, reals, made, one, other)
+        value = equivalent_blur(kids, known)[0].value
         return value if np.isfinite(value) else float(known.sigmas[-1])
 
-    plain = seen(0.0)
-    enough = (s for s in SHARES if seen(s) - plain >= 2 * rule.smallest_blur)
-    return next(enough, SHARES[-1])
+    wanted = seen(0) + 2 * rule.smallest_blur
+    return (1 + bisect_left(range(1, STEPS), wanted, key=seen)) / STEPS
 
 
 def curves_of(space: Space, images: Images, groups: Groups) -> Curves:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from fairdiff_lib.audit.blur import Curves, blur_curves, blur_images, equivalent_blur
+from fairdiff_lib.audit.blur import blur_curves, blur_images, equivalent_blur
 from fairdiff_lib.audit.estimate import OVERALL, Estimate, Floats, Groups, Ints, group_units
 from fairdiff_lib.audit.kid import kid_unpaired
 from fairdiff_lib.classify.features import Images, Space
@@ -85,7 +85,7 @@ def spreads(
     curves = blur_curves(space.kernel, x, lambda s: space.of(blur_images(own, s)), groups, widths)
     y = space.of(blur_images(images[made], expected))
     kids = kid_unpaired(space.kernel, x, y, groups, others)
-    blurs = equivalent_blur(kids, padded(curves, len(others.members)))
+    blurs = equivalent_blur(kids, curves)
     wider = curves.known[3][0].value - curves.known[2][0].value
     units = len(groups.members)
     found = {
@@ -98,15 +98,6 @@ def spreads(
             "pixels; expected more subjects, or audit.expected_blur as of this image size"
         )
     return found, float(wider), units + len(others.members)
-
-
-def padded(curves: Curves, more: int) -> Curves:
-    """Curves on the units of the real half as estimates on those of both."""
-    known = [
-        [replace(e, influence=np.concatenate([e.influence, np.zeros(more)])) for e in row]
-        for row in curves.known
-    ]
-    return replace(curves, known=known)
 
 
 def _spreads(estimates: list[Estimate], groups: Groups, real: int) -> Iterator[tuple[Key, Spread]]:

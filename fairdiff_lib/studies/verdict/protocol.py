@@ -48,7 +48,9 @@ RULES: dict[str, str] = {
     "own real images whose KID is the generator's. In KID: what a blur wider by X makes of all "
     "training subjects at the expected blur. In AUC: as it stands. Fixed before any image",
     "testable": "contrasts whose power is at least 80% both to exclude X where nothing differs and "
-    "to find 2 X to be larger than X. A claim rests on these, in its primary endpoint, alone",
+    "to find 2 X to be larger than X. A claim rests on these, in its primary endpoint, alone. The "
+    "powers are of a generator as far off as the expected blur makes training images: one that is "
+    "further off varies more, and has less power than was declared",
     "run": "base model, fine-tuning and sampling; the variance of a mean over runs is that between "
     "runs plus that of subjects. Complete runs share the autoencoder alone. Over fine-tunings of "
     "one base the base counts as one run",
@@ -182,6 +184,7 @@ class Protocol:
             "X in KID": f"{self.smallest_kid:.2g}",
             "X in AUC": f"{self.smallest_auc:g}",
             "power that a test needs": f"{LEAST_POWER:.0%}",
+            "blur of the generator that it is foretold at, pixels": f"{self.expected_blur:g}",
             "training seeds": ", ".join(map(str, self.seeds)),
             "each of them": "a complete run: base, fine-tuning, sampling; one autoencoder for all"
             if self.base_per_seed
