@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from fairdiff_lib.studies.harm import measure_harm as measure_harm
     from fairdiff_lib.studies.matrix import measure_matrix as measure_matrix
     from fairdiff_lib.studies.privacy import measure_privacy as measure_privacy
-    from fairdiff_lib.studies.retraining import measure_retraining as measure_retraining
     from fairdiff_lib.studies.stress import measure_stress as measure_stress
     from fairdiff_lib.studies.sweep import measure_sweep as measure_sweep
     from fairdiff_lib.study import Study as Study
@@ -66,7 +65,6 @@ _PUBLIC = {
     "studies.harm": ("measure_harm",),
     "studies.matrix": ("measure_matrix",),
     "studies.privacy": ("measure_privacy",),
-    "studies.retraining": ("measure_retraining",),
     "studies.stress": ("measure_stress",),
     "studies.sweep": ("measure_sweep",),
     "study": ("Study",),
