@@ -599,7 +599,7 @@ def write_data_card(study: Study) -> Path:
         template_path=str(HERE / "data_card.md.j2"),
         head=head.replace("Datasheet: ", "").strip(),
         sections=[titled[title] for title in (*FIRST, *(t for t in titled if t not in FIRST))],
-        settings=_grid(as_dict(settings.simulator)),
+        settings=_grid(_flat(as_dict(settings.simulator))),
         counts=_counts(cohort, ("train", "val", "test")),
         origin=_grid(origin),
     )
@@ -643,6 +643,15 @@ def _training_rows(
 
 def _commit(stamp: Mapping[str, Any]) -> str:
     return f"{stamp['commit'] or 'none'}{' (the code differed from it)' if stamp['dirty'] else ''}"
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Groups of settings by dotted names."""
+    return {
+        f"{name}.{inner}" if inner else name: own
+        for name, value in values.items()
+        for inner, own in (value if isinstance(value, dict) else {"": value}).items()
+    }
 
 
 def _grid(rows: Mapping[str, Any]) -> str:

@@ -124,7 +124,10 @@ def truth_row(subject: Any, drawn: Any, **own: object) -> dict[str, object]:
 def planted_table(config: Population | None) -> pd.DataFrame:
     """The simulator's settings in words, one per row; no row without one."""
     values = as_dict(config) if config is not None else {}
-    noise = getattr(config, "noise", "")
+    plant, noise = values.pop("plant", {}), getattr(config, "noise", "")
+    if config is not None and config.served_worse:
+        whose = "training images of {}: {}".format(": ".join(config.served_worse), "{}")
+        values |= {whose.format(name): value for name, value in plant.items() if name != "on"}
     kinds = {"difficulty": f"{noise}, times", "heterogeneity": "variety, times", "share": "share"}
     names = []
     for name in values:

@@ -280,6 +280,7 @@ def test_snakemake_timed_every_job_for_the_next_plan(smoke: Smoke, tmp_path: Pat
         ("sweep", "15_sweep"),
         ("counterfactual", "16_counterfactual"),
         ("stress", "17_label_stress"),
+        ("planted", "19_planted"),
     ],
 )
 def test_another_study_runs_its_notebook_alone(smoke: Smoke, study: str, job: str) -> None:
@@ -296,6 +297,10 @@ def test_another_study_runs_its_notebook_alone(smoke: Smoke, study: str, job: st
         assert {"moved_all_noise", "moved_all_sex"} <= set(found)
     if study == "stress":  # three truths of features, two of images; clean, then every fault
         assert len(found) == 5 * (1 + 4 * len(settings.stress.shares))
+    if study == "planted":
+        runs = (smoke.places.figures / "tab_planted_runs.csv").read_text().splitlines()
+        assert found["runs"] == 2 * settings.planted.runs
+        assert sum(",seconds," in line for line in runs) == found["runs"]
     if study == "privacy":
         shares = [value for name, value in found.items() if "nearer" in name]
         assert len(shares) == 2 * 3 and all(0 <= share <= 1 for share in shares)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -18,7 +19,15 @@ from fairdiff_lib.sim.fundus import FundusPopulation
 from fairdiff_lib.sim.skin import SkinPopulation
 from fairdiff_lib.studies.fidelity import dark_lines, sharpness
 from fairdiff_lib.studies.planted import PLANTED, WITHOUT, rates
-from fairdiff_lib.studies.verdict.planted import ALARM, FOUND, QUIET, planted, with_planted
+from fairdiff_lib.studies.verdict.planted import (
+    ALARM,
+    FOUND,
+    NOT_JUDGED,
+    QUIET,
+    planted,
+    tally,
+    with_planted,
+)
 from fairdiff_lib.study import Study
 
 PLANT = PlantConfig("camera", kept=0.5, mislabelled=0.4, height=8)
@@ -123,17 +132,18 @@ def test_truth_of_a_picture_falls_with_its_detail() -> None:
 
 
 def test_planted_fidelity_is_what_the_claim_is_judged_by() -> None:
-    import pandas as pd
-
     own = FundusPopulation(difficulty_black=3.0, plant=PLANT)
     assert planted(own)["camera", "B"] == (
-        "50% of the training images and 40% of them another patient's and 8 pixels high"
+        "a generator that saw 50% of its training images, 40% of them with another's labels, "
+        "in 8 pixels of height"
     )
     names = ["attribute", "level", "reference", "low", "high"]
     rows = [("camera", "B", "A", 0.1, 0.2), ("race", "Black", "White", -0.1, 0.1),
             ("sex", "Male", "Female", 0.1, 0.2), ("race", "Asian", "White", -0.1, 0.2)]  # fmt: skip
-    found = with_planted(pd.DataFrame(rows, columns=names), own)["as_planted"].tolist()
-    assert found == [FOUND, "", ALARM, QUIET]  # noise is no plant of the generator's
+    table = with_planted(pd.DataFrame(rows, columns=names), own)
+    assert tally(table) == "1 of 1 planted differences found, 1 false alarm in 2"
+    found = table["as_planted"].tolist()
+    assert found == [FOUND, NOT_JUDGED, ALARM, QUIET]  # noise is no plant of the generator's
     turned = pd.DataFrame([("camera", "A", "B", -0.2, -0.1), ("camera", "A", "B", 0.1, 0.2)],
                           columns=names)  # fmt: skip
     both = with_planted(turned, own)["as_planted"].tolist()
@@ -143,8 +153,6 @@ def test_planted_fidelity_is_what_the_claim_is_judged_by() -> None:
 
 
 def test_rates_count_runs_and_know_which_side_is_worse() -> None:
-    import pandas as pd
-
     names = ["arm", "seed", "metric", "attribute", "level", "reference", "low", "high"]
     blur = "equivalent_blur"
     rows = [(PLANTED, 1, blur, "camera", "B", "A", 0.1, 0.2),

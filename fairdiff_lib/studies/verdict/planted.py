@@ -16,6 +16,7 @@ from fairdiff_lib.settings.options import PlantConfig, Population
 
 NOTHING = "nothing"
 FOUND, MISSED, ALARM, QUIET = "found", "not found", "false alarm", "rightly quiet"
+NOT_JUDGED = "not judged"  # planted in images, beside a plant in the generator
 Key = tuple[str, str]
 
 
@@ -28,11 +29,12 @@ def planted(config: Population) -> dict[Key, str]:
         ]
         for key, values in config.knobs.items()
     }
-    told = [f"{own.kept:.0%} of the training images"] * (own.kept < 1)
-    told += [f"{own.mislabelled:.0%} of them another patient's"] * (own.mislabelled > 0)
-    told += [f"{own.height} pixels high"] * (own.height > 0)
+    told = [f"{own.kept:.0%} of its training images"] * (own.kept < 1)
+    told += [f"{own.mislabelled:.0%} of them with another's labels"] * (own.mislabelled > 0)
+    told += [f"in {own.height} pixels of height"] * (own.height > 0)
     if config.served_worse and told:
-        found.setdefault(config.served_worse, []).extend(told)
+        words_of_plant = f"a generator that saw {', '.join(told)}"
+        found.setdefault(config.served_worse, []).append(words_of_plant)
     return {key: " and ".join(parts) for key, parts in found.items() if parts}
 
 
@@ -66,13 +68,13 @@ def _became(row: Mapping[Any, Any], config: Population) -> str:
         either = not any(worse) and own[0] == other[0]  # more varied: in any direction
         return FOUND if either or above == harder else "found in the wrong direction"
     if own != other:
-        return ""
+        return NOT_JUDGED
     return ALARM if above or below else QUIET
 
 
 def tally(rows: pd.DataFrame) -> str:
     """As "1 of 2 planted differences found, no false alarm in 4"."""
-    there = rows[~rows["as_planted"].isin([ALARM, QUIET, ""])]
+    there = rows[~rows["as_planted"].isin([ALARM, QUIET, NOT_JUDGED, ""])]
     rest = rows[rows["as_planted"].isin([ALARM, QUIET])]
     alarms, found = (
         int((rest["as_planted"] == ALARM).sum()),
