@@ -576,7 +576,9 @@ def about_planted_protocol(own: PlantedConfig, promised: Mapping[str, float], ru
 
 
 @sentence("planted_rates")
-def about_planted_rates(found: pd.DataFrame, runs: pd.DataFrame, where: tuple[str, str]) -> str:
+def about_planted_rates(
+    found: pd.DataFrame, runs: pd.DataFrame, where: tuple[str, str], findable: float
+) -> str:
     """Both rates against what was promised, the truth behind, and the errors elsewhere."""
     lines = []
     for row in found[found["promised"].notna()].to_dict("records"):
@@ -586,6 +588,10 @@ def about_planted_rates(found: pd.DataFrame, runs: pd.DataFrame, where: tuple[st
             f"Equivalent blur: {what} in {row['found']} of {row['runs']} runs, {row['rate']:.0%} "
             f"({row['low']:.0%} to {row['high']:.0%}), {kept}."
         )
+    lines.append(
+        f"By the intervals of the runs without a plant, a gap of {findable:.2f} pixels would be "
+        "found in 80% of such runs."
+    )
     others = found[(found["attribute"] != where[0]) & (found["endpoint"] == "equivalent_blur")]
     alarms, n = int(others["found"].sum()), int(others["runs"].sum())
     lines.append(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from scipy.stats import norm
 from statsmodels.stats.proportion import proportion_confint
 from tqdm.auto import tqdm
 
@@ -171,6 +172,7 @@ def rates(runs: pd.DataFrame, where: tuple[str, str]) -> pd.DataFrame:
     """
     rows = []
     gaps = runs[(runs["reference"] != "") & runs["metric"].isin([BLUR, "kid"])]
+    gaps = gaps[gaps["low"].notna() | (gaps["attribute"] == where[0])]  # groups large enough
     for (arm, attribute, metric), own in gaps.groupby(["arm", "attribute", "metric"], sort=False):
         there = arm == PLANTED and attribute == where[0]
         above, below = own["low"] > 0, own["high"] < 0  # level minus the largest level
@@ -187,6 +189,17 @@ def rates(runs: pd.DataFrame, where: tuple[str, str]) -> pd.DataFrame:
     columns = ["arm", "attribute", "endpoint", "runs", "found", "rate", "low", "high", "promised",
                "kept"]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
+
+
+def findable(runs: pd.DataFrame, where: tuple[str, str]) -> float:
+    """Gap in pixels of equivalent blur that such an audit finds in 80% of runs, where runs agree.
+
+    From the mean interval of the runs without a plant: normal, two-sided at 5%.
+    """
+    own = runs[(runs["arm"] == WITHOUT) & (runs["attribute"] == where[0])]
+    own = own[(own["reference"] != "") & (own["metric"] == BLUR)]
+    reach = float((own["high"] - own["low"]).mean()) / 2
+    return reach * float(1 + norm.ppf(PROMISED[PLANTED]) / norm.ppf(0.975))
 
 
 def scalars(found: pd.DataFrame, runs: pd.DataFrame) -> dict[str, Any]:

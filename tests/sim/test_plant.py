@@ -18,7 +18,7 @@ from fairdiff_lib.sim.chest import ChestPopulation
 from fairdiff_lib.sim.fundus import FundusPopulation
 from fairdiff_lib.sim.skin import SkinPopulation
 from fairdiff_lib.studies.fidelity import dark_lines, sharpness
-from fairdiff_lib.studies.planted import PLANTED, WITHOUT, rates
+from fairdiff_lib.studies.planted import PLANTED, WITHOUT, findable, rates
 from fairdiff_lib.studies.verdict.planted import (
     ALARM,
     FOUND,
@@ -168,3 +168,6 @@ def test_rates_count_runs_and_know_which_side_is_worse() -> None:
     # Clopper and Pearson: 2 of 4
     assert found.loc[PLANTED, "low"] == pytest.approx(0.0676, abs=1e-4)
     assert found.loc[PLANTED, "high"] == pytest.approx(0.9324, abs=1e-4)
+    table = pd.DataFrame(rows, columns=names)
+    # of half widths 0.05 and 0.15: 0.1 (1 + 0.8416 / 1.9600)
+    assert findable(table, ("camera", "B")) == pytest.approx(0.14294, abs=1e-4)
