@@ -568,7 +568,7 @@ def about_planted_protocol(own: PlantedConfig, promised: Mapping[str, float], ru
         f"{plant.height or 'as many'} pixels of height.",
         f"{own.runs} runs with the plant and {own.runs} without, seeds from {own.first}; each "
         f"{loop.steps} steps of {loop.batch} images, from {own.patients:.0%} of the study's "
-        "number of patients, who are others in every run.",
+        "number of patients, who are others for every seed.",
         f"The gap is to be found in at least {at_least:.0%} of the former, and an alarm raised in "
         f"at most {at_most:.0%} of the latter.",
         f"{rule}.",
