@@ -313,8 +313,8 @@ def fig_planted(found: pd.DataFrame, runs: pd.DataFrame, where: tuple[str, str])
     count = own["seed"].nunique()
     foot = (
         f"{count} fine-tunings with a plant on {level_name(*where)} and {count} without, a dot "
-        "each, of the same patients, who are others for every seed. Sharpness: of a generated image "
-        "minus the same patient's real one. Whiskers: exact 95% intervals. Lines: what is promised."
+        "each, of the same patients, others for every seed. Sharpness: of a generated image minus "
+        "the same patient's real one. Whiskers: exact 95% intervals. Lines: what is promised."
     )
     fig = page(3.0, "Does the audit find a generator that serves a group worse?", foot, (), looks)
     truth, gaps, rates = fig.subplots(1, 3)
