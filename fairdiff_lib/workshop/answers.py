@@ -26,12 +26,17 @@ class Question:
     # whether an answer is right, and why; against the law: a closed form, or a band that holds its
     # Monte Carlo error
     judge: Callable[[Any], Verdict]
-    solution: str
+    solution: str | Callable[[], str]  # called where its numbers come from the law
     hints: tuple[str, ...] = ()  # from vague to plain
     choices: tuple[str, ...] = ()  # what may be predicted; empty = a number, or nothing
     truth: str = ""  # the choice that holds; empty where nothing is predicted
     after: str = ""  # the question of which a prediction has to be made first; empty = its own
     numeric: bool = False  # whether the answer that is checked is a number
+    listed: int = 0  # numbers that a prediction lists; 0 = it is no list
+
+    def solved(self) -> str:
+        """The solution in words."""
+        return self.solution if isinstance(self.solution, str) else self.solution()
 
 
 def choose(right: str, because: str, wrong: Mapping[str, str], **more: Any) -> Question:
@@ -68,6 +73,8 @@ def predict(name: str, answer: Any) -> None:
         _say(f"Write your prediction in place of the dots{which}.")
     elif question.choices and answer not in question.choices:
         _say(f"{answer!r} is none of {_listed(question.choices)}. Choose one of them.")
+    elif question.listed and not _lists(answer, question.listed):
+        _say(f"Give {question.listed} different numbers in square brackets, as [1, 2, ...].")
     else:
         _LEARNER.predicted[name] = str(answer)
         _say(f"Noted: {answer}. Now run it, and see.")
@@ -82,13 +89,14 @@ def check(name: str, answer: Any) -> None:
         _say("Put your answer in place of the dots.")
         return
     if question.numeric and not isinstance(answer, Real):
-        _say(f"Not yet: expected one number, not a {type(answer).__name__}.")
+        given = "a letter or a word" if isinstance(answer, str) else "several values"
+        _say(f"Not yet: this asks for one number, that you computed or read; {given} was given.")
         return
     found = question.judge(answer)
     _LEARNER.right[name] = found.right
     _say(("Right. " if found.right else "Not yet. ") + found.why)
     predicted = _LEARNER.predicted.get(name)
-    if found.right and question.truth and predicted and question.numeric:
+    if found.right and question.truth and predicted:
         same = predicted == question.truth
         words = "as it turned out" if same else f"and it is ({question.truth})"
         _say(f"You predicted ({predicted}), {words}.")
@@ -109,7 +117,7 @@ def solution(name: str) -> None:
     """The answer, with the reason; only after a prediction."""
     question = _question(name)
     if _has_predicted(name):
-        _say(f"Solution: {question.solution}")
+        _say(f"Solution: {question.solved()}")
 
 
 def progress() -> dict[str, bool]:
@@ -137,6 +145,11 @@ def _is_blank(answer: Any) -> bool:
     """Whether the dots are still there, alone or in a list."""
     inside = answer if isinstance(answer, list | tuple) else [answer]
     return any(part is ... for part in inside)
+
+
+def _lists(answer: Any, count: int) -> bool:
+    """Whether an answer is a list of so many different values."""
+    return isinstance(answer, list | tuple | set) and len(answer) == len(set(answer)) == count
 
 
 def _question(name: str) -> Question:

@@ -7,7 +7,9 @@ missing; the rest from laws.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +37,9 @@ COUNTS = {"well": {"A": 160, "B": 40}, "ill": {"A": 40, "B": 160}}  # 200 images
 SHAPE = 8.0  # of the gamma law of an image's error
 LOOKS = 12  # pictures of exercise 0, half of them generated
 SEED = 20250618
-PARTS = ("strata", "power", "predictions", "looks", "pictures")
+PARTS = ("strata", "power", "predictions", "looks", "pictures", "pages")
+PAGES = PICTURES.parent
+NUMBER = re.compile(r"<!-- (\w+) -->.*?<!-- -->", re.S)  # in a page: a number with its name
 
 
 # -- read ----------------------------------------------------------------------------------------
@@ -87,6 +91,8 @@ def make(what: str, runs_root: str, folder: Path = FOLDER) -> list[Path]:
         return [_write(folder, what, make_power(), _stamp(counted))]
     if what == "pictures":
         return make_pictures()
+    if what == "pages":
+        return fill_pages()
     from fairdiff_lib.study import Study
 
     study = Study.open("quick", "fairgenmed_simulated", OVERRIDES, runs_root=runs_root)
@@ -123,6 +129,33 @@ def make_pictures(folder: Path = PICTURES) -> list[Path]:
         with atomic_file(files[-1]) as temporary:
             temporary.write_bytes(pictures.png(figure))
         write_stamp(stamp, files[-1])
+    return files
+
+
+def page_numbers() -> dict[str, str]:
+    """What the pages quote, by the name that stands before it in a comment."""
+    from fairdiff_lib.studies.proof.audits import NaiveTest
+
+    (row,) = power().query("n == 36 and ratio == 1.25").to_dict("records")
+    naive = lab.audits(lab.equally_good(of_fid=True), NaiveTest("fid_permutation", 99), 10)
+    return {
+        "naive": f"{naive.sum()} of {len(naive)}",
+        "noticed": f"{100 * row['alarms'] / row['audits']:.0f} of 100",
+        "counted": f"{row['alarms']} of {row['audits']}",
+        "empty": f"{(1 - lab.RARE) ** lab.BATCH:.0%}",
+    }
+
+
+def fill_pages(pages: Path = PAGES) -> list[Path]:
+    """Write the numbers into the pages, each between ``<!-- name -->`` and ``<!-- -->``."""
+    numbers, files = page_numbers(), []
+    for path in sorted(pages.glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        filled = NUMBER.sub(lambda m: f"<!-- {m[1]} -->{numbers[m[1]]}<!-- -->", text)
+        if filled != text:
+            with atomic_file(path) as temporary:
+                temporary.write_text(filled, encoding="utf-8")
+            files.append(path)
     return files
 
 
@@ -190,6 +223,7 @@ def make_looks(study: Study) -> tuple[Image.Image, pd.DataFrame, pd.DataFrame]:
     from fairdiff_lib.audit.audit import kid_audit
     from fairdiff_lib.audit.kid import fit_kernel
     from fairdiff_lib.classify.features import Scale, make_extractor
+    from fairdiff_lib.classify.runs import load_reader
     from fairdiff_lib.model.sample import generate_run, load_generated
     from fairdiff_lib.train.runs import train
 
@@ -208,7 +242,9 @@ def make_looks(study: Study) -> tuple[Image.Image, pd.DataFrame, pd.DataFrame]:
     sheet = Image.fromarray(np.concatenate(tiles, axis=2).transpose(1, 2, 0))
     table = pd.DataFrame({"number": np.arange(1, LOOKS + 1), "generated": generated})
     measured = []
-    for extractor in map(make_extractor, ("lite0", "texture")):
+    # the study's own classifier: one that learnt a disease does not look at the rest of the eye
+    for name in ("encoder", "texture"):
+        extractor = make_extractor(name, classifier=partial(load_reader, study))
         scale = Scale.fit(extractor(learnt))
         kernel = fit_kernel(scale(extractor(learnt)))
         own = kid_audit(kernel, scale(extractor(real)), scale(extractor(made)), test.table,

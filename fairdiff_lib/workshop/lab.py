@@ -88,8 +88,8 @@ def patients(sizes: tuple[int, int] = (8000, 800), seed: int = 0) -> pd.DataFram
 def harm_per_thousand(table: pd.DataFrame, threshold: float) -> pd.DataFrame:
     """Ill patients missed and well ones alarmed, of 1,000 patients of each group.
 
-    Of group, ill, score; a patient is called ill at or above the threshold. By group: n, missed and
-    alarmed, missed_share (of the ill) with its 95% interval (Wilson 1927), low to high.
+    Of group, ill, score; a patient is called ill at or above the threshold. By group: n, ill,
+    missed and alarmed, missed_share (of the ill) with its 95% interval (Wilson 1927), low, high.
     """
     rows = []
     for group, own in table.groupby("group", sort=True):
@@ -99,8 +99,8 @@ def harm_per_thousand(table: pd.DataFrame, threshold: float) -> pd.DataFrame:
         alarmed = int((~own["ill"] & called).sum())
         per = 1000 / len(own)
         share = missed / cases if cases else float("nan")
-        rows.append((group, len(own), missed * per, alarmed * per, share, low, high))
-    columns = ["group", "n", "missed", "alarmed", "missed_share", "low", "high"]
+        rows.append((group, len(own), cases, missed * per, alarmed * per, share, low, high))
+    columns = ["group", "n", "ill", "missed", "alarmed", "missed_share", "low", "high"]
     return pd.DataFrame(rows, columns=columns).set_index("group")
 
 

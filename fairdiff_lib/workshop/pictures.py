@@ -89,8 +89,9 @@ def looks_bars() -> Any:
         ax.annotate(f"{row['value']:.3f}", (row["value"], at), (0, 6),
                     textcoords="offset points", ha="center")  # fmt: skip
     ax.set_yticks(range(len(table)), [said[name] for name in table["features"]])
-    ax.set_ylim(-0.6, len(table) - 0.3)
-    ax.set_xlim(left=0)
+    ax.set_ylim(len(table) - 0.4, -0.7)  # in the order of the table
+    ax.set_xlim(left=-0.05 * float(table["high"].max()))
+    ax.axvline(0, color="black", lw=0.8)
     ax.set_xlabel("KID (Kernel Inception Distance): 0 where both look alike")
     pairs = zip(table["features"], table["value"], strict=True)
     words = ", ".join(f"{said[name]} {value:.3f}" for name, value in pairs)
@@ -148,14 +149,17 @@ def power_lines(table: pd.DataFrame) -> Any:
     for ratio, own in table.groupby("ratio"):
         marker, colour = looks.get(round(float(str(ratio)), 3), ("D", "black"))
         share = own["alarms"] / own["audits"]
-        ax.plot(own["n"], share, marker=marker, color=colour, label=f"{ratio} times as bad")
+        ax.plot(own["n"], share, marker=marker, color=colour)
+        end = (float(own["n"].iloc[-1]), float(share.iloc[-1]))
+        ax.annotate(f"{ratio} times as bad", end, (8, -3), textcoords="offset points", color=colour)
         for n, hits, count in zip(own["n"], own["alarms"], own["audits"], strict=True):
             ax.plot([n, n], lab.wilson(int(hits), int(count)), color=colour, alpha=0.5)
     ax.axhline(0.8, color="black", ls=":", lw=1)
-    ax.set_ylim(0, 1.02)
+    ax.set_ylim(0, 1.05)
+    least, most = float(table["n"].min()), float(table["n"].max())
+    ax.set_xlim(least - 0.05 * (most - least) - 1, most + 0.3 * (most - least) + 1)
     ax.set_xlabel("patients of the small group")
     ax.set_ylabel("share that notices")
-    ax.legend()
     return shown(fig, "The share that notices rises with patients and with the ratio.")
 
 
@@ -173,7 +177,7 @@ def strata_dots(table: pd.DataFrame) -> Any:
             error = own.loc[own["camera"] == camera, "error"]
             ax.scatter(at + aside, error.mean(), s=3 * len(error), color=colour, alpha=0.8)
             ax.annotate(f"{camera}, n={len(error)}", (at + aside, error.mean()),
-                        (14 if aside > 0 else -14, -3), textcoords="offset points",
+                        (18 if aside > 0 else -18, -3), textcoords="offset points",
                         ha="left" if aside > 0 else "right")  # fmt: skip
     ax.set_xticks(range(3), [name for name, _ in parts])
     ax.set_xlim(-0.6, 2.6)

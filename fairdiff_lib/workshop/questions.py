@@ -22,6 +22,7 @@ from fairdiff_lib.workshop import data, lab
 from fairdiff_lib.workshop.answers import Question, Verdict, choose
 
 LEVEL, BAND = 0.05, 0.99  # of a test; of the band that a right answer lies in
+ROUNDED = 5.1e-3  # a mean that was rounded to two digits is right
 OTHER_SEED, DRAWS = 7, 40  # of the law of FID: other images than the learner's
 Named = Sequence[tuple[float, float, str]]  # value, tolerance, what it would be
 
@@ -68,19 +69,20 @@ _ZERO = {
         _generated,
         "The pictures without dark vessels are generated.",
         ("Half of the pictures are generated.", "Follow the dark lines that leave the disc."),
+        listed=data.LOOKS // 2,
     ),
     "ignored": choose(
         "a",
         "the vessels. A network that was taught to see glaucoma looks at disc and cup. To it these "
-        "pictures are nearly real, and a gate that measures the cup lets them pass. A number is "
-        "about the features that it is computed from, and about nothing else.",
+        "pictures are nearly real, and a test that only measures the cup lets them pass. A number "
+        "is about the features that it is computed from, and about nothing else.",
         {
             "b": "The cup is what the network was taught to see: glaucoma is read from it.",
             "c": "Colour is seen by both: the generated pictures have the right one.",
         },
         after="generated",
-        hints=("One KID is small, the other is large. Which pictures differ in what the first one "
-               "does not look at?",),
+        hints=("One KID is small, the other is large. What do colour and fine detail hold that "
+               "tells nothing about glaucoma?",),
     ),
 }  # fmt: skip
 
@@ -182,14 +184,16 @@ _ONE = {
     ),
     "bias": Question(
         _bias,
-        "Mean FID of A at n = 200, minus the true FID: about two thirds of the true FID itself.",
+        lambda: "mean FID of A at n = 200, minus the true FID: about "
+                f"{_fid_law()['A', 200][0]:.1f}, where the true FID is {_fid_limit():.1f}.",
         ("The dashed line is the true FID of both groups.",
          "rows of A with n == 200: the mean of value, minus limit."),
         after="alarms", numeric=True,
     ),
     "repair": Question(
         _repair,
-        "audits(equally_good(of_fid=False), OurAudit(world().kernel), 40): about 2 of 40 alarm.",
+        "audits(equally_good(132, of_fid=False), OurAudit(world().kernel), 40): about "
+        f"{LEVEL * 40:.0f} of 40 alarm.",
         ("Change the judge and the scene.", "of_fid=False makes the groups equal in KID."),
         after="alarms",
     ),
@@ -223,8 +227,8 @@ def _noticed(answer: float) -> Verdict:
     if answer > 1:
         return _no("Give a share between 0 and 1: found.mean().")
     if abs(answer - rate) <= within:
-        return Verdict(True, f"About {rate:.0%}: four of five audits of 36 patients see nothing, "
-                       "though the images are worse. What they print is p > 0.05.")  # fmt: skip
+        return Verdict(True, f"About {rate:.0%}: the others see nothing, though "
+                       "the images are worse. What they print is p > 0.05.")  # fmt: skip
     if abs(answer - _power(132, 1.25)) <= within:
         return _no("That is the share with 132 patients. The small group has 36.")
     return _no("Audit worse_group(36, 1.25) 30 times, and take the mean.")
@@ -243,14 +247,22 @@ def _table(answer: Any) -> Verdict:
             if not _within(int(row["alarms"]), int(row["audits"]), n, ratio):
                 return _no(f"{n} patients at ratio {ratio}: {row['alarms']} of {row['audits']} "
                            "alarms is not what they give. Were numbers changed?")  # fmt: skip
-    return Verdict(True, "Read it by row: at 36 patients a quarter worse goes unseen, half as bad "
-                   "again is seen. No table of p-values tells you this.")  # fmt: skip
+    less, more = _power(36, 1.25), _power(36, 1.5)
+    return Verdict(True, f"Read it by row: at 36 patients {less:.0%} of audits see images that are "
+                   f"a quarter worse, and {more:.0%} see half as bad again. No table of p-values "
+                   "tells you this.")  # fmt: skip
+
+
+def _rates() -> pd.DataFrame:
+    """n, rate: share of audits that notice a ratio of 1.25, rising with n."""
+    table = data.power()
+    own = table[np.isclose(table["ratio"], 1.25)].sort_values("n")
+    return own.assign(rate=(own["alarms"] / own["audits"]).cummax())
 
 
 def _enough(answer: float) -> Verdict:
-    table = data.power()
-    own = table[np.isclose(table["ratio"], 1.25)]
-    rate = float(np.interp(answer, own["n"], own["alarms"] / own["audits"]))
+    own = _rates()
+    rate = float(np.interp(answer, own["n"], own["rate"]))
     if answer < own["n"].min() or answer > own["n"].max():
         return _no(f"Look between {own['n'].min()} and {own['n'].max()} patients.")
     if 0.7 <= rate <= 0.9:
@@ -278,7 +290,7 @@ def _missed(answer: float) -> Verdict:
 _TWO = {
     "noticed": Question(
         _noticed,
-        "(b) About 20%: audits(worse_group(36, 1.25), OurAudit(world().kernel), 30).mean().",
+        "(b) audits(worse_group(36, 1.25), OurAudit(world().kernel), 30).mean(), about a fifth.",
         ("Each audit is True where it noticed.",), ("a", "b", "c"), "b", numeric=True,
     ),
     "table": Question(
@@ -286,8 +298,11 @@ _TWO = {
         ("Two sizes, three ratios.",), after="noticed",
     ),
     "enough": Question(
-        _enough, "About 130 patients: 80% at ratio 1.25.",
-        ("Four times the patients halve the interval.", "Try power_table((36, 90, 132), (1.25,))."),
+        _enough,
+        lambda: f"about {float(np.interp(0.8, _rates()['rate'], _rates()['n'])):.0f} patients: "
+                "there the line of ratio 1.25 crosses 80%.",
+        ("Where does the line of 1.25 cross the dotted one?",
+         "Try power_table((36, 90, 132), (1.25,))."),
         after="noticed", numeric=True,
     ),
     "missed": Question(
@@ -298,8 +313,8 @@ _TWO = {
         "b",
         "it says what was looked at, how many patients, and what stays possible.",
         {
-            "a": "No difference was seen; that none is there was not shown. At 36 patients four of "
-                 "five audits miss images that are a quarter worse.",
+            "a": "No difference was seen; that none is there was not shown. At 36 patients most "
+                 "audits miss images that are a quarter worse, as you counted.",
             "c": "p is not the probability that the groups are equal. It is how often equal groups "
                  "would give a difference like this.",
             "d": "A test that notices nothing sets no limit by itself. The interval does.",
@@ -329,11 +344,11 @@ def _common(mean: pd.DataFrame, share: Mapping[str, float]) -> float:
 def _crude(answer: float) -> Verdict:
     mean, share = _strata_means()
     crude = float((mean["B"] * share["B"]).sum() - (mean["A"] * share["A"]).sum())
-    if abs(answer - crude) <= 1e-3:
+    if abs(answer - crude) <= ROUNDED:
         return Verdict(True, "Over all images camera B looks worse.")
     return _near(answer, [
-        (-crude, 1e-3, "The sign is turned: B minus A."),
-        (float((mean["B"] * share["B"]).sum()), 1e-3, "That is B's mean. Subtract A's."),
+        (-crude, ROUNDED, "The sign is turned: B minus A."),
+        (float((mean["B"] * share["B"]).sum()), ROUNDED, "That is B's mean. Subtract A's."),
     ], "Mean error of camera B's images minus that of camera A's.")  # fmt: skip
 
 
@@ -342,18 +357,18 @@ def _mixed(answer: float) -> Verdict:
     sizes = data.strata().groupby("condition").size()
     common = dict(sizes / sizes.sum())
     right = _common(mean, common)
-    if abs(answer - right) <= 1e-3:
+    if abs(answer - right) <= ROUNDED:
         return Verdict(True, f"At a common mix B's error is lower by {-right:.2f}. It is lower "
                        "among the well and among the ill. B only looked worse because "
                        f"{float(share['B']['ill']):.0%} of its patients are ill: they are harder "
                        "to draw.")  # fmt: skip
     crude = float((mean["B"] * share["B"]).sum() - (mean["A"] * share["A"]).sum())
     return _near(answer, [
-        (crude, 1e-3, "That is the crude difference: each camera has its own mix in it."),
-        (-right, 1e-3, "The sign is turned: B minus A."),
-        (_common(mean, dict(share["A"])), 1e-3, "You weighted by A's own shares. It is a common "
+        (crude, ROUNDED, "That is the crude difference: each camera has its own mix in it."),
+        (-right, ROUNDED, "The sign is turned: B minus A."),
+        (_common(mean, dict(share["A"])), ROUNDED, "You weighted by A's own shares. It is a common "
          "mix, but of A's patients; take the shares among all 400."),
-        (_common(mean, dict(share["B"])), 1e-3, "You weighted by B's own shares. It is a common "
+        (_common(mean, dict(share["B"])), ROUNDED, "You weighted by B's own shares. It is a common "
          "mix, but of B's patients; take the shares among all 400."),
     ], "For each condition: B's mean minus A's, times the condition's share among "
        "all 400 images. Then add the two.")  # fmt: skip
@@ -369,7 +384,10 @@ def _standard(answer: Any) -> Verdict:
         return Verdict(True, f"{alarms} of {len(found)}: {low} to {high} are expected at 5%, as "
                        "the groups are equal at a common mix. The crude audit alarmed in most: it "
                        "was right that the images differ, and wrong about why.")  # fmt: skip
-    return _no(f"{alarms} of {len(found)} is the crude audit's. Take the standardised one.")
+    return _no(
+        f"{alarms} of {len(found)} alarm, as in the crude audit; {low} to {high} are "
+        "expected. Take scene and judge of the standardised one."
+    )
 
 
 @cache
@@ -381,7 +399,7 @@ def real_case_mix() -> tuple[float, float]:
     place = PROJECT_ROOT / "figures" / "reference" / "ham10000" / "tab_contrasts.csv"
     table = read_table(place, ("method", "seeds", "attribute", "metric", "value"), dtype=str)
     own = table[(table["method"] == "none") & (table["level"] == "60 or older")
-                & (table["features"] == "encoder")]  # fmt: skip
+                & table["features"].isin(["lite0", "encoder"])]  # fmt: skip
     most = own.assign(runs=own["seeds"].fillna("").str.count(",")).sort_values("runs")
     values = [float(most.loc[most["metric"] == name, "value"].iloc[-1])
               for name in ("kid", "kid_standardised")]  # fmt: skip
@@ -398,7 +416,7 @@ def _left(answer: float) -> Verdict:
         (1 - explained, 0.03, "That is the share that is left. What share went away?"),
         (100 * explained, 3, "Give a share between 0 and 1."),
         (crude - common, 1e-3, "That is the part in units of KID. Divide by the crude difference."),
-    ], "(crude - common) / crude.")  # fmt: skip
+    ], "Of the crude KID difference, what share is no longer there at a common mix?")  # fmt: skip
 
 
 _THREE = {
@@ -410,9 +428,12 @@ _THREE = {
             "b": "Not less: look at each condition by itself.",
             "c": "Not equal: look at each condition by itself.",
         },
+        hints=("Which camera has the smaller error among the ill alone?",
+               "And among the well alone? A common mix is a mean of these two differences."),
     ),
     "crude": Question(
-        _crude, 'error.groupby("camera").mean(), B minus A.', ("B minus A.",),
+        _crude, 'mean = images.groupby("camera")["error"].mean(); mean["B"] - mean["A"].',
+        ("The first table has both means: B minus A.",),
         after="mix", numeric=True,
     ),
     "common": Question(
@@ -426,14 +447,14 @@ _THREE = {
         ("The cell has a scene and a judge.",), after="mix",
     ),
     "explained": Question(
-        _left, "(crude - common) / crude, about a third.",
+        _left, "(crude_kid - common_kid) / crude_kid, about a third.",
         ("What share of the crude difference is gone at a common mix?",),
         ("a", "b", "c", "d"), "b", numeric=True,
     ),
     "rest": choose(
         "c",
         "standardising takes away what the two diagnoses explain, and nothing else. Within "
-        "'malignant' there are several diseases, and the encoder reads some ages better.",
+        "'malignant' there are several diseases, and a network may measure some ages better.",
         {
             "a": "Only the diagnosis that was recorded is equal now; all else that comes with age "
                  "is not.",
@@ -459,12 +480,25 @@ def alarmed_law(threshold: float, group: str) -> float:
     return float(stats.norm.sf(threshold - (lab.SHIFT if group == "B" else 0.0)))
 
 
+@cache
+def _times_law() -> float:
+    """B's missed share over A's at Youden's threshold for 8,000 of A and 800 of B."""
+    best = min(np.linspace(-2, 3, 501), key=_mistakes)
+    return missed_law(best, "B") / missed_law(best, "A")
+
+
+def _mistakes(threshold: float) -> float:
+    """Missed share of the ill plus alarmed share of the well, over both groups."""
+    shares = ((10 / 11, "A"), (1 / 11, "B"))
+    return sum(w * (missed_law(threshold, g) + alarmed_law(threshold, g)) for w, g in shares)
+
+
 def _times(answer: float) -> Verdict:
     if answer < 0:
         return _no("B's missed share divided by A's.")
     if answer <= 1:
         return _no("Divide B's missed share by A's, not the other way round.")
-    if 2 <= answer <= 4:
+    if abs(answer / _times_law() - 1) <= 0.25:  # the sample's best threshold moves the ratio
         return Verdict(True, f"B's ill patients are missed {answer:.1f} times as often, by a "
                        "classifier that ranks both groups equally well. AUC compares patients of "
                        "one group with each other; a threshold compares all with one "
@@ -472,8 +506,13 @@ def _times(answer: float) -> Verdict:
     return _no("Take the threshold of everybody's best (Youden), then B's missed share over A's.")
 
 
+def _best() -> float:
+    """The threshold at which 10% of B's ill patients are missed."""
+    return lab.shift_of_cases() + lab.SHIFT + float(stats.norm.ppf(0.10))
+
+
 def _threshold(answer: float) -> Verdict:
-    best = lab.shift_of_cases() + lab.SHIFT + float(stats.norm.ppf(0.10))
+    best = _best()
     cases = 800 * lab.CASES
     within = 3 * np.sqrt(0.1 * 0.9 / cases) / stats.norm.pdf(stats.norm.ppf(0.10))
     missed = {group: missed_law(answer, group) for group in "AB"}
@@ -489,7 +528,7 @@ def _threshold(answer: float) -> Verdict:
 
 
 def _price(answer: float) -> Verdict:
-    best = lab.shift_of_cases() + lab.SHIFT + float(stats.norm.ppf(0.10))
+    best = _best()
     well = 1000 * (1 - lab.CASES)
     slack = 3 * 0.11 * stats.norm.pdf(best) * well  # of a threshold that the check above accepts
     right = alarmed_law(best, "A") * well
@@ -511,12 +550,15 @@ _FOUR = {
         ("a", "b", "c"), "a", numeric=True,
     ),
     "threshold": Question(
-        _threshold, "Near -0.3: the 10% quantile of the scores of B's ill patients.",
+        _threshold,
+        lambda: f"near {_best():.1f}: the 10% quantile of the scores of B's ill patients.",
         ("Lower it until B's missed share is 10%.", "A quantile of B's ill patients' scores."),
         after="equal_auc", numeric=True,
     ),
     "price": Question(
-        _price, "alarmed of group A, about 430 of 1,000.",
+        _price,
+        lambda: "alarmed of group A, about "
+                f"{1000 * (1 - lab.CASES) * alarmed_law(_best(), 'A'):.0f} of 1,000.",
         ("It is a column of harm_per_thousand.",), after="equal_auc", numeric=True,
     ),
     "per_group": choose(
@@ -529,6 +571,7 @@ _FOUR = {
                  "lawful. That is worth a discussion, not a ban.",
         },
         after="equal_auc",
+        hints=("Are the eight shares near 10%? And what must be known of a patient?",),
     ),
     "who": choose(
         "c",
@@ -646,6 +689,7 @@ _FIVE = {
                  "are trained away from.",
         },
         after="favours",
+        hints=("On the slider: does the line move, or the width?",),
     ),
 }  # fmt: skip
 
@@ -723,6 +767,7 @@ _SIX = {
             "c": "Four contrasts or two: the adjusted p takes care of it.",
         },
         after="blur",
+        hints=("Which of them do more pictures mend?",),
     ),
 }  # fmt: skip
 

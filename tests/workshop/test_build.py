@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.workshop.__main__ import main
 from fairdiff_lib.workshop.build import build, read_notebook, sources
-from fairdiff_lib.workshop.data import PICTURES
+from fairdiff_lib.workshop.data import NUMBER, PICTURES, fill_pages
 
 
 def test_a_build_has_both_copies_and_the_handout_and_is_built_again(tmp_path: Path) -> None:
@@ -66,6 +67,21 @@ def test_pictures_are_stamped() -> None:
         stamp = read_json(path.with_suffix(".json"))
         assert stamp["simulated"] is True
         assert stamp["files"] == {path.name: hash_file(path)}
+
+
+@pytest.mark.slow
+def test_the_pages_quote_what_the_data_say(tmp_path: Path) -> None:
+    """A number in a page is written by the command; changed data leave no old number behind."""
+    pages = PICTURES.parent
+    for path in pages.glob("*.md"):
+        shutil.copyfile(path, tmp_path / path.name)
+    assert fill_pages(tmp_path) == []
+    lay = tmp_path / "lay.md"
+    text = lay.read_text()
+    assert len(NUMBER.findall(text)) == 3
+    lay.write_text(NUMBER.sub(r"<!-- \1 -->7 of 9<!-- -->", text))
+    assert fill_pages(tmp_path) == [lay]
+    assert lay.read_text() == text
 
 
 def test_the_guide_has_the_lean_environment_and_the_glossary_twenty_words() -> None:
