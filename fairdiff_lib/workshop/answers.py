@@ -149,7 +149,7 @@ def _is_blank(answer: Any) -> bool:
 
 def _lists(answer: Any, count: int) -> bool:
     """Whether an answer is a list of so many different values."""
-    return isinstance(answer, list | tuple | set) and len(answer) == len(set(answer)) == count
+    return isinstance(answer, list | tuple | set) and len({str(x) for x in answer}) == count
 
 
 def _question(name: str) -> Question:
