@@ -90,7 +90,7 @@ def check(name: str, answer: Any) -> None:
         return
     if question.numeric and not isinstance(answer, Real):
         given = "a letter or a word" if isinstance(answer, str) else "several values"
-        _say(f"Not yet: this asks for one number, that you computed or read; {given} was given.")
+        _say(f"Not yet: this asks for one number, computed or read; you gave {given}.")
         return
     found = question.judge(answer)
     _LEARNER.right[name] = found.right
