@@ -22,6 +22,7 @@ from fairdiff_lib.workshop import data, lab
 from fairdiff_lib.workshop.answers import Question, Verdict, choose
 
 LEVEL, BAND = 0.05, 0.99  # of a test; of the band that a right answer lies in
+STEP = 0.1  # of the slider over thresholds: so near is right
 ROUNDED = 5.1e-3  # a mean that was rounded to two digits is right
 OTHER_SEED, DRAWS = 7, 40  # of the law of FID: other images than the learner's
 Named = Sequence[tuple[float, float, str]]  # value, tolerance, what it would be
@@ -99,6 +100,9 @@ def _alarms(answer: float) -> Verdict:
         return Verdict(True, "The generator serves both groups equally well, and the audit says "
                        "otherwise nearly every time. It is no bad luck: a test that kept its 5% "
                        "would do so less than once in ten billion workshops.")  # fmt: skip
+    if answer == 1:
+        return _no("If that is the share of the ten, give their number: alarms.sum(). A single "
+                   "alarm is what groups that are alike in everything may give.")  # fmt: skip
     if answer <= 2:
         return _no("So few alarms is what groups that are alike in everything give. Here A's "
                    "images are more varied: use the scene equally_good(of_fid=True) and the "
@@ -155,7 +159,8 @@ def _repair(answer: Any) -> Verdict:
                        f"{high} would be no surprise. This test asks what was meant: is the "
                        "distance between generated and real images the same?")  # fmt: skip
     if alarms > 0.8 * count:
-        return _no(f"{alarms} of {count} alarm, as before. Is the judge OurAudit(world().kernel)?")
+        return _no(f"{alarms} of {count} alarm, as before. Both have to change: the judge, to "
+                   "OurAudit(world().kernel), and the scene, to of_fid=False.")  # fmt: skip
     return _no(f"{alarms} of {count} alarm; {low} to {high} are expected at 5%. The groups have to "
                "be equal in KID now: equally_good(of_fid=False).")  # fmt: skip
 
@@ -513,10 +518,8 @@ def _best() -> float:
 
 def _threshold(answer: float) -> Verdict:
     best = _best()
-    cases = 800 * lab.CASES
-    within = 3 * np.sqrt(0.1 * 0.9 / cases) / stats.norm.pdf(stats.norm.ppf(0.10))
     missed = {group: missed_law(answer, group) for group in "AB"}
-    if abs(answer - best) <= within:
+    if abs(answer - best) <= STEP:
         return Verdict(True, f"In the long run {missed['B']:.0%} of B's and {missed['A']:.0%} of "
                        f"A's ill patients are missed. The price: {alarmed_law(answer, 'A'):.0%} of "
                        "A's well patients are alarmed. Who pays is no question of "
@@ -530,8 +533,10 @@ def _threshold(answer: float) -> Verdict:
 def _price(answer: float) -> Verdict:
     best = _best()
     well = 1000 * (1 - lab.CASES)
-    slack = 3 * 0.11 * stats.norm.pdf(best) * well  # of a threshold that the check above accepts
-    right = alarmed_law(best, "A") * well
+    share = alarmed_law(best, "A")
+    # of a threshold that the check above accepts, and of the 5,600 well patients of A
+    slack = well * (STEP * stats.norm.pdf(best) + 3 * np.sqrt(share * (1 - share) / 5600))
+    right = share * well
     if abs(answer - right) <= slack:
         return Verdict(True, f"About {right:.0f} of 1,000 patients of A are alarmed for nothing.")
     if answer <= 1:
@@ -618,7 +623,7 @@ def _negative(answer: float) -> Verdict:
 
 def _ends(answer: Any) -> Verdict:
     try:
-        found = [float(x) for x in answer]
+        found = [float(x) for x in (answer.values() if isinstance(answer, dict) else answer)]
     except (TypeError, ValueError):
         return _no("Give the four ends, as a list of numbers.")
     if len(found) != 4:
@@ -735,11 +740,12 @@ def _secret(answer: Any) -> Verdict:
         true = secret_group(number)
     except (TypeError, ValueError):
         return _no('Give the number and the group, as (7, "camera A").')
-    named = tuple(str(group).split())
+    said = " ".join(str(group).replace(":", " ").split()).lower()
+    named = next((g for g in GROUPS if " ".join(g).lower() == said), None)
     if named == true:
         return Verdict(True, f"{' '.join(true)} was blurred. The other attribute's groups both "
                        "hold half of these pictures, so they look alike.")  # fmt: skip
-    if named not in GROUPS:
+    if named is None:
         return _no(f"{group!r} is no group: {', '.join(' '.join(g) for g in GROUPS)}.")
     if named[0] == true[0]:
         return _no(

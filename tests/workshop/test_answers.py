@@ -7,7 +7,13 @@ import pytest
 
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.workshop import answers, check, data, hint, lab, predict, progress, solution
-from fairdiff_lib.workshop.questions import QUESTIONS, _power, _times_law, real_case_mix
+from fairdiff_lib.workshop.questions import (
+    QUESTIONS,
+    _power,
+    _times_law,
+    real_case_mix,
+    secret_group,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -155,13 +161,38 @@ def test_a_rounded_answer_is_right(
     assert progress()[name]
 
 
-@pytest.mark.parametrize("wrong", [1.5, 4.0])
-def test_a_ratio_of_missed_shares_that_is_not_the_law_s_is_refused(
-    wrong: float, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize(
+    ("name", "wrong", "right"),
+    [
+        ("equal_auc", (1.5, 4.0), (2.6,)),
+        ("threshold", (0.0, -0.1, -0.5), (-0.2, -0.3)),
+        ("price", (350.0, 300.0, 500.0), (406.6, 434.9)),
+    ],
+)
+def test_one_threshold_is_judged_narrowly(
+    name: str, wrong: tuple[float, ...], right: tuple[float, ...],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """-0.2 is the slider's last stop at which 10% of B's ill patients are missed."""
+    missed = lab.harm_per_thousand(lab.patients(), -0.2).loc["B", "missed_share"]
+    assert missed < 0.10 < lab.harm_per_thousand(lab.patients(), -0.1).loc["B", "missed_share"]
     predict("equal_auc", "a")
-    check("equal_auc", wrong)
-    assert not progress()["equal_auc"]
+    for answer in (*wrong, *right):
+        check(name, answer)
+        assert progress()[name] == (answer in right)
+
+
+def test_a_group_may_be_named_as_the_picture_names_it(capsys: pytest.CaptureFixture[str]) -> None:
+    true = " ".join(secret_group(7))
+    predict("blur", "a")
+    check("secret", (7, true.replace(" ", ": ").upper()))
+    assert progress()["secret"]
+
+
+def test_a_share_of_alarms_is_told_from_their_number(capsys: pytest.CaptureFixture[str]) -> None:
+    predict("alarms", "a")
+    check("alarms", np.ones(10, dtype=bool).mean())
+    assert "alarms.sum()" in words(capsys)
 
 
 def test_an_unknown_question_is_one_line() -> None:
