@@ -51,7 +51,7 @@ def check_machine(place: Path) -> list[str]:
     stamp = {"parameters": given, "simulated": True, **make_provenance()}
     publish_table(table, place / "machine.csv", stamp)
     print(f"{table['numbers'].iloc[0]} KIDs and contrasts, against the first row's audit:")
-    shown = table.assign(moved=[f"{x:.2%}" for x in table["moved"]]).rename(columns=WORDS)
+    shown = table.assign(moved=[f"{100 * x:.2g}%" for x in table["moved"]]).rename(columns=WORDS)
     print(shown[list(WORDS.values())].to_string(index=False))
     return [
         f"{row['instructions']} instructions, {row['threads']} threads: {row['number']} moves by "
