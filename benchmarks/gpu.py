@@ -45,7 +45,7 @@ def run_benchmark(width: float, batch: int, steps: int, sampler: int) -> pd.Data
     Parameters
     ----------
     width : float
-        Of the U-Net, see ``model.sd21.build_parts``.
+        Of the U-Net, see ``model.dry.build_parts``.
     batch : int
         Images of a training step, and of a batch of samples.
     steps : int

@@ -98,13 +98,8 @@ def autocast(precision: str) -> AbstractContextManager[Any]:
 def arrange(module: nn.Module, machine: MachineConfig, precision: str = "no") -> nn.Module:
     """A module on this process' device, laid out as the settings say; the same module.
 
-    Parameters
-    ----------
-    module : Module
-        Of diffusers' networks inside it, memory and attention are arranged.
-    machine : MachineConfig
-    precision : str
-        Of its passes: no, fp16 or bf16.
+    Of diffusers' networks inside it, memory and attention are arranged too. Its passes are in a
+    precision: no, fp16 or bf16.
     """
     from diffusers import ModelMixin  # seconds: only where something is trained or drawn
     from diffusers.models.attention_processor import AttnProcessor

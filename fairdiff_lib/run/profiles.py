@@ -62,13 +62,7 @@ class Profile:
 
     @property
     def gpus(self) -> int:
-        """GPUs of a job that computes networks, as the file's ``config`` says; 0 where it doesn't.
-
-        Raises
-        ------
-        InputError
-            A value that is no whole number.
-        """
+        """GPUs of a job that computes networks, as the file's ``config`` says; 0 without."""
         given = self.config.get("config") or []
         pairs = [str(pair).partition("=") for pair in given if isinstance(given, list)]
         found = {name: value for name, _, value in pairs}.get("gpus", "0")

@@ -169,31 +169,14 @@ def forest(
     looks: Mapping[str, Look],
     *,
     column: str = "method",
-    band: float = np.nan,
     null: float = 0.0,
     single: Rows | None = None,
 ) -> None:
-    """A row per level, lying whiskers of every method in it, "no effect" marked.
+    """A row per (attribute, level), lying whiskers of every value of ``column`` in it.
 
-    Parameters
-    ----------
-    ax : Axes
-    table : DataFrame
-        attribute, level, value, low, high and ``column``.
-    rows : sequence of (attribute, level)
-    looks : mapping
-        Value of ``column`` to its look, in the order of drawing.
-    band : float
-        Half the width of a grey band around zero: what is too small to matter.
-    null : float
-        The value that means no effect; dashed where it is not zero.
-    single : DataFrame, optional
-        Single seeds behind the means: small dots.
-
-    Labels name a level's smallest n, where the table has n.
+    ``null`` is the value that means no effect, dashed where it is not zero; ``single`` are seeds
+    behind the means, as small dots. Labels name a level's smallest n, where the table has n.
     """
-    if np.isfinite(band):
-        ax.axvspan(-band, band, color=FLOOR, lw=0, zorder=0)
     names = []
     for at, (attribute, level) in enumerate(rows):
         own = of_level(table, attribute, level)
@@ -321,17 +304,9 @@ def heat(
     cmap: str = "",
     **own: Any,
 ) -> None:
-    """A heat map with the number in each field; around ``middle``, if given, white.
+    """A heat map of numbers (NaN: white) with ``words``, or three digits, in each field.
 
-    Parameters
-    ----------
-    ax : Axes
-    square : DataFrame
-        Numbers; index and columns are the labels. NaN stays white.
-    words : DataFrame of str, or callable, optional
-        What stands in the fields; without, three digits.
-    middle : float, optional
-        The value that means "nothing": colours go both ways from it.
+    Index and columns are the labels; from ``middle``, which is white, colours go both ways.
     """
     text = words if isinstance(words, pd.DataFrame) else square.map(words or "{:.3g}".format)
     sns.heatmap(

@@ -40,14 +40,9 @@ LEAST_R2 = LEAST_AUC = 0.9
 
 @dataclass(frozen=True)
 class BaseCheck:
-    """Gates of a base, and the pictures to be looked at beside them.
+    """Gates of a base (``COLUMNS``, then dataset), and the pictures to be looked at beside them.
 
-    Attributes
-    ----------
-    gates : DataFrame
-        ``COLUMNS``, then dataset.
-    real, reconstructed, generated : uint8 [N, 3, H, W]
-        Of the same patients.
+    The pictures, uint8 [N, 3, H, W] each, are of the same patients.
     """
 
     gates: pd.DataFrame
@@ -57,19 +52,9 @@ class BaseCheck:
 
 
 def check_base(study: Study, folder: Path) -> BaseCheck:
-    """Measure a base by the training patients of a study, who are not the base's.
+    """Measure a base (its pipeline's folder) by the training patients of a study, none of its own.
 
-    Parameters
-    ----------
-    study : Study
-        Simulated; its generation settings are used.
-    folder : Path
-        Of the base's pipeline.
-
-    Raises
-    ------
-    InputError
-        A data set that is not simulated has no ruler.
+    The study is simulated, since real data have no ruler; its generation settings are used.
     """
     ruler, train = dataset_of(study.settings.dataset).ruler, study.cohort.included().split("train")
     if ruler is None:

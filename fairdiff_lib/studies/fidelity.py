@@ -25,7 +25,7 @@ from fairdiff_lib.audit.estimate import Floats, group_units
 from fairdiff_lib.classify.features import Images
 from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.model.sample import load_generated
-from fairdiff_lib.studies.shown import AGREEMENT, measured_audits
+from fairdiff_lib.studies.harm import AGREEMENT, measured_audits
 from fairdiff_lib.study import Study
 
 SHARPNESS, LINES = "sharpness_change", "dark_lines_change"

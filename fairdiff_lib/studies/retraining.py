@@ -26,10 +26,9 @@ from fairdiff_lib.disk.files import hash_file, write_table
 from fairdiff_lib.disk.tables import gate_notes
 from fairdiff_lib.model.sample import PIPELINES, generate, load_generated
 from fairdiff_lib.settings.methods import BASELINE
-from fairdiff_lib.studies.harm import finish
+from fairdiff_lib.studies.harm import change, finish
 from fairdiff_lib.studies.plans import LOOP_ARMS, MIXED
 from fairdiff_lib.studies.quality import audit_images
-from fairdiff_lib.studies.shown import change
 from fairdiff_lib.studies.verdict.measure import curves_of
 from fairdiff_lib.study import Study
 from fairdiff_lib.train.runs import train

@@ -25,8 +25,8 @@ from fairdiff_lib.disk.tables import gate_notes, with_notes
 from fairdiff_lib.methods.groups import balanced_rows
 from fairdiff_lib.model.sample import generate, load_generated
 from fairdiff_lib.settings.options import Settings
+from fairdiff_lib.studies.harm import change
 from fairdiff_lib.studies.plans import Cell, cells_of, check_cells, own_cell
-from fairdiff_lib.studies.shown import change
 from fairdiff_lib.study import Study
 
 

@@ -21,7 +21,7 @@ from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.datasets import dataset_of, load_settings
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.show import words as sentences_privacy
-from fairdiff_lib.show.figures import privacy as figures_privacy
+from fairdiff_lib.show.figures import matrix as figures_privacy
 from fairdiff_lib.studies import privacy as privacy_study
 
 SPEC = dataset_of("ham10000").spec()

@@ -12,7 +12,7 @@ from fairdiff_lib.audit.classifiers import Scored
 from fairdiff_lib.audit.estimate import Estimate, Groups, group_units
 from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.studies import shown
+from fairdiff_lib.studies import harm as shown
 
 SEX = {"sex": ("Female", "Male")}
 LEVELS = ("normal", "borderline", "abnormal")
