@@ -34,13 +34,7 @@ from fairdiff_lib.audit.calibration import (
     ece_metric,
     fnr_metric,
 )
-from fairdiff_lib.audit.contrasts import (
-    GAP_NOTE,
-    control_discoveries,
-    dpd,
-    eod,
-    equity_rows,
-)
+from fairdiff_lib.audit.contrasts import GAP_NOTE, control_discoveries, dpd, eod, equity_rows
 from fairdiff_lib.audit.estimate import (
     MIN_UNITS,
     Bools,

@@ -136,18 +136,11 @@ def jackknife_units(function: Callable[[Ints], float], unit: Ints, member: Bools
 
     ``function`` takes int64 row indices and is called once per unit of the group.
     """
-    rows = np.flatnonzero(member[unit])
-    names, units = np.unique(unit[rows]), len(member)
-    n = len(names)
-    if n < MIN_UNITS:
-        return not_estimable(units, n, f"fewer than {MIN_UNITS} subjects")
-    left = np.array([function(rows[unit[rows] != name]) for name in names])
-    value = function(rows)
-    if not np.isfinite(left).all() or not np.isfinite(value):
-        return not_estimable(units, n, "the function gives no finite value")
-    influence = np.zeros(units)
-    influence[names] = (left.mean() - left) * np.sqrt((n - 1) / n)
-    return Estimate(float(value), influence, n, float(n - 1))
+
+    def weighted(rows: Ints, weights: Floats) -> Floats:
+        return np.array([function(rows[own > 0]) for own in weights], dtype=np.float64)
+
+    return jackknife_weighted(weighted, unit, member)
 
 
 def multiplicities(unit: Ints, replicates: int, seed: int = 0) -> Floats:

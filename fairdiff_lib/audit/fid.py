@@ -294,11 +294,3 @@ def fid_against_n(
         first, second = rng.permutation(len(real)), rng.permutation(len(generated))
         rows += [(n, draw, frechet_distance(real[first[:n]], generated[second[:n]])) for n in sizes]
     return pd.DataFrame(rows, columns=["n", "draw", "value"])
-
-
-def fid_infinity(against_n: pd.DataFrame) -> float:
-    """FID at n without end: the line through FID against 1/n, read at 0 (arXiv 1911.07023)."""
-    inverse = 1 / against_n["n"].to_numpy(dtype=np.float64)
-    if len(np.unique(inverse)) < 2:
-        raise InputError("FID at n without end: expected at least two sizes")
-    return float(np.polyfit(inverse, against_n["value"].to_numpy(dtype=np.float64), 1)[1])

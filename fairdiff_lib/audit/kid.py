@@ -297,11 +297,7 @@ def kid(
 
 
 def kid_unpaired(
-    kernel: Kernel,
-    real: ArrayLike,
-    generated: ArrayLike,
-    groups: Groups,
-    generated_groups: Groups,
+    kernel: Kernel, real: ArrayLike, generated: ArrayLike, groups: Groups, generated_groups: Groups
 ) -> list[Estimate]:
     """Unbiased KID of every group, real and generated images of different units.
 

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from fairdiff_lib.audit.contrasts import one_against_rest, psd
+from fairdiff_lib.audit.contrasts import one_against_rest
 from fairdiff_lib.audit.estimate import Bools, Floats, Ints
 from fairdiff_lib.settings.errors import InputError
 
@@ -128,7 +128,7 @@ def stretched_as_released(images: Images) -> Images:
     return np.asarray(np.rint((images - low) / np.maximum(reach, 1) * 255), np.uint8)
 
 
-# -- E7: ten splits of any sample, and a failure entered as a value --------------------------
+# -- E7: ten splits of any sample ------------------------------------------------------------
 
 
 def inception_score_as_released(probabilities: Floats, splits: int = 10) -> float:
@@ -139,8 +139,3 @@ def inception_score_as_released(probabilities: Floats, splits: int = 10) -> floa
     parts = np.array_split(np.clip(probabilities[order], 1e-12, None), splits)
     gains = [np.sum(p * np.log(p / p.mean(axis=0)), axis=1).mean() for p in parts]
     return float(np.mean(np.exp(gains)))
-
-
-def psd_as_released(overall: float, by_group: Floats) -> tuple[float, float]:
-    """``contrasts.psd`` with -1 for a group whose metric failed (fault E7)."""
-    return psd(overall, np.where(np.isfinite(by_group), by_group, -1.0))

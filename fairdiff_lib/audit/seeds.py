@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from fairdiff_lib.audit.audit import Audit, differences
-from fairdiff_lib.audit.estimate import Estimate, mean_estimate
+from fairdiff_lib.audit.estimate import Estimate
+from fairdiff_lib.audit.runs import variance_parts
 from fairdiff_lib.settings.errors import InputError
 
 LEAST_SEEDS = 5  # for a p-value
@@ -151,16 +152,14 @@ def for_new_patients(gaps: Sequence[Estimate], confidence: float = 0.95) -> Pair
     mean, sd, low, high = t_interval(np.array([gap.value for gap in known]), confidence)
     if count < 2:
         return PairedChange(mean, sd, low, high, nan, nan, nan, nan)
-    over_seeds, patients = sd**2 / count, mean_estimate(known)
-    over_patients = patients.standard_error**2
-    total = over_seeds + over_patients
+    parts = variance_parts(known)
+    total = parts.of_runs + parts.of_patients
     if not total > 0:
         return PairedChange(mean, sd, low, high, nan, nan, nan, nan)
-    df = total**2 / (over_seeds**2 / (count - 1) + over_patients**2 / patients.df)
-    reach = max(float(stats.t.ppf((1 + confidence) / 2, df)) * total**0.5, high - mean)
-    p, p_new = nan, float(2 * stats.t.sf(abs(mean) / total**0.5, df))
+    reach = max(float(stats.t.ppf((1 + confidence) / 2, parts.df)) * total**0.5, high - mean)
+    p, p_new = nan, float(2 * stats.t.sf(abs(mean) / total**0.5, parts.df))
     if sd > 0:
-        p = float(2 * stats.t.sf(abs(mean) / over_seeds**0.5, count - 1))
+        p = float(2 * stats.t.sf(abs(mean) / parts.of_runs**0.5, count - 1))
         p_new = max(p, p_new)
     if count < LEAST_SEEDS:
         p = p_new = nan

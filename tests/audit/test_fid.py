@@ -16,7 +16,6 @@ from fairdiff_lib.audit.fid import (
     fid,
     fid_against_n,
     fid_as_released,
-    fid_infinity,
     fid_resamples,
     frechet_distance,
 )
@@ -144,19 +143,16 @@ def test_corrected_resamples_have_the_place_and_spread_that_they_stand_for() -> 
 
 
 def test_fid_against_n_falls_to_the_value_at_n_without_end() -> None:
-    """One law: the plain FID of 8 features falls as 1/n; the line through it ends near 0."""
+    """One law: the plain FID of 8 features falls as 1/n."""
     real, generated = np.random.default_rng(13).normal(size=(2, 2000, 8))
     found = fid_against_n(real, generated, (100, 200, 400, 800), seed=1, draws=10)
     means = found.groupby("n")["value"].mean()
     assert list(found.columns) == ["n", "draw", "value"]
     assert means.is_monotonic_decreasing
     assert means[100] / means[800] == pytest.approx(8, rel=0.25)
-    assert abs(fid_infinity(found)) < 0.1 * means[100]
 
 
 def test_fid_against_n_refuses_sizes_that_there_are_not() -> None:
     real = np.zeros((20, 2))
     with pytest.raises(InputError, match="size 21; expected 2 to 20"):
         fid_against_n(real, real, (10, 21))
-    with pytest.raises(InputError, match="at least two sizes"):
-        fid_infinity(fid_against_n(real + np.arange(20)[:, None], real, (10,)))

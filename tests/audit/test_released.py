@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from fairdiff_lib.audit import quality, released
-from fairdiff_lib.audit.contrasts import psd
 from fairdiff_lib.audit.estimate import difference
 from fairdiff_lib.audit.estimators import mean_of_rows
 from fairdiff_lib.settings.errors import InputError
@@ -76,11 +75,3 @@ def test_ten_splits_cap_the_inception_score() -> None:
     assert one == pytest.approx(quality.inception_score(sharp), rel=1e-6)
     with pytest.raises(InputError, match="9 images: expected at least 10"):
         released.inception_score_as_released(sharp[:9])
-
-
-def test_a_failed_group_enters_psd_as_minus_one() -> None:
-    """Fault E7: a group without a value makes the largest disparity there is."""
-    values = np.array([0.8, 0.82, np.nan])
-    assert psd(0.8, values)[1] == pytest.approx(0.02 / 0.8)
-    assert released.psd_as_released(0.8, values)[1] == pytest.approx(1.82 / 0.8)
-    assert released.psd_as_released(0.8, values[:2]) == psd(0.8, values[:2])

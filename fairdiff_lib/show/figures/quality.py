@@ -179,7 +179,7 @@ def fid_against_n_figure(
     *,
     limits: Mapping[str, float] | None = None,
     title: str = "FID of the same images, by how many of them are used",
-    limit: str = "FID at n without end, from a line through FID against 1/n",
+    limit: str = "the limit",
     notes: Sequence[str] = (),
 ) -> Figure:
     """Plain FID depends on n: two levels of unequal n differ in it without any disparity."""

@@ -10,11 +10,7 @@ import pandas as pd
 from fairdiff_lib.audit.decide import DIFFERENT, LARGER, NO_LARGER, UNDECIDED
 from fairdiff_lib.settings.names import CHECKED, EQUALLY_GOOD
 from fairdiff_lib.settings.options import ProofConfig
-from fairdiff_lib.studies.proof.audits import (
-    SURE,
-    judged,
-    simulate,
-)
+from fairdiff_lib.studies.proof.audits import SURE, judged, simulate
 from fairdiff_lib.studies.proof.audits import OurAudit as OurAudit
 from fairdiff_lib.studies.proof.audits import TwoGroups as TwoGroups
 from fairdiff_lib.studies.proof.cells import feature_cells

@@ -55,6 +55,7 @@ from fairdiff_lib.studies.proof.audits import (
     OurAudit,
     Situation,
     TwoGroups,
+    pair_matrix,
     side_by_side,
 )
 from fairdiff_lib.studies.proof.cells import BOTH_TAILS, NULLS
@@ -120,10 +121,8 @@ def mean_pairs(kernel: Kernel, real: Floats, generated: Floats, member: Bools) -
 
     A law that mixes the strata with weights w has KID w' pairs w, exactly.
     """
-    cross = kernel(real, generated)
-    h = kernel(real, real) + kernel(generated, generated) - cross - cross.T
     share = member / member.sum(axis=0)
-    return np.asarray(share.T @ h @ share)
+    return np.asarray(share.T @ pair_matrix(kernel, real, generated) @ share)
 
 
 # -- layer I -----------------------------------------------------------------------------------
