@@ -86,8 +86,8 @@ def looks_bars() -> Any:
     said["encoder"] = "a network taught to see glaucoma"
     for at, row in enumerate(table.to_dict("records")):
         _line(ax, row, at)
-        ax.annotate(f"{row['value']:.3f}", (row["value"], at), (0, 6),
-                    textcoords="offset points", ha="center")  # fmt: skip
+        ax.annotate(f"{row['value']:.3f}", (row["value"], at), (5, 5),
+                    textcoords="offset points")  # fmt: skip
     ax.set_yticks(range(len(table)), [said[name] for name in table["features"]])
     ax.set_ylim(len(table) - 0.4, -0.7)  # in the order of the table
     ax.set_xlim(left=-0.05 * float(table["high"].max()))
@@ -151,7 +151,8 @@ def power_lines(table: pd.DataFrame) -> Any:
         share = own["alarms"] / own["audits"]
         ax.plot(own["n"], share, marker=marker, color=colour)
         end = (float(own["n"].iloc[-1]), float(share.iloc[-1]))
-        ax.annotate(f"{ratio} times as bad", end, (8, -3), textcoords="offset points", color=colour)
+        ax.annotate(f"{ratio} times as bad", end, (8, -3), textcoords="offset points", color=colour,
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
         for n, hits, count in zip(own["n"], own["alarms"], own["audits"], strict=True):
             ax.plot([n, n], lab.wilson(int(hits), int(count)), color=colour, alpha=0.5)
     ax.axhline(0.8, color="black", ls=":", lw=1)
