@@ -60,7 +60,22 @@ class BasicBlock(nn.Module):
         return out
 
 
-class ResidualNetwork(nn.Module):
+class _Headed(nn.Module):
+    """Features of an image, and a linear head on them for each condition."""
+
+    def put_heads(self, width: int, levels: Levels) -> None:
+        self.names = tuple(levels)
+        self.heads = nn.ModuleList(nn.Linear(width, len(names)) for names in levels.values())
+
+    def features(self, pixels: Tensor) -> Tensor:  # [B, 3, H, W] in [-1, 1] => [B, width]
+        raise NotImplementedError
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:  # [B, 3, H, W] => name: [B, levels]
+        h = self.features(pixels)
+        return {name: head(h) for name, head in zip(self.names, self.heads, strict=True)}
+
+
+class ResidualNetwork(_Headed):
     """Stem, a block per stage, mean and maximum over space, features, a linear head per condition.
 
     The mean carries how much of something an image shows, the maximum whether it shows it
@@ -76,7 +91,7 @@ class ResidualNetwork(nn.Module):
         self.stem_norm = _norm(widths[0])
         self.stages = nn.Sequential(*[BasicBlock(a, b, 2) for a, b in pairwise(widths)])
         self.project = nn.Linear(2 * widths[-1], config.feature_width)
-        self.names, self.heads = tuple(levels), _heads(config.feature_width, levels)
+        self.put_heads(config.feature_width, levels)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 20% faster
 
     def features(self, pixels: Tensor) -> Tensor:  # [B, 3, H, W] in [-1, 1] => [B, feature_width]
@@ -92,14 +107,6 @@ class ResidualNetwork(nn.Module):
             h = stage(h)
             means.append(h.mean(dim=(2, 3)))
         return torch.cat(means, dim=1)
-
-    def forward(self, pixels: Tensor) -> dict[str, Tensor]:  # [B, 3, H, W] => name: [B, levels]
-        h = self.features(pixels)
-        return {name: head(h) for name, head in zip(self.names, self.heads, strict=True)}
-
-
-def _heads(width: int, levels: Levels) -> nn.ModuleList:
-    return nn.ModuleList(nn.Linear(width, len(names)) for names in levels.values())
 
 
 def to_pixels(images: Tensor) -> Tensor:  # uint8 [B, 3, H, W] => float32 in [-1, 1]
@@ -238,7 +245,7 @@ def _check_kind(config: ClassifierConfig) -> None:
         )
 
 
-class TransformersNetwork(nn.Module):
+class TransformersNetwork(_Headed):
     """A backbone (of ``stored`` notes, where saved), features averaged over space, linear heads."""
 
     def __init__(
@@ -268,7 +275,7 @@ class TransformersNetwork(nn.Module):
         if self.tokens:
             self.backbone.pooler = None  # type: ignore[assignment]  # it would get no gradient
         self.width = int(own.hidden_size if self.tokens else own.hidden_dim)
-        self.names, self.heads = tuple(levels), _heads(self.width, levels)
+        self.put_heads(self.width, levels)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
@@ -288,12 +295,8 @@ class TransformersNetwork(nn.Module):
         maps: Tensor = self.backbone(seen).last_hidden_state
         return maps.mean(dim=(2, 3))
 
-    def forward(self, pixels: Tensor) -> dict[str, Tensor]:  # [B, 3, H, W] => name: [B, levels]
-        h = self.features(pixels)
-        return {name: head(h) for name, head in zip(self.names, self.heads, strict=True)}
 
-
-class LiteNetwork(nn.Module):
+class LiteNetwork(_Headed):
     """EfficientNet-lite0 from its ImageNet weights, fine-tuned, with linear heads.
 
     Its normalisation keeps ImageNet's running means: batches of a small cohort would spoil them.
@@ -305,7 +308,7 @@ class LiteNetwork(nn.Module):
         self.trunk, _ = load_lite0(config.input_size)
         self.trunk._fc = nn.Identity()  # ImageNet's head would get no gradient
         self.trunk.requires_grad_(True)
-        self.names, self.heads = tuple(levels), _heads(TOP_CHANNELS, levels)
+        self.put_heads(TOP_CHANNELS, levels)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def train(self, mode: bool = True) -> LiteNetwork:
@@ -320,10 +323,6 @@ class LiteNetwork(nn.Module):
         seen = (127.5 * pixels + 0.5) / 128  # of bytes, (x - 127) / 128: see model/lite.py
         maps: Tensor = self.trunk.extract_features(seen)
         return maps.mean(dim=(2, 3))
-
-    def forward(self, pixels: Tensor) -> dict[str, Tensor]:  # [B, 3, H, W] => name: [B, levels]
-        h = self.features(pixels)
-        return {name: head(h) for name, head in zip(self.names, self.heads, strict=True)}
 
 
 def build_network(
@@ -352,20 +351,14 @@ def parameter_groups(module: nn.Module, decay: float) -> list[dict[str, Any]]:
     last = len(backbone.layers) + 1
     groups: dict[int, list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
-        groups.setdefault(_depth(name, last), []).append(parameter)
+        depth = 0 if name.startswith("backbone.embeddings.") else last
+        if name.startswith("backbone.layers."):
+            depth = int(name.split(".")[2]) + 1
+        groups.setdefault(depth, []).append(parameter)
     return [
         {"params": own, "rate_share": decay ** (last - depth)}
         for depth, own in sorted(groups.items())
     ]
-
-
-def _depth(name: str, last: int) -> int:
-    """Layer of a parameter: 0 embeddings, 1 to L blocks, ``last`` all that follows."""
-    if name.startswith("backbone.embeddings."):
-        return 0
-    if name.startswith("backbone.layers."):
-        return int(name.split(".")[2]) + 1
-    return last
 
 
 # -- the objective ---------------------------------------------------------------------------

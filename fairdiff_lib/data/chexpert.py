@@ -245,19 +245,13 @@ def sample_patients(table: pd.DataFrame, seed: int) -> pd.DataFrame:
     strata = ranked.sort_values("rank").groupby(["race", "sex", "effusion"])["rank"]
     place = (strata.cumcount() + 0.5) / strata.transform("size")
     order = ranked.assign(place=place).sort_values(["place", "rank"]).index
-    sizes = _sizes(len(table))
+    whole, sizes = sum(SAMPLE.values()), SAMPLE
+    if len(table) < whole:  # in the same proportion
+        train, val = (round(len(table) * SAMPLE[split] / whole) for split in ("train", "val"))
+        sizes = {"train": train, "val": val, "test": len(table) - train - val}
     splits = [split for split, size in sizes.items() for _ in range(size)]
     chosen = table.loc[order[: len(splits)]].assign(split=splits)
     return chosen.sort_index().reset_index(drop=True)
-
-
-def _sizes(patients: int) -> dict[str, int]:
-    """Patients of each split: as published, or in the same proportion where there are fewer."""
-    whole = sum(SAMPLE.values())
-    if patients >= whole:
-        return SAMPLE
-    train, val = (round(patients * SAMPLE[split] / whole) for split in ("train", "val"))
-    return {"train": train, "val": val, "test": patients - train - val}
 
 
 def _rank(seed: int, name: str) -> str:

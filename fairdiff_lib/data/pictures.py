@@ -193,7 +193,8 @@ def refuse_faults(where: Path, names: Sequence[str], seen: Sequence[Seen]) -> No
     """Raise if a picture can't be used, with the count and the first names of one fault."""
     for fault in sorted({one.fault for one in seen} - {""}):
         bad = [name for name, one in zip(names, seen, strict=True) if one.fault == fault]
-        raise InputError(f"{where}: {len(bad)} of {len(seen)} images {fault}, as {_some(bad)}")
+        first = ", ".join(map(str, bad[:3])) + ", ..." * (len(bad) > 3)
+        raise InputError(f"{where}: {len(bad)} of {len(seen)} images {fault}, as {first}")
 
 
 def hash_images(root: Path, paths: Sequence[str], seen: Sequence[Seen]) -> str:
@@ -230,14 +231,7 @@ def file_gaps(table: pd.DataFrame, attributes: Mapping[str, Sequence[str]]) -> l
     """Properties of files that go with a group: per attribute and property the widest gap.
 
     Those of at least ``GAP`` in shares and ``CLEAR`` standard errors, of levels with at least
-    ``LEAST`` images.
-
-    Parameters
-    ----------
-    table : DataFrame
-        A row per image: the columns ``FILE``, and one per attribute.
-    attributes : mapping
-        Name to levels.
+    ``LEAST`` images. The table has the columns ``FILE`` and the attributes, a row per image.
     """
     found = []
     for kind in _properties(table):
@@ -279,10 +273,6 @@ def _widest(
     error = (pooled * (1 - pooled) * (1 / n + 1 / m)) ** 0.5
     gap = FileGap(none.attribute, what, most, shares[most], least, shares[least])
     return gap if gap.share - gap.other > CLEAR * error else none
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(map(str, names[:3])) + ", ..." * (len(names) > 3)
 
 
 # -- one picture, several files --------------------------------------------------------------

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from fairdiff_lib.model.pipeline import build_pipeline, build_tokenizer
+from fairdiff_lib.model.pipeline import assembled, build_pipeline, build_tokenizer
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import LoopConfig, MachineConfig, ModelConfig
 
@@ -293,16 +293,4 @@ def build_random(prompts: list[str], width: float = 1.0, seed: int = 0) -> Any:
     tokenizer.model_max_length = TEXT["max_position_embeddings"]
     text.config.update({"bos_token_id": tokenizer.bos_token_id})
     text.config.update({"eos_token_id": tokenizer.eos_token_id})
-    pipeline = StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=text,
-        tokenizer=tokenizer,
-        unet=unet,
-        scheduler=DDIMScheduler(**SCHEDULER),
-        safety_checker=None,
-        feature_extractor=None,
-        image_encoder=None,
-        requires_safety_checker=False,
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    return assembled(tokenizer, vae, unet, text, DDIMScheduler(**SCHEDULER))

@@ -81,7 +81,7 @@ def build_pipeline(config: ModelConfig, prompts: Sequence[str], seed: int) -> An
 
     The prompts fix the vocabulary, the seed the initial weights.
     """
-    from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+    from diffusers import DPMSolverMultistepScheduler
     from transformers import CLIPTextConfig, CLIPTextModel
 
     tokenizer = build_tokenizer(prompts)
@@ -110,16 +110,17 @@ def build_pipeline(config: ModelConfig, prompts: Sequence[str], seed: int) -> An
         prediction_type=config.prediction_type,
         steps_offset=1,
     )
+    return assembled(tokenizer, vae, unet, text, scheduler)
+
+
+def assembled(tokenizer: Any, vae: Any, unet: Any, text: Any, scheduler: Any) -> Any:
+    """A StableDiffusionPipeline of these parts, in evaluation mode, which shows no bars."""
+    from diffusers import StableDiffusionPipeline
+
+    parts = {"vae": vae.eval(), "unet": unet.eval(), "text_encoder": text.eval()}
+    parts |= dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder"))
     pipeline = StableDiffusionPipeline(
-        vae=vae.eval(),
-        text_encoder=text.eval(),
-        tokenizer=tokenizer,
-        unet=unet.eval(),
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        image_encoder=None,
-        requires_safety_checker=False,
+        tokenizer=tokenizer, scheduler=scheduler, requires_safety_checker=False, **parts
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

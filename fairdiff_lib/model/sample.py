@@ -152,20 +152,10 @@ def generate(
 ) -> int:
     """Write one PNG per name under ``places.generated(method, seed)/<split>``; how many were new.
 
-    Processes that work together share the names; an image depends on its own name alone.
-
-    Parameters
-    ----------
-    study : Study
-    names, prompts : sequences of str, length N
-        Row names (unique within the split) and what to ask for.
-    method, seed
-        Of the training run.
-    split : str
-        Folder name; "test" images are for quality, "train" images for classifiers.
-    root : Path, optional
-        Instead of ``places.generated(method, seed)``: for some of a split's rows alone, whose
-        manifest must not replace the whole one. The noise is the same there.
+    Processes that work together share the names (unique within the split; "test" images are for
+    quality, "train" images for classifiers); an image depends on its own name alone. Another
+    ``root`` is for some of a split's rows, whose manifest must not replace the whole one; the noise
+    is the same there.
     """
     folder = (root or study.places.generated(method, seed)) / split
     # methods share an image's first noise; other images and batches don't matter to it
@@ -178,26 +168,9 @@ def generate(
     together = processes()
     together.wait_for_everyone()  # all have looked before the first image is written
     todo = missing[together.process_index :: together.num_processes]
-    if todo:
-        _draw(study, names, prompts, seeds, todo, method, seed, folder)
-    together.wait_for_everyone()
-    return len(missing)
-
-
-def _draw(
-    study: Study,
-    names: Sequence[str],
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-    todo: Sequence[int],
-    method: str,
-    seed: int,
-    folder: Path,
-) -> None:
-    """The images of some rows, a batch at a time."""
-    label = f"{method}, seed {seed}, {folder.name} prompts"
-    pipeline, batch = load_run(study, method, seed), study.settings.generation.batch
-    with tqdm(total=len(todo), desc=label, disable=None, mininterval=2.0) as bar:
+    pipeline = load_run(study, method, seed) if todo else None
+    label, batch = f"{method}, seed {seed}, {split} prompts", study.settings.generation.batch
+    with tqdm(total=len(todo), desc=label, disable=None if todo else True, mininterval=2.0) as bar:
         for start in range(0, len(todo), batch):
             rows = todo[start : start + batch]
             own = [prompts[row] for row in rows], [seeds[row] for row in rows]
@@ -205,6 +178,8 @@ def _draw(
                 with atomic_file(folder / f"{names[row]}.png") as temporary:
                     Image.fromarray(image.transpose(1, 2, 0)).save(temporary, format="PNG")
             bar.update(len(rows))
+    together.wait_for_everyone()
+    return len(missing)
 
 
 def generate_run(study: Study, method: str, seed: int) -> pd.DataFrame:

@@ -37,6 +37,11 @@ from fairdiff_lib.settings.presets import PRESETS
 from fairdiff_lib.study import Study
 from fairdiff_lib.workshop.__main__ import add_actions
 
+ROOTS = {  # of folders: default, and what lies there
+    "data": ("", "real data; from the project's folder"),
+    "runs": ("data/runs", "models and images"),
+    "figures": ("figures", "what people read"),
+}
 SIMULATED = tuple(name for name, entry in DATASETS.items() if entry.simulated)
 
 
@@ -116,17 +121,16 @@ def _parser() -> _Parser:
 
     trace = actions.add_parser("trace", help="check what a table or figure rests on, link by link")
     trace.add_argument("files", nargs="+", metavar="FILE", help="as figures/.../tab05.csv")
-    trace.add_argument("--runs-root", default="data/runs", metavar="DIR", help="of its run")
-    trace.add_argument("--data-root", default="", metavar="DIR", help="of its run, real data")
+    _add_roots(trace, "runs", "data")
     trace.set_defaults(action=_trace)
 
     base = actions.add_parser("base", help="train the bases that simulated studies start from")
     base.add_argument("--dataset", nargs="+", default=list(SIMULATED), metavar="D")
-    base.add_argument("--runs-root", default="data/runs", metavar="DIR", help="goes on from there")
+    _add_roots(base, "runs")
     base.set_defaults(action=_base)
 
     verify = actions.add_parser("verify", help="run the smoke study twice and compare; stamps too")
-    verify.add_argument("--figures-root", default="figures", metavar="DIR", help="whose stamps")
+    _add_roots(verify, "figures")
     verify.add_argument("--output", default="build/verify", metavar="DIR", help="emptied first")
     verify.add_argument("--cores", type=int, default=0, metavar="N", help="all of them without")
     verify.add_argument("--stamps-only", action="store_true", help="run nothing")
@@ -135,14 +139,13 @@ def _parser() -> _Parser:
     verify.set_defaults(action=_verify)
 
     book = actions.add_parser("book", help="build what people read into a site, offline")
-    book.add_argument("--figures-root", default="figures", metavar="DIR", help="what it is made of")
+    _add_roots(book, "figures")
     book.add_argument("--output", default="build/book", metavar="DIR", help="its html/ is the site")
     book.set_defaults(action=_book)
 
     doctor = actions.add_parser("doctor", help="does a run fit: memory, disk, hours")
     _add_choice(doctor)
-    doctor.add_argument("--data-root", default="", metavar="DIR", help="real data")
-    doctor.add_argument("--runs-root", default="data/runs", metavar="DIR", help="models and images")
+    _add_roots(doctor, "data", "runs")
     doctor.add_argument("--processes", type=int, default=1, metavar="N", help="that share a run")
     doctor.add_argument("--memory", type=float, default=0.0, metavar="GIB", help="of another GPU")
     doctor.add_argument("--tflops", type=float, default=0.0, metavar="T", help="of another GPU")
@@ -222,11 +225,13 @@ def _add_graph(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--study", nargs="+", default=["main"], metavar="S", help=f"of {', '.join(STUDIES)}"
     )
-    parser.add_argument(
-        "--data-root", default="", metavar="DIR", help="real data; from the project's folder"
-    )
-    parser.add_argument("--runs-root", default="data/runs", metavar="DIR", help="models and images")
-    parser.add_argument("--figures-root", default="figures", metavar="DIR", help="what people read")
+    _add_roots(parser, *ROOTS)
+
+
+def _add_roots(parser: argparse.ArgumentParser, *names: str) -> None:
+    for name in names:
+        default, what = ROOTS[name]
+        parser.add_argument(f"--{name}-root", default=default, metavar="DIR", help=what)
 
 
 def _add_choice(parser: argparse.ArgumentParser) -> None:
@@ -470,6 +475,10 @@ def _book(chosen: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
+def _study(chosen: argparse.Namespace, **roots: str) -> Study:
+    return Study.open(chosen.preset, chosen.dataset, _overrides(chosen.set), **roots)
+
+
 def _doctor(chosen: argparse.Namespace) -> int:
     from fairdiff_lib.run.doctor import advice, examine
 
@@ -478,8 +487,7 @@ def _doctor(chosen: argparse.Namespace) -> int:
     for name in ("memory", "tflops"):
         if getattr(chosen, name) < 0:
             raise InputError(f"--{name} {getattr(chosen, name)}: expected 0 or more")
-    roots = {"data_root": chosen.data_root, "runs_root": chosen.runs_root}
-    study = Study.open(chosen.preset, chosen.dataset, _overrides(chosen.set), **roots)
+    study = _study(chosen, data_root=chosen.data_root, runs_root=chosen.runs_root)
     found = examine(study, chosen.processes, chosen.memory, chosen.tflops)
     for line in found:
         print(line)
@@ -496,7 +504,7 @@ def _simulate(chosen: argparse.Namespace) -> int:
     from fairdiff_lib.show.style import dataset_name
     from fairdiff_lib.sim import croissant
 
-    settings = Study.open(chosen.preset, chosen.dataset, _overrides(chosen.set)).settings
+    settings = _study(chosen).settings
     started, output = time.monotonic(), Path(chosen.output).absolute()
     refuse_other(output, need="simulated.json")
     dataset_of(settings.dataset).draw(settings.simulator, output)
@@ -508,8 +516,7 @@ def _simulate(chosen: argparse.Namespace) -> int:
 
 
 def _settings(chosen: argparse.Namespace) -> int:
-    settings = Study.open(chosen.preset, chosen.dataset, _overrides(chosen.set)).settings
-    print(json.dumps(as_dict(settings), indent=2))
+    print(json.dumps(as_dict(_study(chosen).settings), indent=2))
     return 0
 
 

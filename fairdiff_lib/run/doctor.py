@@ -59,20 +59,9 @@ def examine(
 ) -> list[Finding]:
     """What the study's runs need: memory of each process, disk, hours.
 
-    Parameters
-    ----------
-    study : Study
-    processes : int
-        That train one run together, a GPU each.
-    memory : float
-        GiB of a GPU elsewhere; 0 = of this machine.
-    tflops : float
-        10^12 operations a second of its large products; 0 = measured here.
-
-    Raises
-    ------
-    InputError
-        A batch that so many processes can't share, or a model of unknown size.
+    ``processes`` train one run together, a GPU each. ``memory`` are GiB of a GPU elsewhere, and
+    ``tflops`` 10^12 operations a second of its large products; 0 means this machine's. Refused are
+    a batch that so many processes can't share, and a model of unknown size.
     """
     own = study.settings
     dry, gpu = measure(own.model), device.has_gpu() or memory > 0
@@ -84,28 +73,22 @@ def examine(
     share = share_of(own.training, processes)
     parts = dry.training(own.training, own.machine, share, gpu)
     guided, half = own.generation.guidance > 1, own.generation.mixed_precision != "no"
-    found = [
-        Finding(
-            "training, each process",
-            sum(parts.values()),
-            there,
-            "GiB",
-            ", ".join(f"{name} {size:.1f}" for name, size in parts.items() if size >= 0.05),
-        ),
-        Finding(
-            "images, each process", dry.sampling(own.generation.batch, guided, half), there, "GiB"
-        ),
-        Finding("cohort", images, None, "images", note),
-        Finding("disk", disk(study, dry, images), _free(study.places.runs), "GB"),
-    ]
-    hours = dict.fromkeys(("training", "drawing"), 0.0)
-    hours["training"] = training_hours(own.training, own.machine, dry, speeds) * len(own.runs)
-    hours["drawing"] = _drawing_hours(study, dry, images, speeds)
+    said = ", ".join(f"{name} {size:.1f}" for name, size in parts.items() if size >= 0.05)
+    drawn = dry.sampling(own.generation.batch, guided, half)
+    runs = study.places.runs
+    place = next(one for one in (runs, *runs.parents) if one.exists())  # or where it will be
     several = f"{len(own.runs)} runs one after the other"
     several += "" if tflops else ", at this machine's speed now"
-    for name, needed in hours.items():
-        found.append(Finding(name, needed / processes, None, "hours", several))
-    return found
+    trained = training_hours(own.training, own.machine, dry, speeds) * len(own.runs) / processes
+    drawing = _drawing_hours(study, dry, images, speeds) / processes
+    return [
+        Finding("training, each process", sum(parts.values()), there, "GiB", said),
+        Finding("images, each process", drawn, there, "GiB"),
+        Finding("cohort", images, None, "images", note),
+        Finding("disk", disk(study, dry, images), shutil.disk_usage(place).free / 1e9, "GB"),
+        Finding("training", trained, None, "hours", several),
+        Finding("drawing", drawing, None, "hours", several),
+    ]
 
 
 def advice(study: Study, processes: int, memory: float) -> str:
@@ -172,12 +155,6 @@ def _memory() -> float:
         raise InputError("this machine doesn't say its memory; expected --memory GIB") from error
     left = next(line for line in lines if line.startswith("MemAvailable"))
     return int(left.split()[1]) / 2**20
-
-
-def _free(folder: Path) -> float:
-    """GB that are free where a folder is or will be."""
-    place = next(one for one in (folder, *folder.parents) if one.exists())
-    return shutil.disk_usage(place).free / 1e9
 
 
 def speed(precision: str) -> float:

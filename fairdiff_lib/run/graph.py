@@ -19,8 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.disk.files import check_writable, read_json
@@ -327,7 +326,7 @@ def _follow(
             command, cwd=PROJECT_ROOT, stdin=subprocess.DEVNULL, stdout=stream,
             stderr=subprocess.STDOUT, pass_fds=(lock,),
         )  # fmt: skip
-        before = signal.signal(signal.SIGTERM, _interrupt)
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
         try:
             while process.poll() is None:
                 time.sleep(0.2)
@@ -343,11 +342,6 @@ def _follow(
         finally:
             signal.signal(signal.SIGTERM, before)
     return process.returncode
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    """Being asked to end is like Ctrl-C."""
-    raise KeyboardInterrupt
 
 
 def _show(lines: Iterator[str], started: float, brief: bool, several: bool) -> None:
@@ -403,10 +397,8 @@ def unfinished(log: str) -> list[str]:
 def _places_of(own: Jobs, job: Job) -> list[str]:
     """Where the results of a notebook's job are, for people."""
     shown = _shown(getattr(own.study.places, job.entry.place if job.entry else "figures"))
-    return [
-        f"tables and figures: {shown}",
-        f"executed notebooks: {_shown(Path(job.executed).parent)}",
-    ]
+    executed = _shown(Path(job.executed).parent)
+    return [f"tables and figures: {shown}", f"executed notebooks: {executed}"]
 
 
 def default_cores() -> int:

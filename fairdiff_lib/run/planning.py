@@ -22,22 +22,13 @@ SIDES = ("real", "generated")  # arrays of a pilot's features
 
 
 def read_pilot(path: Path, where: Sequence[str] = ()) -> Pilot:
-    """A pilot's estimates by (attribute, level).
+    """A pilot's estimates by (attribute, level); what can't be used is refused by file and field.
 
-    Parameters
-    ----------
-    path : Path
-        ``.csv``: a row per group with attribute, level, n and either standard_error or low and high
-        (95%), as tables of an audit have them. ``.npz``: features ``real`` and ``generated``
-        [N, D], row by row of the same subject, and an array [N] of level names per attribute;
-        ``subject`` [N] where a subject has several images. Their KID is made.
-    where : sequence of str
-        As "metric=kid": rows of a CSV that count.
-
-    Raises
-    ------
-    InputError
-        Names the file, the field and what was expected.
+    ``.csv``: a row per group with attribute, level, n and either standard_error or low and high
+    (95%), as tables of an audit have them; of its rows those count that are ``where``, as
+    "metric=kid". ``.npz``: features ``real`` and ``generated`` [N, D], row by row of the same
+    subject, and an array [N] of level names per attribute; ``subject`` [N] where a subject has
+    several images. Their KID is made.
     """
     found = _from_features(path) if path.suffix == ".npz" else _from_table(path, where)
     known = {key: one for key, one in found.items() if one.standard_error > 0}
@@ -135,24 +126,17 @@ def plan(
     table = plan_size(pilot, _levels(pilot), effect, read_sizes(sizes, pilot))
     if output:
         write_table(table, Path(output))
-    return table, "\n".join([*_lines(table, effect), *_next(table)])
-
-
-def _lines(table: pd.DataFrame, effect: float) -> list[str]:
     said = [f"A difference of {rounded(effect)} (two-sided test, 95%, {LEAST_POWER:.0%} power):"]
-    for row in table[table["power"].notna()].to_dict("records"):
-        said.append(
-            f"  {row['attribute']}: {row['level']} (n = {row['n']:,}) against {row['reference']} "
-            f"(n = {row['n_reference']:,.0f}): found with a power of {row['power']:.0%}; one of "
-            f"{rounded(row['detectable'])} is detectable; needs n = {row['n_needed']:,.0f} in the "
-            "smaller group, both growing alike"
-        )
-    return said
-
-
-def _next(table: pd.DataFrame) -> list[str]:
-    return [
+    said += [
+        f"  {row['attribute']}: {row['level']} (n = {row['n']:,}) against {row['reference']} "
+        f"(n = {row['n_reference']:,.0f}): found with a power of {row['power']:.0%}; one of "
+        f"{rounded(row['detectable'])} is detectable; needs n = {row['n_needed']:,.0f} in the "
+        "smaller group, both growing alike"
+        for row in table[table["power"].notna()].to_dict("records")
+    ]
+    said += [
         f"{row['attribute']}: the next {NEXT} subjects help most in {row['level']} "
         f"(intervals {row[f'next_{NEXT}']:.0%} narrower)"
         for row in table[table["helps_most"].astype(bool)].to_dict("records")
     ]
+    return table, "\n".join(said)

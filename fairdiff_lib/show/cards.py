@@ -27,6 +27,7 @@ from matplotlib.font_manager import findfont, get_font
 import fairdiff_lib
 from fairdiff_lib.audit.audit import Audit
 from fairdiff_lib.audit.estimate import OVERALL
+from fairdiff_lib.audit.kid import Kernel
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk.files import atomic_file, read_json
 from fairdiff_lib.disk.places import CARD, PROJECT_ROOT
@@ -42,7 +43,6 @@ from fairdiff_lib.settings.names import (
     space_title,
 )
 from fairdiff_lib.settings.options import Settings, as_dict
-from fairdiff_lib.show.methods import Measuring, methods_text
 from fairdiff_lib.show.panels import dots_foot, narrow_dots
 from fairdiff_lib.show.style import STYLE, dataset_name, is_simulated, limits
 from fairdiff_lib.show.words import (
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 
 METHODS = "methods.txt"  # beside an audit's card
 SHOWN = 8  # contrasts on the card; all of them are in its table on disk
+KEYS = ["attribute", "level", "reference"]  # of a contrast
 PHONE = 4.3  # inches: width of the figure, so that its words can be read on a phone
 ENDPOINT = (
     "the differences in KID between each level and the attribute's largest level, p adjusted over "
@@ -142,19 +143,23 @@ def stamp_line(stamp: Mapping[str, Any]) -> str:
     return f"{own}; {versions}; data {stamp['data_hash'][:16]}"
 
 
+def _clearest(contrasts: pd.DataFrame) -> Iterator[tuple[str, Any, Any]]:
+    """The contrasts that the card shows, the clearest first: name in words, key, row."""
+    order = contrasts.sort_values(["p_adjusted", "p"], kind="stable", na_position="last")
+    for _, row in order.head(SHOWN).iterrows():
+        name = f"{name_of(row['attribute'])}: {row['level']} minus {row['reference']}"
+        yield name, tuple(row[key] for key in KEYS), row
+
+
 def shown_contrasts(
     contrasts: pd.DataFrame, standardised: pd.DataFrame | None = None
 ) -> list[list[str]]:
     """The contrasts to show, the clearest first: names, difference, adjusted p, standardised."""
-    order = contrasts.sort_values(["p_adjusted", "p"], kind="stable", na_position="last")
-    keys = ["attribute", "level", "reference"]
-    at_mix = None if standardised is None else standardised.set_index(keys)
+    at_mix = None if standardised is None else standardised.set_index(KEYS)
     rows = []
-    for _, row in order.head(SHOWN).iterrows():
-        name = f"{name_of(row['attribute'])}: {row['level']} minus {row['reference']}"
+    for name, key, row in _clearest(contrasts):
         shown = [name, number(row), p_text(float(row["p_adjusted"]))]
         if at_mix is not None:
-            key = tuple(row[k] for k in keys)
             shown.append(number(at_mix.loc[key]) if key in at_mix.index else "not estimable")
         rows.append(shown)
     return rows
@@ -164,15 +169,11 @@ def blur_rows(audit: Audit, facts: Facts) -> list[list[str]]:
     """The contrasts that the card shows, in equivalent blur; beside what one blur of all makes."""
     if facts.blur is None:
         return []
-    keys = ["attribute", "level", "reference"]
-    blur = facts.blur.contrasts.set_index(keys)
-    alike = None if facts.alike is None else facts.alike.set_index(keys)
-    order = audit.contrasts.sort_values(["p_adjusted", "p"], kind="stable", na_position="last")
+    blur = facts.blur.contrasts.set_index(KEYS)
+    alike = None if facts.alike is None else facts.alike.set_index(KEYS)
     rows = []
-    for _, row in order.head(SHOWN).iterrows():
-        key = tuple(row[k] for k in keys)
+    for name, key, _ in _clearest(audit.contrasts):
         own = blur.loc[key]
-        name = f"{name_of(row['attribute'])}: {row['level']} minus {row['reference']}"
         control = NOT_ESTIMABLE if alike is None else number(alike.loc[key])
         rows.append([name, number(own), p_text(float(own["p_worse"])), control])
     return rows
@@ -197,7 +198,7 @@ def render_html(audit: Audit, facts: Facts, stamp: Mapping[str, Any]) -> str:
         rows=shown_contrasts(audit.contrasts, facts.standardised),
         more=f"{hidden} more in {facts.table}." if hidden > 0 else "",
         blur_header=[
-            "Difference",
+            header[0],
             f"pixels of blur ({confidence:.0%} interval)",
             "p, worse",
             "KID, all blurred alike",
@@ -657,3 +658,66 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
 def _grid(rows: Mapping[str, Any]) -> str:
     lines = [f"| {name} | {str(value).replace('|', '/')} |" for name, value in rows.items()]
     return "\n".join(["| what | value |", "|---|---|", *lines])
+
+
+# -- the sentences that a paper needs --------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What was measured with, as far as the audit itself does not say it."""
+
+    extractor: str  # network, weights and their hash, layers, resize
+    images: str  # how many, and what of
+    size: int  # pixels that images were read at
+    base: str  # real images that scale and kernel were fixed on, in words
+    kernel: Kernel
+    hardly_vary: str = ""  # which features do
+    models: str = ""  # what the generated images come from, and for what the intervals hold
+    copies: str = ""  # near-identical generated images
+    more: str = ""  # a second look, as at a common case mix
+
+
+def methods_text(
+    audit: Audit, blur: Audit | None, how: Measuring, stamp: Mapping[str, Any], unit: str
+) -> str:
+    """A paragraph on extractor, n, reference, resize, kernel, intervals and tests."""
+    design, share = audit.design, f"{audit.design.confidence:.0%}"
+    references = audit.contrasts.drop_duplicates("attribute")["reference"].astype(str)
+    said = [
+        f"{how.images}, read at {how.size} x {how.size} pixels, were compared by the Kernel "
+        f"Inception Distance (KID), an unbiased U-statistic over pairs of different {unit}s; each "
+        "group's generated images with its own real ones.",
+        how.models,
+        f"Features: {how.extractor}.",
+        f"They were scaled by their spread over {how.base}. {how.hardly_vary}".strip(),
+        f"The kernel is a radial basis function with bandwidth {how.kernel.bandwidth:.4g}, the "
+        "median distance between the same images.",
+        f"n, in {unit}s: {_sizes(audit)}.",
+        f"Each level was compared with its attribute's largest ({', '.join(references)}).",
+        f"Intervals are {share}, from a jackknife over {unit}s: of a KID on the scale of its root, "
+        "of a difference from the limits of both groups (MOVER).",
+        f"p values are two-sided; over the differences between levels of at least "
+        f"{design.secondary_below} {unit}s they are adjusted by the largest |t|, over all others "
+        "by the false discovery rate.",
+        how.more,
+    ]
+    if blur is not None:
+        said.append(
+            "Equivalent blur is the standard deviation, in pixels, of the Gaussian blur of a "
+            f"group's own real images whose KID, against real images of other {unit}s, is that of "
+            "the generated images."
+        )
+    said.append(how.copies or "No two generated images were nearly identical.")
+    commit = stamp["commit"]
+    code = f"commit {commit[:10]}" if commit else "no commit"
+    said.append(f"Software: fairdiff {fairdiff_lib.__version__}, {code}.")
+    return " ".join(part for part in said if part)
+
+
+def _sizes(audit: Audit) -> str:
+    parts = [f"{audit.n[OVERALL]:,} in all"]
+    for name, levels in audit.attributes.items():
+        known = ", ".join(f"{level} {audit.n[name, level]:,}" for level in levels)
+        parts.append(f"{name_of(name).lower()}: {known}")
+    return "; ".join(parts)

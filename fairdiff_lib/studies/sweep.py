@@ -7,7 +7,7 @@ change between cells is the sampler's alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -115,8 +115,9 @@ def as_tables(
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Values, changes and contrasts, from the audits of every cell in each feature space."""
     base, values, changes, contrasts = audits[own_cell(settings)], [], [], []
+    model = {"method": settings.sweep.method, "seeds": str(settings.seeds[0])}
     for cell, found in audits.items():
-        labels = _labels(settings, cell)
+        labels = {"dataset": settings.dataset, **model, **asdict(cell)}
         for one, own in zip(found, base, strict=True):
             values.append(labelled(one.by_group.assign(features=one.features), labels))
             if cell == own_cell(settings):
@@ -131,8 +132,3 @@ def as_tables(
     gaps = contrast_table(contrasts) if contrasts else none
     whole = pd.concat(values, ignore_index=True)
     return with_notes(whole, notes), with_notes(moves, notes), with_notes(gaps, notes)
-
-
-def _labels(settings: Settings, cell: Cell) -> dict[str, Any]:
-    model = {"method": settings.sweep.method, "seeds": str(settings.seeds[0])}
-    return {"dataset": settings.dataset, **model, "guidance": cell.guidance, "steps": cell.steps}

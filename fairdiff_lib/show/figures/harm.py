@@ -252,22 +252,17 @@ def _slope_row(
     for ax, attribute in zip(axes, attributes, strict=True):
         own = table[table["attribute"] == attribute]
         looks = counted_looks(own)
-        _slopes(ax, own, methods, looks)
+        missing = level_paths(ax, own, "method", methods, looks)
+        if missing:
+            ax.text(0.99, 0.98, f"{', '.join(missing)}: {NOT_ESTIMABLE}", transform=ax.transAxes,
+                    ha="right", va="top", fontsize=6.3, color=MUTED)  # fmt: skip
+        ax.tick_params(axis="x", length=0, labelsize=6.7)
         ax.set_xticks(range(len(methods)), names)
         panel_legend(ax, list(looks.values()))
     low, high = np.clip(axes[0].get_ylim(), -0.01, 1.01)  # of a share: no room beyond 0 and 1
     lack = max(0.0, LEAST_SPAN - (high - low))  # noise in the fourth digit is no slope
     low = max(-0.01, low - lack)
     axes[0].set_ylim(low, max(high, low + LEAST_SPAN))
-
-
-def _slopes(ax: Axes, table: Rows, methods: Sequence[str], looks: Mapping[str, Look]) -> None:
-    """Levels side by side at each method, joined by a line; said in words where missing."""
-    missing = level_paths(ax, table, "method", methods, looks)
-    if missing:
-        ax.text(0.99, 0.98, f"{', '.join(missing)}: {NOT_ESTIMABLE}", transform=ax.transAxes,
-                ha="right", va="top", fontsize=6.3, color=MUTED)  # fmt: skip
-    ax.tick_params(axis="x", length=0, labelsize=6.7)
 
 
 # -- demographic probe -----------------------------------------------------------------------

@@ -228,13 +228,11 @@ def fig_privacy(table: Rows, *, false_positives: float, notes: Sequence[str] = (
         ax.set_xlabel(f"share of {counted}" if counted else "AUC", fontsize=7)
         ax.locator_params(axis="x", nbins=3)  # numbers that don't touch
     _alarms(axes[-1], shown[shown["metric"] == ALARMED], rows, looks)
-    axes[0].set_yticks(range(len(rows)), [_named(near, *key) for key in rows])
+    counts = [of_level(near, *key)["n"].min() for key in rows]
+    names = ["All" if attribute == "overall" else level for attribute, level in rows]
+    pairs = zip(names, np.nan_to_num(counts), strict=True)
+    axes[0].set_yticks(range(len(rows)), [f"{name} ({n:.0f})" for name, n in pairs])
     return fig
-
-
-def _named(near: Rows, attribute: str, level: str) -> str:
-    own = of_level(near, attribute, level)["n"]
-    return f"{'All' if attribute == 'overall' else level} ({own.min() if len(own) else 0})"
 
 
 def _alarms(

@@ -138,7 +138,9 @@ def fig_mechanism(table: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
     left, middle, right = fig.subplots(1, 3, width_ratios=[1.0, 1.15, 1.0])
     _fit_panel(left, table, looks)
     _explained_panel(middle, table)
-    _length_panel(right, table, looks)
+    _run_rows(right, table, "drift_ratio", looks, 1.0)
+    right.set_xlabel("length beside Stable Diffusion's")
+    right.set_title("How long are the updates?", loc="left")
     return fig
 
 
@@ -184,13 +186,6 @@ def _explained_panel(ax: Axes, table: pd.DataFrame) -> None:
     ax.set_title("What explains a batch's gap?", loc="left")
     if own.empty:
         none_here(ax, "none measured")
-
-
-def _length_panel(ax: Axes, table: pd.DataFrame, looks: dict[str, Look]) -> None:
-    """Expected update of each run beside the baseline's of its seed."""
-    _run_rows(ax, table, "drift_ratio", looks, 1.0)
-    ax.set_xlabel("length beside Stable Diffusion's")
-    ax.set_title("How long are the updates?", loc="left")
 
 
 @figure("fig_dose")

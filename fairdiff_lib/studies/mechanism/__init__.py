@@ -211,16 +211,11 @@ def design(factors: int) -> np.ndarray:  # int64 [runs, factors]: -1 = low, 1 = 
     if factors < 1:
         raise InputError(f"a design of {factors} factors: expected at least 1")
     order = 2 ** factors.bit_length()  # more than `factors`, for the column of the mean
-    words = sorted(range(1, order), key=lambda column: (_rank(column), column))
+    # basic factors (powers of two) first, then the products of most of them
+    words = sorted(range(1, order), key=lambda x: (-x.bit_count() if x.bit_count() > 1 else -99, x))
     # + 1 everywhere in the first row: turned, so that the first point is low throughout
     chosen: np.ndarray = -hadamard(order)[:, words[:factors]].astype(np.int64)
     return chosen
-
-
-def _rank(column: int) -> int:
-    """Basic factors (powers of two) first, then the products of most factors."""
-    letters = column.bit_count()
-    return 0 if letters == 1 else 64 - letters
 
 
 def sigmas(dose: Dose, attributes: Attributes) -> Tensor:

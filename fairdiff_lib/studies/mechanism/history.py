@@ -186,7 +186,7 @@ def history_table(
             *_surrogate_rows(told(run.history, attributes), run.config.noise_model, shuffles),
             *_negative_rows(run, attributes, train_levels, confidence),
             *_clipping_rows(run, confidence),
-            *([] if baseline is run else _drift_rows(run, baseline, confidence)),
+            *_drift_rows(run, baseline, confidence),
             *_weight_rows(run, attributes, confidence),
         ]
         rows += [{"dataset": dataset, "method": run.label, "seed": run.seed, **row} for row in own]
@@ -280,7 +280,7 @@ def _clipping_rows(run: MeasuredRun, confidence: float) -> list[Row]:
 
 
 def _drift_rows(run: MeasuredRun, baseline: MeasuredRun, confidence: float) -> list[Row]:
-    if run.whole("second_moment").empty:
+    if baseline is run or run.whole("second_moment").empty:
         return []
     ratios = drift_ratio(run.history, baseline.history, (run.label, baseline.label))
     return [averaged("drift_ratio", ratios.to_numpy(), confidence)]
