@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.datasets import contents, dataset_of, load_settings
+from fairdiff_lib.datasets import Dataset, contents, dataset_of, load_settings
 from fairdiff_lib.disk.files import files_below, read_json, read_table, write_json, write_table
 from fairdiff_lib.disk.places import CARD, Places
 from fairdiff_lib.disk.stamps import hashes_of, make_stamp, publish_figure, publish_table
@@ -84,6 +84,11 @@ class Study:
         named = {"preset": preset, "dataset": dataset, "overrides": overrides, **parameters}
         return cls(settings, places, named)
 
+    @property
+    def entry(self) -> Dataset:
+        """What the registry says of its data set."""
+        return dataset_of(self.settings.dataset)
+
     @cached_property
     def cohort(self) -> Cohort:
         """The cohort, read and hashed once; later studies trust it while no file has changed.
@@ -95,7 +100,7 @@ class Study:
         InputError
             Real data that are missing (where they were expected) or can't be read.
         """
-        entry, root = dataset_of(self.settings.dataset), self.places.data
+        entry, root = self.entry, self.places.data
         own, population = self.settings.reading, self.settings.simulator
         spec = entry.spec(own.coding, population)
         if not root.is_dir() and not entry.simulated:
@@ -180,7 +185,7 @@ class Study:
         return publish_figure(made, path, stamp)
 
     def _maker(self, name: str) -> Notebook | None:
-        own = dataset_of(self.settings.dataset)
+        own = self.entry
         kinds = [kind for kind in ("quality", "downstream") if name in getattr(own, kind)]
         return maker_of(name, self.parameters, *kinds)
 
@@ -208,7 +213,7 @@ class Study:
             if entry.made == "generated":
                 yield from (places.generated(*run) / "test" / "manifest.csv" for run in kept)
         elif runs is None:
-            own = getattr(dataset_of(self.settings.dataset), entry.of_dataset or "none", ())
+            own = getattr(self.entry, entry.of_dataset or "none", ())
             names = [*entry.titles, *own]
             yield from (getattr(places, entry.place) / f"{name}.json" for name in names)
         if entry.arms == "ablation":

@@ -20,7 +20,7 @@ from IPython.display import HTML, Image, Markdown, display
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
-from fairdiff_lib.datasets import contents, dataset_of
+from fairdiff_lib.datasets import contents
 from fairdiff_lib.disk.files import read_json, read_table
 from fairdiff_lib.disk.places import Places
 from fairdiff_lib.disk.tables import in_cell, means_only, told_apart
@@ -188,7 +188,7 @@ def ready(study: Study, job: str, source: str = "runs") -> None:
 def _committed(study: Study, job: str) -> Iterator[HTML | Image]:
     """A notebook's tables, then its figures, as they lie in the project's ``figures``."""
     entry, places = JOBS[job], replace(study.places, figures_root=Places.figures_root)
-    own = getattr(dataset_of(study.settings.dataset), entry.of_dataset or "none", ())
+    own = getattr(study.entry, entry.of_dataset or "none", ())
     folder, titles = getattr(places, entry.place), contents()
     paths = [folder / name for name in (*own, *entry.titles)]
     for path in (path.with_suffix(".csv") for path in paths):

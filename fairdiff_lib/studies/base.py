@@ -19,7 +19,6 @@ from fairdiff_lib.audit.estimate import group_units
 from fairdiff_lib.audit.kid import kid
 from fairdiff_lib.audit.quality import gates
 from fairdiff_lib.classify.features import Space, make_extractor
-from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.model.loss import seed_for
 from fairdiff_lib.model.pipeline import load_pipeline, reconstruct
 from fairdiff_lib.model.sample import sample_as_set
@@ -56,7 +55,7 @@ def check_base(study: Study, folder: Path) -> BaseCheck:
 
     The study is simulated, since real data have no ruler; its generation settings are used.
     """
-    ruler, train = dataset_of(study.settings.dataset).ruler, study.cohort.included().split("train")
+    ruler, train = study.entry.ruler, study.cohort.included().split("train")
     if ruler is None:
         raise InputError(f"dataset {study.settings.dataset!r}: expected a simulated one")
     pipeline, size = load_pipeline(folder), study.settings.model.image_size

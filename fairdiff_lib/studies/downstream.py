@@ -18,7 +18,6 @@ from fairdiff_lib.audit.classifiers import (
 )
 from fairdiff_lib.audit.seeds import CHANGE_COLUMNS, compare_audits, over_seeds
 from fairdiff_lib.classify.runs import REAL, Run, cost_table, notes_of, read_runs
-from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.disk.tables import gate_notes, with_notes
 from fairdiff_lib.studies.verdict.effects import classifier_rows
 from fairdiff_lib.studies.verdict.measure import bases_of
@@ -60,7 +59,7 @@ def measure_downstream(study: Study, rule: Protocol) -> Downstream:
     table, contrasts, changes = (
         with_notes(part(study, runs), notes) for part in (_values, _contrasts, paired_changes)
     )
-    names = list(dataset_of(study.settings.dataset).downstream)
+    names = list(study.entry.downstream)
     parts = [table]
     if len(names) > 1:
         parts = [table[table["condition"] == name] for name in study.cohort.condition_levels]

@@ -23,7 +23,6 @@ from fairdiff_lib.audit.audit import (
 )
 from fairdiff_lib.audit.estimate import Floats, group_units
 from fairdiff_lib.classify.features import Images
-from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.model.sample import load_generated
 from fairdiff_lib.studies.harm import AGREEMENT, measured_audits
 from fairdiff_lib.study import Study
@@ -51,7 +50,7 @@ def truth_audits(study: Study, real: Images, made: Images) -> list[Audit]:
     Images uint8 [N, 3, H, W] of the included test rows, in their order. Contrasts are between the
     levels of every attribute, and exploratory.
     """
-    test, ruler = study.cohort.included().split("test"), dataset_of(study.settings.dataset).ruler
+    test, ruler = study.cohort.included().split("test"), study.entry.ruler
     attributes, sizes = test.attribute_levels, study.settings.audit.sizes
     groups = group_units(test.table, attributes)
     metrics = {

