@@ -29,7 +29,7 @@ from fairdiff_lib.classify.fit import Classifier
 from fairdiff_lib.classify.networks import contiguous, load_pretrained, to_pixels
 from fairdiff_lib.classify.predictions import check_images
 from fairdiff_lib.disk.files import atomic_file
-from fairdiff_lib.model.device import fixed_threads
+from fairdiff_lib.model.device import autocast, fixed_threads
 from fairdiff_lib.model.lite import WEIGHTS, fold, load_lite0
 from fairdiff_lib.settings.errors import InputError
 
@@ -399,7 +399,8 @@ def extract(
         if found is not None:
             return found
     starts = tqdm(range(0, len(images), batch), desc=f"features {extractor.name}", disable=None)
-    features = np.concatenate([extractor(images[i : i + batch]) for i in starts])
+    with autocast("no"):  # what measures is never rounded, whatever the generator computes in
+        features = np.concatenate([extractor(images[i : i + batch]) for i in starts])
     features = features.astype(np.float32, copy=False)
     bad = ~np.isfinite(features).all(axis=1)
     if bad.any():

@@ -256,6 +256,13 @@ def test_lite0_sees_blur_the_more_the_stronger_it_is(pictures: np.ndarray, tmp_p
     assert space.scale.spread.min() >= features.SPREAD_FLOOR * 0.9 * np.median(space.scale.spread)
 
 
+def test_a_generators_half_precision_does_not_reach_the_instrument(pictures: np.ndarray) -> None:
+    extractor = make_extractor("lite0")
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = extract(extractor, pictures)
+    np.testing.assert_array_equal(inside, extract(extractor, pictures))
+
+
 def test_lite0_with_other_weights_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lite, "WEIGHTS", "0" * 64)
     features._lite.cache_clear()

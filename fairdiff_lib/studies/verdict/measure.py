@@ -104,8 +104,8 @@ def share_for(study: Study, space: Space, vae: Any, rule: Protocol) -> float:
 
     def seen(step: int) -> float:
         with autocast(study.settings.generation.mixed_precision):
-            made = space.of(through_worse(vae, images[1], step / STEPS))
-        kids = kid_unpaired(space.kernel, reals, made, one, other)
+            made = through_worse(vae, images[1], step / STEPS)
+        kids = kid_unpaired(space.kernel, reals, space.of(made), one, other)
         value = equivalent_blur(kids, known)[0].value
         return value if np.isfinite(value) else float(known.sigmas[-1])
 
