@@ -47,9 +47,9 @@ def test_the_cohort_is_found_again_and_read_anew_after_a_change(
     calls: list[Path] = []
     real = Dataset.read
 
-    def counted(entry: Dataset, root: Path, coding: str, split_seed: int) -> Cohort:
+    def counted(entry: Dataset, root: Path, **own: Any) -> Cohort:
         calls.append(root)
-        return real(entry, root, coding=coding, split_seed=split_seed)
+        return real(entry, root, **own)
 
     monkeypatch.setattr(Dataset, "read", counted)
     again = Study(settings, layout).cohort
