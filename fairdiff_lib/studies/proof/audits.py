@@ -301,7 +301,7 @@ class Situation:
     scene: Scene
     truth: float = 0.0  # of what is estimated; mostly the contrast, small minus large
     planted_ratio: float = 1.0  # true value of the small group over that of the large one
-    note: str = ""  # why an audit has to err there, known beforehand
+    note: str = ""  # why an audit errs there; a rule written after a first run
 
     @property
     def name(self) -> str:
