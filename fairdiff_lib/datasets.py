@@ -120,7 +120,7 @@ def _from_shipped(name: str) -> dict[str, dict[str, str]]:
 
 
 # real images have no base that comes with the project: what is claimed of them rests on complete
-# runs, a base, a fine-tuning and sampling per seed; three of them, at an hour and more of a core each
+# runs, a base, a fine-tuning and sampling per seed; three of them: an hour and more of a core each
 _COMPLETE: dict[str, Any] = {
     "base_per_seed": True, "seeds": (0, 1, 2), "ablation.seeds": (0, 1, 2)
 }  # fmt: skip
