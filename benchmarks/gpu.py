@@ -30,8 +30,8 @@ from benchmarks.steps import (
 )
 from fairdiff_lib.disk.places import PROJECT_ROOT
 from fairdiff_lib.model import device
-from fairdiff_lib.model.dry import GIB, measure
 from fairdiff_lib.model.loss import generator_for
+from fairdiff_lib.run.doctor import GIB, measure
 from fairdiff_lib.settings.options import LoopConfig, MachineConfig, ModelConfig
 from fairdiff_lib.train.loop import batch_rows, fit
 
@@ -45,7 +45,7 @@ def run_benchmark(width: float, batch: int, steps: int, sampler: int) -> pd.Data
     Parameters
     ----------
     width : float
-        Of the U-Net, see ``model.dry.build_parts``.
+        Of the U-Net, see ``run.doctor.build_parts``.
     batch : int
         Images of a training step, and of a batch of samples.
     steps : int

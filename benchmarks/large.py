@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 
 from fairdiff_lib.disk.places import PROJECT_ROOT
-from fairdiff_lib.model.dry import build_random
+from fairdiff_lib.run.doctor import build_random
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.study import Study
 

@@ -27,9 +27,9 @@ from torch.nn import functional
 from fairdiff_lib.methods.base import Mitigation, make_method
 from fairdiff_lib.model import device
 from fairdiff_lib.model import pipeline as model
-from fairdiff_lib.model.dry import build_random
 from fairdiff_lib.model.loss import denoising_target, training_scheduler
 from fairdiff_lib.model.sample import sample
+from fairdiff_lib.run.doctor import build_random
 from fairdiff_lib.settings.options import LoopConfig, MachineConfig, MitigationConfig
 from fairdiff_lib.study import Study
 from fairdiff_lib.train.loop import fit

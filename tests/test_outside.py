@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fairdiff_lib.data.counts import cohort_table, flow_table
+from fairdiff_lib.data.cohort import cohort_table, flow_table
 from fairdiff_lib.datasets import contents, dataset_of, load_settings
 from fairdiff_lib.methods import base
 from fairdiff_lib.methods.base import Mitigation, register

@@ -14,8 +14,13 @@ import numpy as np
 import pandas as pd
 
 from fairdiff_lib.audit.audit import Audit, Estimator, exploratory_audits, worst_rows
-from fairdiff_lib.audit.calibration import BINS, believed
-from fairdiff_lib.audit.classifiers import LOW_IS_BETTER, Scored, classification_audits
+from fairdiff_lib.audit.classifiers import (
+    BINS,
+    LOW_IS_BETTER,
+    Scored,
+    believed,
+    classification_audits,
+)
 from fairdiff_lib.audit.contrasts import GROUP_COLUMNS
 from fairdiff_lib.audit.estimate import (
     MIN_UNITS,

@@ -19,7 +19,7 @@ from typing import NoReturn
 from fairdiff_lib.datasets import DATASETS, dataset_of
 from fairdiff_lib.disk.files import check_writable, refuse_other, write_json
 from fairdiff_lib.disk.places import PROJECT_ROOT
-from fairdiff_lib.run.graph import GraphRun, default_cores, print_plan, run_graph
+from fairdiff_lib.run.graph import GraphRun, Profile, default_cores, print_plan, run_graph
 from fairdiff_lib.run.jobs import failure_of
 from fairdiff_lib.run.notebook import (
     OURS,
@@ -29,7 +29,6 @@ from fairdiff_lib.run.notebook import (
     plan_job,
     run_job,
 )
-from fairdiff_lib.run.profiles import Profile
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
 from fairdiff_lib.settings.notebooks import NOTEBOOKS, STUDIES
 from fairdiff_lib.settings.options import as_dict
@@ -449,8 +448,7 @@ def _base(chosen: argparse.Namespace) -> int:
 
 
 def _verify(chosen: argparse.Namespace) -> int:
-    from fairdiff_lib.run.machine import check_machine
-    from fairdiff_lib.run.verify import check_stamps, check_twice
+    from fairdiff_lib.run.verify import check_machine, check_stamps, check_twice
 
     place = (PROJECT_ROOT / chosen.output).absolute()
     if chosen.machine:

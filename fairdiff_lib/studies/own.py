@@ -47,7 +47,7 @@ from fairdiff_lib.classify.features import (
 )
 from fairdiff_lib.classify.fit import Classifier, fit_classifier
 from fairdiff_lib.data.cohort import load_image
-from fairdiff_lib.data.own import LEAST_SIDE, OwnImages, OwnSet, read_own
+from fairdiff_lib.data.own import LEAST_SIDE, NAMES, OwnImages, OwnSet, read_own, write_example
 from fairdiff_lib.data.pictures import twins
 from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.disk.files import (
@@ -60,7 +60,6 @@ from fairdiff_lib.disk.files import (
 from fairdiff_lib.disk.places import PROJECT_ROOT
 from fairdiff_lib.disk.stamps import make_provenance
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.sim.shapes import NAMES, write_example
 from fairdiff_lib.studies.quality import (
     CONTROL_COLUMNS,
     CORRUPTIONS,

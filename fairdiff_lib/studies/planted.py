@@ -29,7 +29,7 @@ from fairdiff_lib.disk.files import read_table, write_table
 from fairdiff_lib.model.sample import generate, load_generated
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import PlantConfig, Settings, as_dict
-from fairdiff_lib.studies.fidelity import COLUMNS, as_rows, truth_audits
+from fairdiff_lib.studies.harm import COLUMNS, as_rows, truth_audits
 from fairdiff_lib.studies.quality import audit_images
 from fairdiff_lib.studies.verdict.protocol import BLUR, check_declared, declare
 from fairdiff_lib.study import Study

@@ -12,8 +12,8 @@ from scipy import stats
 
 from fairdiff_lib.audit.estimate import Bools, Floats, Ints
 from fairdiff_lib.settings.options import ProofConfig
+from fairdiff_lib.studies.proof import rows
 from fairdiff_lib.studies.proof.audits import Cell, Judge, OurAudit, Scene, TwoGroups
-from fairdiff_lib.studies.proof.cells import rows
 from fairdiff_lib.studies.proof.known import Planted
 
 REFERENCE = 800  # patients of the large group, as in FairGenMed

@@ -345,7 +345,7 @@ def toy_paths(paths: dict[str, Floats]) -> Any:
 
 def draw(folder: Path | str, blur: float, planted: tuple[str, str] = ("palette", "cool")) -> Path:
     """Draw real and generated pictures, one group blurred by so many pixels; the folder."""
-    from fairdiff_lib.sim.shapes import write_example
+    from fairdiff_lib.data.own import write_example
 
     write_example(folder, blur=blur, planted=planted)
     return Path(folder)
@@ -359,7 +359,7 @@ def audit_pictures(
     Features are colour and fine detail (``lab.texture``), in units of their spread over the real
     pictures.
     """
-    from fairdiff_lib.sim.shapes import LEVELS, NAMES
+    from fairdiff_lib.data.own import LEVELS, NAMES
 
     folder = Path(folder) if blur is None else draw(folder, blur, planted)
     tables = [read_table(folder / f"{name}.csv", ("path", "subject")) for name in NAMES]
@@ -382,7 +382,7 @@ def _read(folder: Path, names: Sequence[str]) -> Any:
 
 def example_pairs(folder: Path | str) -> Any:
     """Real pictures above, generated ones below: the first four of a folder."""
-    from fairdiff_lib.sim.shapes import NAMES
+    from fairdiff_lib.data.own import NAMES
 
     fig = _page(3.0, "Real pictures above, generated ones below")
     for k, name in enumerate(NAMES):

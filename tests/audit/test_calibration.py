@@ -10,7 +10,7 @@ from sklearn.metrics import brier_score_loss
 from statsmodels.api import Logit
 
 from fairdiff_lib.audit.audit import Estimator, audit, mean_metric
-from fairdiff_lib.audit.calibration import (
+from fairdiff_lib.audit.classifiers import (
     believed,
     brier_metric,
     calibration_intercept_metric,

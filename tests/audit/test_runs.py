@@ -8,7 +8,7 @@ import pytest
 from fairdiff_lib.audit.audit import Audit
 from fairdiff_lib.audit.contrasts import Design
 from fairdiff_lib.audit.estimate import OVERALL, Estimate, difference, mean_estimate
-from fairdiff_lib.audit.runs import audit_over_runs, over_runs, variance_parts
+from fairdiff_lib.audit.seeds import audit_over_runs, over_runs, variance_parts
 from fairdiff_lib.settings.errors import InputError
 
 PATIENTS, RUNS = 60, 5

@@ -21,7 +21,7 @@ from fairdiff_lib.data.chexpert import (
     read_races,
     sample_patients,
 )
-from fairdiff_lib.data.counts import flow_table
+from fairdiff_lib.data.cohort import flow_table
 from fairdiff_lib.data.reading import OUTSIDE
 from fairdiff_lib.datasets import dataset_of, load_settings
 from fairdiff_lib.disk.places import Places

@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.data.counts import cohort_table, split_table
+from fairdiff_lib.data.cohort import Cohort, cohort_table, split_table
 from fairdiff_lib.datasets import dataset_of
 
 

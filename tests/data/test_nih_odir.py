@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fairdiff_lib.data.counts import flow_table, split_table
+from fairdiff_lib.data.cohort import flow_table, split_table
 from fairdiff_lib.data.odir import LEVELS
 from fairdiff_lib.data.reading import OUTSIDE
 from fairdiff_lib.datasets import dataset_of, load_settings

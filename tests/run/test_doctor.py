@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fairdiff_lib.model.dry import measure
 from fairdiff_lib.run import doctor
 from fairdiff_lib.run.cli import main
+from fairdiff_lib.run.doctor import measure
 from fairdiff_lib.study import Study
 
 

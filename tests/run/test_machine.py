@@ -7,14 +7,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from fairdiff_lib.run import machine
-from fairdiff_lib.run.machine import check_machine, moved
+from fairdiff_lib.run import verify
+from fairdiff_lib.run.verify import check_machine, moved
 from fairdiff_lib.settings.errors import InputError
 
 
 def numbers(*values: float) -> pd.DataFrame:
     rows = [("lite0", "kid", "sex", f"level {k}", v, 0.5) for k, v in enumerate(values)]
-    return pd.DataFrame(rows, columns=[*machine.NAMES, "value", "error"])
+    return pd.DataFrame(rows, columns=[*verify.NAMES, "value", "error"])
 
 
 def test_the_largest_move_is_counted_in_standard_errors_and_named() -> None:
@@ -35,7 +35,7 @@ def test_what_moves_too_far_is_a_problem_and_other_files_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = {"default": numbers(1.02), "avx2": numbers(1.0), "native": numbers(1.0)}
-    monkeypatch.setattr(machine, "_audited", lambda *a: given[a[-1]])
+    monkeypatch.setattr(verify, "_audited", lambda *a: given[a[-1]])
     problems = check_machine(tmp_path / "out")
     assert len(problems) == 2 and all("default instructions" in line for line in problems)
     assert "4.0% of its standard error; expected at most 2%" in problems[0]

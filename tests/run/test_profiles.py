@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fairdiff_lib.run import graph, profiles
+from fairdiff_lib.run import graph
 from fairdiff_lib.run.cli import main
-from fairdiff_lib.run.graph import GraphRun
-from fairdiff_lib.run.profiles import Profile, job_prefix
+from fairdiff_lib.run.graph import GraphRun, Profile, job_prefix
 from fairdiff_lib.settings.errors import InputError
 
 SQUEUE = '#!/bin/sh\necho "squeue $*" >> {calls}\ncat {queue}\n'
@@ -23,9 +22,9 @@ SCANCEL += "mv {queue}.new {queue}\n"
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of profiles of its own: local, and slurm as committed."""
     folder = tmp_path / "profiles"
-    shutil.copytree(profiles.PROFILES, folder)
-    monkeypatch.setattr(profiles, "PROFILES", folder)
-    monkeypatch.setattr(profiles, "find_spec", lambda name: name)  # as if installed
+    shutil.copytree(graph.PROFILES, folder)
+    monkeypatch.setattr(graph, "PROFILES", folder)
+    monkeypatch.setattr(graph, "find_spec", lambda name: name)  # as if installed
     return folder
 
 
@@ -65,7 +64,7 @@ def test_other_refusals(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Profile("local", "debug").check()
     with pytest.raises(InputError, match="unknown profile 'cloud'; known: local, slurm"):
         Profile("cloud").check()
-    monkeypatch.setattr(profiles, "find_spec", lambda name: None)
+    monkeypatch.setattr(graph, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install -c constraints.txt -e '.\[slurm\]'"):
         Profile("slurm", "debug").check()
     for text in ("a: [", "nothing"):
@@ -175,7 +174,7 @@ def test_jobs_that_wait_are_cancelled_and_those_that_run_are_awaited(
         assert queue.read_text() == running  # until now it was waited for
         queue.write_text(foreign)  # which is not ours to wait for
 
-    monkeypatch.setattr(profiles.time, "sleep", sleep)
+    monkeypatch.setattr(graph.time, "sleep", sleep)
     Profile("slurm", "debug").settle(tmp_path)
     assert len(looks) == 1
     calls = (tmp_path / "calls").read_text().splitlines()

@@ -25,7 +25,7 @@ from fairdiff_lib.sim import skin as dermatoscopy
 from fairdiff_lib.sim.chest import ChestPopulation, Patient, draw_patient, simulate_chexpert
 from fairdiff_lib.sim.fundus import fundus_config
 from fairdiff_lib.sim.skin import LesionCase, SkinPopulation, draw_case, simulate_ham10000
-from fairdiff_lib.studies.verdict.planted import planted
+from fairdiff_lib.studies.verdict.effects import planted
 from fairdiff_lib.study import Study
 
 # labels are what is drawn; what share_contradicted does has a test of its own

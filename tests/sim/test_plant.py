@@ -17,9 +17,9 @@ from fairdiff_lib.settings.options import PlantConfig, Population
 from fairdiff_lib.sim.chest import ChestPopulation
 from fairdiff_lib.sim.fundus import FundusPopulation
 from fairdiff_lib.sim.skin import SkinPopulation
-from fairdiff_lib.studies.fidelity import dark_lines, sharpness
+from fairdiff_lib.studies.harm import dark_lines, sharpness
 from fairdiff_lib.studies.planted import PLANTED, WITHOUT, findable, rates
-from fairdiff_lib.studies.verdict.planted import (
+from fairdiff_lib.studies.verdict.effects import (
     ALARM,
     FOUND,
     NOT_JUDGED,

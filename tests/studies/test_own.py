@@ -17,14 +17,13 @@ from fairdiff_lib.audit.audit import audit, rows_metric
 from fairdiff_lib.audit.blur import blur_images
 from fairdiff_lib.audit.kid import Kernel
 from fairdiff_lib.classify.features import LITE_WEIGHTS, RandomConvExtractor, TextureExtractor
-from fairdiff_lib.data.own import numbers, read_own, read_set
+from fairdiff_lib.data.own import BLUR, numbers, read_own, read_set, write_example
 from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.run.cli import main
 from fairdiff_lib.run.notebook import plan_job, run_job
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.show.cards import own_card, own_facts, own_methods
 from fairdiff_lib.show.words import about_files, finding
-from fairdiff_lib.sim.shapes import BLUR, write_example
 from fairdiff_lib.studies import own
 from fairdiff_lib.studies.own import OwnAudit, audit_own, audit_read, write_audit
 from fairdiff_lib.studies.quality import CORRUPTIONS

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from fairdiff_lib.classify.features import TextureExtractor
+from fairdiff_lib.data.own import write_example
 from fairdiff_lib.methods.perturbation import perturbation_weights
-from fairdiff_lib.sim.shapes import write_example
 from fairdiff_lib.studies.own import audit_own
 from fairdiff_lib.workshop import data, lab
 from fairdiff_lib.workshop.pictures import audit_pictures

@@ -43,7 +43,7 @@ from fairdiff_lib.audit.fid import frechet_distance
 from fairdiff_lib.audit.kid import Kernel, shares, standardised_kid
 from fairdiff_lib.audit.realism import near_copies
 from fairdiff_lib.audit.released import replicate_t_test_as_released
-from fairdiff_lib.audit.runs import audit_over_runs
+from fairdiff_lib.audit.seeds import audit_over_runs
 from fairdiff_lib.disk.files import read_table, write_table
 from fairdiff_lib.settings.errors import InputError
 

