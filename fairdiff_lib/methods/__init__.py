@@ -1,5 +1,7 @@
 """What a training method does to a batch; importing the room registers every method's class."""
 
-from fairdiff_lib.methods import controls, perturbation, rivals
+import importlib
+import pkgutil
 
-__all__ = ["controls", "perturbation", "rivals"]
+for _module in pkgutil.iter_modules(__path__, f"{__name__}."):
+    importlib.import_module(_module.name)
