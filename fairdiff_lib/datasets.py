@@ -280,6 +280,11 @@ def dataset_of(name: str) -> Dataset:
     return DATASETS[name]
 
 
+def dataset_name(dataset: str) -> str:
+    """How readers see a data set; a simulated one says so."""
+    return DATASETS[dataset].title if dataset in DATASETS else dataset
+
+
 def contents() -> dict[str, tuple[str, str]]:
     """Id of every table, figure and card: its title, and the notebook that makes it."""
     found: dict[str, tuple[str, str]] = {}

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from fairdiff_lib.data.cohort import Cohort
-from fairdiff_lib.datasets import Dataset, contents, dataset_of, load_settings
+from fairdiff_lib.datasets import Dataset, contents, dataset_name, dataset_of, load_settings
 from fairdiff_lib.disk.files import files_below, read_json, read_table, write_json, write_table
 from fairdiff_lib.disk.places import CARD, Places
 from fairdiff_lib.disk.stamps import hashes_of, make_stamp, publish_figure, publish_table
@@ -181,7 +181,8 @@ class Study:
         stamp = {**self.stamp, "rests_on": hashes_of(self.places, below)}
         if isinstance(made, pd.DataFrame):
             title = contents().get(name, (name, ""))[0]
-            return publish_table(as_written(made), path.with_suffix(".csv"), stamp, title)
+            written = as_written(made)
+            return publish_table(written, path.with_suffix(".csv"), stamp, title, dataset_name)
         return publish_figure(made, path, stamp)
 
     def _maker(self, name: str) -> Notebook | None:

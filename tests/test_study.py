@@ -179,6 +179,16 @@ def test_a_published_figure_names_the_runs_that_it_rests_on(
     assert "BROKEN" in {link.state for link in check(figure, study.places.roots)}
 
 
+def test_a_caption_names_the_data_set_as_readers_see_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stamp = {"parameters": {"preset": "smoke", "dataset": SIMULATED}, "simulated": True}
+    monkeypatch.setattr(Study, "stamp", stamp)
+    table = opened(tmp_path).publish("tab01", pd.DataFrame({"value": [1.0]}))
+    caption = table.with_suffix(".tex").read_text(encoding="utf-8").split(r"\caption{")[1]
+    assert "FairGenMed, simulated, preset smoke" in caption and SIMULATED not in caption
+
+
 def test_overrides_come_as_a_text_or_a_list() -> None:
     """As a command line has them, or papermill's -f from YAML."""
     for overrides in ("training.steps=7 seeds=0,1", ["training.steps=7", "seeds=0,1"]):

@@ -391,8 +391,8 @@ def _gaps(data: Scored, attribute: str, levels: Sequence[str]) -> list[Row]:
 
 
 # -- may probabilities be believed? ----------------------------------------------------------
-# Two classes: the probability of the second against the truth. More: the largest probability against
-# being right (top-label), but for the Brier score, which sums over classes.
+# Two classes: the probability of the second against the truth. More: the largest probability
+# against being right (top-label), but for the Brier score, which sums over classes.
 
 BINS = 10  # of equal mass
 UNITS_PER_BIN = 2  # subjects on average, for pairs within a bin

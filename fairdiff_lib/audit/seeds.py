@@ -215,10 +215,10 @@ def means_and_seeds(table: pd.DataFrame, keys: Sequence[str]) -> tuple[pd.DataFr
 
 
 # -- the run as the unit ---------------------------------------------------------------------
-# A run is everything that is random: base model, fine-tuning, sampling. Over R complete runs on the
-# same patients the mean varies with V = s^2 / R + V_patients: s^2 is the variance between runs, and
-# V_patients that of the mean of the runs' influence values. Fine-tunings of one base are *one* run in
-# this sense: what they share doesn't show in their spread.
+# A run is everything that is random: base model, fine-tuning, sampling. Over R complete runs on
+# the same patients the mean varies with V = s^2 / R + V_patients: s^2 is the variance between
+# runs, and V_patients that of the mean of the runs' influence values. Fine-tunings of one base are
+# *one* run in this sense: what they share doesn't show in their spread.
 
 LEAST_RUNS = 3  # two say too little about a variance: t with 1 degree of freedom
 

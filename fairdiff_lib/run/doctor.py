@@ -188,10 +188,10 @@ def speed(precision: str) -> float:
 
 
 # -- a dry calculation -----------------------------------------------------------------------
-# What a network will take, from its shapes alone: on the meta device, where a tensor is a shape, no
-# weight is allocated. A pass over it counts the products, and what autograd would keep. SD 2.1's
-# architecture is here from its published configurations (unet, vae, text_encoder, scheduler), without
-# its weights; benchmarks fill it with random ones.
+# What a network will take, from its shapes alone: on the meta device, where a tensor is a shape,
+# no weight is allocated. A pass over it counts the products, and what autograd would keep. SD
+# 2.1's architecture is here from its published configurations (unet, vae, text_encoder,
+# scheduler), without its weights; benchmarks fill it with random ones.
 
 BLOCKS = (ResnetBlock2D, BasicTransformerBlock)  # what gradient checkpointing computes again
 GIB = 2**30

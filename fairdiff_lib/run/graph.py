@@ -156,9 +156,9 @@ def check_study(name: str, settings: Settings) -> None:
 
 
 # -- where jobs run --------------------------------------------------------------------------
-# A profile is a folder with Snakemake's config.yaml: this machine, or a Slurm queue. What a Slurm one
-# lacks is said before anything starts. Its jobs carry a name made of the runs folder, so that the
-# next run finds what a killed one left in the queue.
+# A profile is a folder with Snakemake's config.yaml: this machine, or a Slurm queue. What a Slurm
+# one lacks is said before anything starts. Its jobs carry a name made of the runs folder, so that
+# the next run finds what a killed one left in the queue.
 
 PROFILES = PROJECT_ROOT / "profiles"
 PARTITION = "slurm_partition"  # as the executor calls it among a job's resources

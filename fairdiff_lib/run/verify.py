@@ -393,8 +393,9 @@ def _untimed(path: Path) -> list[str] | None:
 
 
 # -- the same audit on another machine -------------------------------------------------------
-# Each audit runs in a process of its own, since threads and instruction sets are fixed when torch is
-# loaded: ATen's by ATEN_CPU_CAPABILITY, those of oneDNN's convolutions by its own name for them.
+# Each audit runs in a process of its own, since threads and instruction sets are fixed when torch
+# is loaded: ATen's by ATEN_CPU_CAPABILITY, those of oneDNN's convolutions by its own name for
+# them.
 
 THREADS = (1, 2)
 INSTRUCTIONS = {"native": "", "avx2": "AVX2", "default": "SSE41"}  # ATen's name, oneDNN's

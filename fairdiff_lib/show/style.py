@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fairdiff_lib.datasets import DATASETS
+from fairdiff_lib.datasets import dataset_name as dataset_name
 from fairdiff_lib.settings.methods import METHODS, NEUTRAL
 from fairdiff_lib.settings.names import method_name
 
@@ -99,11 +100,6 @@ def level_looks(levels: Sequence[str]) -> list[Look]:
 def limits(dataset: str) -> str:
     """What nothing measured on this data set says."""
     return DATASETS[dataset].limits if dataset in DATASETS else ""
-
-
-def dataset_name(dataset: str) -> str:
-    """Display name of a data set; a simulated one says so."""
-    return DATASETS[dataset].title if dataset in DATASETS else dataset
 
 
 def is_simulated(dataset: str) -> bool:

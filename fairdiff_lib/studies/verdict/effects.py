@@ -126,9 +126,9 @@ def controls_found(effects: pd.DataFrame) -> Iterator[str]:
 
 
 # -- what a simulation planted ---------------------------------------------------------------
-# Noise and variety are planted in images, real ones among them: a generator may serve such a group as
-# well as any. Fewer and worse training images are planted in the generator. Where that was done, the
-# claim is about that alone.
+# Noise and variety are planted in images, real ones among them: a generator may serve such a group
+# as well as any. Fewer and worse training images are planted in the generator. Where that was
+# done, the claim is about that alone.
 
 NOTHING = "nothing"
 FOUND, MISSED, ALARM, QUIET = "found", "not found", "false alarm", "rightly quiet"

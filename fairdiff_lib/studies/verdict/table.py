@@ -18,7 +18,7 @@ import pandas as pd
 from fairdiff_lib.audit.decide import DIFFERENT, LARGER, NO_LARGER, UNDECIDED, Effect, outcome
 from fairdiff_lib.audit.quality import PASSED, SCOPE
 from fairdiff_lib.audit.seeds import LEAST_RUNS
-from fairdiff_lib.datasets import contents, dataset_of
+from fairdiff_lib.datasets import contents, dataset_name, dataset_of
 from fairdiff_lib.disk.files import locked, read_json, read_table
 from fairdiff_lib.disk.stamps import publish_table
 from fairdiff_lib.settings.errors import InputError
@@ -396,7 +396,9 @@ def write_verdict(study: Study, claims: pd.DataFrame, tests: pd.DataFrame) -> pd
             name: {key: value for key, value in one.items() if key != "files"}
             for name, one in found.items()
         }
-        publish_table(whole, path, _spanning_stamp(stamps, study.stamp), contents()["tab14"][0])
+        publish_table(
+            whole, path, _spanning_stamp(stamps, study.stamp), contents()["tab14"][0], dataset_name
+        )
     return whole
 
 
