@@ -133,7 +133,6 @@ def controls_found(effects: pd.DataFrame) -> Iterator[str]:
 NOTHING = "nothing"
 FOUND, MISSED, ALARM, QUIET = "found", "not found", "false alarm", "rightly quiet"
 NOT_JUDGED = "not judged"  # planted in images, beside a plant in the generator
-Key = tuple[str, str]
 
 
 def planted(config: Population) -> dict[Key, str]:
