@@ -52,7 +52,6 @@ Key = tuple[str, str]
 Row = dict[str, Any]
 LEAST_GROUPS = 4  # fewer say too little about their spread
 SHRUNK_NOTE = "shrunken towards the mean of all intersections (empirical Bayes)"
-SMALLEST_SHARE = 0.2  # of the overall KID: a smaller difference between groups is of no interest
 
 
 def each_group(one: Callable[[Ints, Bools], Estimate]) -> Estimator:
@@ -313,12 +312,11 @@ def kid_audit(
     """Audit of the primary metric: KID of each group against its own reals.
 
     Of features [N, D] of the test images and of those generated for their prompts; ``table`` has
-    their subject and a column of level names per attribute. The smallest difference of interest is
-    ``SMALLEST_SHARE`` of the overall KID; another one by :meth:`Audit.with_smallest_effect`.
+    their subject and a column of level names per attribute. No difference is too small to be of
+    interest before :meth:`Audit.with_smallest_effect` has said which.
     """
     metric, groups = kid_metric(kernel, real, generated), group_units(table, attributes)
-    found = audit(metric, groups, attributes, metric="kid", **options)
-    return found.with_smallest_effect(SMALLEST_SHARE * found.overall.value)
+    return audit(metric, groups, attributes, metric="kid", **options)
 
 
 def differences(first: Audit, second: Audit) -> dict[Key, Estimate]:

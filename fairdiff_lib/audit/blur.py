@@ -70,6 +70,18 @@ class Curves:
             found.append(replace(second, value=float(height[0]), influence=influence))
         return found
 
+    def rise(self, sigma: float, step: float = SMALLEST_BLUR) -> float:
+        """How much ``step`` pixels more add to the KID of all reals blurred by ``sigma``.
+
+        The smallest difference in KID that matters where images are as far off as that blur makes
+        real ones. NaN where no blur of the curve is as wide: of a collapsed generator nothing is
+        "equal".
+        """
+        if not 0 <= sigma <= self.sigmas[-1] - step:
+            return float("nan")
+        less, more = (self.at(width)[0].value for width in (sigma, sigma + step))
+        return more - less
+
 
 def blur_curves(
     kernel: Kernel,

@@ -7,7 +7,8 @@ column of a membership matrix, so all groups cost one pass over the kernel.
 KID is a squared distance whose standard error grows with it: estimate and error are correlated, so
 that a t-interval of a small group is too short above and too long below. "This group is worse", the
 harm that an audit is for, would be found at a true level of 0.1 to 1% in place of 2.5%. So limits
-are made on the scale of its root (:func:`estimate.root_limits`), also those of differences.
+are made on the scale of its root, skewed where few images make the distance
+(:func:`estimate.root_limits`), also those of differences.
 """
 
 from __future__ import annotations

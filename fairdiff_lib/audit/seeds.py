@@ -266,7 +266,7 @@ def over_runs(estimates: Sequence[Estimate]) -> Estimate:
     values = np.array([e.value for e in estimates])
     away = (values - values.mean()) / np.sqrt(count * (count - 1))
     df = variance_parts(estimates).df
-    return replace(mean, influence=np.concatenate([mean.influence, away]), df=df)
+    return replace(mean, influence=np.concatenate([mean.influence, away]), df=df, runs=count)
 
 
 def audit_over_runs(audits: Sequence[Audit]) -> Audit:

@@ -82,7 +82,6 @@ BUILT_IN = {"random-conv": "random"}  # what a user calls it: what ``features`` 
 MOST_PIXELS = {**dict.fromkeys(LITE, LITE_SIDE), "texture": 128, "random-conv": 128, "encoder": 64}
 MOST_PIXELS_ELSE = 256  # of pretrained features, which enlarge to their own size
 VALIDATION = 5  # one in so many training subjects chooses the encoder's step
-SMALLEST_SHARE = 0.2  # smallest difference of interest, x the overall KID
 CARD, METHODS, STAMP = "card.html", "methods.txt", "stamp.json"
 TABLES = {  # each a CSV of the audit's folder, where it has rows: what of an OwnAudit
     "by_group": "by_group",
@@ -431,8 +430,8 @@ def audit_read(
     same, apart = _same_pictures(images.real, groups.unit)
     copies = near_copies(measured.generated, measured.real, apart)
     found, *rest = (same.guard(copies.guard(one, generated), groups) for one in audits)
-    found = found.with_smallest_effect(SMALLEST_SHARE * found.overall.value)
     named = {(one.metric, one.features): one for one in rest}
+    found = found.with_smallest_effect(known[0].rise(named[BLUR, measured.name].overall.value))
     parameters = {
         "attributes": list(images.attributes), "condition": "".join(images.conditions),
         "features": measured.name, "revision": revision, "unit": images.unit,

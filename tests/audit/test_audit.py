@@ -346,7 +346,7 @@ def test_every_contrast_says_what_it_could_have_missed(base: float, has_ratio: b
         ratio = (reference.value + row.mde) / reference.value
         assert (reference.interval()[0] > 0) == has_ratio  # else the ratio may be to 0
         assert row.mde_ratio == pytest.approx(ratio if has_ratio else np.nan, nan_ok=True)
-        assert row.smallest_effect == pytest.approx(0.2 * found.overall.value)
+        assert np.isnan(row.smallest_effect)  # nobody has said what is of interest
 
 
 # -- all levels at once ----------------------------------------------------------------------

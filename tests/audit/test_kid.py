@@ -20,6 +20,7 @@ from fairdiff_lib.audit.estimate import (
     difference,
     group_units,
     root_limits,
+    skewed,
 )
 from fairdiff_lib.audit.kid import (
     SINGLE_ABOVE,
@@ -404,6 +405,55 @@ def test_root_limits_are_squares_of_limits_of_the_root() -> None:
     for near in (-0.01, 0.0, 0.005):  # as low as the t-interval where 0 can't be excluded
         low, high = root_limits(near, error, df)
         assert low == pytest.approx(near - stats.t.ppf(0.975, df) * error) and high > near
+
+
+def test_arms_of_a_skewed_root_solve_halls_equation() -> None:
+    for skewness in (-0.6, -0.1, 0.1, 0.4, 0.9):
+        for reach in (-3.0, -2.0, 0.0, 1.5, 2.5):
+            t = skewed(reach, skewness)
+            turned = t + skewness * (2 * t**2 + 1) / 6 + skewness**2 * t**3 / 27
+            assert turned == pytest.approx(reach, abs=1e-12)
+    assert skewed(2.0, 0.0) == skewed(2.0, 1e-9) == 2.0
+    plain, right, left = (root_limits(0.04, 0.008, 35.0, skewness=s) for s in (0.0, 0.3, -0.3))
+    assert plain[0] < right[0] < 0.04 < plain[1] < right[1]  # few large parts: more above
+    assert left[0] < plain[0] and left[1] == plain[1]  # never shorter above
+
+
+def rarely_wrong(rng: np.random.Generator, n: int, share: float) -> Estimate:
+    """KID of ``n`` images, of which a share shows nothing of what the real ones show."""
+    real, made = rng.normal(size=(2, n, 3)) / 2
+    made[rng.random(n) < share] += 6.0
+    return kid(KERNEL, real, made, split_groups({"a": n}))[0]
+
+
+def test_a_kid_that_few_images_make_has_a_longer_upper_arm() -> None:
+    rare, most = (rarely_wrong(np.random.default_rng(4), 60, share) for share in (0.15, 0.5))
+    assert rare.lopsided > 0.15 > 0.05 > abs(most.lopsided)
+    low, high = rare.interval()
+    plain = root_limits(rare.value, rare.standard_error, rare.df)
+    assert low > plain[0] and high > plain[1]
+
+
+def test_runs_are_too_few_to_show_a_skewness() -> None:
+    units = np.array([0.3, -0.1, -0.1, -0.1])
+    runs = np.array([0.4, -0.2, -0.2])
+    one = Estimate(1.0, np.concatenate([units, runs]), 4, 2.0, rooted=True, runs=3)
+    assert one.lopsided == pytest.approx(np.sum(units**3) / one.standard_error**3)
+
+
+@pytest.mark.slow
+def test_an_interval_of_rare_faults_holds_the_truth_about_as_often_as_it_says() -> None:
+    rng, audits, n, share = np.random.default_rng(5), 3000, 78, 0.25
+    shift = np.full(3, 6.0)
+    apart = 2 * mean_kernel(np.zeros(3), 0.5) - 2 * mean_kernel(shift, 0.5)
+    truth = share**2 * apart  # right images have the law of the real ones
+    below = dict.fromkeys(("plain", "skewed"), 0)
+    for _ in range(audits):
+        one = rarely_wrong(rng, n, share)
+        below["plain"] += root_limits(one.value, one.standard_error, one.df)[1] < truth
+        below["skewed"] += one.interval()[1] < truth
+    assert below["plain"] / audits > 0.044, below  # where 2.5% is promised
+    assert below["skewed"] / audits < 0.041, below
 
 
 def two_groups(rng: np.random.Generator, small: float) -> list[Estimate]:

@@ -128,6 +128,27 @@ def test_a_generator_that_draws_one_picture_is_never_called_equal(tmp_path: Path
     assert result.audit.contrasts["p"].isna().all()
 
 
+def test_of_a_collapsed_generator_whose_pictures_differ_a_little_no_levels_are_equal(
+    tmp_path: Path,
+) -> None:
+    """Further off than any blur, in all groups alike: a share of its KID would be a wide margin."""
+    real, generated = write_example(tmp_path / "dark")
+    for shade, name in enumerate(pd.read_csv(generated)["path"]):
+        Image.new("RGB", (64, 64), (0, shade, 1)).save(generated.parent / name)
+    result = audited(real, generated, ATTRIBUTES)
+    assert "further off than a blur of 4 pixels" in result.blur.overall.note
+    assert result.audit.contrasts["p_equivalence"].isna().all()
+    assert "could have been missed" in finding(result.audit)
+    assert "equal" not in finding(result.audit)
+
+
+def test_what_matters_in_kid_is_what_a_tenth_of_a_pixel_makes(planted: OwnAudit) -> None:
+    sigma = planted.blur.overall.value
+    less, more = (planted.curves.at(width)[0].value for width in (sigma, sigma + 0.1))
+    assert 0 < more - less < 0.1 * planted.audit.overall.value
+    assert planted.audit.contrasts["smallest_effect"].tolist() == pytest.approx([more - less] * 2)
+
+
 def test_the_order_of_rows_changes_nothing(
     example: tuple[Path, Path], planted: OwnAudit, tmp_path: Path
 ) -> None:
