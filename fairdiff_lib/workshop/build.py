@@ -2,11 +2,13 @@
 
 In ``notebooks/workshop`` a cell's tag says whom it is for: ``student`` (the blank), ``solution``,
 ``wrong`` (what the tests answer to see each misconception's own message), ``instructor``. A cell
-without one of these is everybody's.
+without one of these is everybody's. One tagged ``shows:NAME`` has the picture NAME as its output in
+the instructor's copy, before anything was run.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -19,6 +21,7 @@ from fairdiff_lib.settings.errors import InputError
 
 SOURCES = PROJECT_ROOT / "notebooks" / "workshop"
 PAGES = PROJECT_ROOT / "docs" / "workshop"
+PICTURES = PAGES / "pictures"
 TAGS = ("student", "solution", "wrong", "instructor")
 KEPT = {  # copy -> tags that it keeps, besides untagged cells
     "student": ("student",),
@@ -27,9 +30,10 @@ KEPT = {  # copy -> tags that it keeps, besides untagged cells
     "wrong": ("wrong",),
 }
 BUILT = ("student", "instructor")
+SHOWS = "shows:"
 MARK = "workshop.json"  # by which a folder is known, and a learner's answers
-HANDOUT, SLIDES, PICTURES = "handout.md", "slides.md", "pictures"
-HANDED = (MARK, HANDOUT, SLIDES, PICTURES, *BUILT)
+HANDOUT, SLIDES = "handout.md", "slides.md"
+HANDED = (MARK, HANDOUT, SLIDES, PICTURES.name, *BUILT)
 
 
 def sources() -> list[Path]:
@@ -41,16 +45,38 @@ def copy_of(notebook: dict[str, Any], kind: str) -> dict[str, Any]:
     """The copy of a notebook for students, instructors, or a test's right or wrong answers."""
     cells = []
     for cell in notebook["cells"]:
-        tags = cell.get("metadata", {}).get("tags", [])
-        whose = [tag for tag in tags if tag in TAGS]
-        if whose and not set(whose) & set(KEPT[kind]):
+        if not _is_kept(cell, kind):
             continue
-        left = [tag for tag in tags if tag not in TAGS]
-        metadata = {**cell.get("metadata", {}), "tags": left}
-        if not left:
-            del metadata["tags"]
+        tags = cell["metadata"].get("tags", [])
+        metadata = {key: value for key, value in cell["metadata"].items() if key != "tags"}
+        shows = [tag.removeprefix(SHOWS) for tag in tags if tag.startswith(SHOWS)]
+        if kind == "instructor" and shows:
+            cell = {**cell, "outputs": [_picture(name) for name in shows]}
         cells.append({**cell, "metadata": metadata})
     return {**notebook, "cells": cells}
+
+
+def shown_cells(notebook: dict[str, Any], kind: str) -> Iterator[tuple[int, str]]:
+    """Places in a copy of the cells that show a picture, and the pictures' names."""
+    kept = [cell for cell in notebook["cells"] if _is_kept(cell, kind)]
+    for place, cell in enumerate(kept):
+        for tag in cell["metadata"].get("tags", []):
+            if tag.startswith(SHOWS):
+                yield place, tag.removeprefix(SHOWS)
+
+
+def _is_kept(cell: dict[str, Any], kind: str) -> bool:
+    whose = set(TAGS) & set(cell["metadata"].get("tags", []))
+    return not whose or bool(whose & set(KEPT[kind]))
+
+
+def _picture(name: str) -> dict[str, Any]:
+    """A committed picture as a cell's output."""
+    path = PICTURES / f"{name}.png"
+    alt = read_json(path.with_suffix(".json"))["parameters"]["alt"]
+    data = {"image/png": base64.b64encode(path.read_bytes()).decode(), "text/plain": [alt]}
+    metadata = {"image/png": {"alt": alt, "width": 760}}
+    return {"output_type": "display_data", "data": data, "metadata": metadata}
 
 
 def build(folder: Path | str, force: bool = False) -> Path:
@@ -72,9 +98,7 @@ def build(folder: Path | str, force: bool = False) -> Path:
                 write_notebook(place / kind / path.name, copy_of(read_notebook(path), kind))
         (place / HANDOUT).write_text(handout(), encoding="utf-8")
         shutil.copyfile(PAGES / SLIDES, place / SLIDES)
-        (place / PICTURES).mkdir()
-        for path in sorted((PAGES / PICTURES).glob("*.png")):
-            shutil.copyfile(path, place / PICTURES / path.name)
+        shutil.copytree(PICTURES, place / PICTURES.name)
         hashes = {path.name: hash_file(path) for path in sorted((place / "student").iterdir())}
         write_json(place / MARK, {"student": hashes})
     return folder

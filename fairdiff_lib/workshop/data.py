@@ -7,10 +7,12 @@ missing; the rest from laws.
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,12 +25,20 @@ from fairdiff_lib.disk.stamps import make_provenance, write_stamp
 from fairdiff_lib.settings.errors import refuse_unknown
 from fairdiff_lib.studies.proof.audits import OurAudit
 from fairdiff_lib.workshop import lab
+from fairdiff_lib.workshop.build import (
+    PAGES,
+    PICTURES,
+    copy_of,
+    read_notebook,
+    shown_cells,
+    sources,
+    write_notebook,
+)
 
 if TYPE_CHECKING:
     from fairdiff_lib.study import Study
 
 FOLDER = PROJECT_ROOT / "data" / "workshop"
-PICTURES = PROJECT_ROOT / "docs" / "workshop" / "pictures"
 # no shipped base, and a shorter training than quick: exercise 0 needs pictures that lack vessels
 OVERRIDES = "model.pretrained= vae.steps=1000 base.steps=500 training.steps=120"
 SIZES, RATIOS, AUDITS = (20, 36, 60, 90, 132, 200), (1.1, 1.25, 1.5), 300
@@ -38,7 +48,6 @@ SHAPE = 8.0  # of the gamma law of an image's error
 LOOKS = 12  # pictures of exercise 0, half of them generated
 SEED = 20250618
 PARTS = ("strata", "power", "predictions", "looks", "pictures", "pages")
-PAGES = PICTURES.parent
 NUMBER = re.compile(r"<!-- (\w+) -->.*?<!-- -->", re.S)  # in a page: a number with its name
 
 
@@ -77,6 +86,22 @@ def looks_measured() -> pd.DataFrame:
     return read_table(FOLDER / "looks_measured.csv", ("features", "value", "low", "high"))
 
 
+@cache
+def real_case_mix() -> pd.DataFrame:
+    """KID of HAM10000's older patients minus the younger ones': value, low, high.
+
+    Two rows, ``crude`` and ``common mix``: those of the committed table with the most runs.
+    """
+    place = PROJECT_ROOT / "figures" / "reference" / "ham10000" / "tab_contrasts.csv"
+    table = read_table(place, ("method", "seeds", "attribute", "metric", "value"))
+    own = table[(table["method"] == "none") & (table["level"] == "60 or older")
+                & table["features"].isin(["lite0", "encoder"])]  # fmt: skip
+    runs = own["seeds"].astype(str).str.count(",")
+    most = own[runs == runs.max()].set_index("metric")
+    names = {"kid": "crude", "kid_standardised": "common mix"}
+    return most.loc[list(names), ["value", "low", "high"]].rename(index=names)
+
+
 # -- make ----------------------------------------------------------------------------------------
 
 
@@ -109,27 +134,42 @@ def make(what: str, runs_root: str, folder: Path = FOLDER) -> list[Path]:
 
 
 def make_pictures(folder: Path = PICTURES) -> list[Path]:
-    """What stands for the sliders on paper, and the lay page's three pictures."""
-    from tempfile import TemporaryDirectory
-
+    """What the exercises show with right answers, and the lay page's three pictures."""
     from fairdiff_lib.workshop import pictures
 
     with TemporaryDirectory() as place:
-        audit = pictures.audit_pictures(Path(place) / "example", blur=0.2)
+        audit = lab.audit_pictures(lab.draw(Path(place) / "example", blur=0.2))
     drawn = {
-        "sigma": pictures.sigma_panels_figure(),
-        "threshold": pictures.threshold_panels_figure(lab.patients()),
-        "lay_scale": pictures.lay_scale(),
-        "lay_boards": pictures.lay_boards(),
-        "lay_card": pictures.lay_card(audit),
+        "lay_scale": (pictures.lay_scale(), "Three lines shake and come to rest at one level."),
+        "lay_boards": (pictures.lay_boards(), "Two dart boards: both hit the middle, one wider."),
+        "lay_card": (pictures.lay_card(audit), "Groups, numbers, what differs, what was missed."),
     }
-    stamp, files = _stamp({"blur": 0.2}), []
-    for name, figure in drawn.items():
+    found = [(name, pictures.png(figure), alt) for name, (figure, alt) in drawn.items()]
+    for path in sources():
+        found += _shown_in(read_notebook(path))
+    files = []
+    for name, picture, alt in found:
         files.append(folder / f"{name}.png")
         with atomic_file(files[-1]) as temporary:
-            temporary.write_bytes(pictures.png(figure))
-        write_stamp(stamp, files[-1])
+            temporary.write_bytes(picture)
+        write_stamp(_stamp({"alt": alt}), files[-1])
     return files
+
+
+def _shown_in(notebook: dict[str, Any]) -> list[tuple[str, bytes, str]]:
+    """Run an exercise with right answers: the names, PNG and words of pictures that it shows."""
+    import papermill
+
+    found = []
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "exercise.ipynb"
+        write_notebook(path, copy_of(notebook, "right"))
+        done = papermill.execute_notebook(path, path, cwd=folder, kernel_name="python3")
+    for place, name in shown_cells(notebook, "right"):
+        (shown,) = (x for x in done.cells[place].outputs if "image/png" in x.get("data", {}))
+        picture = base64.b64decode(shown.data["image/png"])
+        found.append((name, picture, shown.metadata["image/png"]["alt"]))
+    return found
 
 
 def page_numbers() -> dict[str, str]:

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 from scipy import stats
 
+from fairdiff_lib.audit.audit import Audit, kid_audit
 from fairdiff_lib.audit.estimate import Bools, Floats, Ints
+from fairdiff_lib.audit.kid import fit_kernel
+from fairdiff_lib.data.own import LEVELS, NAMES, write_example
+from fairdiff_lib.disk.files import read_table
 from fairdiff_lib.settings.options import ProofConfig
 from fairdiff_lib.studies.proof import rows
 from fairdiff_lib.studies.proof.audits import Cell, Judge, OurAudit, Scene, TwoGroups
@@ -20,6 +27,7 @@ REFERENCE = 800  # patients of the large group, as in FairGenMed
 AUC = 0.90  # of the classifier of exercise 4, in both groups
 SHIFT = -0.8  # of every score of its small group
 CASES = 0.3  # of the patients, in both groups
+GROUPS = (("palette", "cool"), ("palette", "warm"), ("camera", "A"), ("camera", "B"))
 BATCH, RARE = 32, 0.04  # images of a training step; share of the rarest group
 
 
@@ -83,6 +91,17 @@ def patients(sizes: tuple[int, int] = (8000, 800), seed: int = 0) -> pd.DataFram
     ill = rng.random(len(group)) < CASES
     score = rng.standard_normal(len(group)) + shift_of_cases() * ill + SHIFT * (group == "B")
     return pd.DataFrame({"group": group, "ill": ill, "score": score})
+
+
+def missed_law(threshold: float, group: str) -> float:
+    """Share of the ill of a group whose score is below the threshold, in closed form."""
+    middle = shift_of_cases() + (SHIFT if group == "B" else 0.0)
+    return float(stats.norm.cdf(threshold - middle))
+
+
+def alarmed_law(threshold: float, group: str) -> float:
+    """Share of the well of a group whose score is at or above the threshold."""
+    return float(stats.norm.sf(threshold - (SHIFT if group == "B" else 0.0)))
 
 
 def harm_per_thousand(table: pd.DataFrame, threshold: float) -> pd.DataFrame:
@@ -151,6 +170,46 @@ def empty_batches(count: int = 2000, seed: int = 0) -> float:
 
 
 # -- 6: pictures ---------------------------------------------------------------------------------
+
+
+def draw(folder: Path | str, blur: float, planted: tuple[str, str] = ("palette", "cool")) -> Path:
+    """Draw real and generated pictures, one group blurred by so many pixels; the folder."""
+    write_example(folder, blur=blur, planted=planted)
+    return Path(folder)
+
+
+def draw_secret(folder: Path | str, number: int, blur: float = 0.3) -> Path:
+    """Draw pictures for a neighbour: the number chooses which group is blurred."""
+    return draw(folder, blur, secret_group(number))
+
+
+def secret_group(number: int) -> tuple[str, str]:
+    """The group that is spoilt in a neighbour's pictures."""
+    rng = np.random.default_rng([int(number), 20250618])
+    return GROUPS[int(rng.integers(len(GROUPS)))]
+
+
+def audit_pictures(folder: Path | str) -> Audit:
+    """Audit a folder of pictures, in units of each feature's spread over the real ones.
+
+    Features are colour and fine detail (:func:`texture`).
+    """
+    folder = Path(folder)
+    tables = [read_table(folder / f"{name}.csv", ("path", "subject")) for name in NAMES]
+    real, made = (texture(read_pictures(folder, list(table["path"]))) for table in tables)
+    mean, spread = real.mean(axis=0), real.std(axis=0)
+    real, made = (real - mean) / spread, (made - mean) / spread
+    attributes = {name: LEVELS[name] for name in ("palette", "camera")}
+    return kid_audit(fit_kernel(real), real, made, tables[0], attributes, features="texture")
+
+
+def read_pictures(folder: Path, names: Sequence[str]) -> Any:  # uint8 [N, H, W, 3]
+    """Pictures of one size, in the order of their names."""
+    found = []
+    for name in names:
+        with Image.open(folder / name) as picture:
+            found.append(np.asarray(picture.convert("RGB")))
+    return np.stack(found)
 
 
 def texture(images: Ints) -> Floats:  # uint8 [N, H, W, 3] => [N, 18]

@@ -1,18 +1,18 @@
-"""What the exercises show, with alternative texts; two sliders; the audit of pictures."""
+"""What the exercises show, with alternative texts; two sliders."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from fairdiff_lib.audit.audit import Audit, kid_audit
+from fairdiff_lib.audit.audit import Audit
 from fairdiff_lib.audit.estimate import Floats
-from fairdiff_lib.audit.kid import fit_kernel
 from fairdiff_lib.disk.files import read_table
 from fairdiff_lib.workshop import data, lab
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREY = "#0072b2", "#e69f00", "#777777"
-SIGMAS = (0.0, 0.25, 0.5, 1.0, 2.0)
-THRESHOLDS = (-0.6, 0.0, 0.6, 1.2, 1.8)
 DRAWN = 20_000  # weights of a histogram
 
 
@@ -35,13 +33,24 @@ def _page(height: float, title: str, foot: str = "", width: float = 0.0) -> Figu
     return fig
 
 
-def _axes(fig: Figure, *shape: int, **options: Any) -> Any:
+def _drawn(
+    height: float, title: str, foot: str = "", *shape: int, width: float = 0.0, **options: Any
+) -> tuple[Figure, Any]:
+    """A page and its axes."""
     import matplotlib
 
     from fairdiff_lib.show.style import STYLE
 
+    fig = _page(height, title, foot, width)
     with matplotlib.rc_context({**STYLE, "font.size": 9}):
-        return fig.subplots(*shape, **options)
+        return fig, fig.subplots(*shape, **options)
+
+
+def _tile(fig: Figure, rows: int, columns: int, at: int, image: Any, title: str) -> None:
+    ax = fig.add_subplot(rows, columns, at)
+    ax.imshow(np.asarray(image))
+    ax.set_axis_off()
+    ax.set_title(title, fontsize=9)
 
 
 def png(fig: Figure) -> bytes:
@@ -70,18 +79,14 @@ def contact_sheet(tell: bool = False) -> Any:
     tiles, table = data.looks()
     fig = _page(3.1, "Simulated eyes and generated ones")
     for number, tile, made in zip(table["number"], tiles, table["generated"], strict=True):
-        ax = fig.add_subplot(2, 6, number)
-        ax.imshow(np.asarray(tile))
-        ax.set_axis_off()
-        ax.set_title(f"{number}{' generated' if tell and made else ''}", fontsize=9)
+        _tile(fig, 2, 6, number, tile, f"{number}{' generated' if tell and made else ''}")
     return shown(fig, "Twelve eye backgrounds in two rows, numbered 1 to 12.")
 
 
 def looks_bars() -> Any:
     """KID of the same pictures by two kinds of features, with intervals."""
     table = data.looks_measured()
-    fig = _page(1.7, "The same pictures, two kinds of features", "Lines: 95% intervals.")
-    ax = _axes(fig)
+    fig, ax = _drawn(1.7, "The same pictures, two kinds of features", "Lines: 95% intervals.")
     said = {"lite0": "a network taught on photographs", "texture": "colour and fine detail"}
     said["encoder"] = "a network taught to see glaucoma"
     for at, row in enumerate(table.to_dict("records")):
@@ -108,8 +113,7 @@ def _line(ax: Any, row: Mapping[Any, Any], at: float) -> None:
 
 def shuffled(observed: float, gaps: Sequence[float]) -> Any:
     """Differences in FID under shuffled labels, and the one that was observed."""
-    fig = _page(2.2, "One audit: the observed difference, and 99 with shuffled labels")
-    ax = _axes(fig)
+    fig, ax = _drawn(2.2, "One audit: the observed difference, and 99 with shuffled labels")
     ax.hist(gaps, bins=20, color=GREY)
     ax.axvline(observed, color=ORANGE, lw=2.5)
     ax.annotate("observed", (observed, ax.get_ylim()[1]), (-4, -10), textcoords="offset points",
@@ -122,8 +126,7 @@ def shuffled(observed: float, gaps: Sequence[float]) -> Any:
 
 def bias_lines(rows: pd.DataFrame, limit: float) -> Any:
     """FID against the number of images, and the truth that both groups share."""
-    fig = _page(2.6, "Two groups of equal quality", "Dashed: the true FID of both groups.")
-    ax = _axes(fig)
+    fig, ax = _drawn(2.6, "Two groups of equal quality", "Dashed: the true FID of both groups.")
     for group, colour, marker in (("A", ORANGE, "o"), ("B", BLUE, "s")):
         own = rows[rows["group"] == group]
         mean = own.groupby("n")["value"].mean()
@@ -141,10 +144,15 @@ def bias_lines(rows: pd.DataFrame, limit: float) -> Any:
     return shown(fig, f"FID falls with the number of images towards {limit:.1f}, from two heights.")
 
 
-def power_lines(table: pd.DataFrame) -> Any:
-    """Share of audits that notice a worse group, against its number of patients."""
-    fig = _page(2.6, "How often does a valid audit notice?", "Lines: 95% intervals of the share.")
-    ax = _axes(fig)
+def power_lines(table: Any) -> Any:
+    """Share of audits that notice a worse group, against its number of patients.
+
+    Nothing while the table is a learner's blank.
+    """
+    if table is ...:
+        return None
+    title, foot = "How often does a valid audit notice?", "Lines: 95% intervals of the share."
+    fig, ax = _drawn(2.6, title, foot)
     looks = {1.1: ("o", GREY), 1.25: ("s", ORANGE), 1.5: ("^", BLUE)}
     for ratio, own in table.groupby("ratio"):
         marker, colour = looks.get(round(float(str(ratio)), 3), ("D", "black"))
@@ -169,8 +177,7 @@ def power_lines(table: pd.DataFrame) -> Any:
 
 def strata_dots(table: pd.DataFrame) -> Any:
     """Mean error by condition and camera, and over all; a dot's size is its number of images."""
-    fig = _page(2.6, "Mean error of generated images, simulated", "Size of a dot: images.")
-    ax = _axes(fig)
+    fig, ax = _drawn(2.6, "Mean error of generated images, simulated", "Size of a dot: images.")
     parts = [("well", table[table["condition"] == "well"]), ("all", table),
              ("ill", table[table["condition"] == "ill"])]  # fmt: skip
     for at, (_, own) in enumerate(parts):
@@ -186,90 +193,108 @@ def strata_dots(table: pd.DataFrame) -> Any:
     return shown(fig, "B is lower than A among the well and among the ill, and higher over all.")
 
 
-# -- 4 -------------------------------------------------------------------------------------------
+# -- 4 and 5: what a slider moves ------------------------------------------------------------------
 
 
-def _draw_harm(ax: Any, harm: pd.DataFrame, most: float) -> None:
-    for at, (_, row) in enumerate(harm.iterrows()):
-        colour = (ORANGE, BLUE, GREY)[at % 3]
-        ax.barh(at, -row["missed"], color=colour)
-        ax.barh(at, row["alarmed"], color=colour, alpha=0.45)
-        ax.annotate(f"{row['missed']:.0f}", (-row["missed"], at), (-3, -3),
-                    textcoords="offset points", ha="right")  # fmt: skip
-        ax.annotate(f"{row['alarmed']:.0f}", (row["alarmed"], at), (3, -3),
-                    textcoords="offset points")  # fmt: skip
-        ax.set_ylim(-0.6, at + 0.6)
-    ax.axvline(0, color="black", lw=0.8)
-    ax.set_xlim(-most, most * 2.4)
-    ax.set_yticks(range(len(harm)), [str(name) for name in harm.index])
-    ax.invert_yaxis()
-    ax.set_xticks([])
+@dataclass(frozen=True)
+class Moved:
+    """A picture of one value: moved by a slider, or at five values as it stands on paper."""
+
+    name: str
+    start: float
+    ends: tuple[float, float, float]  # least, most, step
+    values: tuple[float, ...]  # on paper
+    heights: tuple[float, float]  # inches: of the slider's page, and of the paper's
+    title: str  # what follows the name and the value
+    foot: str
+    draw: Callable[[Any, float], None]  # on axes, at a value
+    words: Callable[[float], str]
+
+    def figure(self, *values: float) -> Figure:
+        """The picture at these values, one below the other."""
+        many = len(values) > 1
+        title = f"{self.title} at five values of {self.name}"
+        if not many:
+            title = f"{self.title} at {self.name} {values[0]:.2f}"
+        fig, axes = _drawn(self.heights[many], title, self.foot, len(values), 1, squeeze=False)
+        for ax, value in zip(axes[:, 0], values, strict=True):
+            self.draw(ax, value)
+            if many:
+                ax.set_ylabel(f"{value:g}", rotation=0, ha="right", va="center", labelpad=12)
+        return fig
+
+    def panels(self) -> Any:
+        """What the slider shows, at five values."""
+        return shown(self.figure(*self.values), " ".join(self.words(x) for x in self.values))
+
+    def slider(self) -> Any:
+        """The slider, the picture and the same in words; arrow keys move it."""
+        import ipywidgets
+
+        least, most, step = self.ends
+        slider = ipywidgets.FloatSlider(self.start, min=least, max=most, step=step,
+                                        description=self.name, continuous_update=False)  # fmt: skip
+        slider.layout.width = "min(100%, 480px)"
+        picture = ipywidgets.Image(value=png(self.figure(self.start)), format="png", width=760)
+        picture.layout.max_width = "100%"
+        said = ipywidgets.HTML(self.words(self.start))
+
+        def move(change: Any) -> None:
+            value = round(float(change["new"]), 3)
+            picture.value, said.value = png(self.figure(value)), self.words(value)
+
+        slider.observe(move, names="value")
+        return ipywidgets.VBox([slider, picture, said])
 
 
-def harm_figure(table: pd.DataFrame, threshold: float) -> Figure:
-    """Patients missed (left) and alarmed for nothing (right), of 1,000 of each group."""
-    title = f"Threshold {threshold:+.1f}: of 1,000 patients of each group"
-    fig = _page(1.7, title, "Left: ill and missed. Right, pale: well and alarmed.")
-    _draw_harm(_axes(fig), lab.harm_per_thousand(table, threshold), 330.0)
-    return fig
+def threshold(table: pd.DataFrame) -> Moved:
+    """Patients missed and alarmed, of 1,000 of each group of a table of group, ill, score."""
+
+    def draw(ax: Any, value: float) -> None:
+        for at, (name, row) in enumerate(lab.harm_per_thousand(table, value).iterrows()):
+            colour = (ORANGE, BLUE, GREY)[at % 3]
+            ax.barh(at, -row["missed"], color=colour)
+            ax.barh(at, row["alarmed"], color=colour, alpha=0.45)
+            for x, side, ha in ((-row["missed"], -3, "right"), (row["alarmed"], 3, "left")):
+                ax.annotate(f"{abs(x):.0f}", (x, at), (side, -3), textcoords="offset points", ha=ha)
+            ax.set_yticks(range(at + 1), [*map(str, range(at)), str(name)])
+        ax.axvline(0, color="black", lw=0.8)
+        ax.set_xlim(-330, 800)
+        ax.invert_yaxis()
+        ax.set_xticks([])
+
+    def words(value: float) -> str:
+        said = [f"Of 1,000 patients of {group} {row['missed']:.0f} are missed and "
+                f"{row['alarmed']:.0f} alarmed."
+                for group, row in lab.harm_per_thousand(table, value).iterrows()]  # fmt: skip
+        return f"Threshold {value:+.1f}. " + " ".join(said)
+
+    return Moved("threshold", 0.9, (-2.0, 3.0, 0.1), (-0.6, 0.0, 0.6, 1.2, 1.8), (1.7, 3.4),
+                 "Of 1,000 patients of each group,",
+                 "Left: ill and missed. Right, pale: well and alarmed.", draw, words)  # fmt: skip
 
 
-def harm_words(table: pd.DataFrame, threshold: float) -> str:
-    """The same in words."""
-    harm = lab.harm_per_thousand(table, threshold)
-    said = [f"Of 1,000 patients of {group} {row['missed']:.0f} are missed and "
-            f"{row['alarmed']:.0f} alarmed." for group, row in harm.iterrows()]  # fmt: skip
-    return f"Threshold {threshold:+.1f}. " + " ".join(said)
+def sigma() -> Moved:
+    """Weights of a group at a sigma; their mean is the line."""
 
+    def draw(ax: Any, value: float) -> None:
+        w, bins = _weights(value), np.linspace(-7, 9, 81)
+        heights, _, bars = ax.hist(w, bins=bins, color=BLUE)
+        for bar, left in zip(bars, bins, strict=False):
+            bar.set_color(ORANGE if left < -1e-9 else BLUE)
+        ax.axvline(w.mean(), color="black", lw=1.5)
+        ax.set_ylim(0, 1.15 * heights.max())
+        ax.set_yticks([])
+        ax.set_xlim(-7, 9)
 
-def threshold_panels_figure(table: pd.DataFrame) -> Figure:
-    """The slider's picture at five thresholds."""
-    fig = _page(3.4, "Of 1,000 patients of each group, at five thresholds",
-                "Left: ill and missed. Right, pale: well and alarmed.")  # fmt: skip
-    for ax, threshold in zip(_axes(fig, 5, 1), THRESHOLDS, strict=True):
-        _draw_harm(ax, lab.harm_per_thousand(table, threshold), 330.0)
-        ax.set_ylabel(f"{threshold:+.1f}", rotation=0, ha="right", va="center")
-    return fig
+    def words(value: float) -> str:
+        w = _weights(value)
+        return (f"Sigma {value:.2f}: mean weight {w.mean():.2f}, variance {w.var():.2f}, "
+                f"{(w < 0).mean():.0%} below 0.")  # fmt: skip
 
-
-def threshold_panels(table: pd.DataFrame) -> Any:
-    """What the slider shows, as five panels."""
-    words = " ".join(harm_words(table, threshold) for threshold in THRESHOLDS)
-    return shown(threshold_panels_figure(table), words)
-
-
-def threshold_slider(table: pd.DataFrame) -> Any:
-    """A slider over the threshold; arrow keys move it."""
-    return _slider(
-        "threshold", 0.9, (-2.0, 3.0, 0.1),
-        lambda t: harm_figure(table, t), lambda t: harm_words(table, t),
-    )  # fmt: skip
-
-
-def _slider(
-    name: str, start: float, ends: tuple[float, float, float], draw: Callable[[float], Figure],
-    words: Callable[[float], str],
-) -> Any:  # fmt: skip
-    import ipywidgets
-
-    least, most, step = ends
-    slider = ipywidgets.FloatSlider(
-        start, min=least, max=most, step=step, description=name, continuous_update=False
-    )
-    slider.layout.width = "min(100%, 480px)"
-    picture = ipywidgets.Image(value=png(draw(start)), format="png", width=760)
-    picture.layout.max_width = "100%"
-    said = ipywidgets.HTML(words(start))
-
-    def move(change: Any) -> None:
-        value = round(float(change["new"]), 3)
-        picture.value, said.value = png(draw(value)), words(value)
-
-    slider.observe(move, names="value")
-    return ipywidgets.VBox([slider, picture, said])
-
-
-# -- 5 -------------------------------------------------------------------------------------------
+    return Moved("sigma", 0.5, (0.0, 2.0, 0.05), (0.0, 0.25, 0.5, 1.0, 2.0), (2.1, 4.4),
+                 "Weights of 20,000 images",
+                 "Line: their mean. Orange: below 0, trained away from.", draw, words)  # fmt: skip
 
 
 def _weights(sigma: float) -> Floats:
@@ -277,59 +302,9 @@ def _weights(sigma: float) -> Floats:
     return lab.weights(np.array([sigma]), np.zeros((DRAWN, 1), dtype=np.int64), noise)
 
 
-def _draw_weights(ax: Any, sigma: float) -> None:
-    w = _weights(sigma)
-    bins = np.linspace(-7, 9, 81)
-    heights, _, bars = ax.hist(w, bins=bins, color=BLUE)
-    for bar, left in zip(bars, bins, strict=False):
-        bar.set_color(ORANGE if left < -1e-9 else BLUE)
-    ax.axvline(w.mean(), color="black", lw=1.5)
-    ax.set_ylim(0, 1.15 * heights.max())
-    ax.set_yticks([])
-    ax.set_xlim(-7, 9)
-
-
-def sigma_figure(sigma: float) -> Figure:
-    """Weights of a group at a sigma; their mean is the line."""
-    title = f"Weights of 20,000 images at sigma = {sigma:.2f}"
-    fig = _page(2.1, title, "Line: their mean. Orange: below 0, trained away from.")
-    ax = _axes(fig)
-    _draw_weights(ax, sigma)
-    ax.set_xlabel("weight of an image")
-    return fig
-
-
-def sigma_words(sigma: float) -> str:
-    """The same in words."""
-    w = _weights(sigma)
-    return (f"Sigma {sigma:.2f}: mean weight {w.mean():.2f}, variance {w.var():.2f}, "
-            f"{(w < 0).mean():.0%} below 0.")  # fmt: skip
-
-
-def sigma_panels_figure() -> Figure:
-    """The slider's picture at five sigmas."""
-    fig = _page(4.0, "Weights of 20,000 images at five sigmas",
-                "Line: their mean. Orange: below 0, trained away from.")  # fmt: skip
-    for ax, sigma in zip(_axes(fig, 5, 1, sharex=True), SIGMAS, strict=True):
-        _draw_weights(ax, sigma)
-        ax.set_ylabel(f"{sigma:g}", rotation=0, ha="right", va="center")
-    return fig
-
-
-def sigma_panels() -> Any:
-    """What the slider shows, as five panels."""
-    return shown(sigma_panels_figure(), " ".join(sigma_words(sigma) for sigma in SIGMAS))
-
-
-def sigma_slider() -> Any:
-    """A slider over sigma; arrow keys move it."""
-    return _slider("sigma", 0.5, (0.0, 2.0, 0.05), sigma_figure, sigma_words)
-
-
 def toy_paths(paths: dict[str, Floats]) -> Any:
     """Where the model of one number goes, by what its weights are."""
-    fig = _page(2.6, "A model of one number: A wants 0, B wants 2")
-    ax = _axes(fig)
+    fig, ax = _drawn(2.6, "A model of one number: A wants 0, B wants 2")
     ends = {name: float(path[len(path) // 2 :].mean()) for name, path in paths.items()}
     for name, path in paths.items():
         ax.plot(path, lw=0.8, label=f"{name}: ends at {ends[name]:.2f}")
@@ -343,43 +318,6 @@ def toy_paths(paths: dict[str, Floats]) -> Any:
 # -- 6 -------------------------------------------------------------------------------------------
 
 
-def draw(folder: Path | str, blur: float, planted: tuple[str, str] = ("palette", "cool")) -> Path:
-    """Draw real and generated pictures, one group blurred by so many pixels; the folder."""
-    from fairdiff_lib.data.own import write_example
-
-    write_example(folder, blur=blur, planted=planted)
-    return Path(folder)
-
-
-def audit_pictures(
-    folder: Path | str, blur: float | None = None, planted: tuple[str, str] = ("palette", "cool")
-) -> Audit:
-    """Audit a folder of pictures; with ``blur``, draw them first, one group blurred by so much.
-
-    Features are colour and fine detail (``lab.texture``), in units of their spread over the real
-    pictures.
-    """
-    from fairdiff_lib.data.own import LEVELS, NAMES
-
-    folder = Path(folder) if blur is None else draw(folder, blur, planted)
-    tables = [read_table(folder / f"{name}.csv", ("path", "subject")) for name in NAMES]
-    real, made = (lab.texture(_read(folder, list(table["path"]))) for table in tables)
-    mean, spread = real.mean(axis=0), real.std(axis=0)
-    real, made = (real - mean) / spread, (made - mean) / spread
-    attributes = {name: LEVELS[name] for name in ("palette", "camera")}
-    return kid_audit(fit_kernel(real), real, made, tables[0], attributes, features="texture")
-
-
-def _read(folder: Path, names: Sequence[str]) -> Any:
-    from PIL import Image
-
-    found = []
-    for name in names:
-        with Image.open(folder / name) as picture:
-            found.append(np.asarray(picture.convert("RGB")))
-    return np.stack(found)
-
-
 def example_pairs(folder: Path | str) -> Any:
     """Real pictures above, generated ones below: the first four of a folder."""
     from fairdiff_lib.data.own import NAMES
@@ -387,28 +325,16 @@ def example_pairs(folder: Path | str) -> Any:
     fig = _page(3.0, "Real pictures above, generated ones below")
     for k, name in enumerate(NAMES):
         table = read_table(Path(folder) / f"{name}.csv").iloc[::61].head(4)
-        for at, (tile, palette) in enumerate(
-            zip(_read(Path(folder), list(table["path"])), table["palette"], strict=True)
-        ):
-            ax = fig.add_subplot(2, 4, 4 * k + at + 1)
-            ax.imshow(tile)
-            ax.set_axis_off()
-            ax.set_title(palette, fontsize=8)
+        tiles = lab.read_pictures(Path(folder), list(table["path"]))
+        for at, (tile, palette) in enumerate(zip(tiles, table["palette"], strict=True)):
+            _tile(fig, 2, 4, 4 * k + at + 1, tile, str(palette))
     return shown(fig, "Four real coloured shapes, and the generated ones below them.")
-
-
-def secret_pictures(folder: Path | str, number: int, blur: float = 0.3) -> Path:
-    """Draw pictures for a neighbour: the number chooses which group is blurred."""
-    from fairdiff_lib.workshop.questions import secret_group
-
-    return draw(folder, blur, secret_group(number))
 
 
 def contrast_lines(audit: Audit) -> Any:
     """Differences between groups with their intervals."""
     table = audit.contrasts
-    fig = _page(1.6, "Difference in KID, with 95% interval", "0: no difference.")
-    ax = _axes(fig)
+    fig, ax = _drawn(1.6, "Difference in KID, with 95% interval", "0: no difference.")
     for at, row in enumerate(table.to_dict("records")):
         _line(ax, row, at)
     ax.axvline(0, color="black", lw=0.8)
@@ -426,8 +352,7 @@ def contrast_lines(audit: Audit) -> Any:
 
 def lay_scale() -> Figure:
     """The mean weight of three groups that are shaken differently: all come to rest at 1."""
-    fig = _page(2.2, "1. Shaking a scale does not change what it weighs", width=4.6)
-    ax = _axes(fig)
+    fig, ax = _drawn(2.2, "1. Shaking a scale does not change what it weighs", width=4.6)
     for sigma, colour in ((0.5, BLUE), (1.0, ORANGE), (2.0, GREY)):
         w = _weights(sigma)[:4000]
         ax.plot(np.cumsum(w) / np.arange(1, len(w) + 1), color=colour)
@@ -443,11 +368,10 @@ def lay_boards() -> Figure:
     """Two dart boards: equally well aimed, differently spread."""
     from matplotlib.patches import Circle
 
-    fig = _page(2.7, "2. Both players aim equally well; one throws wider", width=4.6)
+    title = "2. Both players aim equally well; one throws wider"
+    fig, axes = _drawn(2.7, title, "", 1, 2, width=4.6)
     rng = np.random.default_rng(5)
-    for ax, spread, name in zip(
-        _axes(fig, 1, 2), (0.25, 0.7), ("throws narrowly", "throws widely"), strict=True
-    ):
+    for ax, spread, name in zip(axes, (0.25, 0.7), ("narrowly", "widely"), strict=True):
         for radius in (1.5, 1.0, 0.5):
             ax.add_patch(Circle((0, 0), radius, fill=False, color=GREY, lw=0.8))
         throws = rng.standard_normal((30, 2)) * spread
@@ -458,14 +382,13 @@ def lay_boards() -> Figure:
         ax.set_xlim(-1.7, 1.7)
         ax.set_ylim(-1.7, 1.7)
         ax.set_axis_off()
-        ax.set_title(name)
+        ax.set_title(f"throws {name}")
     return fig
 
 
 def lay_card(audit: Audit) -> Figure:
     """A card: which groups, how many, what differs, what could have been missed."""
-    fig = _page(2.6, "3. A card to ask for", width=4.6)
-    ax = _axes(fig)
+    fig, ax = _drawn(2.6, "3. A card to ask for", width=4.6)
     ax.set_axis_off()
     lines = []
     for row in audit.contrasts.to_dict("records"):

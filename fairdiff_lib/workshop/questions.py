@@ -6,7 +6,7 @@ simulation with its error) or reads it from a table that a command made.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -25,23 +25,35 @@ LEVEL, BAND = 0.05, 0.99  # of a test; of the band that a right answer lies in
 STEP = 0.1  # of the slider over thresholds: so near is right
 ROUNDED = 5.1e-3  # a mean that was rounded to two digits is right
 OTHER_SEED, DRAWS = 7, 40  # of the law of FID: other images than the learner's
-Named = Sequence[tuple[float, float, str]]  # value, tolerance, what it would be
+Named = Sequence[tuple[float, float, str]]  # value, tolerance, what is wrong with it
 
 
 def _no(why: str) -> Verdict:
     return Verdict(False, why)
 
 
-def _near(answer: float, others: Named, otherwise: str) -> Verdict:
-    """The mistake whose value an answer has, or what is said of any other."""
-    near = (why for value, within, why in others if abs(answer - value) <= within)
-    return _no(next(near, otherwise))
+def _number(
+    answer: float, right: float, within: float, because: str, mistakes: Named, otherwise: str
+) -> Verdict:
+    """Right, or the mistake whose value an answer has, or what is said of any other."""
+    if abs(answer - right) <= within:
+        return Verdict(True, because)
+    return _no(next((why for x, near, why in mistakes if abs(answer - x) <= near), otherwise))
 
 
-def _band(rate: float, count: int) -> tuple[int, int]:
-    """Numbers of alarms in ``count`` audits, 99% of the time, if each alarms at ``rate``."""
-    low, high = stats.binom.interval(BAND, count, rate)
-    return int(low), int(high)
+def _keeps(answer: Any, because: str, most: str, otherwise: str) -> Verdict:
+    """Whether audits alarm as often as promised: in a 99% band around 5% of them."""
+    found = np.asarray(answer)
+    if found.dtype != bool or found.ndim != 1:
+        return _no("Give the audits themselves, as audits(scene, judge, 40) returns them.")
+    count, alarms = len(found), int(found.sum())
+    if count < 20:
+        return _no(f"{count} audits can't tell 5% from 20%: take at least 20.")
+    low, high = (int(end) for end in stats.binom.interval(BAND, count, LEVEL))
+    seen = f"{alarms} of {count} audits alarm; at a true rate of 5%, {low} to {high} "
+    if low <= alarms <= high:
+        return Verdict(True, f"{seen}would be no surprise. {because}")
+    return _no(f"{seen}are expected. {most if alarms > count / 2 else otherwise}")
 
 
 # -- 0 look first --------------------------------------------------------------------------------
@@ -132,11 +144,10 @@ def _bias(answer: float) -> Verdict:
     law, limit = _fid_law(), _fid_limit()
     mean, spread = law["A", 200]
     within = 4 * spread * np.sqrt(1 / 3 + 1 / DRAWS)
-    if abs(answer - mean) <= within:
-        return Verdict(True, f"The bias is {mean:.1f} at 200 images, and it is not chance: it "
-                       "comes back in every audit. It falls as 1/n, and it is larger for the "
-                       "group whose images vary more.")  # fmt: skip
-    return _near(answer, [
+    because = (f"The bias is {mean:.1f} at 200 images, and it is not chance: it comes back in "
+               "every audit. It falls as 1/n, and it is larger for the group whose images vary "
+               "more.")  # fmt: skip
+    return _number(answer, mean, within, because, [
         (mean + limit, within, f"That is the FID itself. Its true value is {limit:.1f}; the bias "
          "is what stands above it."),
         (-mean, within, "The sign is turned: FID of few images is too high."),
@@ -147,22 +158,14 @@ def _bias(answer: float) -> Verdict:
 
 
 def _repair(answer: Any) -> Verdict:
-    found = np.asarray(answer)
-    if found.dtype != bool or found.ndim != 1:
-        return _no("Give the audits themselves, as audits(scene, judge, 40) returns them.")
-    count, alarms = len(found), int(found.sum())
-    if count < 20:
-        return _no(f"{count} audits can't tell 5% from 20%: take at least 20.")
-    low, high = _band(LEVEL, count)
-    if low <= alarms <= high:
-        return Verdict(True, f"{alarms} of {count} audits alarm. At a true rate of 5%, {low} to "
-                       f"{high} would be no surprise. This test asks what was meant: is the "
-                       "distance between generated and real images the same?")  # fmt: skip
-    if alarms > 0.8 * count:
-        return _no(f"{alarms} of {count} alarm, as before. Both have to change: the judge, to "
-                   "OurAudit(world().kernel), and the scene, to of_fid=False.")  # fmt: skip
-    return _no(f"{alarms} of {count} alarm; {low} to {high} are expected at 5%. The groups have to "
-               "be equal in KID now: equally_good(of_fid=False).")  # fmt: skip
+    return _keeps(
+        answer,
+        "This test asks what was meant: is the distance between generated and real images the "
+        "same?",
+        "Both have to change: the judge, to OurAudit(world().kernel), and the scene, to "
+        "of_fid=False.",
+        "The groups have to be equal in KID now: equally_good(of_fid=False).",
+    )
 
 
 _ONE = {
@@ -228,15 +231,16 @@ def _within(alarms: int, count: int, n: int, ratio: float) -> bool:
 
 def _noticed(answer: float) -> Verdict:
     rate = _power(36, 1.25)
-    within = 4 * np.sqrt(rate * (1 - rate) / 30)
+    low, high = stats.binom.interval(BAND, 30, rate)
     if answer > 1:
         return _no("Give a share between 0 and 1: found.mean().")
-    if abs(answer - rate) <= within:
-        return Verdict(True, f"About {rate:.0%}: the others see nothing, though "
+    if low <= 30 * answer <= high:
+        return Verdict(True, f"About {rate:.0%} in the long run: the others see nothing, though "
                        "the images are worse. What they print is p > 0.05.")  # fmt: skip
-    if abs(answer - _power(132, 1.25)) <= within:
-        return _no("That is the share with 132 patients. The small group has 36.")
-    return _no("Audit worse_group(36, 1.25) 30 times, and take the mean.")
+    if 30 * answer < low:
+        return _no("So few would notice if the images were no worse at all.")
+    return _no("So many would notice with 132 patients. The small group has 36: audit "
+               "worse_group(36, 1.25) 30 times, and take the mean.")  # fmt: skip
 
 
 def _table(answer: Any) -> Verdict:
@@ -295,7 +299,8 @@ def _missed(answer: float) -> Verdict:
 _TWO = {
     "noticed": Question(
         _noticed,
-        "(b) audits(worse_group(36, 1.25), OurAudit(world().kernel), 30).mean(), about a fifth.",
+        lambda: "(b) audits(worse_group(36, 1.25), OurAudit(world().kernel), 30).mean(), about "
+                f"{_power(36, 1.25):.0%}.",
         ("Each audit is True where it noticed.",), ("a", "b", "c"), "b", numeric=True,
     ),
     "table": Question(
@@ -321,7 +326,7 @@ _TWO = {
             "a": "No difference was seen; that none is there was not shown. At 36 patients most "
                  "audits miss images that are a quarter worse, as you counted.",
             "c": "p is not the probability that the groups are equal. It is how often equal groups "
-                 "would give a difference like this.",
+                 "would give a difference as large as this, or larger.",
             "d": "A test that notices nothing sets no limit by itself. The interval does.",
         },
         after="noticed",
@@ -333,91 +338,57 @@ _TWO = {
 # -- 3 case mix ----------------------------------------------------------------------------------
 
 
-def _strata_means() -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Mean error and share of the images, by condition and camera."""
-    table = data.strata()
-    by = table.groupby(["condition", "camera"])["error"]
-    counts = by.size().unstack()
-    return by.mean().unstack(), counts / counts.sum()
-
-
-def _common(mean: pd.DataFrame, share: Mapping[str, float]) -> float:
-    gap = mean["B"] - mean["A"]
-    return float(sum(gap[condition] * share[condition] for condition in mean.index))
+def _by_camera() -> list[tuple[pd.Series[Any], pd.Series[Any]]]:
+    """By camera: mean error, and share of its images, by condition."""
+    return [
+        (own.groupby("condition")["error"].mean(), own.groupby("condition").size() / len(own))
+        for _, own in data.strata().groupby("camera")
+    ]
 
 
 def _crude(answer: float) -> Verdict:
-    mean, share = _strata_means()
-    crude = float((mean["B"] * share["B"]).sum() - (mean["A"] * share["A"]).sum())
-    if abs(answer - crude) <= ROUNDED:
-        return Verdict(True, "Over all images camera B looks worse.")
-    return _near(answer, [
-        (-crude, ROUNDED, "The sign is turned: B minus A."),
-        (float((mean["B"] * share["B"]).sum()), ROUNDED, "That is B's mean. Subtract A's."),
+    a, b = ((mean * share).sum() for mean, share in _by_camera())
+    return _number(answer, b - a, ROUNDED, "Over all images camera B looks worse.", [
+        (a - b, ROUNDED, "The sign is turned: B minus A."),
+        (b, ROUNDED, "That is B's mean. Subtract A's."),
     ], "Mean error of camera B's images minus that of camera A's.")  # fmt: skip
 
 
 def _mixed(answer: float) -> Verdict:
-    mean, share = _strata_means()
-    sizes = data.strata().groupby("condition").size()
-    common = dict(sizes / sizes.sum())
-    right = _common(mean, common)
-    if abs(answer - right) <= ROUNDED:
-        return Verdict(True, f"At a common mix B's error is lower by {-right:.2f}. It is lower "
-                       "among the well and among the ill. B only looked worse because "
-                       f"{float(share['B']['ill']):.0%} of its patients are ill: they are harder "
-                       "to draw.")  # fmt: skip
-    crude = float((mean["B"] * share["B"]).sum() - (mean["A"] * share["A"]).sum())
-    return _near(answer, [
-        (crude, ROUNDED, "That is the crude difference: each camera has its own mix in it."),
+    (mean_a, share_a), (mean_b, share_b) = _by_camera()
+    gap, common = mean_b - mean_a, data.strata().groupby("condition").size() / len(data.strata())
+    right = float((gap * common).sum())
+    because = (f"At a common mix B's error is lower by {-right:.2f}. It is lower among the well "
+               f"and among the ill. B only looked worse because {share_b['ill']:.0%} of its "
+               "patients are ill: they are harder to draw.")  # fmt: skip
+    own = ("You weighted by {0}'s own shares. It is a common mix, but of {0}'s patients; take the "
+           "shares among all 400.")  # fmt: skip
+    return _number(answer, right, ROUNDED, because, [
+        (float((mean_b * share_b).sum() - (mean_a * share_a).sum()), ROUNDED,
+         "That is the crude difference: each camera has its own mix in it."),
         (-right, ROUNDED, "The sign is turned: B minus A."),
-        (_common(mean, dict(share["A"])), ROUNDED, "You weighted by A's own shares. It is a common "
-         "mix, but of A's patients; take the shares among all 400."),
-        (_common(mean, dict(share["B"])), ROUNDED, "You weighted by B's own shares. It is a common "
-         "mix, but of B's patients; take the shares among all 400."),
-    ], "For each condition: B's mean minus A's, times the condition's share among "
-       "all 400 images. Then add the two.")  # fmt: skip
+        (float((gap * share_a).sum()), ROUNDED, own.format("A")),
+        (float((gap * share_b).sum()), ROUNDED, own.format("B")),
+    ], "For each condition: B's mean minus A's, times the condition's share among all 400 images. "
+       "Then add the two.")  # fmt: skip
 
 
 def _standard(answer: Any) -> Verdict:
-    found = np.asarray(answer)
-    if found.dtype != bool or found.ndim != 1 or len(found) < 20:
-        return _no("Give at least 20 audits, as audits(scene, judge, 40) returns them.")
-    low, high = _band(LEVEL, len(found))
-    alarms = int(found.sum())
-    if low <= alarms <= high:
-        return Verdict(True, f"{alarms} of {len(found)}: {low} to {high} are expected at 5%, as "
-                       "the groups are equal at a common mix. The crude audit alarmed in most: it "
-                       "was right that the images differ, and wrong about why.")  # fmt: skip
-    return _no(
-        f"{alarms} of {len(found)} alarm, as in the crude audit; {low} to {high} are "
-        "expected. Take scene and judge of the standardised one."
+    return _keeps(
+        answer,
+        "The groups are equal at a common mix. The crude audit alarmed in most: it was right that "
+        "the images differ, and wrong about why.",
+        "That is the crude audit: take scene and judge of the standardised one.",
+        "Take scene and judge of the standardised one.",
     )
 
 
-@cache
-def real_case_mix() -> tuple[float, float]:
-    """KID of HAM10000's older patients minus the younger ones': crude, at a common mix."""
-    from fairdiff_lib.disk.files import read_table
-    from fairdiff_lib.disk.places import PROJECT_ROOT
-
-    place = PROJECT_ROOT / "figures" / "reference" / "ham10000" / "tab_contrasts.csv"
-    table = read_table(place, ("method", "seeds", "attribute", "metric", "value"), dtype=str)
-    own = table[(table["method"] == "none") & (table["level"] == "60 or older")
-                & table["features"].isin(["lite0", "encoder"])]  # fmt: skip
-    most = own.assign(runs=own["seeds"].fillna("").str.count(",")).sort_values("runs")
-    values = [float(most.loc[most["metric"] == name, "value"].iloc[-1])
-              for name in ("kid", "kid_standardised")]  # fmt: skip
-    return values[0], values[1]
-
-
 def _left(answer: float) -> Verdict:
-    crude, common = real_case_mix()
+    crude, common = data.real_case_mix()["value"]
     explained = 1 - common / crude
-    if abs(answer - explained) <= 0.03:
-        return Verdict(True, f"Case mix explains {explained:.0%}. The rest is not explained: it "
-                       "may be the images, or something else that differs with age.")  # fmt: skip
-    return _near(answer, [
+    because = (f"Case mix explains {explained:.0%}. The rest is not explained: it may be the "
+               "images, or something else that differs with age.")  # fmt: skip
+    return _number(answer, explained, 0.03, because, [
         (1 - explained, 0.03, "That is the share that is left. What share went away?"),
         (100 * explained, 3, "Give a share between 0 and 1."),
         (crude - common, 1e-3, "That is the part in units of KID. Divide by the crude difference."),
@@ -474,28 +445,16 @@ _THREE = {
 # -- 4 one threshold -----------------------------------------------------------------------------
 
 
-def missed_law(threshold: float, group: str) -> float:
-    """Share of the ill of a group whose score is below the threshold, in closed form."""
-    middle = lab.shift_of_cases() + (lab.SHIFT if group == "B" else 0.0)
-    return float(stats.norm.cdf(threshold - middle))
-
-
-def alarmed_law(threshold: float, group: str) -> float:
-    """Share of the well of a group whose score is at or above the threshold."""
-    return float(stats.norm.sf(threshold - (lab.SHIFT if group == "B" else 0.0)))
-
-
 @cache
 def _times_law() -> float:
     """B's missed share over A's at Youden's threshold for 8,000 of A and 800 of B."""
-    best = min(np.linspace(-2, 3, 501), key=_mistakes)
-    return missed_law(best, "B") / missed_law(best, "A")
 
+    def mistakes(threshold: float) -> float:
+        return sum(w * (lab.missed_law(threshold, group) + lab.alarmed_law(threshold, group))
+                   for w, group in ((10 / 11, "A"), (1 / 11, "B")))  # fmt: skip
 
-def _mistakes(threshold: float) -> float:
-    """Missed share of the ill plus alarmed share of the well, over both groups."""
-    shares = ((10 / 11, "A"), (1 / 11, "B"))
-    return sum(w * (missed_law(threshold, g) + alarmed_law(threshold, g)) for w, g in shares)
+    best = min(np.linspace(-2, 3, 501), key=mistakes)
+    return lab.missed_law(best, "B") / lab.missed_law(best, "A")
 
 
 def _times(answer: float) -> Verdict:
@@ -503,12 +462,13 @@ def _times(answer: float) -> Verdict:
         return _no("B's missed share divided by A's.")
     if answer <= 1:
         return _no("Divide B's missed share by A's, not the other way round.")
-    if abs(answer / _times_law() - 1) <= 0.25:  # the sample's best threshold moves the ratio
-        return Verdict(True, f"B's ill patients are missed {answer:.1f} times as often, by a "
-                       "classifier that ranks both groups equally well. AUC compares patients of "
-                       "one group with each other; a threshold compares all with one "
-                       "number.")  # fmt: skip
-    return _no("Take the threshold of everybody's best (Youden), then B's missed share over A's.")
+    within = 0.25 * _times_law()  # the sample's best threshold moves the ratio
+    because = (f"B's ill patients are missed {answer:.1f} times as often, by a classifier that "
+               "ranks both groups equally well. AUC compares patients of one group with each "
+               "other; a threshold compares all with one number.")  # fmt: skip
+    return _number(answer, _times_law(), within, because, [],
+                   "Take the threshold of everybody's best (Youden), then B's missed share over "
+                   "A's.")  # fmt: skip
 
 
 def _best() -> float:
@@ -517,33 +477,34 @@ def _best() -> float:
 
 
 def _threshold(answer: float) -> Verdict:
-    best = _best()
-    missed = {group: missed_law(answer, group) for group in "AB"}
-    if abs(answer - best) <= STEP:
-        return Verdict(True, f"In the long run {missed['B']:.0%} of B's and {missed['A']:.0%} of "
-                       f"A's ill patients are missed. The price: {alarmed_law(answer, 'A'):.0%} of "
-                       "A's well patients are alarmed. Who pays is no question of "
+    missed = {group: f"{lab.missed_law(answer, group):.0%}" for group in "AB"}
+    price = f"{lab.alarmed_law(answer, 'A'):.0%} of A's well patients are alarmed"
+    if abs(answer - _best()) <= STEP:
+        return Verdict(True, f"In the long run {missed['B']} of B's and {missed['A']} of A's ill "
+                       f"patients are missed. The price: {price}. Who pays is no question of "
                        "statistics.")  # fmt: skip
-    if answer > best:
-        return _no(f"At this threshold {missed['B']:.0%} of B's ill patients are still missed.")
-    return _no(f"Nobody is missed more than in 10%, but it is lower than it has to be: "
-               f"{alarmed_law(answer, 'A'):.0%} of A's well patients are alarmed.")  # fmt: skip
+    if answer > _best():
+        return _no(f"At this threshold {missed['B']} of B's ill patients are still missed.")
+    return _no(f"Nobody is missed more than in 10%, but it is lower than it has to be: {price}.")
+
+
+def _alarmed_well(group: str) -> float:
+    """Well patients alarmed at the best threshold, of 1,000."""
+    return 1000 * (1 - lab.CASES) * lab.alarmed_law(_best(), group)
 
 
 def _price(answer: float) -> Verdict:
-    best = _best()
-    well = 1000 * (1 - lab.CASES)
-    share = alarmed_law(best, "A")
+    right, well = _alarmed_well("A"), 1000 * (1 - lab.CASES)
     # of a threshold that the check above accepts, and of the 5,600 well patients of A
-    slack = well * (STEP * stats.norm.pdf(best) + 3 * np.sqrt(share * (1 - share) / 5600))
-    right = share * well
-    if abs(answer - right) <= slack:
-        return Verdict(True, f"About {right:.0f} of 1,000 patients of A are alarmed for nothing.")
+    chance = 3 * np.sqrt(right / well * (1 - right / well) / 5600)
+    slack = well * (STEP * stats.norm.pdf(_best()) + chance)
     if answer <= 1:
         return _no("That is a share. Of 1,000 patients of A, how many well ones are alarmed?")
-    if abs(answer - alarmed_law(best, "B") * well) <= slack:
-        return _no("Those are B's. A's patients pay more: their scores are higher.")
-    return _no("Read alarmed of group A at your threshold: well patients called ill, per 1,000.")
+    because = f"About {right:.0f} of 1,000 patients of A are alarmed for nothing."
+    return _number(answer, right, slack, because, [
+        (_alarmed_well("B"), slack,
+         "Those are B's. A's patients pay more: their scores are higher."),
+    ], "Read alarmed of A at your threshold: well patients called ill, per 1,000.")  # fmt: skip
 
 
 _FOUR = {
@@ -562,8 +523,7 @@ _FOUR = {
     ),
     "price": Question(
         _price,
-        lambda: "alarmed of group A, about "
-                f"{1000 * (1 - lab.CASES) * alarmed_law(_best(), 'A'):.0f} of 1,000.",
+        lambda: f"alarmed of group A, about {_alarmed_well('A'):.0f} of 1,000.",
         ("It is a column of harm_per_thousand.",), after="equal_auc", numeric=True,
     ),
     "per_group": choose(
@@ -598,10 +558,9 @@ _FOUR = {
 
 
 def _favour(answer: float) -> Verdict:
-    if abs(answer - 1) <= 0.02:
-        return Verdict(True, "The mean weight is 1, as without noise: in expectation nothing is "
-                       "reweighted, whatever sigma is.")  # fmt: skip
-    return _near(answer, [
+    because = ("The mean weight is 1, as without noise: in expectation nothing is reweighted, "
+               "whatever sigma is.")  # fmt: skip
+    return _number(answer, 1, 0.02, because, [
         (0.25, 0.02, "That is the variance of the weights. Their mean?"),
         (0.5, 0.02, "That is their standard deviation, sigma. Their mean?"),
         (1.5, 0.02, "Not 1 + sigma: the noise is as often negative as positive."),
@@ -611,10 +570,8 @@ def _favour(answer: float) -> Verdict:
 
 def _negative(answer: float) -> Verdict:
     right = float(stats.norm.cdf(-1))
-    if abs(answer - right) <= 4 * np.sqrt(right * (1 - right) / 10_000):
-        return Verdict(True, f"Phi(-1) = {right:.0%}: at sigma = 1 one image in six is trained "
-                       "away from.")  # fmt: skip
-    return _near(answer, [
+    because = f"{right:.0%} of normal noise is below -1: one image in six is trained away from."
+    return _number(answer, right, 4 * np.sqrt(right * (1 - right) / 10_000), because, [
         (100 * right, 2, "Give a share between 0 and 1."),
         (1 - right, 0.02, "That is the share of positive weights."),
         (0.5, 0.02, "Half of the noise is negative. The weight is 1 plus it."),
@@ -637,11 +594,9 @@ def _ends(answer: Any) -> Verdict:
 
 
 def _heavier(answer: float) -> Verdict:
-    right = 2 * 3 / (9 + 3)
-    if abs(answer - right) <= 0.02:
-        return Verdict(True, "2m / (9 + m) with m = 3: a mean weight moves the target, and this "
-                       "is what reweighting does.")  # fmt: skip
-    return _near(answer, [
+    because = ("2m / (9 + m) with m = 3: a mean weight moves the target, and this is what "
+               "reweighting does.")  # fmt: skip
+    return _number(answer, 2 * 3 / (9 + 3), 0.02, because, [
         (0.2, 0.02, "That is without a mean weight: mean=(1, 3)."),
         (1.0, 0.02, "That is with a mean weight of 9."),
         (0.6, 0.02, "Three times 0.2 forgets that the weights are shared out: 2m / (9 + m)."),
@@ -650,10 +605,9 @@ def _heavier(answer: float) -> Verdict:
 
 def _empty(answer: float) -> Verdict:
     right = (1 - lab.RARE) ** lab.BATCH
-    if abs(answer - right) <= 4 * np.sqrt(right * (1 - right) / 2000):
-        return Verdict(True, f"0.96^32 = {right:.0%}. In such a batch the rarest group has no "
-                       "loss. Its gap counts as 0, which is a perfect score.")  # fmt: skip
-    return _near(answer, [
+    because = (f"0.96^32 = {right:.0%}. In such a batch the rarest group has no loss. Its gap "
+               "counts as 0, which is a perfect score.")  # fmt: skip
+    return _number(answer, right, 4 * np.sqrt(right * (1 - right) / 2000), because, [
         (100 * right, 3, "Give a share between 0 and 1."),
         (1 - right, 0.03, "That is the share of batches with somebody of the group."),
         (lab.RARE, 0.005, "That is the group's share of the patients."),
@@ -668,7 +622,7 @@ _FIVE = {
         ("The mean of 1 + sigma * noise?",), ("a", "b", "c"), "c", numeric=True,
     ),
     "negative": Question(
-        _negative, "Phi(-1 / sigma) = 16% at sigma = 1.",
+        _negative, "(w < 0).mean() at sigma = 1: 16%, the share of normal noise that is below -1.",
         ("Where is 1 + sigma * noise below 0?",), after="favours", numeric=True,
     ),
     "ends": Question(
@@ -702,16 +656,13 @@ _FIVE = {
 # -- 6 audit your own ----------------------------------------------------------------------------
 
 BLURS = (0.1, 0.2, 0.4, 0.8)
-GROUPS = (("palette", "cool"), ("palette", "warm"), ("camera", "A"), ("camera", "B"))
 
 
 @cache
 def _finds(blur: float) -> bool:
     """Whether the exercise's own audit finds a group that is blurred by so much."""
-    from fairdiff_lib.workshop.pictures import audit_pictures
-
     with TemporaryDirectory() as folder:
-        found = audit_pictures(Path(folder) / "example", blur=blur).contrasts
+        found = lab.audit_pictures(lab.draw(Path(folder) / "example", blur)).contrasts
     own = found[found["attribute"] == "palette"].iloc[0]
     return bool(own["p_adjusted"] < LEVEL)
 
@@ -728,25 +679,19 @@ def _least_blur(answer: float) -> Verdict:
                    "is not, and the audit says what it could have missed.")  # fmt: skip
 
 
-def secret_group(number: int) -> tuple[str, str]:
-    """The group that is spoilt in a neighbour's pictures."""
-    rng = np.random.default_rng([int(number), 20250618])
-    return GROUPS[int(rng.integers(len(GROUPS)))]
-
-
 def _secret(answer: Any) -> Verdict:
     try:
         number, group = answer
-        true = secret_group(number)
+        true = lab.secret_group(number)
     except (TypeError, ValueError):
         return _no('Give the number and the group, as (7, "camera A").')
     said = " ".join(str(group).replace(":", " ").split()).lower()
-    named = next((g for g in GROUPS if " ".join(g).lower() == said), None)
+    named = next((g for g in lab.GROUPS if " ".join(g).lower() == said), None)
     if named == true:
         return Verdict(True, f"{' '.join(true)} was blurred. The other attribute's groups both "
                        "hold half of these pictures, so they look alike.")  # fmt: skip
     if named is None:
-        return _no(f"{group!r} is no group: {', '.join(' '.join(g) for g in GROUPS)}.")
+        return _no(f"{group!r} is no group: {', '.join(' '.join(g) for g in lab.GROUPS)}.")
     if named[0] == true[0]:
         return _no(
             "The right attribute. KID is a distance: the group with the larger one is worse."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 from pathlib import Path
@@ -10,8 +11,16 @@ import pytest
 
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.workshop.__main__ import main
-from fairdiff_lib.workshop.build import build, read_notebook, sources
-from fairdiff_lib.workshop.data import NUMBER, PICTURES, fill_pages
+from fairdiff_lib.workshop.build import (
+    BUILT,
+    PICTURES,
+    build,
+    copy_of,
+    read_notebook,
+    shown_cells,
+    sources,
+)
+from fairdiff_lib.workshop.data import NUMBER, fill_pages
 
 
 def test_a_build_has_both_copies_and_the_handout_and_is_built_again(tmp_path: Path) -> None:
@@ -33,6 +42,20 @@ def test_an_instructor_copy_has_solutions_and_what_to_say(tmp_path: Path) -> Non
         text = path.read_text()
         for word in ("**Instructor.**", "minutes", "To hear before going on", "Expected picture"):
             assert word in text, (path.name, word)
+
+
+def test_an_instructor_copy_shows_the_expected_pictures_and_a_student_copy_none() -> None:
+    for path in sources():
+        notebook = read_notebook(path)
+        copies = {kind: copy_of(notebook, kind)["cells"] for kind in BUILT}
+        shown = [x for cell in copies["instructor"] for x in cell.get("outputs", [])]
+        names = [name for _, name in shown_cells(notebook, "instructor")]
+        assert len(shown) == len(names) >= 1, path.name
+        for name, output in zip(names, shown, strict=True):
+            committed = (PICTURES / f"{name}.png").read_bytes()
+            assert base64.b64decode(output["data"]["image/png"]) == committed
+            assert output["metadata"]["image/png"]["alt"]
+        assert not any(cell.get("outputs") for cell in copies["student"])
 
 
 def test_answers_are_not_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

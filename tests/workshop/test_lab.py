@@ -16,8 +16,6 @@ from fairdiff_lib.data.own import write_example
 from fairdiff_lib.methods.perturbation import perturbation_weights
 from fairdiff_lib.studies.own import audit_own
 from fairdiff_lib.workshop import data, lab
-from fairdiff_lib.workshop.pictures import audit_pictures
-from fairdiff_lib.workshop.questions import alarmed_law, missed_law
 
 HEAVY = ("torch", "diffusers", "transformers", "snakemake", "sklearn", "botorch", "papermill")
 
@@ -42,7 +40,7 @@ def test_the_texture_is_the_extractor_s() -> None:
 @pytest.mark.slow
 def test_the_audit_of_pictures_says_what_fairdiff_audit_says(tmp_path: Path) -> None:
     files = write_example(tmp_path / "example", blur=0.2)
-    ours = audit_pictures(tmp_path / "example").contrasts
+    ours = lab.audit_pictures(tmp_path / "example").contrasts
     theirs = audit_own(*files, ["palette", "camera"], features="texture").audit.contrasts
     both = ours.merge(theirs, on=["attribute", "level"])
     assert len(both) == 2
@@ -55,8 +53,8 @@ def test_patients_follow_the_law(group: str, threshold: float) -> None:
     people = lab.patients((50_000, 50_000))
     row = lab.harm_per_thousand(people, threshold).loc[group]
     error = 4 * np.sqrt(0.25 / 15_000)
-    assert abs(row["missed_share"] - missed_law(threshold, group)) < error
-    assert abs(row["alarmed"] / 1000 - 0.7 * alarmed_law(threshold, group)) < error
+    assert abs(row["missed_share"] - lab.missed_law(threshold, group)) < error
+    assert abs(row["alarmed"] / 1000 - 0.7 * lab.alarmed_law(threshold, group)) < error
 
 
 @pytest.mark.parametrize("mean", [1.0, 3.0, 9.0])
