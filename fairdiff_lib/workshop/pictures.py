@@ -205,7 +205,7 @@ class Moved:
     ends: tuple[float, float, float]  # least, most, step
     values: tuple[float, ...]  # on paper
     heights: tuple[float, float]  # inches: of the slider's page, and of the paper's
-    title: str  # what follows the name and the value
+    title: str
     foot: str
     draw: Callable[[Any, float], None]  # on axes, at a value
     words: Callable[[float], str]
@@ -213,10 +213,9 @@ class Moved:
     def figure(self, *values: float) -> Figure:
         """The picture at these values, one below the other."""
         many = len(values) > 1
-        title = f"{self.title} at five values of {self.name}"
-        if not many:
-            title = f"{self.title} at {self.name} {values[0]:.2f}"
-        fig, axes = _drawn(self.heights[many], title, self.foot, len(values), 1, squeeze=False)
+        which = f"five {self.name}s" if many else f"{self.name} {values[0]:.2f}"
+        title, height = f"{self.title}: {which}", self.heights[many]
+        fig, axes = _drawn(height, title, self.foot, len(values), 1, squeeze=False)
         for ax, value in zip(axes[:, 0], values, strict=True):
             self.draw(ax, value)
             if many:
@@ -251,16 +250,17 @@ def threshold(table: pd.DataFrame) -> Moved:
     """Patients missed and alarmed, of 1,000 of each group of a table of group, ill, score."""
 
     def draw(ax: Any, value: float) -> None:
-        for at, (name, row) in enumerate(lab.harm_per_thousand(table, value).iterrows()):
+        harm = lab.harm_per_thousand(table, value)
+        for at, (_, row) in enumerate(harm.iterrows()):
             colour = (ORANGE, BLUE, GREY)[at % 3]
             ax.barh(at, -row["missed"], color=colour)
             ax.barh(at, row["alarmed"], color=colour, alpha=0.45)
             for x, side, ha in ((-row["missed"], -3, "right"), (row["alarmed"], 3, "left")):
                 ax.annotate(f"{abs(x):.0f}", (x, at), (side, -3), textcoords="offset points", ha=ha)
-            ax.set_yticks(range(at + 1), [*map(str, range(at)), str(name)])
         ax.axvline(0, color="black", lw=0.8)
         ax.set_xlim(-330, 800)
-        ax.invert_yaxis()
+        ax.set_yticks(range(len(harm)), [str(name) for name in harm.index])
+        ax.set_ylim(len(harm) - 0.4, -0.6)  # the first group above
         ax.set_xticks([])
 
     def words(value: float) -> str:
@@ -270,7 +270,7 @@ def threshold(table: pd.DataFrame) -> Moved:
         return f"Threshold {value:+.1f}. " + " ".join(said)
 
     return Moved("threshold", 0.9, (-2.0, 3.0, 0.1), (-0.6, 0.0, 0.6, 1.2, 1.8), (1.7, 3.4),
-                 "Of 1,000 patients of each group,",
+                 "Of 1,000 patients of each group",
                  "Left: ill and missed. Right, pale: well and alarmed.", draw, words)  # fmt: skip
 
 
