@@ -264,14 +264,15 @@ def make_looks(study: Study) -> tuple[Image.Image, pd.DataFrame, pd.DataFrame]:
     from fairdiff_lib.audit.kid import fit_kernel
     from fairdiff_lib.classify.features import Scale, make_extractor
     from fairdiff_lib.classify.runs import load_reader
-    from fairdiff_lib.model.sample import generate_run, load_generated
+    from fairdiff_lib.model.sample import generate, load_generated
     from fairdiff_lib.train.runs import train
 
     train(study, "base", 0)
     train(study, "none", 0)
-    generate_run(study, "none", 0)
     cohort, size = study.cohort.included(), study.settings.model.image_size
     test, learnt = cohort.split("test"), cohort.split("train").load_images(size)
+    asked = test.table["image"].tolist(), test.table["prompt"].tolist()
+    generate(study, *asked, "none", 0, "test")
     real, made = test.load_images(size), load_generated(study.places.generated("none", 0), "test")
     rng = np.random.default_rng(SEED)
     # of one group alone, so that no group is looked at for its skin or for a planted noise
