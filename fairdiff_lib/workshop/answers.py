@@ -77,7 +77,7 @@ def predict(name: str, answer: Any) -> None:
         _say(f"Give {question.listed} different numbers in square brackets, as [1, 2, ...].")
     else:
         _LEARNER.predicted[name] = str(answer)
-        _say(f"Noted: {answer}. Now run it, and see.")
+        _say(f"Noted: {answer}. Go on, and see.")
 
 
 def check(name: str, answer: Any) -> None:
@@ -129,8 +129,8 @@ def _has_predicted(name: str) -> bool:
     first = _question(name).after or name
     if first in _LEARNER.predicted:
         return True
-    letters = _question(first).choices
-    what = f"one of {_listed(letters)}" if letters else "your guess"
+    asked = _question(first)
+    what = f"one of {_listed(asked.choices)}" if asked.choices else f"{asked.listed} numbers"
     _say(f'First predict: predict("{first}", ...) with {what}. A wrong guess costs nothing.')
     return False
 

@@ -80,7 +80,9 @@ def contact_sheet(tell: bool = False) -> Any:
     fig = _page(3.1, "Simulated eyes and generated ones")
     for number, tile, made in zip(table["number"], tiles, table["generated"], strict=True):
         _tile(fig, 2, 6, number, tile, f"{number}{' generated' if tell and made else ''}")
-    return shown(fig, "Twelve eye backgrounds in two rows, numbered 1 to 12.")
+    which = ", ".join(str(number) for number in table.loc[table["generated"], "number"])
+    alt = "Twelve eye backgrounds in two rows, numbered 1 to 12."
+    return shown(fig, f"{alt} Generated: {which}." if tell else alt)
 
 
 def looks_bars() -> Any:
@@ -95,7 +97,7 @@ def looks_bars() -> Any:
                     textcoords="offset points")  # fmt: skip
     ax.set_yticks(range(len(table)), [said[name] for name in table["features"]])
     ax.set_ylim(len(table) - 0.4, -0.7)  # in the order of the table
-    ax.set_xlim(left=-0.05 * float(table["high"].max()))
+    ax.set_xlim(*(side * float(table["high"].max()) for side in (-0.05, 1.12)))
     ax.axvline(0, color="black", lw=0.8)
     ax.set_xlabel("KID (Kernel Inception Distance): 0 where both look alike")
     pairs = zip(table["features"], table["value"], strict=True)
