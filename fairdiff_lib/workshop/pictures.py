@@ -384,14 +384,16 @@ def lay_boards() -> Figure:
         ax.set_xlim(-1.7, 1.7)
         ax.set_ylim(-1.7, 1.7)
         ax.set_axis_off()
-        ax.set_title(f"throws {name}")
+        ax.set_title(f"throws {name}", fontsize=9)
     return fig
 
 
 def lay_card(audit: Audit) -> Figure:
     """A card: which groups, how many, what differs, what could have been missed."""
-    fig, ax = _drawn(2.6, "3. A card to ask for", width=4.6)
-    ax.set_axis_off()
+    fig, ax = _drawn(2.3, "3. A card to ask for", width=4.6)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.spines[:].set_visible(True)
     lines = []
     for row in audit.contrasts.to_dict("records"):
         seen = row["low"] > 0 or row["high"] < 0
@@ -401,9 +403,9 @@ def lay_card(audit: Audit) -> Figure:
         if seen:
             lines.append(f"    those of '{worse}' are worse than those of '{best}'")
         else:
-            lines.append(f"    no difference seen; one up to {row['mde']:.3f} could be missed")
+            lines.append(f"    no difference seen; a KID larger by {row['mde']:.3f} may be missed")
     lines.append("Looked at: colour and fine detail. Not looked at: anatomy.")
     lines.append("An example: simulated pictures of coloured shapes.")
     for k, line in enumerate(lines):
-        ax.text(0.0, 0.95 - 0.17 * k, line, fontsize=9, transform=ax.transAxes)
+        ax.text(0.03, 0.88 - 0.16 * k, line, fontsize=8.5, transform=ax.transAxes)
     return fig
