@@ -35,7 +35,9 @@ base: $(READY)
 	$(BIN)/fairdiff base --dataset $(or $(DATASETS),$(SIMULATED))
 
 # The seven exercises, in a small environment of their own (no torch): is it ready, then the first
-# page. Copies with answers are kept: only a folder that is not there is written.
+# page. Copies with answers are kept: only a folder that is not there is written. One thread: on
+# matrices as small as these, two threads of a busy laptop wait for each other a hundred times longer.
+workshop: export OMP_NUM_THREADS = 1
 workshop: $(WORKSHOP_VENV)/.ready
 	$(WORKSHOP_VENV)/bin/python -m fairdiff_lib.workshop check
 	test -d $(WORKSHOP) || $(WORKSHOP_VENV)/bin/python -m fairdiff_lib.workshop build $(WORKSHOP)
