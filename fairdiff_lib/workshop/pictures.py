@@ -191,6 +191,7 @@ def strata_dots(table: pd.DataFrame) -> Any:
                         ha="left" if aside > 0 else "right")  # fmt: skip
     ax.set_xticks(range(3), [name for name, _ in parts])
     ax.set_xlim(-0.6, 2.6)
+    ax.margins(y=0.15)
     ax.set_ylabel("error (less is better)")
     return shown(fig, "B is lower than A among the well and among the ill, and higher over all.")
 
@@ -217,7 +218,7 @@ class Moved:
         many = len(values) > 1
         which = f"five {self.name}s" if many else f"{self.name} {values[0]:.2f}"
         title, height = f"{self.title}: {which}", self.heights[many]
-        fig, axes = _drawn(height, title, self.foot, len(values), 1, squeeze=False)
+        fig, axes = _drawn(height, title, self.foot, len(values), 1, squeeze=False, sharex=True)
         for ax, value in zip(axes[:, 0], values, strict=True):
             self.draw(ax, value)
             if many:
@@ -312,7 +313,7 @@ def toy_paths(paths: dict[str, Floats]) -> Any:
         ax.plot(path, lw=0.8, label=f"{name}: ends at {ends[name]:.2f}")
     ax.axhline(0.2, color="black", ls="--", lw=1)
     ax.set_xlabel("step of training")
-    ax.legend(loc="upper right")
+    ax.legend(loc="lower right")
     said = ", ".join(f"{name} at {end:.2f}" for name, end in ends.items())
     return shown(fig, f"Paths of training; they end: {said}.")
 

@@ -497,16 +497,21 @@ def _alarmed_well(group: str) -> float:
     return 1000 * (1 - lab.CASES) * lab.alarmed_law(_best(), group)
 
 
+def _slack(group: str, well: int) -> float:
+    """Of alarmed patients: of a threshold that is taken for right, and of so many well patients."""
+    share = _alarmed_well(group) / (1000 * (1 - lab.CASES))
+    threshold = STEP * stats.norm.pdf(_best() - (lab.SHIFT if group == "B" else 0.0))
+    chance = 3 * np.sqrt(share * (1 - share) / well)
+    return float(1000 * (1 - lab.CASES) * (threshold + chance))
+
+
 def _price(answer: float) -> Verdict:
-    right, well = _alarmed_well("A"), 1000 * (1 - lab.CASES)
-    # of a threshold that the check above accepts, and of the 5,600 well patients of A
-    chance = 3 * np.sqrt(right / well * (1 - right / well) / 5600)
-    slack = well * (STEP * stats.norm.pdf(_best()) + chance)
     if answer <= 1:
         return _no("That is a share. Of 1,000 patients of A, how many well ones are alarmed?")
+    right = _alarmed_well("A")
     because = f"About {right:.0f} of 1,000 patients of A are alarmed for nothing."
-    return _number(answer, right, slack, because, [
-        (_alarmed_well("B"), slack,
+    return _number(answer, right, _slack("A", 5600), because, [
+        (_alarmed_well("B"), _slack("B", 560),
          "Those are B's. A's patients pay more: their scores are higher."),
     ], "Read alarmed of A at your threshold: well patients called ill, per 1,000.")  # fmt: skip
 
