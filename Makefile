@@ -34,9 +34,10 @@ study-ham10000: $(READY)
 base: $(READY)
 	$(BIN)/fairdiff base --dataset $(or $(DATASETS),$(SIMULATED))
 
-# The seven exercises, in a small environment of their own (no torch): is it ready, then the first
-# page. Copies with answers are kept: only a folder that is not there is written. One thread: on
-# matrices as small as these, two threads of a busy laptop wait for each other a hundred times longer.
+# The seven exercises, in a small environment of their own (no torch, no news from the network): is
+# it ready, then the first page. Copies with answers are kept: only a folder that is not there is
+# written. One thread: on matrices as small as these, two threads of a busy laptop wait for each
+# other a hundred times longer.
 workshop: export OMP_NUM_THREADS = 1
 workshop: $(WORKSHOP_VENV)/.ready
 	$(WORKSHOP_VENV)/bin/python -m fairdiff_lib.workshop check
@@ -98,6 +99,8 @@ $(WORKSHOP_VENV)/.ready: .binder/requirements.txt constraints.txt
 	$(PYTHON) -m venv $(WORKSHOP_VENV)
 	$(WORKSHOP_VENV)/bin/python -m pip install --quiet --no-compile --requirement .binder/requirements.txt
 	$(WORKSHOP_VENV)/bin/python -m pip install --quiet --no-deps --editable .
+	$(WORKSHOP_VENV)/bin/jupyter labextension disable \
+	  @jupyterlab/apputils-extension:announcements > /dev/null
 	@touch $@
 
 # Constraints for every platform and Python from 3.11 on. The lines of CUDA packages go: on a GPU

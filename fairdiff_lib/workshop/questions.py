@@ -257,9 +257,10 @@ def _table(answer: Any) -> Verdict:
             if own.empty:
                 return _no(f"The row of {n} patients at ratio {ratio} is missing.")
             row = own.iloc[0]
-            if not _within(int(row["alarms"]), int(row["audits"]), n, ratio):
-                return _no(f"{n} patients at ratio {ratio}: {row['alarms']} of {row['audits']} "
-                           "alarms is not what they give. Were numbers changed?")  # fmt: skip
+            alarms, audits = int(row["alarms"]), int(row["audits"])
+            if not _within(alarms, audits, n, ratio):
+                return _no(f"{n} patients at ratio {ratio}: {alarms} of {audits} alarms is not "
+                           "what they give. Were numbers changed?")  # fmt: skip
     less, more = _power(36, 1.25), _power(36, 1.5)
     return Verdict(True, f"Read it by row: at 36 patients {less:.0%} of audits see images that are "
                    f"a quarter worse, and {more:.0%} see half as bad again. No table of p-values "
@@ -329,8 +330,8 @@ _TWO = {
         {
             "a": "No difference was seen; that none is there was not shown. At 36 patients most "
                  "audits miss images that are a quarter worse, as you counted.",
-            "c": "p is not the probability that the groups are equal. It is how often equal groups "
-                 "would give a difference as large as this, or larger.",
+            "c": "A p-value is no probability that the groups are equal. It is how often equal "
+                 "groups would give a difference as large as this, or larger.",
             "d": "A test that notices nothing sets no limit by itself. The interval does.",
         },
         after="noticed",
