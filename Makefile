@@ -16,7 +16,9 @@ READY := $(VENV)/.ready
 UV ?= uv
 
 .DELETE_ON_ERROR:
-.PHONY: study study-all study-ham10000 base workshop test test-all verify book lint format lock bench bench-gpu bench-large clean
+.PHONY: env study study-all study-ham10000 base workshop test test-all verify book figures lint format lock bench bench-gpu bench-large clean
+
+env: $(READY)
 
 study: $(READY)
 	$(BIN)/fairdiff run --preset $(PRESET) --cores $(CORES)
@@ -57,9 +59,14 @@ test-all: lint
 verify: $(READY)
 	$(BIN)/fairdiff verify --cores $(CORES)
 
-# Committed notebooks, tables and figures as a site, without network: build/book/html/index.html
+# Ten chapters and what they rest on as a site, without network: build/book/html/index.html
 book: $(READY)
-	$(BIN)/python docs/build.py
+	$(BIN)/python -m docs.build
+
+# The main figures, and the README's table of findings, from the tables below figures.
+figures: $(READY)
+	$(BIN)/python -m docs.figures
+	$(BIN)/python -m docs.facts
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,8 +1,8 @@
 """The book: what people read of the study as a site that needs no network.
 
-A source tree for Sphinx and myst-nb: the project's own files under their own paths, so that links
-keep their ways, and a few written pages (the front, claims, verdicts, a page per study). Every
-warning of Sphinx is a problem. With ``--external`` Sphinx also looks up links to other sites.
+Ten chapters (``docs/book``, filled in from the tables by ``docs/facts.py``), and behind them the
+archive: the project's own files under their own paths, so that links keep their ways, and a page
+per study. Every warning of Sphinx is a problem; ``--external`` looks up links to other sites.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from jinja2 import Environment, StrictUndefined, TemplateError
 
+from docs.facts import Facts, escape, grid, options
 from fairdiff_lib.datasets import contents, dataset_of
 from fairdiff_lib.disk.files import atomic_folder, read_json, read_table, refuse_other
 from fairdiff_lib.disk.places import PROJECT_ROOT
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.notebooks import NOTEBOOKS
+from fairdiff_lib.show.figures.main import MAIN
 from fairdiff_lib.show.style import dataset_name
 from fairdiff_lib.workshop.build import HANDOUT
 from fairdiff_lib.workshop.build import build as build_workshop
@@ -99,16 +102,6 @@ def read_parts(figures: Path) -> list[Part]:
 
 
 # -- Markdown ----------------------------------------------------------------------------------
-
-
-def escape(text: object) -> str:
-    """Text in which Markdown sees nothing to act on."""
-    return re.sub(r"([\\`*_{}\[\]<>|$#~])", r"\\\1", " ".join(str(text).split()))
-
-
-def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
 
 
 def toctree(docs: Mapping[str, str], caption: str = "") -> str:
@@ -240,26 +233,56 @@ def _where(parts: Sequence[Part], claim: str, figures: Path) -> str:
     return grid(["study", "notebook", "tables", "figures"], rows)
 
 
-def front_page(parts: Sequence[Part], found: pd.DataFrame, texts: Sequence[str]) -> str:
-    """The README's first words, what was found, and where to go on."""
+def front_page(facts: Facts, chapters: Sequence[Path]) -> str:
+    """The README's first words, what was found, and the ten chapters."""
     opening = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8").partition("\n## ")[0]
-    lines = [opening.strip(), ""]
-    if len(found):
-        lines += ["## What was found", "", verdict_grid(found), ""]
-        lines += ["Go on to [each verdict in full](verdict.md), to [where to look for each "
-                  "claim](claims.md), or to [the README](README.md).", ""]  # fmt: skip
+    docs = {f"docs/book/{path.stem}": "" for path in chapters}
+    listed = [f"- [{title_of(path)}](docs/book/{path.name})" for path in chapters]
+    lines = [opening.strip(), "", "## What was found", "", facts.finding_grid("/"), ""]
+    lines += [facts.figure("main/front", MAIN["front"]), ""]
+    lines += ["Intervals are 95%. What is simulated is called simulated.", ""]
+    lines += ["## Read on", "", *listed, ""]
+    lines += ["Everything behind it (executed notebooks, tables, figures, cards) is in "
+              "[the archive](archive.md).", ""]  # fmt: skip
+    lines += [toctree(docs, "The book"), "", toctree({"archive": "The archive"}, "Behind it"), ""]
+    return "\n".join(lines)
+
+
+def title_of(page: Path) -> str:
+    """A page's first heading."""
+    return page.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+
+
+def archive_page(parts: Sequence[Part], texts: Sequence[str]) -> str:
+    """All that the book rests on, in sections that the side bar keeps closed."""
     cards = [doc for doc in texts if "/cards/" in doc]
     around = [f"docs/workshop/{name}" for name in AROUND]
-    for caption, docs in (
-        ("Findings", ["claims", "verdict"]),
-        ("Workshop", [around[0], "workshop/exercises", *around[1:]]),
+    lines = ["# The archive", "", "What the book rests on, study by study.", ""]
+    for heading, docs in (
+        ("Claims", ["claims", "verdict"]),
         ("Studies", [part.doc for part in parts]),
-        ("Cards", cards),
-        ("About", [doc for doc in texts if doc not in cards]),
+        ("Workshop", [around[0], "workshop/exercises", *around[1:]]),
+        ("About the project", [doc for doc in texts if doc not in cards]),
+        ("Cards of models and data", cards),
     ):
         titles = {doc: "README" if doc == "README" else "" for doc in docs}
-        lines += [toctree(titles, caption), ""]
+        lines += [f"## {heading}", "", toctree(titles), ""]
     return "\n".join(lines)
+
+
+def fill(path: Path, facts: Facts) -> str:
+    """A chapter with its numbers, from the tables.
+
+    Raises
+    ------
+    InputError
+        A chapter that asks for something that there is not.
+    """
+    jinja = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    try:
+        return jinja.from_string(path.read_text(encoding="utf-8")).render(**options(facts))
+    except (TemplateError, TypeError) as error:
+        raise InputError(f"{path.name}: {error}") from error
 
 
 def exercises_page(folder: Path) -> str:
@@ -311,9 +334,12 @@ def write_sources(figures: Path, target: Path) -> list[Part]:
         for path in copies:
             path.write_text(without_dead_links(path), encoding="utf-8")
         workshop = build_workshop(root / "workshop")
+        facts, chapters = Facts(figures), chapters_of(root)
         pages = {
             "workshop/exercises": exercises_page(workshop),
-            "index": front_page(parts, found, texts),
+            "index": front_page(facts, chapters),
+            "archive": archive_page(parts, texts),
+            **{f"docs/book/{path.stem}": fill(path, facts) for path in chapters},
             "claims": claims_page(parts, found, figures),
             "verdict": verdict_page(found),
             **{part.doc: part_page(part, figures) for part in parts},
@@ -322,17 +348,23 @@ def write_sources(figures: Path, target: Path) -> list[Part]:
             path = root / f"{doc}.md"
             path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
-        index = root / "index.md"  # begins as the README does
-        index.write_text(without_dead_links(index), encoding="utf-8")
+        for page in (root / "index.md", *chapters):  # the first begins as the README does
+            page.write_text(without_dead_links(page, root), encoding="utf-8")
     return parts
 
 
-def without_dead_links(page: Path) -> str:
-    """A page's text in which a link to what has no page is plain words."""
+def chapters_of(root: Path) -> list[Path]:
+    """The book's chapters below a project's folder, in their order."""
+    return sorted(root.glob("docs/book/*.md"), key=lambda path: int(path.stem.split("_")[0]))
+
+
+def without_dead_links(page: Path, root: Path = Path("/")) -> str:
+    """A page's text in which a link to what has no page is plain words; ``/`` begins at the "
+    "root."""
 
     def new(match: re.Match[str]) -> str:
         target = match[2].partition("#")[0]
-        place = page.parent / target
+        place = root / target.lstrip("/") if target.startswith("/") else page.parent / target
         source = place.parent.name == "notebooks"  # has no page: its executed copies have
         gone = not re.match(r"[a-z]+:|$", target) and (source or not place.exists())
         return match[1] if gone else match[0]

@@ -14,7 +14,7 @@ html_title = "FairDiffusion"
 extensions = ["myst_nb"]
 nitpicky = True
 include_patterns = [
-    *("index.md", "claims.md", "verdict.md", "studies/*.md"),
+    *("index.md", "archive.md", "claims.md", "verdict.md", "studies/*.md", "docs/book/*.md"),
     *("README.md", "docs/findings.md", "docs/guide.md", "CONTRIBUTING.md", "CHANGELOG.md"),
     *("data/real/README.md", "data/cards/*.md"),
     *("docs/workshop/*.md", "workshop/exercises.md", "workshop/handout.md", "workshop/*/*.ipynb"),

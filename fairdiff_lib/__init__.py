@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 # transformers says at import that it falls back to PIL for want of torchvision: known, and harmless
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from fairdiff_lib.audit.audit import Audit as Audit

@@ -6,6 +6,7 @@ chain from a table to the data in which nothing can change unseen.
 
 from __future__ import annotations
 
+import io
 import os
 import platform
 import subprocess
@@ -16,10 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from PIL import Image
 
 from fairdiff_lib.disk.files import atomic_file, hash_file, read_json, write_json, write_table
 from fairdiff_lib.disk.places import PROJECT_ROOT, Places
-from fairdiff_lib.disk.tables import has_latex, write_latex
+from fairdiff_lib.disk.tables import has_latex, has_pdf, write_latex
 from fairdiff_lib.settings.options import Settings, as_dict
 
 if TYPE_CHECKING:
@@ -42,19 +44,44 @@ def publish_table(
 ) -> Path:
     """Write a table as CSV, T1 to T14 as LaTeX too, and one stamp for both; the CSV's path."""
     written = write_table(frame, path)
+    if not has_latex(written.stem):
+        written.with_suffix(".tex").unlink(missing_ok=True)  # an earlier version's
     more = [write_latex(written, stamp, title, datasets)] if has_latex(written.stem) else []
     write_stamp(stamp, written, *more)
     return written
 
 
 def publish_figure(figure: Figure, path: Path | str, stamp: Mapping[str, Any]) -> Path:
-    """Write ``path`` (without suffix) as .png, .pdf and .json (the stamp); the PNG's path."""
-    path = Path(path)
-    for suffix, options in ((".png", {"dpi": 150}), (".pdf", {"metadata": {"CreationDate": None}})):
-        with atomic_file(path.with_suffix(suffix)) as temporary:
-            figure.savefig(temporary, format=suffix[1:], bbox_inches="tight", **options)
-    write_stamp(stamp, *(path.with_suffix(suffix) for suffix in (".png", ".pdf")))
+    """Write ``path`` (without suffix) as .png, F1 to F7 and main figures as .pdf too, and a stamp.
+
+    Returns the PNG's path; its colours are 256 at most.
+    """
+    path, stream = Path(path), io.BytesIO()
+    figure.savefig(stream, format="png", dpi=150, bbox_inches="tight")
+    with atomic_file(path.with_suffix(".png")) as temporary:
+        temporary.write_bytes(small_png(stream.getvalue()))
+    if has_pdf(path.name):
+        with atomic_file(path.with_suffix(".pdf")) as temporary:
+            undated: Any = {"CreationDate": None}
+            figure.savefig(temporary, format="pdf", bbox_inches="tight", metadata=undated)
+    else:
+        path.with_suffix(".pdf").unlink(missing_ok=True)  # an earlier version's
+    suffixes = (".png", ".pdf")[: 1 + has_pdf(path.name)]
+    write_stamp(stamp, *(path.with_suffix(suffix) for suffix in suffixes))
     return path.with_suffix(".png")
+
+
+def small_png(png: bytes) -> bytes:
+    """A PNG with at most 256 colours: a third of the size, and a page looks the same."""
+    with Image.open(io.BytesIO(png)) as page:
+        if page.mode == "P":
+            return png
+        few = page.convert("RGB").quantize(
+            256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
+        )
+    stream = io.BytesIO()
+    few.save(stream, format="PNG", optimize=True)
+    return stream.getvalue()
 
 
 def hashes_of(places: Places, paths: Iterable[Path]) -> dict[str, str]:

@@ -186,6 +186,11 @@ def has_latex(name: str) -> bool:
     return re.fullmatch(r"tab(0[1-9]|1[0-4])", name) is not None
 
 
+def has_pdf(name: str) -> bool:
+    """Whether a figure is one of F1 to F7, or a main one."""
+    return re.fullmatch(r"fig0[1-7]|main\d", name) is not None
+
+
 def write_latex(
     path: Path, stamp: Mapping[str, Any], title: str, datasets: Callable[[str], str] = str
 ) -> Path:

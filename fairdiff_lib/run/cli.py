@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import runpy
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -136,11 +135,6 @@ def _parser() -> _Parser:
     said = "only: does the audit say the same on other threads and instructions"
     verify.add_argument("--machine", action="store_true", help=said)
     verify.set_defaults(action=_verify)
-
-    book = actions.add_parser("book", help="build what people read into a site, offline")
-    _add_roots(book, "figures")
-    book.add_argument("--output", default="build/book", metavar="DIR", help="its html/ is the site")
-    book.set_defaults(action=_book)
 
     doctor = actions.add_parser("doctor", help="does a run fit: memory, disk, hours")
     _add_choice(doctor)
@@ -460,16 +454,6 @@ def _verify(chosen: argparse.Namespace) -> int:
     for problem in problems:
         print(f"fairdiff: verify: {problem}", file=sys.stderr)
     print(f"verify: {f'{len(problems)} problems' if problems else 'all is as it says'}")
-    return 1 if problems else 0
-
-
-def _book(chosen: argparse.Namespace) -> int:
-    make_book = runpy.run_path(str(PROJECT_ROOT / "docs" / "build.py"))["make_book"]
-    figures = PROJECT_ROOT / chosen.figures_root
-    page, problems = make_book(figures, (PROJECT_ROOT / chosen.output).absolute())
-    for problem in problems:
-        print(f"fairdiff: book: {problem}", file=sys.stderr)
-    print(f"{len(problems)} problems; {page}" if problems else f"book: {page}")
     return 1 if problems else 0
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from fairdiff_lib.datasets import Dataset, dataset_of
 from fairdiff_lib.disk.files import read_json, write_json
-from fairdiff_lib.disk.tables import has_latex
+from fairdiff_lib.disk.tables import has_latex, has_pdf
 from fairdiff_lib.run.notebook import find_notebook
 from fairdiff_lib.settings.methods import BASELINE, source_runs
 from fairdiff_lib.settings.notebooks import BASE, JOBS, Notebook
@@ -27,7 +27,7 @@ from fairdiff_lib.studies.ablation import arms
 from fairdiff_lib.studies.verdict.protocol import protocol_path
 from fairdiff_lib.study import Study, folder_mark
 
-FIGURE, CARD = ("png", "pdf", "json"), ("html", "json")
+CARD = ("html", "json")
 ARM_MINUTES = 720
 
 
@@ -169,7 +169,8 @@ class Jobs:
     def _makes(self, entry: Notebook, place: Path) -> Iterator[str]:
         own = getattr(self.own, entry.of_dataset) if entry.of_dataset else ()
         made = {name: ("csv", "json", *["tex"] * has_latex(name)) for name in (*own, *entry.tables)}
-        made |= dict.fromkeys(entry.figures, FIGURE) | dict.fromkeys(entry.cards, CARD)
+        made |= {x: ("png", "json", *["pdf"] * has_pdf(x)) for x in entry.figures}
+        made |= dict.fromkeys(entry.cards, CARD)
         for name, kinds in made.items():
             if self.own.simulated or name not in entry.simulated_only:
                 yield from (f"{place / name}.{kind}" for kind in kinds)

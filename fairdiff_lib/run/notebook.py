@@ -7,7 +7,9 @@ traceback, where a successful one would lie.
 from __future__ import annotations
 
 import ast
+import base64
 import fcntl
+import io
 import os
 import re
 import sys
@@ -18,9 +20,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from PIL import Image
+
 from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.disk.files import atomic_file
 from fairdiff_lib.disk.places import PROJECT_ROOT
+from fairdiff_lib.disk.stamps import small_png
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
 from fairdiff_lib.settings.methods import METHODS
 from fairdiff_lib.settings.notebooks import BASE, NOTEBOOKS
@@ -200,7 +205,7 @@ def _rewrite_clean(path: Path) -> None:
 def clean(notebook: Any) -> None:
     """Remove in place what changes from run to run: timings, random ids, this machine's paths.
 
-    Of a notebook of version 4; outputs, tags and execution counts stay.
+    Pictures become small. Of a notebook of version 4; outputs, tags and execution counts stay.
     """
     for number, cell in enumerate(notebook.cells):
         if "injected-parameters" in cell.metadata.get("tags", []):
@@ -230,9 +235,25 @@ def _clean_output(output: Any) -> None:
             output[name] = without_paths(output[name])
     if "traceback" in output:
         output["traceback"] = [without_paths(line) for line in output["traceback"]]
+    if "image/png" in output.get("data", {}):
+        _shrink(output)
     for kind, data in output.get("data", {}).items():
         if kind.startswith("text/") and isinstance(data, str):
             output["data"][kind] = without_paths(data)
+
+
+def _shrink(output: Any) -> None:
+    """A page of pictures becomes a JPEG, another a PNG of few colours, whichever is smaller."""
+    whole = base64.b64decode(output["data"]["image/png"])
+    small, stream = small_png(whole), io.BytesIO()
+    with Image.open(io.BytesIO(whole)) as page:
+        page.convert("RGB").save(stream, format="JPEG", quality=88)
+    photo = stream.getvalue()
+    kind, data = ("image/jpeg", photo) if len(photo) < len(small) else ("image/png", small)
+    del output["data"]["image/png"]
+    output["data"][kind] = base64.b64encode(data).decode("ascii")
+    if "image/png" in output.get("metadata", {}):  # width and alternative text
+        output["metadata"][kind] = output["metadata"].pop("image/png")
 
 
 def without_paths(text: str) -> str:

@@ -525,15 +525,23 @@ def about_flips(table: Rows, condition: str) -> str:
 
 @sentence("stress")
 def about_stress(table: Rows, layer: str) -> str:
-    """Per fault: false alarms and misses with clean labels and with the most spoilt ones."""
+    """Per fault: from which share of spoilt labels on the audit misses, or cries wolf."""
     own, lines = table[table["layer"] == layer], []
-    for (fault, share), rows in own.groupby(["fault", "share"], sort=False):
-        head = (
-            f"{100 * float(str(share)):g}% {LABEL_FAULTS[str(fault)]}" if fault else "clean labels"
-        )
-        told = "; ".join(f"{r['event']} {number(r)}" for r in rows.to_dict("records"))
-        lines.append(f"{head}: {told}.")
-    return bullets(lines)
+    clean = own[own["fault"] == ""].set_index("event")
+    for fault in dict.fromkeys(own.loc[own["fault"] != "", "fault"]):
+        said = []
+        for event, rows in own[own["fault"] == fault].groupby("event", sort=False):
+            most = rows["share"].max()
+            told = rows[rows["low"] > max(LEAST, float(clean.loc[event, "high"]))]
+            row = told.sort_values("share").iloc[0] if len(told) else None
+            what = f"not seen up to {most:.0%} of labels"
+            if row is not None:
+                rate = f"{row['value']:.0%} of audits ({row['low']:.0%} to {row['high']:.0%})"
+                what = f"from {row['share']:.0%} of labels on, in {rate}"
+            said.append(f"{event}: {what}")
+        lines.append(f"**Labels {LABEL_FAULTS[str(fault)]}.** {'; '.join(said)}.")
+    rates = "; ".join(f"{event} {row['value']:.0%}" for event, row in clean.iterrows())
+    return f"With clean labels: {rates}.\n\n{bullets(lines)}"
 
 
 # -- 18: generations -------------------------------------------------------------------------

@@ -77,6 +77,7 @@ from fairdiff_lib.model.sample import gallery_images, load_generated, load_run
 from fairdiff_lib.studies.harm import COLUMNS as TRUE
 from fairdiff_lib.studies.harm import fidelity_table
 from fairdiff_lib.studies.verdict.measure import curves_of, image_effects
+from fairdiff_lib.studies.verdict.planted import planted
 from fairdiff_lib.studies.verdict.protocol import BLUR, Protocol
 from fairdiff_lib.study import Study
 
@@ -699,14 +700,19 @@ def scalars(result: QualityResult, rule: Protocol) -> dict[str, Any]:
 # -- what people look at ---------------------------------------------------------------------
 
 
-def examples(study: Study, seed: int, methods: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """F2's images by source ("real" and the methods), and the names of its columns."""
+def examples(
+    study: Study, seed: int, methods: Sequence[str]
+) -> tuple[dict[str, Any], list[str], list[str]]:
+    """F2's images by source ("real" and the methods), the names of its columns, their prompts."""
     rows, names = study.cohort.group_examples()
+    known = planted(study.settings.simulator) if study.settings.simulator else {}
+    told = {level: words for (_, level), words in known.items()}
+    names = [f"{name}\n({told[name]})" if name in told else name for name in names]
     test = study.cohort.included().split("test")
     images = {"real": test.load_images(study.settings.model.image_size, rows)}
     for method in methods:
         images[method] = load_generated(study.places.generated(method, seed), "test")[rows]
-    return images, names
+    return images, names, test.table["prompt"].iloc[list(rows)].tolist()
 
 
 def gallery(study: Study, seed: int, methods: Sequence[str]) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def test_a_folder_that_holds_something_else_is_not_replaced(tmp_path: Path) -> N
         refuse_other(taken / "html")
 
 
-@pytest.mark.parametrize("command", ["simulate", "verify", "book"])
+@pytest.mark.parametrize("command", ["simulate", "verify"])
 def test_no_command_empties_a_folder_of_others(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
 from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.disk.files import hash_file, read_json, read_table, write_json
@@ -22,6 +24,7 @@ from fairdiff_lib.disk.stamps import (
     make_stamp,
     publish_figure,
     publish_table,
+    small_png,
 )
 from fairdiff_lib.settings.errors import InputError
 
@@ -115,3 +118,25 @@ def test_a_file_outside_the_roots_is_refused(chain: tuple[Places, Path], tmp_pat
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(InputError, match="expected a file below"):
         hashes_of(chain[0], [tmp_path / "other.json"])
+
+
+def test_f1_to_f7_are_pdf_too_and_others_are_not(tmp_path: Path) -> None:
+    for name, wanted in (("fig07", True), ("main3", True), ("fig_power", False)):
+        (tmp_path / f"{name}.pdf").write_text("an earlier version's")
+        publish_figure(Figure(), tmp_path / name, {})
+        assert (tmp_path / f"{name}.pdf").is_file() == wanted
+        named = read_json(tmp_path / f"{name}.json")["files"]
+        assert list(named) == [f"{name}.pdf"] * wanted + [f"{name}.png"]
+
+
+def test_a_page_of_few_colours_stays_as_it_is() -> None:
+    drawn = np.zeros((64, 64, 3), np.uint8)
+    drawn[:, 32:] = 255, 128, 3
+    first, many = io.BytesIO(), io.BytesIO()
+    Image.fromarray(drawn).save(first, format="PNG")
+    with Image.open(io.BytesIO(small_png(first.getvalue()))) as small:
+        assert np.array_equal(np.asarray(small.convert("RGB")), drawn)
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    Image.fromarray(noise).save(many, format="PNG")
+    once = small_png(many.getvalue())
+    assert len(once) < len(many.getvalue()) / 2 and small_png(once) == once

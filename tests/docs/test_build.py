@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from docs import build
+from docs import build, facts
 from fairdiff_lib.datasets import contents, load_settings
 from fairdiff_lib.disk.files import read_json, write_json
 from fairdiff_lib.disk.places import PROJECT_ROOT, Places
@@ -61,6 +61,16 @@ def figures(tmp_path: Path) -> Path:
     claims = pd.DataFrame({"dataset": settings.dataset, "claim": ["C1", "planted"],
                            "statement": "Groups differ", "verdict": ["undecided", "seen"],
                            "quote": REASON, "p": [0.25, None]})  # fmt: skip
+    calibration = [
+        {"procedure": procedure, "layer": "F", "metric": metric, "situation": "two groups",
+         "null": null, "n_min": 36, "planted_ratio": 1.0, "simulations": 100, "alarm": alarm}
+        for procedure, metric, null, alarm in (
+            ("fid_permutation", "fid", "unequal", 0.98), ("fid_permutation", "fid", "unequal", 1.0),
+            ("audit", "kid", "unequal", 0.02), ("audit", "kid", "exchangeable", 0.06))
+    ]  # fmt: skip
+    publish_table(pd.DataFrame(calibration),
+                  tmp_path / "figures" / "calibration" / "tab_calibration.csv",
+                  stamp | {"rests_on": {}})  # fmt: skip
     whole = {"datasets": {settings.dataset: stamp}, "simulated": True, "commit": stamp["commit"]}
     publish_table(claims, layout.figures_all / "tab14.csv", whole)
     write_json(layout.executed / "05_quality.ipynb", notebook(given, TABLE))
@@ -78,7 +88,15 @@ def test_a_book_is_built_without_a_problem(figures: Path, tmp_path: Path) -> Non
     site = front.parent
     claims = (site / "claims.html").read_text()
     assert "executed/05_quality.html" in claims and "tab02.csv" in claims
-    assert "Groups differ" in claims and "undecided" in front.read_text()
+    assert "Groups differ" in claims and "undecided" in claims
+    told = front.read_text()
+    assert "alarmed in 198 of 200" in told and "Ours alarms in 2.0% to 6.0%" in told
+    chapters = [site / "docs" / "book" / path.with_suffix(".html").name
+                for path in build.chapters_of(PROJECT_ROOT)]  # fmt: skip
+    assert len(chapters) == 10 and all(path.name in told for path in chapters)
+    usual = next(path for path in chapters if path.stem == "3_usual").read_text()
+    assert "98% to 100%" in usual and "tab13 is not there yet" in chapters[5].read_text()
+    assert "cards/none_seed0.html" not in told  # the archive is closed
     study = (site / "studies" / "smoke-fairgenmed_simulated.html").read_text()
     assert "Simulated data" in study and "fig03.png" in study and "tab02.csv" in study
     told = site / "figures" / "smoke" / "fairgenmed_simulated"
@@ -88,7 +106,7 @@ def test_a_book_is_built_without_a_problem(figures: Path, tmp_path: Path) -> Non
     verdict = (site / "verdict.html").read_text()
     assert "gap &lt; 0 for max-|t| [none_seed*]" in verdict and "seen" in verdict
     assert "Model card: none" in (told / "cards" / "none_seed0.html").read_text()
-    assert "cards/none_seed0.html" in front.read_text()
+    assert "cards/none_seed0.html" in (site / "archive.html").read_text()
     fetched = re.compile(r"<(?:script|img|link)[^>]* (?:src|href)=\"(?:https?:)?//")
     assert not [path for path in site.rglob("*.html") if fetched.search(path.read_text())]
 
@@ -117,13 +135,17 @@ def test_markdown_is_taken_literally() -> None:
 
 
 def test_committed_tables_and_figures_have_a_title() -> None:
-    """A new table names what it holds and its notebook; only commands' tables have none.
-
-    Some of version 0.1 are made no more (others say what they showed); they stay
-    until the results are made anew.
-    """
-    retired = {"fig_shown", "fig_transfer", "tab_encoder", "tab_recovered", "tab_c2"}
+    """A table names what it holds and its notebook; only commands' tables and figures have none."""
     made = [path for part in build.read_parts(PROJECT_ROOT / "figures") for path in part.files]
-    unknown = [path for path in made if path.stem not in {*contents(), *retired}
+    unknown = [path for path in made if path.stem not in contents()
                and "preset" in path.with_suffix(".json").read_text()]  # fmt: skip
     assert made and not unknown
+
+
+def test_the_readme_says_what_the_tables_say() -> None:
+    """Its table of findings is written from them: ``make figures``."""
+    text = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
+    told = text.partition(facts.MARKS[0])[2].partition(facts.MARKS[1])[0].strip()
+    own = facts.Facts(PROJECT_ROOT / "figures")
+    assert told == own.finding_grid("", facts.README_ROWS).strip()
+    assert len(text.encode()) <= 9000 and told.count("\n") == facts.README_ROWS + 1

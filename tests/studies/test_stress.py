@@ -88,4 +88,9 @@ def test_the_figure_and_the_words_hold_every_fault() -> None:
     page = fig_stress(table, pixels=0.3, ratio=2.0)
     words = " ".join(x.get_text() for x in page.findobj() if hasattr(x, "get_text"))
     assert "missed" in words and "adversary" in words
-    assert about_stress(table, "images").count("missed") == 1 + len(LABEL_FAULTS)
+    worse = (table["fault"] == "swapped") & (table["event"] == "missed")
+    table.loc[worse, ["value", "low", "high"]] = 0.9, 0.7, 0.98
+    said = about_stress(table, "images").splitlines()
+    assert len(said) == 2 + len(LABEL_FAULTS) and "missed 10%" in said[0]
+    assert "missed: from 10% of labels on, in 90% of audits (70% to 98%)" in said[-1]
+    assert said[2].count("not seen up to 10%") == len(AUDIT_ERRORS)

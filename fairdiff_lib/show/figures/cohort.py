@@ -165,7 +165,8 @@ def fig02(
     if "real" in images and "real" not in chosen:
         foot += " Real patients' images are left out."
     side = side_of(chosen[sources[0]], (WIDTH - 1.0) / len(columns))
-    told = [wrap(f"{name}: {prompt}") for name, prompt in zip(columns, prompts, strict=False)]
+    whose = [name.partition("\n")[0] for name in columns]
+    told = [wrap(f"{name}: {prompt}") for name, prompt in zip(whose, prompts, strict=False)]
     under = 0.115 * sum(text.count("\n") + 1 for text in told) + 0.1 * bool(told)
     fig = page(
         0.95 + side * len(sources) + under, f"A test prompt of each group: {dataset_name(dataset)}",

@@ -109,7 +109,8 @@ def fig_stress(table: Rows, *, pixels: float, ratio: float) -> Figure:
         "features": f"Simulated features\n(KID {ratio:g} times, or equal)",
         "images": f"Real images, blurred ones\n({pixels:g} pixels more, or equal)",
     }
-    sizes = ", ".join(f"{int(n):,}" for n in table.groupby("layer", sort=False)["n"].min())
+    smaller = table.groupby("layer", sort=False)["n"].min()
+    sizes = " and ".join(dict.fromkeys(f"{int(n):,}" for n in smaller))
     counts = ", ".join(f"{n:,}" for n in table.groupby("layer", sort=False)["simulations"].min())
     foot = (
         "Missed: the group that is worse was not called worse. Dashed: what is promised of false "
@@ -117,7 +118,7 @@ def fig_stress(table: Rows, *, pixels: float, ratio: float) -> Figure:
         f"smaller group: {sizes}. The adversary exchanges labels so as to hide a difference, or to "
         "feign one; both groups keep their size."
     )
-    title = f"Spoilt group labels: {dataset_name(dataset)}"
+    title = f"How soon do wrong group labels mislead an audit? {dataset_name(dataset)}"
     fig = page(1.4 + 1.5 * len(layers), title, foot, (), list(looks.values()))
     axes = fig.subplots(len(layers), len(faults), squeeze=False, sharey=True, sharex=True)
     for line, layer in zip(axes, layers, strict=True):

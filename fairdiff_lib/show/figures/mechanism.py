@@ -79,18 +79,23 @@ def fig_weights(weights: pd.DataFrame, scales: Sequence[float] = (0.25, 0.5, 1.0
     left.set_yticks(at, weights["sample"], fontsize=6.5)
     left.set(xlabel="weight of the sample's loss", ylim=(len(weights) - 0.4, -0.6))
     left.legend(fontsize=6.5, loc="upper left", framealpha=0.9, edgecolor="none")
+    density_panel(right, scales)
+    return fig
+
+
+def density_panel(ax: Axes, scales: Sequence[float]) -> None:
+    """How a weight under three attributes is distributed, a curve per noise scale."""
     grid = np.linspace(-6.0, 8.0, 400)
     for scale, colour in zip(scales, LEVEL_COLOURS, strict=False):
         spread = scale * np.sqrt(3.0)
         below = stats.norm.cdf(-1.0 / spread)
         label = f"noise scale {scale:g}: {below:.0%} negative"
-        right.plot(grid, stats.norm.pdf(grid, 1.0, spread), color=colour, label=label)
-    right.axvline(1.0, color=MUTED, lw=0.8)
-    right.axvline(0.0, color="#bbbbbb", lw=0.8, ls=":")
-    right.set(xlabel="weight of a sample's loss", ylabel="density", ylim=(0, None))
-    right.legend(fontsize=6.5, frameon=False, loc="upper right")
-    right.set_ylim(0, 1.45 * right.get_ylim()[1])  # room for the legend
-    return fig
+        ax.plot(grid, stats.norm.pdf(grid, 1.0, spread), color=colour, label=label)
+    ax.axvline(1.0, color=MUTED, lw=0.8)
+    ax.axvline(0.0, color="#bbbbbb", lw=0.8, ls=":")
+    ax.set(xlabel="weight of a sample's loss", ylabel="density", ylim=(0, None))
+    ax.legend(fontsize=6.5, frameon=False, loc="upper right")
+    ax.set_ylim(0, 1.45 * ax.get_ylim()[1])  # room for the legend
 
 
 @figure("fig_surrogate")
@@ -137,8 +142,8 @@ def fig_mechanism(table: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
     fig = page(3.0, title, foot, notes, list(looks.values()))
     left, middle, right = fig.subplots(1, 3, width_ratios=[1.0, 1.15, 1.0])
     _fit_panel(left, table, looks)
-    _explained_panel(middle, table)
-    _run_rows(right, table, "drift_ratio", looks, 1.0)
+    explained_panel(middle, table)
+    run_rows(right, table, "drift_ratio", looks, 1.0)
     right.set_xlabel("length beside Stable Diffusion's")
     right.set_title("How long are the updates?", loc="left")
     return fig
@@ -150,7 +155,7 @@ PANELS = ("surrogate_r2", "drift_ratio")
 def _fit_panel(ax: Axes, table: pd.DataFrame, looks: dict[str, Look]) -> None:
     """R^2 of each run with a surrogate, the span of its shuffles in grey."""
     chance = table[table["quantity"] == "surrogate_r2_shuffled"].set_index(["method", "seed"])
-    for at, key in enumerate(_run_rows(ax, table, "surrogate_r2", looks, 0.0)):
+    for at, key in enumerate(run_rows(ax, table, "surrogate_r2", looks, 0.0)):
         if key in chance.index:
             ends = [float(chance.loc[key, side]) for side in ("low", "high")]
             ax.plot(ends, [at, at], color="#c8c8c8", lw=6, solid_capstyle="butt", zorder=1)
@@ -158,7 +163,7 @@ def _fit_panel(ax: Axes, table: pd.DataFrame, looks: dict[str, Look]) -> None:
     ax.set_title("Does sigma predict the score?", loc="left")
 
 
-def _run_rows(
+def run_rows(
     ax: Axes, table: pd.DataFrame, quantity: str, looks: dict[str, Look], null: float
 ) -> list[Any]:
     """A whisker per run beside what means nothing; (method, seed) of the rows."""
@@ -173,7 +178,7 @@ def _run_rows(
     return list(zip(own["method"], own["seed"], strict=True))
 
 
-def _explained_panel(ax: Axes, table: pd.DataFrame) -> None:
+def explained_panel(ax: Axes, table: pd.DataFrame) -> None:
     """Shares of the batch gap's variance."""
     own = table[table["quantity"].isin(EXPLAINED)]
     for at, quantity in enumerate(EXPLAINED):

@@ -193,22 +193,24 @@ def fid_against_n_figure(
     )
     foot += f" Dashed: {limit}." if limits else ""
     fig = page(3.0, title, foot, notes, [look for look in looks.values() if look.label])
-    ax = fig.subplots()
+    size_panel(fig.subplots(), table, looks, limits or {})
+    return fig
+
+
+def size_panel(
+    ax: Axes, table: Rows, looks: Mapping[str, Look], limits: Mapping[str, float]
+) -> None:
+    """FID against n, a line per level through the mean of its draws."""
     mean = table.groupby(["level", "n"])[["value"]].mean().reset_index()
     lines(ax, mean, "n", looks, marker="o", markersize=4.2)
     for level, look in looks.items():
         own = table[table["level"] == level]
         ax.plot(own["n"], own["value"], ".", color=look.colour, ms=3, alpha=0.4)
-    for level, value in (limits or {}).items():
+    for level, value in limits.items():
         if np.isfinite(value):
             colour = looks[level].colour if level in looks else MUTED
             ax.axhline(value, color=colour, lw=0.9, ls=(0, (4, 3)))
-    _size_axis(ax, sorted(set(table["n"])))
-    return fig
-
-
-def _size_axis(ax: Axes, sizes: Sequence[int]) -> None:
-    """A logarithmic axis that names the sizes that were used."""
+    sizes = sorted(set(table["n"]))
     ax.set_xscale("log")
     ax.set_xticks(sizes, [f"{n:,}" for n in sizes])
     ax.minorticks_off()

@@ -19,7 +19,15 @@ from fairdiff_lib.settings.names import EQUALLY_GOOD, level_name
 from fairdiff_lib.show.figures.quality import fid_against_n_figure
 from fairdiff_lib.show.front import Nothing, figure
 from fairdiff_lib.show.panels import panel_legend, require, whisker
-from fairdiff_lib.show.style import LEVEL_COLOURS, MUTED, Look, dataset_name, look_of, page
+from fairdiff_lib.show.style import (
+    LEVEL_COLOURS,
+    MUTED,
+    Look,
+    dataset_name,
+    level_looks,
+    look_of,
+    page,
+)
 
 ROW = 0.17  # inches that an arm takes
 ROLES = {  # heading of the arms of a role
@@ -103,7 +111,7 @@ def fig_methods(table: pd.DataFrame, roles: dict[str, str], notes: Sequence[str]
     own = table[(table["baseline"] == "none") & (table["attribute"] == "overall")]
     first = table.loc[table["metric"] == "kid", "features"].iloc[0]
     own = own[own["features"].isin([first, ""])]
-    lines = _lines(own, roles)
+    lines = arm_lines(own, roles)
     foot = (
         "Arm minus Stable Diffusion, paired by training seed, left of zero is better; bar: 95% "
         "interval over seeds, for these patients. Grey: smaller than the smallest effect of "
@@ -114,16 +122,16 @@ def fig_methods(table: pd.DataFrame, roles: dict[str, str], notes: Sequence[str]
     )
     axes = fig.subplots(1, len(SHOWN), sharey=True)
     for ax, (metric, label) in zip(axes, SHOWN.items(), strict=True):
-        _forest(ax, own[own["metric"] == metric], lines, label)
+        arms_forest(ax, own[own["metric"] == metric], lines, label)
     axes[0].set_yticks(range(len(lines)), [text for text, _ in lines])
     for text, (_, arm) in zip(axes[0].get_yticklabels(), lines, strict=True):
         text.set_fontweight("bold" if arm is None else "normal")
         text.set_fontsize(7)
-    _count_seeds(axes[-1], own, lines)
+    count_seeds(axes[-1], own, lines)
     return fig
 
 
-def _lines(own: pd.DataFrame, roles: dict[str, str]) -> list[tuple[str, str | None]]:
+def arm_lines(own: pd.DataFrame, roles: dict[str, str]) -> list[tuple[str, str | None]]:
     """(label, arm) of every line; a heading has no arm."""
     present, lines = set(own["method"]), list[tuple[str, str | None]]()
     for role, heading in ROLES.items():
@@ -133,7 +141,7 @@ def _lines(own: pd.DataFrame, roles: dict[str, str]) -> list[tuple[str, str | No
     return lines
 
 
-def _forest(
+def arms_forest(
     ax: Axes, table: pd.DataFrame, lines: Sequence[tuple[str, str | None]], label: str
 ) -> None:
     size = float(table["smallest_effect"].max()) if len(table) else float("nan")
@@ -150,11 +158,11 @@ def _forest(
     ax.tick_params(axis="x", labelsize=6.5)
 
 
-def _count_seeds(ax: Axes, own: pd.DataFrame, lines: Sequence[tuple[str, str | None]]) -> None:
+def count_seeds(ax: Axes, own: pd.DataFrame, lines: Sequence[tuple[str, str | None]]) -> None:
     seeds = own.drop_duplicates("method").set_index("method")["seeds"].astype(str)
     for at, (_, arm) in enumerate(lines):
-        if arm is not None:
-            ax.text(1.02, at, f"{seeds[arm].count(',') + 1}", fontsize=6.5, va="center",
+        if arm in seeds.index:
+            ax.text(1.02, at, f"{seeds[str(arm)].count(',') + 1}", fontsize=6.5, va="center",
                     color=MUTED, transform=ax.get_yaxis_transform())  # fmt: skip
 
 
@@ -212,12 +220,17 @@ def cell_name(row: Any) -> str:
     return f"{what} ({row['situation']}, layer {row['layer']}, n = {row['n_min']}{planted})"
 
 
+def equally_good(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the proof where both groups are equally good, with the procedure's ``name``."""
+    own = table[table["null"].isin(list(NULLS)) & table["situation"].str.startswith("two groups")]
+    keys = pd.Series(list(zip(own["metric"], own["procedure"], strict=True)), own.index)
+    return own.assign(name=keys.map(SHOWN_PROCEDURES)).dropna(subset="name")
+
+
 @figure("fig_calibration")
 def fig_calibration(table: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
     """False alarms of the audit and of usual tests, where groups are equally good."""
-    own = table[table["null"].isin(list(NULLS)) & table["situation"].str.startswith("two groups")]
-    keys = pd.Series(list(zip(own["metric"], own["procedure"], strict=True)), own.index)
-    own = own.assign(name=keys.map(SHOWN_PROCEDURES)).dropna(subset="name")
+    own = equally_good(table)
     few, many = own["simulations"].min(), own["simulations"].max()
     foot = (
         f"A dot is a situation, of {few:,} to {many:,} simulated audits: {own['n_min'].min()} or "
@@ -227,8 +240,13 @@ def fig_calibration(table: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
     )
     title = "Who calls equally good groups unequal?"
     fig = page(1.2 + 0.34 * len(SHOWN_PROCEDURES), title, foot, notes, list(NULLS.values()))
-    ax = fig.subplots()
-    names = list(SHOWN_PROCEDURES.values())
+    alarm_panel(fig.subplots(), own)
+    return fig
+
+
+def alarm_panel(ax: Axes, own: pd.DataFrame, names: Sequence[str] = ()) -> None:
+    """False alarms of procedures, by ``name``; both kinds of equally good groups."""
+    names = list(names) or [one for one in SHOWN_PROCEDURES.values() if one in set(own["name"])]
     for aside, (null, look) in zip((-0.2, 0.2), NULLS.items(), strict=True):
         part = own[own["null"] == null]
         ax.scatter(part["alarm"], part["name"].map(names.index) + aside, s=28, alpha=0.75, lw=0,
@@ -242,7 +260,6 @@ def fig_calibration(table: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
     ax.tick_params(axis="y", length=0)
     for at in range(1, len(names)):
         ax.axhline(at - 0.5, color="#eeeeee", lw=0.6, zorder=0)
-    return fig
 
 
 def _with_error(row: Any, column: str) -> pd.Series[Any]:
@@ -257,10 +274,9 @@ def _with_error(row: Any, column: str) -> pd.Series[Any]:
 @figure("fig_power")
 def fig_power(table: pd.DataFrame, reference: int, kid: float) -> Figure:
     """Share of audits that find a planted difference, and of intervals that hold it, by ratio."""
-    own = table[(table["procedure"] == "audit") & (table["metric"] == "kid")]
-    own = own[own["null"] == "none"].assign(coverage=1 - own["missed"])
+    own = with_gap(table)
     sizes = sorted(set(own["n_min"]))
-    looks = [Look(f"n = {n}", LEVEL_COLOURS[i % 7], "osD^v<>"[i % 7]) for i, n in enumerate(sizes)]
+    looks = level_looks([f"n = {n}" for n in sizes])
     foot = (
         f"A small group of n subjects against {reference}, whose KID is {kid:g}; real images and "
         "kinds of error differ (layer F). Whiskers: 95% Monte Carlo intervals. Line: the 95% that "
@@ -268,24 +284,36 @@ def fig_power(table: pd.DataFrame, reference: int, kid: float) -> Figure:
     )
     fig = page(3.2, "How large a disparity does the audit find?", foot)
     alarms, coverage = fig.subplots(1, 2)
-    for n, look in zip(sizes, looks, strict=True):
-        part = own[own["n_min"] == n].sort_values("planted_ratio")
-        alarms.plot(part["planted_ratio"], part["alarm"], color=look.colour, lw=1.0)
-        for row in part.to_dict("records"):
-            whisker(alarms, _with_error(row, "alarm"), row["planted_ratio"], look)
-            whisker(coverage, _with_error(row, "coverage"), row["planted_ratio"], look)
+    rate_panel(alarms, own, "alarm", looks)
+    rate_panel(coverage, own, "coverage", looks)
     coverage.axhline(1 - PROMISED, color=MUTED, lw=0.8)
     alarms.set(ylim=(0, 1.04), ylabel="share of audits that find it")
     coverage.set(ylim=(0.88, 1.0), ylabel="share of intervals that hold the truth")
-    ratios = sorted(set(own["planted_ratio"]))
     for ax, title in ((alarms, "Power"), (coverage, "Coverage of 95% intervals")):
-        ax.set_xscale("log")  # the small ratios, where it is decided, lie close together
-        ax.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
-        ax.minorticks_off()
-        ax.set_xlabel("KID of the small group / KID of the large group")
         ax.set_title(title, loc="left")
         panel_legend(ax, looks)
     return fig
+
+
+def with_gap(table: pd.DataFrame) -> pd.DataFrame:
+    """The audit's rows where a difference in KID was planted."""
+    own = table[(table["procedure"] == "audit") & (table["metric"] == "kid")]
+    return own[own["null"] == "none"].assign(coverage=1 - own["missed"])
+
+
+def rate_panel(ax: Axes, own: pd.DataFrame, column: str, looks: Sequence[Look]) -> None:
+    """A rate over simulated audits against the planted ratio, a line per size."""
+    ratios = sorted(set(own["planted_ratio"]))
+    for n, look in zip(sorted(set(own["n_min"])), looks, strict=True):
+        part = own[own["n_min"] == n].sort_values("planted_ratio")
+        if column == "alarm":
+            ax.plot(part["planted_ratio"], part[column], color=look.colour, lw=1.0)
+        for row in part.to_dict("records"):
+            whisker(ax, _with_error(row, column), row["planted_ratio"], look)
+    ax.set_xscale("log")  # the small ratios, where it is decided, lie close together
+    ax.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
+    ax.minorticks_off()
+    ax.set_xlabel("KID of the small group / KID of the large group")
 
 
 @figure("fig_fid_bias")

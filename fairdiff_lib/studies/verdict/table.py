@@ -130,7 +130,8 @@ def test_table(effects: pd.DataFrame, setting: Setting) -> pd.DataFrame:
             "testable": test.testable, "power_nothing": test.power_nothing,
             "power_twice": test.power_twice, "n_needed": wanted, "runs_needed": told.runs,
             "limits": dataset_of(setting.dataset).limits, "protocol": rule.sha256,
-            "planted": "", "as_planted": "", "not_to_say": _not_to_say(told.name, setting),
+            "planted": "", "as_planted": "",
+            "not_to_say": _not_to_say(told.name if test.testable else UNDECIDED, setting),
         })  # fmt: skip
     table = pd.DataFrame(rows)
     if setting.population is not None and len(table):
@@ -154,6 +155,11 @@ def _verdict(row: Mapping[Any, Any], declared: bool = True) -> str:
         UNDECIDED: "undecided" + _needs(row),
     }[row["outcome"]]
     return said if declared else f"{said} (declared untestable)"
+
+
+def _as_declared(row: Mapping[Any, Any]) -> str:
+    """The verdict of a test that can't decide with these patients, whatever it found."""
+    return f"undecided, as declared beforehand{_needs(row).replace(', would', '; it would')}"
 
 
 def _needs(row: Mapping[Any, Any]) -> str:
@@ -193,9 +199,8 @@ def _lead(rows: Sequence[Mapping[Any, Any]]) -> Row:
     able = [row for row in rows if row["testable"]]
     if not able:
         nearest = min(rows, key=lambda row: float(np.nan_to_num(row["n_needed"], nan=np.inf)))
-        told = {**nearest, "outcome": UNDECIDED}
-        words = f"undecided, as declared beforehand{_needs(told).removeprefix(',')}"
-        return {str(k): v for k, v in told.items()} | {"verdict": words}
+        told = {**nearest, "outcome": UNDECIDED, "verdict": _as_declared(nearest)}
+        return {str(k): v for k, v in told.items()}
     for name in STRONGEST:
         own = [row for row in able if row["outcome"] == name]
         if own:  # of equals, the one whose interval reaches furthest
@@ -245,11 +250,10 @@ def _quote(row: Mapping[Any, Any], setting: Setting) -> str:
     own = dataset_of(setting.dataset)
     who = f"{'simulated ' * own.simulated}test {own.unit}"
     place = "in the smaller group" if row["reference"] else "in all"
-    testable = "" if row["testable"] else " (declared untestable beforehand)"
-    said = _verdict(row)
+    said = _verdict(row) if row["testable"] else _as_declared(row)
     return (
         f"On {own.phrase}, with {setting.model or 'this model'}, {_finding(row, setting)} "
-        f"({row['n']:,.0f} {who} {place}): {said}{testable}. {' '.join(_scope(row, setting))}"
+        f"({row['n']:,.0f} {who} {place}): {said}. {' '.join(_scope(row, setting))}"
     )
 
 

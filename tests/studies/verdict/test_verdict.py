@@ -215,9 +215,11 @@ def test_what_was_declared_untestable_stays_so() -> None:
     claims, tests = judge(images(equal()), rule(error=0.1))
     row = claim(claims, "C1", DISPARITY)
     assert row["outcome"] == UNDECIDED and not row["testable"]
-    assert row["verdict"].startswith("undecided, as declared beforehand would need about n = ")
+    assert row["verdict"].startswith("undecided, as declared beforehand; it would need about n = ")
     assert row["n_needed"] > 500
     assert tests["verdict"].str.contains("declared untestable").all()
+    assert f": {row['verdict']}. " in row["quote"]
+    assert row["not_to_say"].startswith("It does not follow that there is no difference.")
 
 
 # -- checks ----------------------------------------------------------------------------------

@@ -1,0 +1,424 @@
+"""What was found, in words, from the tables below ``figures``: for the README, the front, the book.
+
+Every number is read when the book is built. A table that is not there yet, or is in a form of an
+earlier version, gives a line that says so and names the command that makes it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fairdiff_lib.datasets import DATASETS, contents, load_settings
+from fairdiff_lib.disk.files import read_json, read_table
+from fairdiff_lib.disk.places import PROJECT_ROOT
+from fairdiff_lib.disk.tables import told_apart
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.names import (
+    classifier_name,
+    head_of,
+    images_of,
+    level_name,
+    method_name,
+    name_of,
+    number,
+    rounded,
+    with_interval,
+)
+from fairdiff_lib.settings.notebooks import NOTEBOOKS
+from fairdiff_lib.show.front import say
+from fairdiff_lib.show.style import dataset_name
+from fairdiff_lib.studies import planted
+from fairdiff_lib.study import Study
+
+FAIRGENMED = "quick/fairgenmed_simulated"
+OLD = "version 0.1"
+MARKS = ("<!-- findings -->", "<!-- end of findings -->")
+ROWS, README_ROWS = 30, 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A row of the front page: a plain sentence, its number, and where it stands."""
+
+    said: str
+    number: str
+    where: Sequence[str]  # files below the project, or notebooks
+
+
+class Facts:
+    """Tables, figures and sentences from what lies below a figures folder."""
+
+    def __init__(self, figures: Path) -> None:
+        self.figures = figures
+
+    def table(self, name: str, *columns: str) -> pd.DataFrame:
+        """A table as ``reference/ham10000/tab13``; empty if it is not there with these columns."""
+        path = self.figures / f"{name}.csv"
+        if not path.is_file():
+            return pd.DataFrame()
+        words = dict.fromkeys(("attribute", "level", "reference", "seeds", "part", "features",
+                               "planted", "as_planted", "not_to_say", "quote", "limits", "null",
+                               "baseline", "reference"), str)  # fmt: skip
+        table = read_table(path, dtype=words)
+        table = table.fillna({name: "" for name in words if name in table})
+        return table if {*columns} <= {*table.columns} else pd.DataFrame()
+
+    def old(self, name: str) -> bool:
+        """Whether a table is of version 0.1, whose stamps named nothing that they rest on."""
+        return "rests_on" not in read_json(self.figures / f"{name}.json")
+
+    def aside(self, name: str) -> str:
+        """A word on a table that is still of version 0.1."""
+        return f" (Of {OLD}; being made anew.)" if self.old(name) else ""
+
+    # -- for chapters -----------------------------------------------------------------------
+
+    def say(self, sentence: str, *names: str, **options: Any) -> str:
+        """A sentence of the notebooks, from these tables."""
+        tables = [self.table(name) for name in names]
+        lacking = [name for name, own in zip(names, tables, strict=True) if own.empty]
+        if lacking:
+            return _missing(lacking[0])
+        try:
+            said = str(say(sentence, *tables, **options).data)
+        except (KeyError, InputError):
+            return _missing(names[0], "is of an earlier version")
+        return said + "".join(dict.fromkeys(self.aside(name) for name in names))
+
+    def rows(self, name: str, *columns: str, where: str = "", caption: str = "") -> str:
+        """Rows of a table as Markdown: those that a query chooses, these columns, at most 30."""
+        own = self.table(name, *columns)
+        if own.empty:
+            return _missing(name)
+        own = (own.query(where) if where else own)[list(columns)].head(ROWS)
+        if {"value", "low", "high"} <= {*columns}:
+            said = [number(row) for row in own.to_dict("records")]
+            own = own.assign(value=said).drop(columns=["low", "high"])
+        told, _ = told_apart(own, {"value", *columns}, dataset_name)
+        head = [head_of(str(key)) for key in told]
+        cells = [[_cell(x) for x in row] for row in told.itertuples(index=False)]
+        where_from = f"[{Path(name).name}.csv](/figures/{name}.csv)"
+        above = f"{caption} " if caption else ""
+        return f"{above}({where_from}{self.aside(name)})\n\n{grid(head, cells)}"
+
+    def figure(self, name: str, alt: str = "") -> str:
+        """A picture with its title as alternative text; of one that isn't there a line."""
+        if not (self.figures / f"{name}.png").is_file():
+            return _missing(name)
+        words = alt or contents().get(Path(name).name, (name, ""))[0]
+        return f"![{escape(words)}](/figures/{name}.png)"
+
+    def notebook(self, name: str, place: str = FAIRGENMED) -> str:
+        """A link to an executed notebook; plain words where there is no copy."""
+        path = f"{place}/executed/{name}.ipynb"
+        text = f"{name[:2]} {NOTEBOOKS[name].question}"
+        return f"[{text}](/figures/{path})" if (self.figures / path).is_file() else text
+
+    def real_sets(self) -> list[str]:
+        """Real data sets with verdicts or, of 0.1, quality tables."""
+        known = {path.parent.name for path in self.figures.glob("reference/*/tab_verdict.csv")}
+        return [name for name, entry in DATASETS.items() if name in known and not entry.simulated]
+
+    def real_names(self) -> str:
+        """Real data sets that have a protocol, by name."""
+        known = {path.parent.name for path in self.figures.glob("reference/*/protocol.json")}
+        return ", ".join(entry.title for name, entry in DATASETS.items() if name in known)
+
+    dataset_name = staticmethod(dataset_name)
+
+    def condition(self, dataset: str) -> str:
+        """The finding that classifiers of a data set are trained for."""
+        own, entry = load_settings("reference", dataset), DATASETS[dataset]
+        return entry.spec(own.reading.coding, own.simulator).primary_condition
+
+    def lost_by_group(self, place: str) -> str:
+        """AUC of classifiers of generated images minus that of real ones' classifiers, by level."""
+        columns = ("classifier", "condition", "method", "attribute", "level", "metric", "n",
+                   "value", "low", "high", "baseline")  # fmt: skip
+        own = self.table(f"{place}/tab_changes", *columns)
+        if own.empty:
+            return _missing(f"{place}/tab_changes")
+        own = own[(own["baseline"] == "real") & (own["metric"] == "auc")]
+        own = own[own["condition"] == self.condition(place.split("/")[1])]
+        rows = []
+        for (attribute, level), part in own.groupby(["attribute", "level"], sort=False):
+            cells = [level_name(str(attribute), str(level)), f"{part['n'].min():,.0f}"]
+            for _, named in own.groupby(["method", "classifier"], sort=False):
+                row = named[(named["attribute"] == attribute) & (named["level"] == level)]
+                cells.append(number(row.iloc[0]) if len(row) else "")
+            rows.append(cells)
+        pairs = own[["method", "classifier"]].drop_duplicates().itertuples(index=False)
+        head = ["group", "n", *(f"{method_name(m)}, {classifier_name(c).split(' ')[0]}"
+                                for m, c in pairs)]  # fmt: skip
+        return (
+            f"AUC for {name_of(own['condition'].iloc[0]).lower()} minus that of classifiers of "
+            f"real images, with 95% intervals ([table](/figures/{place}/tab_changes.csv))."
+            f"{self.aside(f'{place}/tab_changes')}\n\n{grid(head, rows[:ROWS])}"
+        )
+
+    def shown(self, place: str) -> str:
+        """AUC with which what was asked for is read from real and from generated images."""
+        columns = ("method", "condition", "attribute", "metric", "value", "low", "high", "n")
+        own = self.table(f"{place}/tab_shown", *columns)
+        if own.empty:
+            return _missing(f"{place}/tab_shown")
+        own = own[(own["attribute"] == "overall") & (own["metric"] == "auc")]
+        own = own[own["condition"] == self.condition(place.split("/")[1])]
+        own = own[own["n_seeds"] == own["n_seeds"].max()] if "n_seeds" in own else own
+        said = [f"{images_of(row['method'])} {number(row)}" for row in own.to_dict("records")]
+        return (
+            f"{name_of(own['condition'].iloc[0])} is read with an AUC of: {'; '.join(said)}."
+            f"{self.aside(f'{place}/tab_shown')}"
+        )
+
+    def planted(self) -> str:
+        """How often the planted gap is found, and how often there is a false alarm."""
+        found, runs = (self.table(f"{FAIRGENMED}/{x}") for x in ("tab_planted", "tab_planted_runs"))
+        if found.empty or runs.empty:
+            return _missing(f"{FAIRGENMED}/tab_planted")
+        where = planted.group_of(Study.open("quick", "fairgenmed_simulated"))
+        findable = planted.findable(runs, where)
+        return str(say("planted_rates", found, runs, where, findable).data)
+
+    def verdicts(self, preset: str = "reference") -> pd.DataFrame:
+        """T14 of a preset; empty where it is not decided in this version's form."""
+        return self.table(f"{preset}/all/tab14", "outcome", "bearing", "quote", "not_to_say")
+
+    def verdict_grid(self, preset: str = "reference") -> str:
+        """Claims by data sets, the verdict in each field."""
+        from fairdiff_lib.show.words import verdict_matrix
+
+        own = self.verdicts(preset)
+        if own.empty:
+            return _missing(f"{preset}/all/tab14", "is of an earlier version or not there")
+        wide = verdict_matrix(own)
+        cells = [[_cell(x) for x in row] for row in wide.itertuples(index=False)]
+        return grid([str(key) for key in wide], cells)
+
+    def quotes(self, preset: str = "reference") -> str:
+        """Of every claim what may be quoted, and what may not."""
+        own = self.verdicts(preset)
+        if own.empty:
+            return _missing(f"{preset}/all/tab14", "is of an earlier version or not there")
+        lines = []
+        for row in own.to_dict("records"):
+            claim = f"{row['claim']} {row['part']}".strip()
+            lines.append(
+                f"**{dataset_name(row['dataset'])}, {claim}: {escape(row['verdict'])}** "
+                f"({row['bearing']})\n\n> {escape(row['quote'])}\n\nMay not be said: "
+                f"*{escape(row['not_to_say'])}*"
+            )
+        return "\n\n".join(lines)
+
+    # -- for the front ----------------------------------------------------------------------
+
+    def findings(self) -> list[Finding]:
+        """What the front page and the README say was found; a row for what has results."""
+        makers = (self._usual, self._planted, self._remedy, self._optimiser, self._groups,
+                  self._trained)  # fmt: skip
+        return [found for maker in makers if (found := maker()) is not None]
+
+    def _usual(self) -> Finding | None:
+        name = "calibration/tab_calibration"
+        table = self.table(name, "null", "alarm", "procedure", "metric", "situation", "n_min")
+        if table.empty:
+            return None
+        own = table[table["situation"].str.startswith("two groups") & (table["layer"] == "F")]
+        usual = own[(own["procedure"] == "fid_permutation") & (own["null"] == "unequal")]
+        ours = own[(own["procedure"] == "audit") & (own["metric"] == "kid")
+                   & own["null"].isin(["exchangeable", "unequal"])]  # fmt: skip
+        count = int(usual["simulations"].sum())
+        low, high = (f"{x:.1%}" for x in (ours["alarm"].min(), ours["alarm"].max()))
+        return Finding(
+            "The usual audit calls equally good groups unequal.",
+            "A permutation test on FID alarmed in "
+            f"{round((usual['alarm'] * usual['simulations']).sum())} of {count} simulated audits "
+            "of groups with the same true FID but unlike variety. Ours"
+            f"alarms in {low} to {high}, at a promised 5%.",
+            (f"figures/{name}.csv", "10_proof"),
+        )  # fmt: skip
+
+    def _planted(self) -> Finding | None:
+        name = f"{FAIRGENMED}/tab_planted"
+        table = self.table(name, "arm", "promised", "found", "runs")
+        if table.empty:
+            return None
+        own = table[table["promised"].notna()].set_index("arm")
+        with_plant = own.loc["planted"]
+        without = own.drop(index="planted").iloc[0]
+        kept = bool(own["kept"].astype(str).eq("True").all())
+        return Finding(
+            "A generator that serves a group worse is found, and only then."
+            if kept else "A generator that serves a group worse is not found as promised.",
+            f"Simulated: with worse training images of one camera, {with_plant['found']:.0f} of "
+            f"{with_plant['runs']:.0f} audits found the gap; without, {without['found']:.0f} of "
+            f"{without['runs']:.0f} cried wolf.",
+            (f"figures/{name}.csv", "19_planted"),
+        )  # fmt: skip
+
+    def _arms(self, dataset: str) -> tuple[str, pd.DataFrame]:
+        name = f"reference/{dataset}/tab13"
+        table = self.table(name, "baseline", "p_equivalence", "smallest_effect", "p_adjusted")
+        if table.empty:
+            return name, table
+        own = table[(table["metric"] == "kid") & (table["attribute"] == "overall")]
+        return name, own[own["features"] == own["features"].iloc[0]]
+
+    def _compared(self, method: str, baseline: str, words: Sequence[str]) -> Finding | None:
+        """A declared comparison of two arms on real data: equivalent, different, undecided."""
+        for dataset in DATASETS:
+            name, own = self._arms(dataset)
+            rows = (
+                own[(own["method"] == method) & (own["baseline"] == baseline)] if len(own) else own
+            )
+            if len(rows):
+                row = rows.iloc[0]
+                alike = row["p_equivalence"] < 0.05
+                told = row["low"] > 0 or row["high"] < 0
+                said = words[0] if alike else words[1] if told else words[2]
+                interest = f", where {rounded(row['smallest_effect'])} is of interest"
+                change = with_interval(row["value"], row["low"], row["high"])
+                return Finding(
+                    said, f"On {dataset_name(dataset)}, KID changes by {change}{interest}."
+                    f"{self.aside(name)}", (f"figures/{name}.csv", "08_ablations"),
+                )  # fmt: skip
+        return None
+
+    def _remedy(self) -> Finding | None:
+        return self._compared("fairdiffusion", "none", (
+            "The remedy changes nothing as large as what would matter.",
+            "The remedy changes image quality.",
+            "Whether the remedy changes image quality is undecided.",
+        ))  # fmt: skip
+
+    def _optimiser(self) -> Finding | None:
+        return self._compared("fairdiffusion", "shuffled_y", (
+            "Its optimiser learns nothing: with its scores in random order it does as well.",
+            "What the optimiser is told makes a difference.",
+            "Whether what the optimiser is told matters is undecided.",
+        ))  # fmt: skip
+
+    def _groups(self) -> Finding | None:
+        own = self.verdicts()
+        own = own[own["claim"] == "C1"] if len(own) else own
+        if own.empty:
+            return None
+        told = [f"{dataset_name(row['dataset'])}, {level_name(row['attribute'], row['level'])}: "
+                f"{row['verdict']}" for row in own.to_dict("records")]  # fmt: skip
+        differ = own["outcome"].isin(["larger", "different"])
+        said = "Some groups are served worse on real images." if differ.any() else (
+            "No group is seen to be served worse on real images."
+        )  # fmt: skip
+        return Finding(
+            said, "; ".join(told) + ".", ("figures/reference/all/tab14.csv", "09_verdict")
+        )
+
+    def _trained(self) -> Finding | None:
+        parts, files = [], []
+        lower = []
+        for dataset in self.real_sets():
+            name = f"reference/{dataset}/tab_changes"
+            own = self.table(name, "baseline", "metric", "condition", "classifier")
+            if own.empty:
+                continue
+            own = own[(own["baseline"] == "real") & (own["metric"] == "auc")]
+            own = own[(own["attribute"] == "overall") & (own["method"] == "none")]
+            if own.empty:
+                continue
+            row = own.iloc[0]
+            lower.append(row["high"] < 0)
+            lost = with_interval(-row["value"], -row["high"], -row["low"])
+            parts.append(
+                f"{dataset_name(dataset)}: AUC for {name_of(row['condition']).lower()} falls by "
+                f"{lost} ({classifier_name(row['classifier']).split(' ')[0]}).{self.aside(name)}"
+            )
+            files.append(f"figures/{name}.csv")
+        if not parts:
+            return None
+        said = "Generated images train worse classifiers than real ones." if all(lower) else (
+            "Generated images train classifiers not clearly worse than real ones everywhere."
+        )  # fmt: skip
+        return Finding(said, " ".join(parts), (*files, "07_downstream"))
+
+    def finding_grid(self, base: str, most: int = 0) -> str:
+        """The findings as a Markdown table; ``base``: what a link to a file begins with.
+
+        ``most`` rows where that is not 0: what real data show goes before what simulated ones do.
+        """
+        found, rows = self.findings(), list[list[str]]()
+        if most and len(found) > most:
+            found = [one for one in found if "Simulated:" not in one.number]
+        for one in found[: most or None]:
+            links = [_where(file, base) for file in one.where]
+            rows.append([one.said, one.number, ", ".join(links)])
+        return grid(["finding", "number", "where"], rows)
+
+
+def _where(file: str, base: str) -> str:
+    if file in NOTEBOOKS:
+        return f"[{file[:2]}]({base}notebooks/{file}.ipynb)"
+    name = Path(file).stem
+    numbered = re.fullmatch(r"tab(\d+)", name)
+    return f"[{f'T{int(numbered[1])}' if numbered else 'table'}]({base}{file})"
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return "" if value != value else rounded(value)
+    return escape(value)
+
+
+def _missing(name: str, why: str = "is not there yet") -> str:
+    """A line in place of what a table would say, with the command that makes it."""
+    path = Path(name)
+    maker = contents().get(path.name, ("", ""))[1]
+    study = NOTEBOOKS[maker].study if maker else "main"
+    parts = path.parts
+    preset, dataset = (parts[0], parts[1]) if len(parts) > 2 else ("quick", "")
+    if dataset == "all":
+        dataset = "ham10000"
+    given = f" --preset {preset}" * (preset in ("reference", "smoke", "paper"))
+    given += f" --dataset {dataset}" * bool(dataset and dataset != "fairgenmed_simulated")
+    given += f" --study {study}" * (study != "main")
+    return f"*{path.name} {why}: `fairdiff run{given}` makes it.*"
+
+
+def escape(text: object) -> str:
+    """Text in which Markdown sees nothing to act on."""
+    return re.sub(r"([\\`*_{}\[\]<>|$#~])", r"\\\1", " ".join(str(text).split()))
+
+
+def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+
+
+def options(facts: Facts) -> Mapping[str, Any]:
+    """What a chapter's template may use."""
+    quick = load_settings("quick", "fairgenmed_simulated")
+    return {"facts": facts, "say": facts.say, "rows": facts.rows, "figure": facts.figure,
+            "notebook": facts.notebook, "settings": quick, "method_name": method_name,
+            "FAIRGENMED": FAIRGENMED}  # fmt: skip
+
+
+def write_readme(figures: Path, readme: Path) -> bool:
+    """Fill the README's table of findings from the tables; whether it changed."""
+    text = readme.read_text(encoding="utf-8")
+    if not all(mark in text for mark in MARKS):
+        raise InputError(f"{readme.name}: lacks the marks {' and '.join(MARKS)}")
+    before, _, rest = text.partition(MARKS[0])
+    after = rest.partition(MARKS[1])[2]
+    new = f"{before}{MARKS[0]}\n{Facts(figures).finding_grid('', README_ROWS)}\n{MARKS[1]}{after}"
+    if new != text:
+        readme.write_text(new, encoding="utf-8")
+    return new != text
+
+
+if __name__ == "__main__":
+    write_readme(PROJECT_ROOT / "figures", PROJECT_ROOT / "README.md")

@@ -1,0 +1,74 @@
+"""Main figures: drawn from tables, by whatever data sets have results; without tables, none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from docs import figures
+from fairdiff_lib.disk.files import read_json
+from fairdiff_lib.disk.stamps import publish_table
+from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.show.figures.main import Found, main3
+
+LEVELS = (("overall", "all"), ("sex", "Female"), ("sex", "Male"))
+
+
+def found(dataset: str) -> Found:
+    rows = [
+        {"method": method, "attribute": attribute, "level": level, "metric": metric, "n": 40,
+         "features": "lite0", "seeds": "0", "value": 0.3, "low": 0.2, "high": 0.4,
+         "dataset": dataset}
+        for method in ("none", "fairdiffusion") for attribute, level in LEVELS
+        for metric in ("kid", "equivalent_blur")
+    ]  # fmt: skip
+    tests = pd.DataFrame([
+        {"claim": "C1", "endpoint": "equivalent_blur", "attribute": "sex", "level": "Male",
+         "reference": "Female", "value": 0.3, "low": 0.2, "high": 0.4, "outcome": "larger",
+         "testable": True, "smallest_effect": 0.1}
+    ])  # fmt: skip
+    images = {"Female": np.zeros((2, 3, 8, 8), np.uint8), "Male": np.ones((3, 3, 8, 8), np.uint8)}
+    return Found(dataset, pd.DataFrame(rows), tests, pd.DataFrame(), images, "malignant")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_page_holds_as_many_data_sets_as_have_results(count: int) -> None:
+    names = ("ham10000", "nih_chestxray14", "odir5k")[:count]
+    page = main3([found(name) for name in names])
+    words = [text.get_text() for text in page.findobj() if hasattr(text, "get_text")]
+    assert words.count("KID") == count and "Female (40)" in words
+    assert words.count("no classifier yet") == count
+    drawn = [ax for ax in page.findobj() if getattr(ax, "images", None)]
+    assert len(drawn) == 5 * count
+
+
+def test_real_results_stand_before_simulated_ones(tmp_path: Path) -> None:
+    for place in ("quick/fairgenmed_simulated", "reference/odir5k", "reference/ham10000"):
+        publish_table(found("x").tests, tmp_path / place / "tab_tests.csv", {"simulated": False})
+    assert figures.studied(tmp_path) == [("reference", "ham10000"), ("reference", "odir5k")]
+
+
+def test_without_tables_only_the_schematic_is_drawn_and_old_pages_go(tmp_path: Path) -> None:
+    old = tmp_path / "main" / "main3.png"
+    old.parent.mkdir()
+    old.write_text("of tables that are gone")
+    assert [path.name for path in figures.draw_all(tmp_path)] == ["main1.png"]
+    assert not old.exists()
+
+
+def test_a_figure_names_the_tables_that_it_rests_on(tmp_path: Path) -> None:
+    table = pd.DataFrame({"quantity": ["explained_groups"], "method": "base", "value": 0.2,
+                          "low": 0.1, "high": 0.3})  # fmt: skip
+    name = "quick/fairgenmed_simulated/ablation/tab_mechanism"
+    publish_table(table, tmp_path / f"{name}.csv", {"simulated": True})
+    figures.draw_all(tmp_path)
+    stamp = read_json(tmp_path / "main" / "main4.json")
+    assert list(stamp["rests_on"]) == [f"figures/{name}.csv"] and stamp["simulated"]
+
+
+def test_nothing_is_drawn_of_no_data_set() -> None:
+    with pytest.raises(InputError, match="no data set has results"):
+        main3([])
