@@ -222,7 +222,7 @@ def main3(found: Sequence[Found], notes: Sequence[str] = ()) -> Figure:
     rows = [level_rows(_of(one, "kid")) for one in found]
     tops = [0.3 + (SIDE + 0.15) * bool(one.images) for one in found]
     heights = [0.95 + ROW * len(own) for own in rows]
-    title, under = "What was found, data set by data set", 0.45  # the foot's
+    title, under = "What was found, data set by data set", 0.75  # the foot's
     fig = page(under + sum(tops) + sum(heights), title, foot, notes, [*looks.values()])
     shares = [x for pair in zip(tops, heights, strict=True) for x in pair]
     parts = _halves(fig, (*shares, under))
