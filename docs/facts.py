@@ -229,20 +229,20 @@ class Facts:
         table = self.table(name, "null", "alarm", "procedure", "metric", "situation", "n_min")
         if table.empty:
             return None
-        own = table[table["situation"].str.startswith("two groups") & (table["layer"] == "F")]
+        own = table[table["situation"].str.startswith("two groups")]
         usual = own[(own["procedure"] == "fid_permutation") & (own["null"] == "unequal")]
-        ours = own[(own["procedure"] == "audit") & (own["metric"] == "kid")
-                   & own["null"].isin(["exchangeable", "unequal"])]  # fmt: skip
-        count = int(usual["simulations"].sum())
+        usual = usual[usual["layer"] == "F"]  # where the true FID is known, and equal
+        ours = own[(own["procedure"] == "audit") & (own["metric"] == "kid")]
+        ours = ours[ours["null"].isin(["exchangeable", "unequal"])]
+        alarms = round((usual["alarm"] * usual["simulations"]).sum())
         low, high = (f"{x:.1%}" for x in (ours["alarm"].min(), ours["alarm"].max()))
         return Finding(
             "The usual audit calls equally good groups unequal.",
-            "A permutation test on FID alarmed in "
-            f"{round((usual['alarm'] * usual['simulations']).sum())} of {count} simulated audits "
-            "of groups with the same true FID but unlike variety. Ours"
-            f"alarms in {low} to {high}, at a promised 5%.",
+            f"A permutation test on FID alarmed in {alarms} of {usual['simulations'].sum():.0f} "
+            "simulated audits of groups with the same true FID but unlike variety. Ours alarms in "
+            f"{low} to {high}, at a promised 5%.",
             (f"figures/{name}.csv", "10_proof"),
-        )  # fmt: skip
+        )
 
     def _planted(self) -> Finding | None:
         name = f"{FAIRGENMED}/tab_planted"
@@ -335,7 +335,7 @@ class Facts:
             lower.append(row["high"] < 0)
             lost = with_interval(-row["value"], -row["high"], -row["low"])
             parts.append(
-                f"{dataset_name(dataset)}: AUC for {name_of(row['condition']).lower()} falls by "
+                f"{dataset_name(dataset)}: AUC ({name_of(row['condition']).lower()}) falls by "
                 f"{lost} ({classifier_name(row['classifier']).split(' ')[0]}).{self.aside(name)}"
             )
             files.append(f"figures/{name}.csv")

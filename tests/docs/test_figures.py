@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +14,8 @@ from docs import figures
 from fairdiff_lib.disk.files import read_json
 from fairdiff_lib.disk.stamps import publish_table
 from fairdiff_lib.settings.errors import InputError
-from fairdiff_lib.show.figures.main import Found, main3
+from fairdiff_lib.show.figures.main import Found, main3, main4
+from fairdiff_lib.show.style import STYLE
 
 LEVELS = (("overall", "all"), ("sex", "Female"), ("sex", "Male"))
 
@@ -67,6 +70,24 @@ def test_a_figure_names_the_tables_that_it_rests_on(tmp_path: Path) -> None:
     figures.draw_all(tmp_path)
     stamp = read_json(tmp_path / "main" / "main4.json")
     assert list(stamp["rests_on"]) == [f"figures/{name}.csv"] and stamp["simulated"]
+
+
+def test_changes_as_small_as_ours_have_readable_ticks() -> None:
+    """Pages set no math, so an axis must not ask for it."""
+    arms = pd.DataFrame([
+        {"method": name, "baseline": "none", "attribute": "overall", "metric": "kid",
+         "seeds": "0,1", "features": "lite0", "value": 1e-4, "low": -1e-4, "high": 3e-4,
+         "smallest_effect": 5e-4}
+        for name in ("fairdiffusion", "shuffled_y", "group_balanced")
+    ])  # fmt: skip
+    table = pd.DataFrame({"quantity": ["explained_groups"], "method": "base", "value": 0.2,
+                          "low": 0.1, "high": 0.3})  # fmt: skip
+    page = main4(table, {"ham10000": arms})
+    with matplotlib.rc_context(STYLE):
+        page.savefig(io.BytesIO(), format="png")
+    words = [text.get_text() for text in page.findobj() if hasattr(text, "get_text")]
+    assert not [word for word in words if "mathdefault" in word]
+    assert "FairDiffusion" in words and "group-balanced sampling" in words
 
 
 def test_nothing_is_drawn_of_no_data_set() -> None:
