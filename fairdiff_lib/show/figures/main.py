@@ -386,7 +386,10 @@ def _predicted(ax: Axes, table: Rows) -> None:
         ax.plot(values, [at] * len(values), look.marker, color=look.colour, ms=4, alpha=0.8)
     ax.axvline(0, color="#bbbbbb", lw=0.6, zorder=0)
     ax.set_yticks(range(len(names)), [method_name(name) for name in names], fontsize=7)
-    ax.set(ylim=(len(names) - 0.5, -0.5), xlabel="share predicted (R\u00b2) in left-out windows")
+    ax.set(
+        ylim=(max(len(names), 1) - 0.5, -0.5),
+        xlabel="share predicted (R\u00b2) in left-out windows",
+    )
 
 
 def _arm_lines(arms: Mapping[str, Rows]) -> list[tuple[str, str | None]]:

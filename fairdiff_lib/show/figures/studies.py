@@ -153,6 +153,7 @@ def arms_forest(
     ax.axvline(0, color="#999999", lw=0.6, zorder=1)
     ax.set_ylim(len(lines) - 0.5, -0.5)
     ax.set_title(label, fontsize=7.5)  # above: the axis' power of ten stands below
+    ax.locator_params(axis="x", nbins=4)
     ax.ticklabel_format(axis="x", style="sci", scilimits=(-3, 3))  # "1e-3": no math is set
     ax.tick_params(axis="y", length=0)
     ax.tick_params(axis="x", labelsize=6.5)
