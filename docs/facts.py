@@ -62,11 +62,10 @@ class Facts:
         path = self.figures / f"{name}.csv"
         if not path.is_file():
             return pd.DataFrame()
-        words = dict.fromkeys(("attribute", "level", "reference", "seeds", "part", "features",
-                               "planted", "as_planted", "not_to_say", "quote", "limits", "null",
-                               "baseline", "reference"), str)  # fmt: skip
+        words = dict.fromkeys(("attribute", "level", "seeds", "features"), str)
         table = read_table(path, dtype=words)
-        table = table.fillna({name: "" for name in words if name in table})
+        text = {str(x): "" for x in table if not pd.api.types.is_numeric_dtype(table[x])}
+        table = table.fillna(text)
         return table if {*columns} <= {*table.columns} else pd.DataFrame()
 
     def old(self, name: str) -> bool:
@@ -158,7 +157,8 @@ class Facts:
                                 for m, c in pairs)]  # fmt: skip
         return (
             f"AUC for {name_of(own['condition'].iloc[0]).lower()} minus that of classifiers of "
-            f"real images, with 95% intervals ([table](/figures/{place}/tab_changes.csv))."
+            "real images; intervals are 95%, where there are some "
+            f"([table](/figures/{place}/tab_changes.csv))."
             f"{self.aside(f'{place}/tab_changes')}\n\n{grid(head, rows[:ROWS])}"
         )
 
