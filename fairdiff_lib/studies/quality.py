@@ -76,8 +76,8 @@ from fairdiff_lib.model.pipeline import load_pipeline, mean_latents, reconstruct
 from fairdiff_lib.model.sample import gallery_images, load_generated, load_run
 from fairdiff_lib.studies.harm import COLUMNS as TRUE
 from fairdiff_lib.studies.harm import fidelity_table
+from fairdiff_lib.studies.verdict.effects import planted
 from fairdiff_lib.studies.verdict.measure import curves_of, image_effects
-from fairdiff_lib.studies.verdict.planted import planted
 from fairdiff_lib.studies.verdict.protocol import BLUR, Protocol
 from fairdiff_lib.study import Study
 
