@@ -159,7 +159,10 @@ class Jobs:
             yield from (fit.record for fit in self.fits)
         if entry.notebook == "09_verdict" and "ablation" in self.studies:
             yield self.record("08_ablations")  # C2 may rest on its seeds
-        if entry.arms:
+        if entry.arms == "ablation":  # by name: to ask which are there takes seconds, in every job
+            each = arms.runs_of(self.settings)
+            yield from (str(arms.path_of(self.study.places, *one)) for one in each)
+        elif entry.arms:
             yield from (arm.record for arm in self._arms_of(entry.arms))
 
     def _base(self, seed: int) -> str:
@@ -240,7 +243,8 @@ class Jobs:
                 for job in self._arms_of(study)]  # fmt: skip
 
     def _arms_of(self, study: str) -> list[Job]:
-        return {"ablation": self._ablation, "matrix": self._matrix, "loop": self._loop}[study]
+        found: list[Job] = getattr(self, f"_{study}")
+        return found
 
     @cached_property
     def _ablation(self) -> list[Job]:

@@ -12,6 +12,7 @@ import json
 import re
 import typing
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, dataclass_transform
 
@@ -710,9 +711,14 @@ class Settings:
         config: ClassifierConfig = getattr(self, name)
         return config
 
+    @cached_property
+    def _plain(self) -> dict[str, Any]:
+        """``as_dict``, once: a graph asks for thousands of digests. To be read, not changed."""
+        return as_dict(self)
+
     def digest(self, *sections: str) -> str:
         """First 10 hex digits of the SHA-256 of the named fields (of all without a name)."""
-        values = as_dict(self)
+        values = self._plain
         chosen = {name: values[name] for name in sections} if sections else values
         text = json.dumps(chosen, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:10]

@@ -38,9 +38,9 @@ OVERALL: Place = ("overall", "all")
 
 @dataclass(frozen=True)
 class ProbeSizes:
-    """How much is measured; the defaults take about 25 seconds of one core on the quick preset."""
+    """How much is measured; the defaults take about a minute of one core on the quick preset."""
 
-    batches: int = 200  # whose gap is explained
+    batches: int = 100  # whose gap is explained
     folds: int = 4  # each fold's gaps are explained by what the others' samples say
     bins: int = 20  # of the timestep
     rows_per_level: int = 24  # behind a level's gradient, half of them in each half
