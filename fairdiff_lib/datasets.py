@@ -234,6 +234,9 @@ _FAIRGENMED_SIMULATED = _simulated(
 _HAM10000_SIMULATED = _simulated(
     _HAM10000,
     "; HAM10000's layout has neither race nor skin tone",
+    # lesions hold more than fundi or chests: with their steps the autoencoder lost 0.62 px where
+    # 0.6 is the limit, and prompts told AUC 0.887 where 0.9 is
+    settings={"base": {"vae.steps": 4000, "vae.warmup": 200, "base.steps": 7000}},
     simulate=skin.simulate_ham10000,
     populations={
         # fewer would leave the rarest diagnoses out of the validation tenth
