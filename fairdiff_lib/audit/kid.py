@@ -112,7 +112,8 @@ def _own_sums(bandwidth: float, rows: Floats, unit: Ints, share: Floats) -> Floa
     sums = share.copy()  # k(a, a) = 1
     for start in range(0, len(first), CHUNK):  # a copy of two rows per pair: not all at once
         a, b = first[start : start + CHUNK], second[start : start + CHUNK]
-        values = np.exp(-0.5 * np.sum((rows[a] - rows[b]) ** 2, axis=1) / bandwidth**2)
+        apart = rows[a] - rows[b]
+        values = np.exp(-0.5 * np.einsum("nd,nd->n", apart, apart) / bandwidth**2)
         np.add.at(sums, a, values * share[b])
         np.add.at(sums, b, values * share[a])
     return sums

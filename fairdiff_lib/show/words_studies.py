@@ -340,8 +340,7 @@ def about_audit(checks: pd.DataFrame) -> str:
         form = ".3f" if row["check"] == "off" else ".2%"
         lines.append(
             f"- **Fails**: {cell_name(row)}, {null}{CHECKED[row['check']]}: {row['rate']:{form}} "
-            f"where {row['promised']:{form}} is promised (limit {row['limit']:{form}}). "
-            f"{row['note']}"
+            f"where {row['promised']:{form}} is promised (limit {row['limit']:{form}})."
         )
     return "\n".join(lines)
 

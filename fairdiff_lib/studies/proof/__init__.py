@@ -120,7 +120,6 @@ def shown(checks: pd.DataFrame) -> pd.DataFrame:
             "promised": own["promised"],
             "limit": own["limit"],
             "kept": own["passed"].map({True: "yes", False: "no"}),
-            "why": own["note"],
         }
     )
 

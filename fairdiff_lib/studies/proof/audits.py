@@ -301,7 +301,6 @@ class Situation:
     scene: Scene
     truth: float = 0.0  # of what is estimated; mostly the contrast, small minus large
     planted_ratio: float = 1.0  # true value of the small group over that of the large one
-    note: str = ""  # why an audit errs there; a rule written after a first run
 
     @property
     def name(self) -> str:
@@ -459,7 +458,7 @@ def count(cell: Cell, found: pd.DataFrame) -> dict[str, Any]:
 # -- what was promised -------------------------------------------------------------------------
 
 SURE = 0.99  # probability that a perfect procedure passes all checks
-CHECKS = ("check", "rate", "promised", "limit", "passed", "note")
+CHECKS = ("check", "rate", "promised", "limit", "passed")
 POOLED = "all of the layer"
 
 
@@ -480,13 +479,12 @@ def judged(cells: Sequence[Cell], table: pd.DataFrame) -> pd.DataFrame:
     """
     rows: list[dict[Any, Any]] = []
     for cell, row in zip(cells, table.to_dict("records"), strict=True):
-        told = {**row, "note": cell.situation.note}
-        rows += [told | {"check": name, "promised": rate} for name, rate in cell.may.items()]
+        rows += [row | {"check": name, "promised": rate} for name, rate in cell.may.items()]
     plain = table[(table["procedure"] == OURS) & (table["metric"] == "kid")]
     for layer, own in plain[plain["null"] != "none"].groupby("layer"):
         n = int(own["simulations"].sum())
         pooled: dict[Any, Any] = {"procedure": OURS, "layer": layer, "metric": "kid"}
-        pooled |= {"situation": POOLED, "note": ""}
+        pooled |= {"situation": POOLED}
         pooled |= {"null": "", "n_min": int(own["n_min"].min()), "simulations": n, "check": "alarm"}
         alarms = float((own["alarm"] * own["simulations"]).sum() / n)
         rows.append(pooled | {"planted_ratio": 1.0, "promised": LEVEL, "alarm": alarms})

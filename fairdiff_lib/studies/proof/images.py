@@ -23,7 +23,6 @@ import numpy as np
 import pandas as pd
 from joblib import delayed
 from PIL import Image
-from scipy import stats
 
 from fairdiff_lib.audit.estimate import Bools, Floats
 from fairdiff_lib.audit.kid import Kernel, fit_kernel
@@ -47,7 +46,6 @@ from fairdiff_lib.sim.fundus import (
 )
 from fairdiff_lib.studies.proof import BOTH_TAILS, NULLS
 from fairdiff_lib.studies.proof.audits import (
-    LEVEL,
     OURS,
     Cell,
     Judge,
@@ -64,7 +62,6 @@ from fairdiff_lib.train.runs import train
 
 CHUNK = 250  # images between two files: what a kill can cost
 TRUTH_COLUMNS = ("layer", "law", "images", "kid")
-RARE = 10  # wrong images that a group must be expected to have, for its interval to hold
 
 
 # -- feature space -----------------------------------------------------------------------------
@@ -194,22 +191,6 @@ class OracleLaw:
     real: Floats  # [N, D]
     wrong: Floats  # [N, D]
     share: float
-
-    def expected(self, n: int) -> str:
-        """A word where a group of ``n`` has too few wrong images for its interval to hold."""
-        count = n * self.share
-        if count >= RARE:
-            return ""
-        drawn = np.arange(n + 1)
-        rate = drawn / n
-        error = np.sqrt(rate * (1 - rate) / (n - 1))
-        low = rate + stats.t.isf(LEVEL / 2, n - 1) * error < self.share
-        missed = stats.binom.pmf(drawn, n, self.share)[low].sum()
-        return (
-            f"{count:.1f} wrong images are expected among {n}. A group that by chance drew few of "
-            "them has a low KID and a short interval at once: even the plain interval of such a "
-            f"share lies below it in {missed:.1%} of samples."
-        )
 
     def draw(self, rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
         own, other = rng.integers(len(self.real), size=(2, n))
@@ -399,8 +380,6 @@ def pool_cells(study: Study) -> tuple[list[Cell], pd.DataFrame]:
         laws, found = LAYERS[layer](study, space)
         truths.append(found)
         for null, n in product(NULLS, own.sizes):
-            scene, law = TwoGroups(laws[null], (n, own.reference)), laws[null][0]
-            note = law.expected(n) if isinstance(law, OracleLaw) else ""
-            at = Situation(layer, "two groups", null, n, scene, note=note)
+            at = Situation(layer, "two groups", null, n, TwoGroups(laws[null], (n, own.reference)))
             cells += [Cell(at, name, "kid", judge, count, may) for name, judge, may, count in tests]
     return cells, pd.concat(truths, ignore_index=True)[list(TRUTH_COLUMNS)]

@@ -303,16 +303,6 @@ def test_audits_of_an_oracle_pool_average_to_its_truth() -> None:
     assert abs(np.mean(found) - truth) < 4 * error
 
 
-def test_too_few_wrong_images_are_told_beforehand() -> None:
-    law = images.OracleLaw(np.zeros((3, 2)), np.ones((3, 2)), 0.2)
-    said = law.expected(36)
-    assert said.startswith("7.2 wrong images are expected among 36")
-    rate = (np.random.default_rng(0).random((100_000, 36)) < 0.2).mean(axis=1)
-    upper = rate + stats.t.ppf(0.975, 35) * np.sqrt(rate * (1 - rate) / 35)
-    assert f"{(upper < 0.2).mean():.0%}"[:-1] == said.split("below it in ")[1].split(".")[0]
-    assert law.expected(50) == ""
-
-
 def test_strata_of_a_pool_are_mixed_to_equal_kid() -> None:
     rng = np.random.default_rng(1)
     code = np.repeat([0, 1, 2], [80, 60, 70])
