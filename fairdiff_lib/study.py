@@ -224,7 +224,9 @@ class Study:
         if need == "protocol":
             return [self.places.figures / "protocol.json"]
         if need in NEEDS:
-            return list(self._made(JOBS[NEEDS[need][1]]))
+            given = self.parameters  # a notebook of one run asks for that run alone
+            runs = [(given["method"], int(given.get("seed", 0)))] if "method" in given else None
+            return list(self._made(JOBS[NEEDS[need][1]], runs))
         return [self.places.records / f"{need}.json"]
 
     def _command(self, need: str) -> str:

@@ -158,6 +158,16 @@ def test_what_is_there_is_not_asked_for(tmp_path: Path) -> None:
     study.require("runs", "05_quality")
 
 
+def test_a_notebook_of_one_run_asks_for_that_run_alone(tmp_path: Path) -> None:
+    study = opened(tmp_path, method="fairdiffusion", seed=0)
+    with pytest.raises(InputError, match=r"a trained model: .*fairdiffusion-seed0"):
+        study.require("runs")
+    write_json(study.places.run("fairdiffusion", 0) / "run.json", {})
+    study.require("runs")
+    with pytest.raises(InputError, match="none-seed0"):
+        opened(tmp_path).require("runs")
+
+
 def test_a_published_figure_names_the_runs_that_it_rests_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
