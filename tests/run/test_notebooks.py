@@ -58,6 +58,11 @@ def cells(name: str) -> list[Any]:
     return found
 
 
+def is_module(name: str) -> bool:
+    path = PROJECT_ROOT / name.replace(".", "/")
+    return path.with_suffix(".py").is_file() or path.is_dir()
+
+
 def code(name: str) -> list[Any]:
     return [cell for cell in cells(name) if cell.cell_type == "code"]
 
@@ -86,10 +91,27 @@ def test_a_notebook_is_short_and_has_no_machinery(name: str) -> None:
 
 
 def test_notebooks_need_few_names_of_the_library() -> None:
-    trees = [ast.parse(cell.source) for name in NAMES for cell in code(name)]
-    imports = [x for tree in trees for x in ast.walk(tree) if isinstance(x, ast.ImportFrom)]
-    ours = {(x.module, a.name) for x in imports if "fairdiff_lib" in str(x.module) for a in x.names}
-    assert len(ours) <= 40
+    """Few are imported; with what is taken from imported modules it is more, and must not grow."""
+    imported, taken = set(), set()
+    for name in NAMES:
+        trees = [ast.parse(cell.source) for cell in code(name)]
+        nodes = [node for tree in trees for node in ast.walk(tree)]
+        own = {
+            alias.asname or alias.name: f"{node.module}.{alias.name}"
+            for node in nodes
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("fairdiff_lib")
+            for alias in node.names
+        }
+        imported |= set(own.values())
+        taken |= {
+            f"{own[node.value.id]}.{node.attr}"
+            for node in nodes
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+            if node.value.id in own and is_module(own[node.value.id])
+        }
+    functions = [name for name in imported if not is_module(name)]
+    assert len(imported) <= 40
+    assert len(functions) + len(taken) <= 98
 
 
 @pytest.mark.parametrize("name", NAMES)
