@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -25,6 +25,7 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from fairdiff_lib.audit.kid import Kernel, fit_kernel
+from fairdiff_lib.classify.fit import Classifier
 from fairdiff_lib.classify.networks import contiguous, load_pretrained, to_pixels
 from fairdiff_lib.classify.predictions import check_images
 from fairdiff_lib.disk.files import atomic_file
@@ -39,7 +40,7 @@ BATCH = 128  # images per pass; does not change a feature
 TEXTURE_SCALES = 4  # halvings of the picture; takes 32 pixels on a side
 FLAT = 1e-3  # standard deviation that counts as none; a grey level is 8e-3 here
 LITE = ("lite0", "lite0-penultimate")
-BUILT_IN = (*LITE, "texture", "random", "inception")
+BUILT_IN = (*LITE, "texture", "random", "inception", "encoder")
 LITE_SIDE = 128  # pixels that EfficientNet-lite0 is shown
 LITE_WEIGHTS = WEIGHTS  # their SHA-256, which a cache and a protocol name
 LITE_BATCH = 16  # images whose maps stay in the processor's cache: three times as fast as 128
@@ -71,6 +72,24 @@ def _best_device() -> torch.device:
 
 
 # -- extractors ------------------------------------------------------------------------------
+
+
+class EncoderExtractor:
+    """Mean over space of every stage of a classifier trained on the real training split.
+
+    For looking at what that classifier reads from, not for comparing studies: its weights, and
+    with them every KID, depend on the data and on the machine that it was trained on.
+    """
+
+    name = "encoder"
+
+    def __init__(self, classifier: Classifier) -> None:
+        self.classifier = classifier
+        self.width = sum(classifier.config.channels)
+        self.identity = f"encoder-stages-{_digest(classifier.module)}"
+
+    def __call__(self, images: Images) -> Features:
+        return self.classifier.stage_means(images, BATCH)
 
 
 SPREAD_FLOOR = 0.05  # of the median spread
@@ -324,8 +343,13 @@ def describe(extractor: Extractor) -> str:
     )
 
 
-def make_extractor(name: str, revision: str = "") -> Extractor:
-    """Extractor by name: of ``BUILT_IN``, a folder, or a hub id as ``owner/model`` at a commit."""
+def make_extractor(
+    name: str, revision: str = "", classifier: Callable[[], Classifier] | None = None
+) -> Extractor:
+    """Extractor by name: of ``BUILT_IN``, a folder, or a hub id as ``owner/model`` at a commit.
+
+    ``encoder`` requires the ``classifier``, which is asked for where it is needed.
+    """
     if name in LITE:
         stages = _lite().stages
         columns = slice(stages, None) if name == LITE[1] else slice(stages)
@@ -336,6 +360,10 @@ def make_extractor(name: str, revision: str = "") -> Extractor:
         return RandomConvExtractor()
     if name == "inception":
         return InceptionExtractor()
+    if name == "encoder":
+        if classifier is None:
+            raise InputError("features 'encoder': needs a fitted classifier; none was given")
+        return EncoderExtractor(classifier())
     if "/" in name or Path(name).is_dir():
         return TransformersExtractor(name, revision)
     known = ", ".join(BUILT_IN)

@@ -95,6 +95,10 @@ class Classifier:
         """Penultimate features, float32 [N, D]."""
         return self._read_out(images, batch, self.module.features)
 
+    def stage_means(self, images: Images, batch: int = PREDICTION_BATCH) -> NDArray[np.float32]:
+        """Mean over space of every stage's maps, float32 [N, sum of channels]; residual only."""
+        return self._read_out(images, batch, self.module.stage_means)
+
     def _read_out(
         self, images: Images, batch: int, function: Callable[[Tensor], Tensor]
     ) -> NDArray[np.float32]:

@@ -99,6 +99,15 @@ class ResidualNetwork(_Headed):
         pooled = torch.cat([h.mean(dim=(2, 3)), h.amax(dim=(2, 3))], dim=1)
         return functional.silu(self.project(pooled))  # smooth: no feature dies to a constant
 
+    def stage_means(self, pixels: Tensor) -> Tensor:  # [B, 3, H, W] => [B, sum of channels]
+        """Mean over space of every stage's maps: fine texture first, what it means last."""
+        h = functional.relu(self.stem_norm(self.stem(pixels)))
+        means = []
+        for stage in self.stages:
+            h = stage(h)
+            means.append(h.mean(dim=(2, 3)))
+        return torch.cat(means, dim=1)
+
 
 def to_pixels(images: Tensor) -> Tensor:  # uint8 [B, 3, H, W] => float32 in [-1, 1]
     """Scale bytes for the network."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -343,12 +344,16 @@ def _train_reader(study: Study, heads: Levels) -> Classifier:
 
 
 def study_extractors(study: Study) -> list[Extractor]:
-    """The primary feature space that the audit's settings name, then the second if there is one."""
+    """The primary feature space that the audit's settings name, then the second where there is one.
+
+    Of them only ``encoder`` is trained here: the stages of :func:`load_reader`.
+    """
     own = study.settings.audit
     named = {own.features: own.features_revision}
     if own.sensitivity:
         named.setdefault(own.sensitivity, own.sensitivity_revision)
-    return [make_extractor(name, revision) for name, revision in named.items()]
+    reader = partial(load_reader, study)
+    return [make_extractor(name, revision, reader) for name, revision in named.items()]
 
 
 def feature_spaces(study: Study, train: Images, test: Images) -> tuple[Space, ...]:

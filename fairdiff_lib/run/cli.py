@@ -173,7 +173,7 @@ def _add_audit(audit: argparse.ArgumentParser) -> None:
     audit.add_argument("--train", default="", metavar="CSV", help="real images of other subjects")
     audit.add_argument(
         "--features", default="lite0", metavar="F",
-        help="lite0 (EfficientNet-lite0), lite0-penultimate, texture, random-conv, "
+        help="lite0 (EfficientNet-lite0), lite0-penultimate, texture, random-conv, encoder, "
         "inception, a hub id or a folder",
     )  # fmt: skip
     audit.add_argument("--revision", default="", metavar="R", help="commit of the hub id")

@@ -455,7 +455,7 @@ class AuditConfig:
     """Metrics, intervals and gates."""
 
     # the feature space of every distance between images: "lite0" (frozen: EfficientNet-lite0), a
-    # transformers hub id or folder, "texture", "random", "inception"
+    # transformers hub id or folder, "texture", "random", "encoder" (the reader's, trained here)
     features: str = "lite0"
     features_revision: str = ""  # commit of that hub id
     sensitivity: str = "lite0-penultimate"  # a second feature space; named as above, or empty

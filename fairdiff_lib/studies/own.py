@@ -45,9 +45,11 @@ from fairdiff_lib.classify.features import (
     describe,
     make_extractor,
 )
+from fairdiff_lib.classify.fit import Classifier, fit_classifier
 from fairdiff_lib.data.cohort import load_image
 from fairdiff_lib.data.own import LEAST_SIDE, NAMES, OwnImages, OwnSet, read_own, write_example
 from fairdiff_lib.data.pictures import twins
+from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.disk.files import (
     atomic_folder,
     check_replaceable,
@@ -77,8 +79,9 @@ SEEN = {  # in words
 }
 BUILT_IN = {"random-conv": "random"}  # what a user calls it: what ``features`` calls it
 # size where none is given
-MOST_PIXELS = {**dict.fromkeys(LITE, LITE_SIDE), "texture": 128, "random-conv": 128}
+MOST_PIXELS = {**dict.fromkeys(LITE, LITE_SIDE), "texture": 128, "random-conv": 128, "encoder": 64}
 MOST_PIXELS_ELSE = 256  # of pretrained features, which enlarge to their own size
+VALIDATION = 5  # one in so many training subjects chooses the encoder's step
 CARD, METHODS, STAMP = "card.html", "methods.txt", "stamp.json"
 TABLES = {  # each a CSV of the audit's folder, where it has rows: what of an OwnAudit
     "by_group": "by_group",
@@ -137,7 +140,8 @@ def measure(images: OwnImages, features: str, revision: str, image_size: int) ->
             f"image size {size}: expected {LEAST_SIDE} to {smallest} pixels, the shortest side "
             "of any image"
         )
-    extractors = [make_extractor(BUILT_IN.get(features, features), revision)]
+    fit = partial(_fit_encoder, images, size)
+    extractors = [make_extractor(BUILT_IN.get(features, features), revision, fit)]
     extractors += [make_extractor(LITE[1])] * (features == LITE[0])
     sets = [images.real, images.generated, *([images.train] if images.train else [])]
     found = [extract_files(extractors, own, size) for own in sets]
@@ -191,6 +195,36 @@ def extract_files(
                 f"{len(own)} images, first {own.files[int(bad.argmax())].name}"
             )
     return whole
+
+
+def _fit_encoder(images: OwnImages, size: int) -> Classifier:
+    """A small classifier of the condition, from the training reals alone."""
+    if images.train is None or not images.conditions:
+        raise InputError(
+            "features 'encoder': expected --train with real images and --condition, which it "
+            "learns to tell apart"
+        )
+    heads = images.conditions
+    ((name, levels),) = heads.items()
+    codes = (
+        pd.Index(levels).get_indexer(pd.Index(images.train.table[name]))[:, None].astype(np.int64)
+    )
+    if (codes < 0).any():
+        bad = images.train.table[name].iloc[int((codes < 0).argmax())]
+        raise InputError(
+            f"{images.train.csv}: {name} {bad!r} is not in {images.real.csv}, which has "
+            f"{', '.join(levels)}"
+        )
+    loaded = tqdm(images.train.files, desc="training images", disable=None)
+    pixels = np.stack([load_image(file, size) for file in loaded])
+    digests = [hashlib.sha256(u.encode()).digest()[0] for u in images.train.table[images.unit]]
+    val = np.array(digests) % VALIDATION == 0
+    if not val.any() or val.all():
+        raise InputError(f"{images.train.csv}: too few {images.unit}s to train an encoder on")
+    return fit_classifier(
+        pixels[~val], codes[~val], heads, pixels[val], codes[val],
+        load_settings("quick").reader, seed=0,
+    )  # fmt: skip
 
 
 # -- the audit ---------------------------------------------------------------------------------
@@ -340,13 +374,14 @@ def audit_read(
         From :func:`read_own`.
     features : str
         ``lite0`` or ``lite0-penultimate`` (EfficientNet-lite0 with its ImageNet weights),
-        ``texture`` or ``random-conv`` (no weights), ``inception``, a hub id or a folder of a
-        transformers model.
+        ``texture`` or ``random-conv`` (no weights), ``encoder`` (a classifier of the condition,
+        trained on the training images), ``inception``, a hub id or a folder of a transformers
+        model.
     revision : str
         Commit of a hub id.
     image_size : int
-        Pixels that all images are reduced to; 0 = the shortest side of any, at most 128 (256 for
-        pretrained features).
+        Pixels that all images are reduced to; 0 = the shortest side of any, at most 128 (64 for
+        ``encoder``, 256 for pretrained features).
     confidence : float
         Of each interval.
     secondary_below : int

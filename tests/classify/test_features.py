@@ -11,6 +11,7 @@ from PIL import Image, ImageFilter
 
 from fairdiff_lib.classify import features
 from fairdiff_lib.classify.features import (
+    EncoderExtractor,
     InceptionExtractor,
     RandomConvExtractor,
     Scale,
@@ -19,10 +20,21 @@ from fairdiff_lib.classify.features import (
     hash_images,
     make_extractor,
 )
+from fairdiff_lib.classify.fit import Classifier
+from fairdiff_lib.classify.networks import ResidualNetwork
 from fairdiff_lib.model import lite
 from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.options import ClassifierConfig
 
+CONFIG = ClassifierConfig(channels=(8, 16), feature_width=12)
 IMAGES = np.random.default_rng(0).integers(0, 256, (9, 3, 16, 16), dtype=np.uint8)
+
+
+def make_classifier(seed: int = 0) -> Classifier:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module = ResidualNetwork(CONFIG, {"stripe": ("none", "wide")})
+    return Classifier(module, CONFIG, {"stripe": ("none", "wide")})
 
 
 def save_vision_model(folder: Path, kind: str) -> Path:
@@ -75,6 +87,21 @@ class Counting:
 # -- extractors ------------------------------------------------------------------------------
 
 
+def test_encoder_gives_the_classifiers_stage_means() -> None:
+    net = make_classifier()
+    found = extract(EncoderExtractor(net), IMAGES, batch=4)
+    np.testing.assert_allclose(found, net.stage_means(IMAGES), rtol=0, atol=1e-5)
+    assert found.shape == (9, sum(CONFIG.channels))
+    assert EncoderExtractor(net).width == sum(CONFIG.channels)
+
+
+def test_encoders_of_other_weights_have_another_identity() -> None:
+    one, same, other = (EncoderExtractor(make_classifier(seed)) for seed in (0, 0, 1))
+    assert one.identity == same.identity
+    assert one.identity != other.identity
+    assert one.name == other.name == "encoder"
+
+
 def test_random_features_depend_on_their_seed_alone() -> None:
     first = extract(RandomConvExtractor(), IMAGES)
     torch.manual_seed(99)
@@ -104,8 +131,9 @@ def test_random_width_is_checked(width: int) -> None:
         RandomConvExtractor(width=width)
 
 
-def test_batch_size_and_order_do_not_matter() -> None:
-    extractor = RandomConvExtractor()
+@pytest.mark.parametrize("make", [RandomConvExtractor, lambda: EncoderExtractor(make_classifier())])
+def test_batch_size_and_order_do_not_matter(make) -> None:
+    extractor = make()
     whole = extract(extractor, IMAGES)
     np.testing.assert_allclose(extract(extractor, IMAGES, batch=2), whole, rtol=0, atol=1e-5)
     np.testing.assert_allclose(
@@ -265,7 +293,11 @@ def test_both_lite_spaces_cost_one_pass(
 
 
 def test_extractors_by_name() -> None:
+    net = make_classifier()
+    assert make_extractor("encoder", classifier=lambda: net).name == "encoder"
     assert make_extractor("random").name == "random"
+    with pytest.raises(InputError, match="needs a fitted classifier"):
+        make_extractor("encoder")
     with pytest.raises(InputError, match=r"known: lite0, lite0-penultimate, texture, random"):
         make_extractor("dino")
 
@@ -323,7 +355,7 @@ def test_other_images_or_weights_are_not_served_from_the_cache(tmp_path: Path) -
     changed[3, 0, 0, 0] ^= 1
     extract(extractor, changed, cache=tmp_path)
     assert extractor.seen == [9, 9]
-    one, other = (RandomConvExtractor(seed) for seed in (0, 1))
+    one, other = (EncoderExtractor(make_classifier(seed)) for seed in (0, 1))
     first = extract(one, IMAGES, cache=tmp_path)
     assert np.abs(extract(other, IMAGES, cache=tmp_path) - first).max() > 1e-3
 

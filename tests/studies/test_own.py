@@ -18,13 +18,14 @@ from fairdiff_lib.audit.blur import blur_images
 from fairdiff_lib.audit.kid import Kernel
 from fairdiff_lib.classify.features import LITE_WEIGHTS, RandomConvExtractor, TextureExtractor
 from fairdiff_lib.data.own import BLUR, numbers, read_own, read_set, write_example
+from fairdiff_lib.datasets import load_settings
 from fairdiff_lib.run.cli import main
 from fairdiff_lib.run.notebook import plan_job, run_job
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.show.cards import own_card, own_facts, own_methods
 from fairdiff_lib.show.words import about_files, finding
 from fairdiff_lib.studies import own
-from fairdiff_lib.studies.own import OwnAudit, audit_own, write_audit
+from fairdiff_lib.studies.own import OwnAudit, audit_own, audit_read, write_audit
 from fairdiff_lib.studies.quality import CORRUPTIONS
 
 ATTRIBUTES = ["palette", "camera"]
@@ -276,6 +277,21 @@ def test_training_reals_fix_the_scale(example: tuple[Path, Path], tmp_path: Path
         audited(*example, ["palette"], train=tmp_path / "train.csv")
 
 
+def test_an_encoder_is_trained_on_the_training_reals(
+    example: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own, "load_settings", lambda _: load_settings("smoke"))
+    found = tables(example)
+    first = found["real"]["subject"] < "S080"
+    found["train"] = found["real"][first]
+    found["real"], found["generated"] = found["real"][~first], found["generated"][~first]
+    real, generated = write(found, tmp_path)
+    images = read_own(real, generated, ["palette"], "shape", tmp_path / "train.csv")
+    result = audit_read(images, features="encoder", image_size=32)
+    assert result.audit.features == "encoder"
+    assert np.isfinite(result.by_group["value"]).all()
+
+
 # -- features --------------------------------------------------------------------------------
 
 
@@ -474,7 +490,7 @@ BAD_OPTIONS: dict[str, tuple[list[str], str]] = {
     "condition": (["--condition", "dx"], "lacks the column(s) dx"),
     "unit": (["--unit", "patient"], "lacks the column(s) patient"),
     "features": (["--features", "magic"], "unknown features 'magic'; known: lite0, lite0-"),
-    "encoder": (["--features", "encoder"], "unknown features 'encoder'; known: lite0, lite0-"),
+    "encoder": (["--features", "encoder"], "expected --train with real images and --condition"),
     "image size": (["--image-size", "900"], "image size 900: expected 32 to 64 pixels"),
     "no file": (["--real", "nowhere.csv"], "nowhere.csv: missing; expected a CSV table"),
 }

@@ -263,7 +263,8 @@ def _features_digest(settings: Settings) -> str:
     from fairdiff_lib.classify.features import LITE_WEIGHTS
 
     own = settings.audit
-    parts = [settings.digest("model"), LITE_WEIGHTS]
+    trained = ("reader",) * ("encoder" in (own.features, own.sensitivity))
+    parts = [settings.digest("model", *trained), LITE_WEIGHTS]
     parts += [space_name(own.features), own.features_revision]
     parts += [space_name(own.sensitivity), own.sensitivity_revision]
     return hashlib.sha256("|".join(parts).encode()).hexdigest()[:10]
