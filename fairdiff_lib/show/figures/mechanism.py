@@ -144,7 +144,7 @@ def fig_mechanism(table: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
     _fit_panel(left, table, looks)
     explained_panel(middle, table)
     run_rows(right, table, "drift_ratio", looks, 1.0)
-    right.set_xlabel("length beside Stable Diffusion's")
+    right.set_xlabel("beside Stable Diffusion's")
     right.set_title("How long are the updates?", loc="left")
     return fig
 
@@ -159,7 +159,7 @@ def _fit_panel(ax: Axes, table: pd.DataFrame, looks: dict[str, Look]) -> None:
         if key in chance.index:
             ends = [float(chance.loc[key, side]) for side in ("low", "high")]
             ax.plot(ends, [at, at], color="#c8c8c8", lw=6, solid_capstyle="butt", zorder=1)
-    ax.set_xlabel("share predicted (R\u00b2) in left-out windows")
+    ax.set_xlabel("share predicted (R\u00b2)")
     ax.set_title("Does sigma predict the score?", loc="left")
 
 
