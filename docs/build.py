@@ -30,6 +30,7 @@ from fairdiff_lib.show.style import dataset_name
 from fairdiff_lib.workshop.build import HANDOUT
 from fairdiff_lib.workshop.build import build as build_workshop
 
+ALONE = {"calibration": "The proof", "main": "Main figures", "own": "Audit your own"}
 SIMULATED = "Simulated data: nothing here is about patients."
 COPIED = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "NOTICE", "CITATION.cff",
           "data/cards", "data/real/README.md", "data/workshop", "notebooks", "fairdiff_lib", "docs",
@@ -80,7 +81,7 @@ class Part:
         more = self.place.split("/")[2:]
         whose = dataset_name(self.dataset) if self.dataset else "All data sets"
         if "/" not in self.place:
-            return self.place.replace("_", " ").capitalize()
+            return ALONE.get(self.place, self.place)
         return f"{whose}, preset {self.preset}" + "".join(f": {x.replace('_', ' ')}" for x in more)
 
     @property
