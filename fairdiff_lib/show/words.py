@@ -383,6 +383,8 @@ def about_level_gaps(contrasts: Rows) -> str:
     tested = rows[np.isfinite(rows["p_adjusted"])]
     found = tested[tested["p_adjusted"] < LEAST]
     none = len(rows) - len(tested)
+    if tested.empty:
+        return f"None of the {none} differences between groups could be tested."
     many = f"{len(found)} of {len(tested)}" if len(found) else f"None of {len(tested)}"
     head = f"{many} tested differences between groups stand up after correction; all are "
     head += "exploratory." + f" {none} could not be tested." * bool(none)

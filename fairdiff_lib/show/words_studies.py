@@ -495,7 +495,8 @@ def about_counterfactual(table: Rows, condition: str) -> str:
             lines.append(
                 f"{method_name(method)}, {what}: images move by {number(moved)} of the way to "
                 f"another patient's, as a blur of {said['all', 'moved_blur']['value']:.1f} pixels "
-                f"would. {name_of(condition)} is read otherwise in a share of {number(flips)}."
+                f"would. {name_of(condition)} is read otherwise in {flips['value']:.0%} of images "
+                f"({flips['low']:.0%} to {flips['high']:.0%})."
             )
     return bullets(lines)
 

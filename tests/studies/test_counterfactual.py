@@ -129,4 +129,5 @@ def test_the_figure_and_the_words_hold_every_level_and_the_noise_beside() -> Non
     assert all(any(level in word for word in words) for level in LEVELS["sex"])
     said = about_counterfactual(table, "malignant")
     assert "another noise" in said and "another sex" in said
+    assert said.count("Malignant is read otherwise in 10% of images (5% to 20%).") == 2
     assert LEVELS["sex"][0] in about_flips(table, "malignant")
