@@ -695,6 +695,15 @@ class Settings:
         return self.simulator is not None
 
     @property
+    def model_words(self) -> str:
+        """The generator's kind and size, in words."""
+        own, name = self.model, Path(self.model.pretrained).name
+        if not name:
+            return f"a small model trained from scratch at {own.image_size} px"
+        shipped = name == self.dataset  # our own bases carry their data set's name
+        return f"{'a small shipped base' if shipped else name} at {own.image_size} px"
+
+    @property
     def runs(self) -> list[tuple[str, int]]:
         return [(method, seed) for method in self.methods for seed in self.seeds]
 

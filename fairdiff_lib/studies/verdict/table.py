@@ -23,7 +23,7 @@ from fairdiff_lib.disk.files import locked, read_json, read_table
 from fairdiff_lib.disk.stamps import publish_table
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.names import level_name, method_name, name_of, rounded, with_interval
-from fairdiff_lib.settings.options import Population, Settings
+from fairdiff_lib.settings.options import Population
 from fairdiff_lib.studies.verdict.effects import COLUMNS as MEASURED
 from fairdiff_lib.studies.verdict.effects import (
     CONTROL,
@@ -82,16 +82,6 @@ class Setting:
         own = self.gates[self.gates["method"].isin([self.rule.baseline, self.rule.method])]
         own = own[(own["bears_on"] == bears_on) & (own["grade"] != PASSED)]
         return [name_of(str(gate)) for gate in dict.fromkeys(own["gate"])]
-
-
-def model_words(settings: Settings) -> str:
-    """The generator's kind and size, in words."""
-    own = settings.model
-    if own.pretrained:
-        name = Path(own.pretrained).name
-        shipped = name == settings.dataset  # our own bases carry their data set's name
-        return f"{'a small shipped base' if shipped else name} at {own.image_size} px"
-    return f"a small model trained from scratch at {own.image_size} px"
 
 
 def as_table(rows: Sequence[Mapping[Any, Any]]) -> pd.DataFrame:
@@ -350,7 +340,7 @@ def collect_verdict(study: Study, registered: Registered) -> tuple[pd.DataFrame,
         study.settings.dataset,
         registered.rule,
         registered.before,
-        model_words(study.settings),
+        study.settings.model_words,
         gates,
         study.settings.simulator,
     )
