@@ -124,3 +124,13 @@ def test_presets_are_plain_tables_of_what_there_is() -> None:
     for table in PRESETS.values():
         assert json.loads(json.dumps(table))  # numbers, texts, lists: nothing computed later
         assert plain.changed(table).changed(table) == plain.changed(table)
+
+
+def test_a_model_is_told_in_words() -> None:
+    own = load_settings("quick", "fairgenmed_simulated")
+    assert own.model_words == "a small shipped base at 64 px"
+    assert own.changed({"model.pretrained": ""}).model_words == (
+        "a small model trained from scratch at 64 px"
+    )
+    other = own.changed({"model.pretrained": "owner/large", "model.revision": "0" * 40})
+    assert other.model_words == "large at 64 px"
