@@ -254,7 +254,7 @@ class Facts:
         without = own.drop(index="planted").iloc[0]
         kept = bool(own["kept"].astype(str).eq("True").all())
         return Finding(
-            "A generator that serves a group worse is found, and only then."
+            "A generator that serves a group worse is found."
             if kept else "A generator that serves a group worse is not found as promised.",
             f"Simulated: with worse training images of one camera, {with_plant['found']:.0f} of "
             f"{with_plant['runs']:.0f} audits found the gap; without, {without['found']:.0f} of "
@@ -299,7 +299,7 @@ class Facts:
 
     def _optimiser(self) -> Finding | None:
         return self._compared("fairdiffusion", "shuffled_y", (
-            "Its optimiser learns nothing: with its scores in random order it does as well.",
+            "Its optimiser does as well with its scores in random order.",
             "What the optimiser is told makes a difference.",
             "Whether what the optimiser is told matters is undecided.",
         ))  # fmt: skip
