@@ -295,6 +295,13 @@ def level_paths(
     return missing
 
 
+def name_missing(ax: Axes, levels: Sequence[str]) -> None:
+    """Say in a panel's corner which levels have no estimate."""
+    if levels:
+        ax.text(0.99, 0.98, f"{', '.join(levels)}: {NOT_ESTIMABLE}", transform=ax.transAxes,
+                ha="right", va="top", fontsize=6.3, color=MUTED)  # fmt: skip
+
+
 def heat(
     ax: Axes,
     square: Rows,

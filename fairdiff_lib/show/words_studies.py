@@ -557,7 +557,7 @@ def about_generations(table: Rows) -> str:
         told = "; ".join(
             f"generation {r['generation']} {number(r)}" for r in own.to_dict("records")
         )
-        lines.append(f"{TRAINED_ON[str(arm)].replace(chr(10), ' ')}: {told}.")
+        lines.append(f"With {TRAINED_ON[str(arm)].replace(chr(10), ' ')}: {told}.")
     return f"Equivalent blur, in pixels:\n\n{bullets(lines)}"
 
 

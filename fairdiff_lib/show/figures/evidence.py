@@ -22,6 +22,7 @@ from fairdiff_lib.show.panels import (
     interval_text,
     level_paths,
     level_rows,
+    name_missing,
     panel_legend,
     require,
 )
@@ -158,7 +159,7 @@ def fig_loop(table: Rows, *, notes: Sequence[str] = ()) -> Figure:
         for ax, name in zip(line, names, strict=True):
             own = shown[(shown["arm"] == arm) & (shown["attribute"] == name)]
             looks, places = counted_looks(own), sorted(set(own["generation"]))
-            level_paths(ax, own, "generation", places, looks)
+            name_missing(ax, level_paths(ax, own, "generation", places, looks))
             ax.set_xticks(range(len(places)), [str(x) for x in places])
             ax.set_title(name_of(name), loc="left")
             panel_legend(ax, list(looks.values()))

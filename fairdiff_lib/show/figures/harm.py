@@ -29,6 +29,7 @@ from fairdiff_lib.show.panels import (
     interval_text,
     level_paths,
     level_rows,
+    name_missing,
     of_level,
     panel_legend,
     require,
@@ -253,9 +254,7 @@ def _slope_row(
         own = table[table["attribute"] == attribute]
         looks = counted_looks(own)
         missing = level_paths(ax, own, "method", methods, looks)
-        if missing:
-            ax.text(0.99, 0.98, f"{', '.join(missing)}: {NOT_ESTIMABLE}", transform=ax.transAxes,
-                    ha="right", va="top", fontsize=6.3, color=MUTED)  # fmt: skip
+        name_missing(ax, missing)
         ax.tick_params(axis="x", length=0, labelsize=6.7)
         ax.set_xticks(range(len(methods)), names)
         panel_legend(ax, list(looks.values()))
