@@ -14,7 +14,6 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -57,7 +56,6 @@ from fairdiff_lib.train.loop import fit
 from fairdiff_lib.train.runs import load_base, method_objective
 
 BASE = "base"  # what tables call the checkpoint that every run starts from
-Named = Sequence[tuple[str, Path]]  # label and folder of finished runs; one label's differ by seed
 
 
 @dataclass(frozen=True)
@@ -86,17 +84,19 @@ class Mechanism:
         return found
 
 
-def measure_mechanism(study: Study, named: Named | None = None) -> Mechanism:
-    """What named runs did, what their base's loss and gradients say; training rows only.
+def measure_mechanism(study: Study, ablation: bool = False) -> Mechanism:
+    """What runs did, what their base's loss and gradients say; training rows only.
 
-    Runs that started from ``places.base``; those of the study's methods where none is named.
+    Runs that started from ``places.base``: of the study's methods, or the ablation's core arms,
+    trained where they are missing.
     """
+    from fairdiff_lib.studies.ablation.runs import core_runs  # which one study in two needs
+
     settings, train = study.settings, study.cohort.included().split("train")
     attributes, dataset = study.cohort.attribute_levels, settings.dataset
     confidence = settings.audit.confidence
-    if named is None:
-        named = [(method, study.places.run(method, seed)) for method, seed in settings.runs]
-    runs = [read_run(*one) for one in named]
+    own = [(method, study.places.run(method, seed)) for method, seed in settings.runs]
+    runs = [read_run(*one) for one in (core_runs(study) if ablation else own)]
     pipeline = load_base(study, 0)
     probe = Probe(
         method_objective(study, pipeline), train.table["image"].tolist(),
