@@ -696,7 +696,7 @@ def methods_text(
         f"n, in {unit}s: {_sizes(audit)}.",
         f"Each level was compared with its attribute's largest ({', '.join(references)}).",
         f"Intervals are {share}, from a jackknife over {unit}s: of a KID on the scale of its root, "
-        "of a difference from the limits of both groups (MOVER).",
+        "corrected for skewness (Hall 1992), of a difference from the limits of both (MOVER).",
         f"p values are two-sided; over the differences between levels of at least "
         f"{design.secondary_below} {unit}s they are adjusted by the largest |t|, over all others "
         "by the false discovery rate.",
