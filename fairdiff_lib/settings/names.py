@@ -31,6 +31,9 @@ NAMES: dict[str, str] = {
     "near_identical": "Generated images that are nearly identical to another one",
     "kid_floor": "KID between two halves of the real images",
     "kid_standardised": "KID at a common case mix",
+    "kid_guarded": "KID",
+    "kid_family": "KID, all levels at once",
+    "kid_over_runs": "KID, mean over runs",
     "kid_shrunk": "KID, shrunken towards the mean",
     "ece": "Calibration error",
     "cup_disc_ratio": "Cup-disc ratio",  # a mean, and no ratio of levels

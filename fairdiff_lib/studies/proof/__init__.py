@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from fairdiff_lib.audit.decide import DIFFERENT, LARGER, NO_LARGER, UNDECIDED
-from fairdiff_lib.settings.names import CHECKED, EQUALLY_GOOD
+from fairdiff_lib.settings.names import CHECKED, EQUALLY_GOOD, name_of
 from fairdiff_lib.settings.options import ProofConfig
 from fairdiff_lib.studies.proof.audits import SURE, judged, simulate
 from fairdiff_lib.studies.proof.audits import OurAudit as OurAudit
@@ -111,8 +111,10 @@ def shown(checks: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "layer": own["layer"],
-            "situation": own["situation"],
-            "metric": own["metric"],
+            "situation": own["situation"].where(
+                own["situation"] != own["metric"], own["metric"].map(name_of)
+            ),
+            "metric": own["metric"].map(name_of),
             "groups": own["null"].map({**EQUALLY_GOOD, "": "both", "none": "not equally good"}),
             "n": own["n_min"],
             "counted": own["check"].map(CHECKED),
