@@ -33,6 +33,7 @@ from fairdiff_lib.show.style import dataset_name, ordered_methods
 
 Rows = pd.DataFrame
 Row = pd.Series
+NO_NUMBER = ("no interval: ", "not estimable: ")  # begin the note of an estimate that lacks one
 LEAST = 0.05  # adjusted p below which a difference is named
 
 
@@ -442,7 +443,7 @@ def finding(audit: Audit) -> str:
     table, alone = audit.contrasts, _not_compared(audit)
     tested = table[np.isfinite(table["p_adjusted"])]
     if tested.empty:
-        return f"No comparison could be made: too few groups are large enough.{alone}"
+        return f"No comparison could be made: {_why_untested(audit)}.{alone}"
     clear = tested[tested["p_adjusted"] < 1 - audit.design.confidence].sort_values("p")
     said = [_difference(audit, row) for _, row in clear.head(3).iterrows()]
     if len(clear) > 3:
@@ -450,6 +451,15 @@ def finding(audit: Audit) -> str:
     if len(clear) < len(tested):
         said.append(_missed(audit, tested.drop(clear.index), "other " if len(clear) else ""))
     return " ".join(said) + alone
+
+
+def _why_untested(audit: Audit) -> str:
+    """What keeps all images from an interval, else what keeps the groups that have a value."""
+    table, whole = audit.contrasts, audit.overall
+    valued = table.loc[np.isfinite(table["value"]), "note"].tolist()
+    parts = "; ".join(valued if whole.standard_error > 0 else [whole.note]).split("; ")
+    reasons = [part.partition(": ")[2] for part in parts if part.startswith(NO_NUMBER)]
+    return listed(list(dict.fromkeys(reasons))) or "too few groups are large enough"
 
 
 def _not_compared(audit: Audit) -> str:
