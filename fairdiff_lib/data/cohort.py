@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from PIL import Image
-from statsmodels.stats.proportion import proportion_confint
 from tqdm.auto import tqdm
 
 from fairdiff_lib.data.pictures import (
@@ -425,6 +424,8 @@ def _of(table: pd.DataFrame, attribute: str, level: str) -> pd.DataFrame:
 
 def _prevalences(own: pd.DataFrame, cohort: Cohort, confidence: float) -> Iterator[dict[str, Any]]:
     """Share of subjects at every condition level, with Wilson's interval; NaN without subjects."""
+    from statsmodels.stats.proportion import proportion_confint  # 2 s of each job's start
+
     for condition in cohort.spec.conditions:
         for level in condition.levels:
             hits, n = int((own[condition.name] == level).sum()), len(own)

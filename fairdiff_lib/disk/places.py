@@ -93,6 +93,11 @@ class Places:
         return PROJECT_ROOT / (self.data_root or f"data/real/{self.settings.dataset}")
 
     @property
+    def protocol(self) -> Path:
+        """What the study tests, declared before its first image."""
+        return self.figures / "protocol.json"
+
+    @property
     def pretrained(self) -> Path:
         """The base of simulated patients that the project comes with."""
         return PROJECT_ROOT / "data" / "pretrained" / self.settings.dataset

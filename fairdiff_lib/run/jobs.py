@@ -24,7 +24,6 @@ from fairdiff_lib.settings.notebooks import BASE, JOBS, Notebook
 from fairdiff_lib.settings.options import REAL, Settings
 from fairdiff_lib.studies import plans
 from fairdiff_lib.studies.ablation import arms
-from fairdiff_lib.studies.verdict.protocol import protocol_path
 from fairdiff_lib.study import Study, folder_mark
 
 CARD = ("html", "json")
@@ -72,7 +71,7 @@ class Jobs:
     @property
     def protocol(self) -> Job:
         """What will be tested, and by which rule: written before there is a test image."""
-        path = str(protocol_path(self.study.places))
+        path = str(self.study.places.protocol)
         return Job("protocol", "protocol", "protocol", (self.record("01_cohorts"),), path)
 
     def record(self, name: str) -> str:

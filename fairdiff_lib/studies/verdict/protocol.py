@@ -22,7 +22,6 @@ from fairdiff_lib.audit.decide import LEAST_POWER, Power, power, size_for, sprea
 from fairdiff_lib.audit.estimate import MIN_UNITS, group_units
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk.files import read_json, write_json
-from fairdiff_lib.disk.places import Places
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.study import Study
@@ -399,11 +398,6 @@ def _differing(found: Mapping[str, Any], premises: Mapping[str, Any]) -> list[st
     return [key for key, value in premises.items() if found.get(key) != value]
 
 
-def protocol_path(places: Places) -> Path:
-    """Where the protocol of a study lies."""
-    return places.figures / "protocol.json"
-
-
 def write_protocol(study: Study) -> Path:
     """Declare what the study tests; the file."""
     folders = [study.places.generated(*run) / "test" for run in study.settings.runs]
@@ -415,7 +409,7 @@ def write_protocol(study: Study) -> Path:
 
         return planned(study, rule).content
 
-    path = protocol_path(study.places)
+    path = study.places.protocol
     return declare(path, rule.premises, study, before=before, complete=complete)
 
 
@@ -441,6 +435,6 @@ def check_protocol(study: Study) -> Registered:
         "notebook 04_generate)"
     )
     premises = protocol_of(study).premises
-    found = check_declared(protocol_path(study.places), premises, wanted)
+    found = check_declared(study.places.protocol, premises, wanted)
     rule = Protocol.read(found["protocol"])
     return Registered(rule, bool(found["before"]), str(found.get("written", "")))

@@ -19,7 +19,7 @@ from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.show.figures.studies import fig07, fig_methods
 from fairdiff_lib.show.front import Nothing
 from fairdiff_lib.show.words_studies import about_bayes, about_comparison
-from fairdiff_lib.studies.ablation import (
+from fairdiff_lib.studies.ablation.compare import (
     arms,
     cell_table,
     cost_table,
@@ -190,7 +190,7 @@ def test_sentences_say_which_way_it_fell(
 def test_figures_show_every_arm_with_its_seeds(
     settings: Settings, runs: dict[tuple[str, int], RecordedRun]
 ) -> None:
-    from fairdiff_lib.studies.ablation import dose_table
+    from fairdiff_lib.studies.ablation.compare import dose_table
 
     table, roles = (
         method_table(settings, runs, 0.2),

@@ -28,7 +28,6 @@ from fairdiff_lib.studies.verdict.protocol import (
     check_protocol,
     declare,
     protocol_of,
-    protocol_path,
     with_power,
     write_protocol,
 )
@@ -95,7 +94,7 @@ def test_contrasts_are_declared_by_size_alone(make: Make) -> None:
 def test_a_protocol_is_found_as_it_was_written(make: Make) -> None:
     study = make()
     path = write_protocol(study)
-    assert path == protocol_path(study.places) == study.places.figures / "protocol.json"
+    assert path == study.places.protocol == study.places.figures / "protocol.json"
     first = read_json(path)
     assert len(first["sha256"]) == 64 and first["before"] is True and first["replaces"] == []
     make_images(study)
