@@ -19,8 +19,8 @@ from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.show.figures.studies import fig07, fig_methods
 from fairdiff_lib.show.front import Nothing
 from fairdiff_lib.show.words_studies import about_bayes, about_comparison
+from fairdiff_lib.studies.ablation import arms
 from fairdiff_lib.studies.ablation.compare import (
-    arms,
     cell_table,
     cost_table,
     method_table,
