@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from fairdiff_lib.study import Study
 
 FOLDER = PROJECT_ROOT / "data" / "workshop"
-# no shipped base, and a shorter training than quick: exercise 0 needs pictures that lack vessels
+# no shipped base, and less training than quick: exercise 0 needs pictures without fine vessels
 OVERRIDES = "model.pretrained= vae.steps=1000 base.steps=500 training.steps=120"
 SIZES, RATIOS, AUDITS = (20, 36, 60, 90, 132, 200), (1.1, 1.25, 1.5), 300
 ERRORS = {"well": {"A": 1.0, "B": 0.75}, "ill": {"A": 2.0, "B": 1.5}}  # true mean of an image

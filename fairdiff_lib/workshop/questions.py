@@ -69,7 +69,7 @@ def _generated(answer: Any) -> Verdict:
     table = data.looks()[1]
     true = {int(n) for n in table.loc[table["generated"], "number"]}
     if named == true:
-        return Verdict(True, "These are generated: they have a disc and a cup, and no vessels.")
+        return Verdict(True, "These are generated: a disc and a cup, and hardly a fine vessel.")
     if named == set(table["number"]) - true:
         return _no("These are exactly the others. Which ones lack something that an eye has?")
     wrong, left = len(named - true), len(true - named)
@@ -80,15 +80,15 @@ def _generated(answer: Any) -> Verdict:
 _ZERO = {
     "generated": Question(
         _generated,
-        "The pictures without dark vessels are generated.",
+        "The pictures whose vessels are few, short or soft are generated.",
         ("Half of the pictures are generated.", "Follow the dark lines that leave the disc."),
         listed=data.LOOKS // 2,
     ),
     "ignored": choose(
         "a",
-        "the vessels. A network that was taught to see glaucoma looks at disc and cup. To it these "
-        "pictures are nearly real, and a test that only measures the cup lets them pass. A number "
-        "is about the features that it is computed from, and about nothing else.",
+        "the fine vessels. A network that was taught to see glaucoma looks at disc and cup. To it "
+        "these pictures are nearly real, and a test that only measures the cup lets them pass. A "
+        "number is about the features that it is computed from, and about nothing else.",
         {
             "b": "The cup is what the network was taught to see: glaucoma is read from it.",
             "c": "Colour is seen by both: the generated pictures have the right one.",
