@@ -307,7 +307,7 @@ def quality_table(
     groups = group_units(table, levels)
     x = as_features(real, "real features", len(table))
     y = as_features(generated, "generated features", len(table))
-    seen = None if train is None else _training(train, levels, x.shape[1])
+    seen = None if train is None else (_training(train, x.shape[1]), train[1])
     scores = None if probabilities is None else as_features(probabilities, "probabilities", len(x))
     rows: list[Row] = []
     if known is None:
@@ -320,7 +320,7 @@ def quality_table(
         found.append(_floor_row(real_floor(kernel, x, groups.unit, member, FLOOR_SPLITS)))
         found += _frechet_rows(x[chosen], y[chosen], groups.unit[chosen], confidence)
         if seen is not None:
-            found.append(_mifid_row(seen[0][seen[1].column(*key)[seen[1].unit]], y[chosen]))
+            found.append(_mifid_row(seen[0][_images_of(seen[1], key)], y[chosen]))
         if scores is not None:
             value = inception_score(scores[chosen]) if chosen.any() else float("nan")
             found.append(_row("inception_score", value, note="biased at small n: no comparison"))
@@ -339,14 +339,19 @@ def _row(
     return {"metric": metric, "value": value, "low": low, "high": high, "note": note}
 
 
-def _training(
-    train: tuple[ArrayLike, pd.DataFrame], levels: Levels, width: int
-) -> tuple[Floats, Groups]:
-    """Training features with their groups."""
+def _training(train: tuple[ArrayLike, pd.DataFrame], width: int) -> Floats:
+    """Features of training images."""
     features = as_features(train[0], "training features", len(train[1]))
     if features.shape[1] != width:
         raise InputError(f"training features: {features.shape[1]} columns; expected {width}")
-    return features, group_units(train[1], levels)
+    return features
+
+
+def _images_of(table: pd.DataFrame, key: tuple[str, str]) -> Bools:
+    """Rows of a level: images, as a subject may learn by two that show two findings."""
+    if key == OVERALL:
+        return np.ones(len(table), dtype=bool)
+    return np.asarray(table[key[0]] == key[1], dtype=bool)
 
 
 def _floor_row(splits: Floats) -> Row:

@@ -43,6 +43,7 @@ from fairdiff_lib.data.reading import (
 )
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
 
+OTHER_FINDING = "the subject counts for another finding in the test set"  # why an image is left out
 Rows = Sequence[int] | npt.NDArray[np.int64] | npt.NDArray[np.bool_]
 
 
@@ -306,6 +307,7 @@ def read_cohort(
     for image in table.loc[table["image"].duplicated(), "image"]:
         raise InputError(f"{root}: image {image!r} is listed twice; expected each once")
     table["excluded"] = _reasons(spec, table)
+    table.loc[_other_findings(spec, table), ["split", "excluded"]] = [OUTSIDE, OTHER_FINDING]
     refuse_crossing(table, root)
     refuse_empty(spec, table, root)
     seen = _look_at(root, table, check_images)
@@ -357,6 +359,21 @@ def _reasons(spec: CohortSpec, table: pd.DataFrame) -> list[str]:
         own += [f"{name} differs within the subject" for name in apart if apart[name].iloc[row]]
         found.append(reason or "; ".join(own))
     return found
+
+
+def _other_findings(spec: CohortSpec, table: pd.DataFrame) -> pd.Index[int]:
+    """Test images that show something else than the one which their subject counts for.
+
+    The unit of an audit is the subject, who is in one group of each prompted condition. Which of
+    its images says so is drawn by a hash of their names: no finding is preferred.
+    """
+    test = table[(table["split"] == "test") & (table["excluded"] == "")]
+    drawn = [hashlib.sha256(name.encode()).hexdigest() for name in test["image"]]
+    first = test.assign(drawn=drawn).sort_values("drawn").drop_duplicates("subject")
+    names = [condition.name for condition in spec.prompted]
+    counted = first.set_index("subject").loc[test["subject"], names]
+    others: pd.Index[int] = test.index[(test[names].to_numpy() != counted.to_numpy()).any(axis=1)]
+    return others
 
 
 def refuse_crossing(table: pd.DataFrame, root: Path) -> None:
@@ -455,17 +472,20 @@ def flow_table(cohort: Cohort) -> pd.DataFrame:
     """Who is in the data, who left and why, and who is in the study (a flow diagram's numbers).
 
     A subject is counted as in the study if any of its images is, else as having left for the
-    reason of its first image: step ("in the data", "left: " with the reason, "in the study"),
-    attribute, level (those not known too), subjects, images.
+    reason of its first image: step ("in the data", "left: " with the reason, "image left out: "
+    with the reason for images of subjects who stay, "in the study"), attribute, level (those not
+    known too), subjects, images.
     """
     table = cohort.table
     kept = table[table["excluded"] == ""]
-    gone = table[~table["subject"].isin(kept["subject"])]
+    stays = table["subject"].isin(kept["subject"])
+    gone, spare = table[~stays], table[stays & (table["excluded"] != "")]
     first = gone.drop_duplicates("subject").set_index("subject")["excluded"]
     steps = [("in the data", table)]
     for reason in first.unique():
         own = gone[gone["subject"].isin(first.index[first == reason])]
         steps.append((f"left: {reason}", own))
+    steps += [(f"image left out: {why}", own) for why, own in spare.groupby("excluded", sort=False)]
     steps.append(("in the study", kept))
     rows = []
     for (step, part), (attribute, level) in product(steps, _levels(cohort, UNKNOWN)):

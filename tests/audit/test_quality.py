@@ -244,6 +244,20 @@ def test_mode_collapse_has_high_precision_and_low_recall() -> None:
     assert wide["precision"] < 0.4
 
 
+def test_a_training_subject_with_two_findings_is_in_mifid_of_both() -> None:
+    rng = np.random.default_rng(16)
+    table = pd.DataFrame({"subject": range(60), "eye": np.repeat(["well", "ill"], 30)})
+    real, made = rng.normal(size=(2, 60, 4))
+    train = rng.normal(size=(60, 4))
+    learned = table.assign(subject=[k % 30 for k in range(60)])  # an eye of each kind
+    found = quality.quality_table(real, made, table, {"eye": ("well", "ill")}, fit_kernel(real),
+                                  features="f", labels={}, train=(train, learned))  # fmt: skip
+    values = found[found["metric"] == "mifid"].set_index("level")["value"]
+    assert values["well"] == pytest.approx(quality.mifid(train[:30], made[:30]))
+    assert values["ill"] == pytest.approx(quality.mifid(train[30:], made[30:]))
+    assert values["all"] == pytest.approx(quality.mifid(train, made))
+
+
 def test_zero_features_have_no_mifid() -> None:
     train = np.random.default_rng(15).normal(size=(50, 4))
     assert np.isnan(quality.mifid(train, np.zeros((50, 4))))

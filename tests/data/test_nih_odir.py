@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fairdiff_lib.data.cohort import flow_table, split_table
+from fairdiff_lib.audit.estimate import group_units
+from fairdiff_lib.data.cohort import OTHER_FINDING, Cohort, flow_table, split_table
 from fairdiff_lib.data.odir import LEVELS
 from fairdiff_lib.data.reading import OUTSIDE
 from fairdiff_lib.datasets import dataset_of, load_settings
@@ -160,7 +162,8 @@ def test_an_eye_is_what_its_own_keywords_say(tmp_path: Path) -> None:
     kept = cohort.included().table
     assert kept.groupby("subject")["split"].nunique().max() == 1
     assert set(kept["diagnosis"]) == set(LEVELS)
-    assert table.loc["1_left", "prompt"].endswith("patient under 60 years: diabetic retinopathy")
+    prompts = kept[kept["diagnosis"] == "retinopathy"].set_index("age")["prompt"]["under 60"]
+    assert prompts.str.endswith("patient under 60 years: diabetic retinopathy").all()
 
 
 def test_the_workbook_and_the_table_that_repeats_patients_say_the_same(tmp_path: Path) -> None:
@@ -184,18 +187,58 @@ def test_missing_parts_of_odir_are_named(tmp_path: Path) -> None:
         ODIR.read(tmp_path)
 
 
+# -- the unit of the audit -------------------------------------------------------------------
+
+
+def check_one_finding_each(cohort: Cohort, several: set[str]) -> None:
+    """Of test subjects who show ``several`` findings the images of one stay, as a hash draws."""
+    names = [condition.name for condition in cohort.spec.prompted]
+    gone = cohort.table[cohort.table["excluded"] == OTHER_FINDING]
+    kept = cohort.included().split("test").table
+    group_units(kept, cohort.all_levels)  # refuses a subject in two levels
+    assert len(gone) and set(gone["subject"]) == several & set(kept["subject"])
+    for subject, own in gone.groupby("subject"):
+        stay = kept[kept["subject"] == subject]
+        of_all = [*own["image"], *stay["image"]]
+        drawn = min(of_all, key=lambda name: hashlib.sha256(name.encode()).digest())
+        assert drawn in set(stay["image"])
+        assert not (stay[names].iloc[0] == own[names]).all(axis=1).any()
+    flow = flow_table(cohort)
+    images = flow[flow["attribute"] == "overall"].set_index("step")["images"]
+    assert images[f"image left out: {OTHER_FINDING}"] == len(gone)
+    assert images["in the data"] == images.drop("in the data").sum() == len(cohort)
+    train = cohort.included().split("train").table
+    assert (train[train["subject"].isin(several)].groupby("subject").size() == 2).all()
+
+
+def test_a_patient_of_the_test_set_counts_for_the_finding_of_one_eye(tmp_path: Path) -> None:
+    patients().to_csv(write_odir(tmp_path, "preprocessed_images") / "full_df.csv", index=False)
+    check_one_finding_each(ODIR.read(tmp_path), {str(n) for n in range(120) if n % 6 == 1})
+
+
+def test_a_patient_of_the_test_set_counts_for_one_view(tmp_path: Path) -> None:
+    frame = pd.read_csv(write_nih(tmp_path) / "Data_Entry_2017_v2020.csv", dtype=str)
+    second = frame["Follow-up #"] == "1"
+    turned = frame["View Position"].map({"PA": "AP", "AP": "PA"})
+    frame["View Position"] = frame["View Position"].mask(second, turned)
+    frame.to_csv(tmp_path / "Data_Entry_2017_v2020.csv", index=False)
+    several = {f"patient{n:05d}" for n in range(0, 80, 3)}
+    check_one_finding_each(NIH.read(tmp_path), several)
+
+
 # -- the reduced copies ----------------------------------------------------------------------
 
 
 def test_the_real_films_and_eyes_are_read_as_described(shared: Path) -> None:
-    films = NIH.read(shared / "data" / "nih_chestxray14").included()
+    films = NIH.read(shared / "data" / "nih_chestxray14")
     assert (films.table["pneumonia"] == "pneumonia").sum() >= 450
     eyes = ODIR.read(shared / "data" / "odir5k")
     assert eyes.table["subject"].nunique() == 3022
     assert (eyes.table["split"] != OUTSIDE).sum() > 4400
-    for cohort in (films, eyes.included()):
+    for cohort in (films.included(), eyes.included()):
         table = cohort.table
         assert table.groupby("subject")["split"].nunique().max() == 1
+        group_units(cohort.split("test").table, cohort.all_levels)  # one finding each
         shares = table.groupby("split")["subject"].nunique() / table["subject"].nunique()
         assert np.allclose(shares[["train", "val", "test"]], (0.7, 0.1, 0.2), atol=0.02)
         assert cohort.load_images(64, [0, 1]).std() > 10
