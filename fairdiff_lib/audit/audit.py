@@ -234,6 +234,8 @@ def exploratory_audits(
 
 def same_kind(audits: Sequence[Audit], what: str) -> Audit:
     """The first of several audits, which have to be of one metric and of the same groups."""
+    if not audits:
+        raise InputError(f"{what}: no audit; expected one or more")
     first = audits[0]
     for other in audits[1:]:
         if (other.metric, other.features) != (first.metric, first.features):

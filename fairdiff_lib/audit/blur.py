@@ -21,8 +21,15 @@ from scipy.interpolate import PchipInterpolator
 
 from fairdiff_lib.audit.audit import Estimator, audit, kid_metric
 from fairdiff_lib.audit.contrasts import CONTRAST_COLUMNS, DESCRIPTION, GROUP_COLUMNS
-from fairdiff_lib.audit.estimate import Estimate, Floats, Groups, Levels, not_estimable
-from fairdiff_lib.audit.estimators import u_statistic
+from fairdiff_lib.audit.estimate import (
+    MIN_UNITS,
+    Estimate,
+    Floats,
+    Groups,
+    Levels,
+    not_estimable,
+)
+from fairdiff_lib.audit.estimators import u_statistic, unless_alike
 from fairdiff_lib.audit.kid import Kernel, as_features, kid, partner_sums, unit_means
 from fairdiff_lib.settings.errors import InputError
 
@@ -114,11 +121,22 @@ def blur_curves(
     wanted = [e.interval(0.99)[1] for e in beyond]
     known: list[list[Estimate]] = []
     for s in widths:
-        known.append(kid(kernel, real, real if s == 0 else at(float(s)), groups))
+        known.append(kid(kernel, real, at(float(s)), groups) if s > 0 else _sharp(groups))
         pairs = zip(known[-1], wanted, strict=False)
         if wanted and len(known) > 2 and not any(own.value <= most for own, most in pairs):
             break
     return Curves(widths[: len(known)], known, groups)
+
+
+def _sharp(groups: Groups) -> list[Estimate]:
+    """KID of the sharp reals against themselves: exactly 0, whoever they are."""
+    units = len(groups.members)
+    return [
+        Estimate(0.0, np.zeros(units), n, n - 1.0, rooted=True)
+        if n >= MIN_UNITS
+        else not_estimable(units, n, f"fewer than {MIN_UNITS} subjects")
+        for n in groups.sizes().tolist()
+    ]
 
 
 def blur_metric(kernel: Kernel, real: ArrayLike, generated: ArrayLike, curves: Curves) -> Estimator:
@@ -143,7 +161,8 @@ def equivalent_blur(generator: Sequence[Estimate], curves: Curves) -> list[Estim
     """
     more = len(generator[0].influence) - len(curves.known[0][0].influence)
     known = [
-        [replace(e, influence=np.pad(e.influence, (0, more))) for e in row] for row in curves.known
+        [replace(e, influence=np.pad(np.nan_to_num(e.influence), (0, more))) for e in row]
+        for row in curves.known
     ]
     return [_one(own, [row[m] for row in known], curves.sigmas) for m, own in enumerate(generator)]
 
@@ -179,6 +198,8 @@ def _one(own: Estimate, curve: Sequence[Estimate], sigmas: Floats) -> Estimate:
     if not np.isfinite(own.value) or not all(np.isfinite(e.value) for e in curve):
         note = own.note.removeprefix("not estimable: ") or "no KID of blurred reals"
         return not_estimable(units, own.n, note)
+    if not own.standard_error > 0:
+        return not_estimable(units, own.n, own.note.removeprefix("no interval: "))
     heights = np.maximum.accumulate([e.value for e in curve])
     read = PchipInterpolator(sigmas, heights)
     fine = np.linspace(0, sigmas[-1], STEPS + 1)
@@ -282,11 +303,12 @@ def kernel_means(
     )
     parts = [unit_means(own, groups.unit, units) for own in
              (to_real[:n], to_made[n:], to_made[:n] / 2, to_real[n:] / 2)]  # fmt: skip
-    zero, each = np.zeros(units), np.arange(units)
+    each = np.arange(units)
 
     def means(first: Floats, second: Floats | None = None) -> list[Estimate]:
+        other = np.zeros_like(first) if second is None else second
         return [
-            u_statistic(first[:, m], zero if second is None else second[:, m], each, member)
+            unless_alike(u_statistic(first[:, m], other[:, m], each, member), member)
             for m, member in enumerate(groups.members.T)
         ]
 

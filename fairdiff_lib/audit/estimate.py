@@ -60,6 +60,8 @@ def group_units(table: pd.DataFrame, levels: Levels, unit: str = "subject") -> G
         if name not in table.columns:
             raise InputError(f"table of images: column {name!r} is missing")
     codes, names = pd.factorize(table[unit], sort=True)
+    if (codes < 0).any():
+        raise InputError(f"table of images: row {int(np.argmin(codes))} has no {unit}")
     owner = codes.astype(np.int64)
     columns = [np.ones(len(names), dtype=bool)]
     for name, known in levels.items():
@@ -146,7 +148,7 @@ class Estimate:
         if not np.isfinite(self.value) or not error > 0:
             return float("nan")
         if self.limits is not None or self.rooted:
-            return min(1.0, 2 * self._p_beyond(0.0))
+            return float(np.minimum(1.0, 2 * self._p_beyond(0.0)))
         return float(2 * stats.t.sf(abs(self.value) / error, self.df))
 
     def p_above(self) -> float:
@@ -155,7 +157,7 @@ class Estimate:
         return both / 2 if self.value > 0 else 1 - both / 2
 
     def _p_beyond(self, target: float) -> float:
-        """One-sided p at which the estimate's own interval just reaches ``target``."""
+        """One-sided p at which the estimate's own interval just reaches ``target``; NaN without."""
         side = 0 if self.value > target else 1
         away = 1.0 if side == 0 else -1.0
         interval = self.interval
@@ -164,6 +166,8 @@ class Estimate:
             return away * float(np.clip(interval(1 - 2 * 10**power)[side] - target, -1e9, 1e9))
 
         most = float(np.log10(0.499))
+        if np.isnan(room(most)):
+            return float("nan")
         if room(most) <= 0:
             return 0.5
         found = brentq(room, LEAST_POWER, most) if room(LEAST_POWER) < 0 else LEAST_POWER

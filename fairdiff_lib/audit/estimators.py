@@ -28,6 +28,8 @@ from fairdiff_lib.audit.estimate import (
 
 Weighted = Callable[[Ints, Floats], Floats]  # rows [n], multiplicities [R, n] => values [R]
 CHUNK = 256  # leave-one-out samples at a time: bounds the memory
+SAME = "every pair of its subjects gives the same value"
+ALIKE = 1e-12  # an error of kernel values, which are 1 at most: a smaller one is rounding
 
 
 def u_statistic(
@@ -55,6 +57,18 @@ def u_statistic(
         centred = share * (part / (n - 1) - mean)
         influence += scale * np.bincount(home, weights=centred, minlength=units)
     return Estimate(value, influence, n, float(n - 1))
+
+
+def unless_alike(found: Estimate, member: Bools) -> Estimate:
+    """A statistic of kernel values; without an interval where every pair of units says the same.
+
+    As of a group whose images are all one: no spread of a sample is no certainty.
+    """
+    if found.standard_error > ALIKE or not np.isfinite(found.value):
+        return found
+    return without_error(
+        found.value, member, found.n, "every pair of its subjects gives the same value"
+    )
 
 
 def mean_of_rows(values: Floats, unit: Ints, member: Bools, bounded: bool = False) -> Estimate:

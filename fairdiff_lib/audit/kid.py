@@ -29,7 +29,7 @@ from fairdiff_lib.audit.estimate import (
     combine,
     not_estimable,
 )
-from fairdiff_lib.audit.estimators import u_statistic
+from fairdiff_lib.audit.estimators import u_statistic, unless_alike
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
 
 CHUNK = 256  # rows and columns of a kernel block: one that stays in the processor's cache
@@ -155,8 +155,11 @@ def squared_distances(left: Floats, right: Floats) -> Floats:  # [N, D], [P, D] 
 
 
 def as_features(features: ArrayLike, what: str, rows: int | None = None) -> Floats:
-    """Float64 [N, D]; refuses another shape, another number of rows, and non-finite values."""
-    array = np.asarray(features, dtype=np.float64)
+    """Float64 [N, D]; refuses what is no array of numbers, another shape, non-finite values."""
+    try:
+        array = np.asarray(features, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{what}: {error}; expected an array of numbers, [N, D]") from error
     if array.ndim != 2 or (rows is not None and len(array) != rows):
         wanted = "[N, D]" if rows is None else f"[{rows}, D]"
         raise InputError(f"{what}: shape {list(array.shape)}; expected {wanted}")
@@ -295,7 +298,10 @@ def kid(
         u_statistic(sums.real[:, m], sums.generated[:, m], unit, member, source)
         for m, member in enumerate(groups.members.T)
     ]
-    return [replace(one, rooted=True) for one in found]
+    return [
+        unless_alike(replace(one, rooted=True), member)
+        for one, member in zip(found, groups.members.T, strict=True)
+    ]
 
 
 def kid_unpaired(
@@ -334,7 +340,8 @@ def _two_sample(to_real: Floats, to_made: Floats, in_real: Bools, in_made: Bools
     unit, none = np.arange(len(in_real)), np.zeros(len(in_real))
     own = u_statistic(to_real - (n - 1) / p * to_made, none, unit, in_real)
     made = u_statistic(to_made - (p - 1) / n * to_real, none, unit, in_made)
-    return replace(combine([own, made], [1.0, 1.0]), n=min(n, p), rooted=True)
+    both = replace(combine([own, made], [1.0, 1.0]), n=min(n, p), rooted=True)
+    return unless_alike(both, in_real | in_made)
 
 
 def shares(strata: Groups) -> dict[str, float]:
@@ -420,7 +427,8 @@ def _reweighted(partners: Floats, cell: Bools, common: Floats) -> Estimate:
         scale = 2 * np.sqrt((n - 1) / n) / (n - 2)  # the jackknife's, as in u_statistic
         influence = np.where(own, scale * (mean - value), 0.0)
         parts.append(Estimate(value, influence, int(n), float(n - 1)))
-    return replace(combine(parts, common.tolist()), rooted=True)
+    member = np.asarray(cell.any(axis=1))
+    return unless_alike(replace(combine(parts, common.tolist()), rooted=True), member)
 
 
 def real_floor(

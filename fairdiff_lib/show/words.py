@@ -440,8 +440,9 @@ def about_halves(table: Rows) -> str:
 @sentence("finding")
 def finding(audit: Audit) -> str:
     """The result in words: what differs, or how large a difference could have been missed."""
-    table, alone = audit.contrasts, _not_compared(audit)
+    table = audit.contrasts
     tested = table[np.isfinite(table["p_adjusted"])]
+    alone = _not_compared(audit, "value" if tested.empty else "low")
     if tested.empty:
         return f"No comparison could be made: {_why_untested(audit)}.{alone}"
     clear = tested[tested["p_adjusted"] < 1 - audit.design.confidence].sort_values("p")
@@ -462,14 +463,14 @@ def _why_untested(audit: Audit) -> str:
     return listed(list(dict.fromkeys(reasons))) or "too few groups are large enough"
 
 
-def _not_compared(audit: Audit) -> str:
-    """Levels without a value: of which there are no images, or too few, in one of the sets."""
+def _not_compared(audit: Audit, lacking: str) -> str:
+    """Levels without a value, or a limit of one, and why: no image in one of the sets, too few."""
     own = audit.by_group[audit.by_group["attribute"].isin(list(audit.attributes))]
-    own = own[~np.isfinite(own["value"])]
+    own = own[own[lacking].isna()]
+    reasons = own["note"].str.removeprefix("not estimable: ").str.removeprefix("no interval: ")
     said = [
-        f"{name_of(str(row.attribute)).lower()} {row.level} "
-        f"({str(row.note).removeprefix('not estimable: ') or 'not estimable'})"
-        for row in own.itertuples()
+        f"{name_of(attribute).lower()} {level} ({reason or 'not estimable'})"
+        for attribute, level, reason in zip(own["attribute"], own["level"], reasons, strict=True)
     ]
     return f" Not compared: {', '.join(said)}." if said else ""
 

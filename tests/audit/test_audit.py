@@ -287,6 +287,18 @@ def test_own_function_of_rows_can_be_audited() -> None:
     assert found.overall.value == pytest.approx(np.median(values))
 
 
+def test_a_subject_without_a_name_is_refused_by_its_row() -> None:
+    table = cohort(100)
+    table.loc[7, "subject"] = None
+    with pytest.raises(InputError, match="row 7 has no subject"):
+        group_units(table, LEVELS)
+
+
+def test_a_mean_of_no_audit_is_refused() -> None:
+    with pytest.raises(InputError, match="no audit; expected one or more"):
+        mean_audit([])
+
+
 def test_attribute_with_one_level_is_refused() -> None:
     table = cohort(50)
     levels = {"race": LEVELS["race"], "sex": ["Female", "Male"]}

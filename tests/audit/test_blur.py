@@ -124,6 +124,14 @@ def test_what_no_blur_reaches_is_not_estimable_and_says_so() -> None:
         blur_curves(KERNEL, real, lambda s: real, GROUPS, (1.0, 2.0, 3.0))
 
 
+def test_copies_of_the_reals_are_not_estimable_and_say_so() -> None:
+    real = reals(np.random.default_rng(2))
+    curves = blur_curves(KERNEL, real, lambda s: faded(real, s), GROUPS)
+    for one in equivalent_blur(kid(KERNEL, real, real, GROUPS), curves):
+        assert np.isnan(one.value)
+        assert one.note == "not estimable: every pair of its subjects gives the same value"
+
+
 def test_small_groups_keep_their_reason() -> None:
     table = TABLE.assign(race=np.where(np.arange(200) < 4, "Black", "White"))
     groups = group_units(table, LEVELS)

@@ -43,6 +43,16 @@ def test_equivalence_of_rates_is_the_90_percent_interval_within_the_margin() -> 
         assert (gap.p_equivalence(margin) < 0.05) == (-margin < low and high < margin)
 
 
+def test_an_estimate_without_limits_has_no_p() -> None:
+    """As of a bootstrap whose resamples all lie on one side: it had a p of 2e-14."""
+    nowhere = (float("nan"), float("nan"))
+    found = replace(_rate(30, 40, 0, 240), limits=lambda confidence: nowhere)
+    gap = difference(found, _rate(100, 200, 40, 240))
+    for one in (found, gap):
+        assert one.standard_error > 0
+        assert np.isnan([one.p_value(), one.p_above(), one.p_equivalence(0.9)]).all()
+
+
 def test_auc_of_small_groups_keeps_its_error_rate() -> None:
     """A third of 36 subjects ill against 400: Welch's interval alarms in over 9% of audits."""
     rng, alarms, welch = np.random.default_rng(7), 0, 0

@@ -364,6 +364,29 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.parametrize("unpaired", [False, True])
+def test_a_group_whose_images_are_all_one_has_a_kid_and_no_interval(unpaired: bool) -> None:
+    """Rounding is no sampling error: a contrast with such a group had p = 2e-14, and no limits."""
+    groups = split_groups({"a": 25, "b": 75})
+    real, made = np.random.default_rng(0).normal(size=(2, 100, 8))
+    real[:25], made[:25] = 1.0, 2.0
+    if unpaired:
+        overall, one, other = kid_unpaired(KERNEL, real, made, groups, groups)
+    else:
+        overall, one, other = kid(KERNEL, real, made, groups)
+    assert one.value == pytest.approx(2 - 2 * np.exp(-8 / (2 * KERNEL.bandwidth**2)))
+    assert np.isnan(one.interval()).all()
+    assert one.note == "no interval: every pair of its subjects gives the same value"
+    gap = difference(one, other)
+    assert np.isnan([*gap.interval(), gap.p_value(), gap.p_equivalence(1.0)]).all()
+    assert np.isfinite([*overall.interval(), *other.interval()]).all()
+
+
+def test_features_that_are_no_numbers_are_refused_in_one_line() -> None:
+    with pytest.raises(InputError, match=r"real features: .*expected an array of numbers"):
+        kid(KERNEL, [["none", "0.1"]] * 30, np.zeros((30, 2)), split_groups({"a": 30}))
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_bad_units_are_refused_in_one_line(case: str) -> None:
     change, words = REFUSED[case]

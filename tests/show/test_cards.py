@@ -13,7 +13,7 @@ from matplotlib.text import Text
 
 from fairdiff_lib.audit.audit import Audit
 from fairdiff_lib.audit.contrasts import Design
-from fairdiff_lib.audit.estimate import OVERALL, Estimate, not_estimable
+from fairdiff_lib.audit.estimate import OVERALL, Estimate, not_estimable, without_error
 from fairdiff_lib.settings.names import p_text
 from fairdiff_lib.show.cards import Facts, framed, render_html
 from fairdiff_lib.show.panels import narrow_dots
@@ -85,6 +85,15 @@ def test_groups_too_small_to_compare_say_so() -> None:
     said = finding(audit)
     assert said.startswith("No comparison could be made: too few groups are large enough.")
     assert "sex M (fewer than 10 subjects)" in said
+
+
+def test_a_group_without_an_interval_is_named_beside_what_was_compared() -> None:
+    audit = make_audit({"F": 0.02, "M": 0.03, "X": 0.02}, error=0.003)
+    member = audit.estimates["sex", "M"].influence != 0
+    audit.estimates["sex", "M"] = without_error(0.03, member, 100, "its images are all one")
+    said = finding(audit)
+    assert "In 1 comparison no difference was seen" in said
+    assert "Not compared: sex M (its images are all one)." in said
 
 
 def test_a_difference_of_a_small_group_says_that_it_is_small() -> None:
