@@ -235,14 +235,16 @@ _HAM10000_SIMULATED = _simulated(
     _HAM10000,
     "; HAM10000's layout has neither race nor skin tone",
     # lesions hold more than fundi or chests: with their steps the autoencoder lost 0.62 px where
-    # 0.6 is the limit, and prompts told AUC 0.887 where 0.9 is
-    settings={"base": {"vae.steps": 4000, "vae.warmup": 200, "base.steps": 7000}},
+    # 0.6 is the limit (0.598 with 4,000)
+    settings={"base": {"vae.steps": 4600, "vae.warmup": 230, "base.steps": 6000}},
     simulate=skin.simulate_ham10000,
     populations={
         # fewer would leave the rarest diagnoses out of the validation tenth
         "smoke": skin.SkinPopulation(lesions=300, image_height=64, image_width=85),
         "paper": skin.SkinPopulation(lesions=7470, image_height=450, image_width=600),
-        "base": skin.SkinPopulation(lesions=6000, seed=ELSEWHERE),
+        # no lesion against its label: of those that had some, prompts told AUC 0.865 to 0.887
+        # where 0.9 is the limit and 0.919 what real images of the study give
+        "base": skin.SkinPopulation(lesions=6000, share_contradicted=0.0, seed=ELSEWHERE),
         USUAL: skin.SkinPopulation(),
     },
     ruler=skin.RULER,
