@@ -272,8 +272,8 @@ def plan_size(
         share by which ``NEXT`` more subjects of the level narrow the attribute's contrasts (root
         mean square), helps_most.
     """
-    if not effect > 0:
-        raise InputError(f"effect to plan for: {effect}; expected more than 0")
+    if not 0 < effect < np.inf:
+        raise InputError(f"effect to plan for: {effect}; expected a finite one, more than 0")
     planned = {key: (sizes or {}).get(key, one.n) for key, one in pilot.items()}
     small = {key: n for key, n in planned.items() if n < 2 and key != OVERALL}
     if small:

@@ -80,14 +80,14 @@ def _level_of_units(
     if (code < 0).any():
         row = int(np.argmax(code < 0))
         raise InputError(
-            f"subject {units[owner[row]]!r}: {name} is {table[name].iloc[row]!r}; "
+            f"subject {str(units[owner[row]])!r}: {name} is {table[name].iloc[row]!r}; "
             f"expected one of {', '.join(known)}"
         )
     level = np.zeros(len(units), dtype=np.int64)
     level[owner] = code
     if (level[owner] != code).any():
         row = int(np.argmax(level[owner] != code))
-        raise InputError(f"subject {units[owner[row]]!r}: {name} has two levels; expected one")
+        raise InputError(f"subject {str(units[owner[row]])!r}: {name} has two levels; expected one")
     return level
 
 

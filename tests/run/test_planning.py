@@ -54,6 +54,20 @@ def test_planned_sizes_and_intervals_of_a_table_are_read(tmp_path: Path) -> None
     assert row["power"] == pytest.approx(float(table.set_index("level").loc["Black", "power"]))
 
 
+def test_a_level_with_commas_can_be_planned_and_one_without_an_error_is_named(
+    tmp_path: Path,
+) -> None:
+    levels = ["all", "Black, of Africa", "White, non-Hispanic", "Asian"]
+    rows = {"attribute": ["overall", "race", "race", "race"], "level": levels,
+            "n": [500, 100, 400, 8], "standard_error": [0.09, 0.1, 0.1, np.nan]}  # fmt: skip
+    pd.DataFrame(rows).to_csv(tmp_path / "p.csv", index=False)
+    sizes = "race:Black, of Africa=300, race:White, non-Hispanic = 1200,"
+    table, said = plan(tmp_path / "p.csv", 0.3, sizes)
+    row = table.set_index("level").loc["Black, of Africa"]
+    assert (row["n"], row["n_reference"]) == (300, 1200)
+    assert "race: Asian (n = 8) is left out: the pilot has no error of it" in said
+
+
 def test_features_give_a_pilot(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     real, made = rng.normal(size=(2, 120, 4))
@@ -67,9 +81,12 @@ def test_features_give_a_pilot(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--effect", "0"], "expected more than 0"),
+        (["--effect", "0"], "expected a finite one, more than 0"),
+        (["--effect", "inf"], "expected a finite one, more than 0"),
         (["--effect", "x"], "invalid float"),
-        (["--effect", "1", "--sizes", "race:Red=3"], "no group 'race:Red'; known: race:Black"),
+        (["--effect", "1", "--sizes", "race:Red=3"], "race:Red: no group with an error"),
+        (["--effect", "1", "--sizes", "race:Black=300,200"], "--sizes 200: expected a group"),
+        (["--effect", "1", "--sizes", "race:Black=\u00b2"], "expected a whole number"),
         (["--effect", "1", "--sizes", "race:Black=many"], "expected a whole number"),
         (["--effect", "1", "--sizes", "race:Black=1"], "expected 2 or more"),
         (["--effect", "1", "--where", "metric=fid"], "no row of"),
@@ -96,6 +113,18 @@ def test_a_pilot_that_says_nothing_is_refused(tmp_path: Path) -> None:
     alone = write_pilot(path, level=["all", "Black", "White"], standard_error=[0.1, 0.1, np.nan])
     with pytest.raises(InputError, match="no attribute has two levels"):
         plan(alone, 1.0)
+    with pytest.raises(InputError, match="line 3, n: '1oo'; expected a number"):
+        plan(write_pilot(path, n=["500", "1oo", "400"]), 1.0)
+    with pytest.raises(InputError, match="line 4 lacks its attribute or level"):
+        plan(write_pilot(path, attribute=["overall", "race", None]), 1.0)
+    with (tmp_path / "f.npz").open("wb") as stream:
+        np.save(stream, np.ones(3))
+    with pytest.raises(InputError, match=r"not readable as \.npz"):
+        plan(tmp_path / "f.npz", 1.0)
     np.savez(tmp_path / "f.npz", real=np.ones((3, 2)))
     with pytest.raises(InputError, match="no array 'generated'"):
         plan(tmp_path / "f.npz", 1.0)
+    for real in (np.float64(3.0), np.ones(30), np.full((30, 2), "x")):
+        np.savez(tmp_path / "f.npz", real=real, generated=real, sex=np.array(["F", "M"] * 15))
+        with pytest.raises(InputError, match=r"f\.npz: .*expected"):
+            plan(tmp_path / "f.npz", 1.0)
