@@ -185,14 +185,22 @@ def refuse_duplicates(cells: Sequence[str], path: Path, column: str) -> None:
         first[cell] = position
 
 
+def _as_typed(text: str) -> str:
+    """A text in the characters of a keyboard, where one doesn't see the difference."""
+    like = {"Cf": "", "Pd": "-", "Pi": "'", "Pf": "'"}  # Unicode's kinds: invisible, dashes, quotes
+    plain = unicodedata.normalize("NFKC", text.replace("\u2212", "-"))
+    return "".join(like.get(unicodedata.category(mark), mark) for mark in plain)
+
+
 def refuse_respelt(levels: Sequence[str], where: str) -> None:
     """Raise for two names of one thing, as Male and male, 1 and 1.0, or two codings of one accent.
 
-    They differ in case, blanks, decimals of a whole number or Unicode's forms alone.
+    They differ in case, blanks, decimals of a whole number, or in what one doesn't see: Unicode's
+    forms, kinds of dashes and quotation marks, characters without a width.
     """
     first: dict[str, str] = {}
     for level in dict.fromkeys(levels):
-        plain = " ".join(unicodedata.normalize("NFKC", level).split()).casefold()
+        plain = " ".join(_as_typed(level).split()).casefold()
         number = re.fullmatch(r"(-?)0*(\d+)(\.0*)?", plain)
         other = first.setdefault(number[1] + number[2] if number else plain, level)
         if other != level:

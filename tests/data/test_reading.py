@@ -179,9 +179,11 @@ def test_what_is_no_table_is_refused_in_one_line(case: str, tmp_path: Path) -> N
 
 
 def test_levels_that_differ_in_case_or_blanks_are_one_group_spelt_twice() -> None:
-    refuse_respelt(["Female", "Male", "under 60"], "a.csv: sex")
+    refuse_respelt(["Female", "Male", "under 60", "-1", "1", "1-2", "12"], "a.csv: sex")
     for twice in (["Female", "female"], ["under 60", "under  60"], ["1", "1.0"], ["07", "7"],
-                  ["caf\u00e9", "cafe\u0301"], ["a\u00a0b", "a b"]):  # fmt: skip
+                  ["caf\u00e9", "cafe\u0301"], ["a\u00a0b", "a b"],
+                  ["40-60", "40\u201360"], ["Male", "Male\u200b"], ["Male", "Ma\u00adle"],
+                  ["Crohn's", "Crohn\u2019s"], ["-1", "\u22121"]):  # fmt: skip
         with pytest.raises(InputError, match=r"a.csv: sex has .* and .*expected one spelling"):
             refuse_respelt(twice, "a.csv: sex")
 
