@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage, special
+from scipy import ndimage, special, stats
 from scipy.interpolate import PchipInterpolator
 
 from fairdiff_lib.audit.audit import Estimator, audit, kid_metric
@@ -156,7 +156,7 @@ def equivalent_blur(generator: Sequence[Estimate], curves: Curves) -> list[Estim
     The estimate solves KID_blur(sigma) = KID_generator. Its interval holds the sigmas at which the
     paired difference of the two is not told from 0; its upper end is infinite where that is so of
     the widest blur, and takes a KID below 0 for 0. Influence values are that difference's over the
-    curve's slope. Differences of groups are made from their intervals. Where the generated images
+    curve's rise. Differences of groups are made from their intervals. Where the generated images
     have units of their own (``kid.kid_unpaired``), these stand behind those of the curves.
     """
     more = len(generator[0].influence) - len(curves.known[0][0].influence)
@@ -192,6 +192,15 @@ class _Gap:
         reach = -float(special.stdtrit(self.df, (1 - confidence) / 2)) * self.error
         return self.crossing(self.value - reach), self.crossing(self.value + self.below + reach)
 
+    def spread(self, value: float) -> float:
+        """Standard error of a width: half of its 68% interval, its longer arm where 0 is within.
+
+        The curve's slope would say ten times as much where it is flat: near sharp images.
+        """
+        low, high = self.limits(float(2 * stats.t.cdf(1, self.df) - 1))
+        arms = value - low, min(high, float(self.sigma[-1])) - value
+        return sum(arms) / 2 if low > 0 and np.isfinite(high) else max(arms)
+
 
 def _one(own: Estimate, curve: Sequence[Estimate], sigmas: Floats) -> Estimate:
     units = len(own.influence)
@@ -221,14 +230,9 @@ def _one(own: Estimate, curve: Sequence[Estimate], sigmas: Floats) -> Estimate:
         least = min(gap.limits(0.95)[0], float(sigmas[-1]))
         reason = f"further off than a blur of {sigmas[-1]:g} pixels (95% sure: {least:.2g} or more)"
         return not_estimable(units, own.n, reason)
-    if value > 0:
-        slope = float(read.derivative()(value))
-    else:  # the curve is flat there: its rise over half of what isn't excluded
-        near = max(min(gap.limits(0.95)[1], sigmas[-1]) / 2, sigmas[1] / 2)
-        slope = float(read(near)) / near
     k, w = _between(sigmas, heights, np.array([value]), np.array([own.value]))
     rows = own.influence - (1 - w[0]) * known[k[0]] - w[0] * known[k[0] + 1]
-    influence = rows / max(slope, 1e-12)
+    influence = rows * (gap.spread(value) / max(float(np.sqrt(np.sum(rows**2))), 1e-12))
     note = "no further off than sharp reals" if value == 0 else ""
     return Estimate(value, influence, own.n, own.df, note, limits=gap.limits, from_limits=True)
 

@@ -86,6 +86,17 @@ def test_a_perfect_generator_is_no_further_off_than_sharp_reals() -> None:
     assert any("no further off than sharp reals" in one.note for one in found)
 
 
+@pytest.mark.parametrize("sigma", [0.0, 0.3, 1.0])
+def test_the_error_is_of_the_size_of_the_interval_also_where_the_curve_is_flat(
+    sigma: float,
+) -> None:
+    """By the curve's slope it was up to 17 times that, and so was what could have been missed."""
+    for seed in range(8):
+        for one in studied(seed, sigma)[1].estimates.values():
+            low, high = one.interval(0.6827)
+            assert 0.9 < 2 * one.standard_error / (high - low) < 2.1
+
+
 @pytest.mark.parametrize("below", [0.5, 3.0, 10.0])
 def test_a_kid_below_nought_leaves_an_interval_of_some_width(below: float) -> None:
     """As wide as that of a KID of 0 with this error: by chance alone a group isn't that sure."""
