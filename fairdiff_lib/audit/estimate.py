@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import pandas as pd
@@ -113,12 +113,12 @@ class Estimate:
     from_limits: bool = False  # differences of separate groups come from both limits, as of rates
     runs: int = 0  # the last influence values that are runs': too few to show a skewness
 
-    @property
+    @cached_property  # it and the next one: a p asks for a dozen intervals
     def standard_error(self) -> float:
         """Square root of the summed squares of the influence values."""
         return float(np.sqrt(np.sum(self.influence**2)))
 
-    @property
+    @cached_property
     def lopsided(self) -> float:
         """Skewness of the value, as of a mean: from the third moment of its units' parts."""
         units = self.influence[: len(self.influence) - self.runs]
