@@ -78,6 +78,14 @@ class Scored:
         """Whether all images have the same scores: a classifier that tells nobody apart."""
         return bool((self.scores == self.scores[:1]).all())
 
+    @property
+    def ill(self) -> Scored:
+        """Of several classes all but the first as one: is anything the matter? Two stay."""
+        well, several = self.scores[:, :1], self.scores.shape[1] > 2
+        truth, predicted = (np.minimum(codes, 1) for codes in (self.truth, self.predicted))
+        scores = np.hstack([well, 1 - well]) if several else self.scores
+        return Scored(truth, predicted, scores, self.groups)
+
     def codes(self, attribute: str, levels: Sequence[str]) -> Ints:
         """Level index of each row, int64 [N]."""
         columns = [self.groups.column(attribute, level) for level in levels]

@@ -69,11 +69,12 @@ from fairdiff_lib.classify.runs import (
     read_runs,
     study_extractors,
 )
-from fairdiff_lib.data.cohort import Ruler
+from fairdiff_lib.data.cohort import Cohort, Ruler
 from fairdiff_lib.datasets import dataset_of
 from fairdiff_lib.disk.tables import gate_notes, with_notes
 from fairdiff_lib.model.sample import load_generated
 from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.names import name_of
 from fairdiff_lib.study import Study
 
 
@@ -98,6 +99,7 @@ class Harm:
     ruler: pd.DataFrame  # rows of ``shown`` measured from a simulated picture; none of real data
     probe: pd.DataFrame  # can the group be read from an image?
     notes: list[str]  # gates of 05 that failed, classifiers that tell nobody apart
+    notes_ill: list[str]  # the same after who is ill, where a condition has more than two levels
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -129,7 +131,8 @@ def measure_harm(study: Study) -> Harm:
     values = over_seeds(measure_probe(study, pictures), study.settings.audit.confidence)
     probe, notes = with_notes(values, gate_notes(study.places)), notes_of(study, runs)
     drawn, ruler = _curves(study, runs), ruler_rows(shown, study.settings.dataset)
-    return Harm(runs, table, contrasts, drawn, shown, lost, ruler, probe, notes)
+    ill = [*_ill(study.cohort), *notes]
+    return Harm(runs, table, contrasts, drawn, shown, lost, ruler, probe, notes, ill)
 
 
 def finish(
@@ -151,18 +154,29 @@ def _harm(
     for run in runs:
         for condition, levels in cohort.condition_levels.items():
             test, validation = (run.scored(cohort, condition, name) for name in ("test", "val"))
-            two = len(levels) == 2
+            primary = condition == cohort.spec.primary_condition
+            if primary:
+                test, validation = test.ill, validation.ill
+            two = primary or len(levels) == 2
             cuts = group_thresholds(validation, replicates=own.bootstrap) if two else None
             levels_of = cohort.attribute_levels
             found = harm_audits(test, cuts, levels_of, bootstrap=own.bootstrap, **own.sizes)
             labels = {**run.labels(), "condition": condition}
-            parts.append(labelled(harm_table(found, cuts), labels))
+            rows = with_notes(harm_table(found, cuts), _ill(cohort) if primary else [])
+            parts.append(labelled(rows, labels))
             audits += [(labels, one) for name, one in found.items() if name not in CONTRASTED]
     return parts, audits
 
 
+def _ill(cohort: Cohort) -> list[str]:
+    """Who is ill, where the primary condition has more levels than two; nothing where it has two"""
+    name = cohort.spec.primary_condition
+    first, *others = cohort.spec.levels(name)
+    return [f"any other {name_of(name).lower()} than {first} counts as ill"] * (len(others) > 1)
+
+
 def _curves(study: Study, runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
-    """Rows of the pictures: a condition of two levels, or none of roc and reliability."""
+    """Rows of the pictures, of the primary condition."""
     own, condition = study.settings.audit, study.cohort.spec.primary_condition
     names = study.cohort.condition_levels[condition]
     parts: dict[str, list[pd.DataFrame]] = {"roc": [], "reliability": [], "confusion": []}
@@ -171,8 +185,8 @@ def _curves(study: Study, runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
             continue
         data = run.scored(study.cohort, condition)
         found = {
-            "roc": roc_rows(data, own.bootstrap, confidence=own.confidence),
-            "reliability": reliability_rows(data, confidence=own.confidence),
+            "roc": roc_rows(data.ill, own.bootstrap, confidence=own.confidence),
+            "reliability": reliability_rows(data.ill, confidence=own.confidence),
             "confusion": confusion_rows(data, names, confidence=own.confidence),
         }
         for name, rows in found.items():

@@ -290,6 +290,26 @@ def test_several_classes_have_an_interval_by_bootstrap_and_contrasts_by_influenc
     assert not {"fnr", "calibration_slope"} & set(table["metric"])
 
 
+def test_whoever_is_not_of_the_first_class_is_ill() -> None:
+    predictions, table = several()
+    data = scored(predictions, table, "c", {"sex": NAMES["sex"]})
+    assert data.scores.shape[1] > 2
+    ill = data.ill
+    assert (ill.truth == (data.truth > 0)).all()
+    assert (ill.predicted == (data.predicted > 0)).all()
+    np.testing.assert_allclose(
+        ill.scores, np.stack([1 - ill.scores[:, 1], data.scores[:, 1:].sum(1)], 1)
+    )
+    found = classification_audits(
+        data.ill, {"sex": NAMES["sex"]}, names=("fnr", "auc"), bootstrap=0
+    )
+    sick = data.truth > 0
+    assert found["fnr"].overall.value == pytest.approx((data.predicted[sick] == 0).mean())
+    assert found["auc"].overall.value == pytest.approx(roc_auc_score(sick, 1 - data.scores[:, 0]))
+    two = scored(*simple(), "c", {"sex": NAMES["sex"]})
+    assert (two.ill.scores == two.scores).all() and (two.ill.predicted == two.predicted).all()
+
+
 def test_best_test_epoch_stands_beside_the_auc_it_flatters() -> None:
     predictions, cohort = simple()
     table = classification_table(predictions, cohort, ATTRIBUTES, labels={}, bootstrap=5).set_index(

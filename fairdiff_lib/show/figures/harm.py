@@ -154,12 +154,14 @@ def fig_confusion(table: Rows, *, condition: str, notes: Sequence[str] = ()) -> 
     dataset = require(table, ("dataset", *columns, "low", "high"), "fig_confusion")
     methods, keys = ordered_methods(table["method"]), level_rows(table)
     classes = in_order(table, "truth")
+    one = "One threshold for all levels, from validation."
+    rule = one if len(classes) == 2 else "Called is the likeliest."
     foot = (
         f"{_classifier(table, 'fig_confusion')}In each square: rows are the truth, columns what "
         f"was called, from the top left {' | '.join(classes)}. Inside: percent of the row with its "
         "95% interval over patients, or the count where there are fewer than 10 patients of that "
-        "truth or all were called the same; at the right: patients of that truth. One threshold "
-        "for all levels, from validation. One training seed."
+        "truth or all were called the same; at the right: patients of that truth. "
+        f"{rule} One training seed."
     )
     title = f"Who is missed, who is alarmed? {name_of(condition)}, {dataset_name(dataset)}"
     fig = page(0.95 + 0.74 * len(methods), title, foot, notes)
