@@ -189,7 +189,7 @@ class Copies:
         sets, some = int((sizes > 1).sum()), int(self.twinned.sum())
         return (
             f"{some:,} of {len(self.twinned):,} {self.what} are {self.like} "
-            f"({sets:,} sets, the largest of {len(largest):,}: {few})."
+            f"({sets:,} set{'s' * (sets > 1)}, the largest of {len(largest):,}: {few})."
         )
 
     def rows(self, made: Groups) -> pd.DataFrame:
