@@ -236,7 +236,8 @@ _HAM10000_SIMULATED = _simulated(
     "; HAM10000's layout has neither race nor skin tone",
     # lesions hold more than fundi or chests: with their steps the autoencoder lost 0.62 px where
     # 0.6 is the limit (0.598 with 4,000)
-    settings={"base": {"vae.steps": 4600, "vae.warmup": 230, "base.steps": 6000}},
+    settings=_from_shipped("ham10000_simulated")
+    | {"base": {"vae.steps": 4600, "vae.warmup": 230, "base.steps": 6000}},
     simulate=skin.simulate_ham10000,
     populations={
         # fewer would leave the rarest diagnoses out of the validation tenth
