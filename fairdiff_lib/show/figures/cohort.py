@@ -39,6 +39,7 @@ from fairdiff_lib.show.style import (
 )
 
 SIDE_BY_SIDE = 4  # conditions that a page has room for
+LETTERS = 112  # of legends side by side
 
 
 @figure("fig01")
@@ -49,7 +50,10 @@ def fig01(table: Rows, notes: Sequence[str] = (), *, confidence: float = 0.95) -
     shares = table[table["metric"] == "prevalence"]
     conditions, rows = in_order(shares, "condition"), level_rows(table)
     foot = f"Bars: subjects. Dots: share of subjects, with {confidence:.0%} interval (Wilson)."
-    rest = [conditions[i : i + SIDE_BY_SIDE] for i in range(1, len(conditions), SIDE_BY_SIDE)]
+    shown = {name: _shown(shares, name) for name in conditions}
+    longest = max(sum(len(level) + 3 for level in levels) for levels in shown.values())
+    many = max(1, min(SIDE_BY_SIDE, LETTERS // longest))
+    rest = [conditions[i : i + many] for i in range(1, len(conditions), many)]
     height = 1.5 + 0.2 * len(rows) * (1 + len(rest)) + 0.5 * len(rest)
     fig = page(height, f"Who is in the cohort? {dataset_name(dataset)}", foot, notes)
     parts = stacked(fig, 1 + len(rest))
@@ -64,7 +68,7 @@ def fig01(table: Rows, notes: Sequence[str] = (), *, confidence: float = 0.95) -
         below = sub.subplots(1, len(rest[0]), squeeze=False)[0]
         for ax, condition in zip(below, line, strict=False):
             own = shares[(shares["condition"] == condition) & (shares["split"] == "all")]
-            looks = {x.label: x for x in level_looks(in_order(own, "condition_level"))}
+            looks = {x.label: x for x in level_looks(shown[condition])}
             _shares(ax, own, rows, "condition_level", looks, condition)
             ax.set_xlabel("share of subjects, all splits")
         for ax in below[len(line) :]:
@@ -72,6 +76,12 @@ def fig01(table: Rows, notes: Sequence[str] = (), *, confidence: float = 0.95) -
     for sub in parts:
         _name_levels(sub.axes, rows)
     return fig
+
+
+def _shown(shares: Rows, condition: str) -> list[str]:
+    """Levels of a condition whose shares are drawn: of two the second, as the first is the rest."""
+    levels = in_order(shares[shares["condition"] == condition], "condition_level")
+    return levels[1:] if len(levels) == 2 else levels
 
 
 def _name_levels(axes: Sequence[Axes], rows: Sequence[tuple[str, str]]) -> None:
