@@ -212,12 +212,12 @@ def main3(found: Sequence[Found], notes: Sequence[str] = ()) -> Figure:
     if not found:
         raise Nothing("main3: no data set has results yet")
     looks = {name: look_of(name) for name in _methods(found)}
-    foot = (
-        "Images: what Stable Diffusion drew for the first test prompts of each group. KID: Kernel "
-        "Inception Distance, 0 where generated and real images look alike. Blur: how far the "
-        "group's own real images must be blurred to be as far off. Difference: from the group "
-        "named; grey: smaller than X. AUC lost: of classifiers of generated images against those "
-        "of real ones. 95% intervals. In brackets: test subjects."
+    seen = "Images: what Stable Diffusion drew for the first test prompts of each group. "
+    foot = seen * any(one.images for one in found) + (
+        "KID: Kernel Inception Distance, 0 where generated and real images look alike. Blur: how "
+        "far the group's own real images must be blurred to be as far off. Difference: from the "
+        "group named; grey: smaller than X. AUC lost: of classifiers of generated images against "
+        "those of real ones. 95% intervals. In brackets: test subjects."
     )  # fmt: skip
     rows = [level_rows(_of(one, "kid")) for one in found]
     tops = [0.3 + (SIDE + 0.15) * bool(one.images) for one in found]
