@@ -43,7 +43,8 @@ def sanitised(text: str) -> str:
 
 
 def costs(seconds: float, loss: float) -> str:
-    frame = pd.DataFrame({"what": ["seconds_per_step", "loss"], "value": [seconds, loss]})
+    named = ["seconds_per_step", "share of it in the method's optimiser", "most memory, GiB"]
+    frame = pd.DataFrame({"what": [*named, "loss"], "value": [*[seconds] * len(named), loss]})
     return str(table(frame, "Costs").data)
 
 
