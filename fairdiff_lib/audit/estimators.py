@@ -66,9 +66,7 @@ def unless_alike(found: Estimate, member: Bools) -> Estimate:
     """
     if found.standard_error > ALIKE or not np.isfinite(found.value):
         return found
-    return without_error(
-        found.value, member, found.n, "every pair of its subjects gives the same value"
-    )
+    return without_error(found.value, member, found.n, SAME)
 
 
 def mean_of_rows(values: Floats, unit: Ints, member: Bools, bounded: bool = False) -> Estimate:

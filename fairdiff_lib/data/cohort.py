@@ -441,7 +441,8 @@ def _of(table: pd.DataFrame, attribute: str, level: str) -> pd.DataFrame:
 
 def _prevalences(own: pd.DataFrame, cohort: Cohort, confidence: float) -> Iterator[dict[str, Any]]:
     """Share of subjects at every condition level, with Wilson's interval; NaN without subjects."""
-    from statsmodels.stats.proportion import proportion_confint  # 2 s of each job's start
+    # here, not above: slow to load, and every job loads this module
+    from statsmodels.stats.proportion import proportion_confint
 
     for condition in cohort.spec.conditions:
         for level in condition.levels:
