@@ -253,12 +253,16 @@ class Facts:
         with_plant = own.loc["planted"]
         without = own.drop(index="planted").iloc[0]
         kept = bool(own["kept"].astype(str).eq("True").all())
+        endpoint = with_plant["endpoint"]
+        others = table[table["promised"].isna() & (table["endpoint"] == endpoint)]
         return Finding(
             "A generator that serves a group worse is found."
             if kept else "A generator that serves a group worse is not found as promised.",
             f"Simulated: with worse training images of one camera, {with_plant['found']:.0f} of "
             f"{with_plant['runs']:.0f} audits found the gap; without, {without['found']:.0f} of "
-            f"{without['runs']:.0f} cried wolf.",
+            f"{without['runs']:.0f} cried wolf. About race and sex, which the shared base may "
+            f"already serve unequally, {others['found'].sum():.0f} of {others['runs'].sum():.0f} "
+            "did.",
             (f"figures/{name}.csv", "19_planted"),
         )  # fmt: skip
 
