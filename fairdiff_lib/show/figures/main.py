@@ -47,7 +47,7 @@ from fairdiff_lib.show.panels import (
 )
 from fairdiff_lib.show.style import MUTED, Look, dataset_name, level_looks, look_of, page
 
-SIDE = 0.72  # inches of a picture of 64 pixels
+HEAD, STRIP = 0.3, 5.9  # inches: height of a data set's name, width of its images
 METHOD, AUDIT = "#d55e00", "#0072b2"
 OUTCOMES = {  # of a contrast: words, colour, whether it speaks of a difference
     LARGER: ("larger than X", "#d55e00"),
@@ -220,18 +220,21 @@ def main3(found: Sequence[Found], notes: Sequence[str] = ()) -> Figure:
         "those of real ones. 95% intervals. In brackets: test subjects."
     )  # fmt: skip
     rows = [level_rows(_of(one, "kid")) for one in found]
-    tops = [0.3 + (SIDE + 0.15) * bool(one.images) for one in found]
-    heights = [0.95 + ROW * len(own) for own in rows]
-    title, under = "What was found, data set by data set", 0.75  # the foot's
-    fig = page(under + sum(tops) + sum(heights), title, foot, notes, [*looks.values()])
-    shares = [x for pair in zip(tops, heights, strict=True) for x in pair]
-    parts = _halves(fig, (*shares, under))
+    sides = [STRIP / _units(one.images) if one.images else 0.0 for one in found]
+    heights = [x for side, own in zip(sides, rows, strict=True)
+               for x in (HEAD + 1.35 * side, 0.75 + ROW * len(own))]  # fmt: skip
+    title = "What was found, data set by data set"
+    fig = page(1.2 + sum(heights), title, foot, notes, [*looks.values()])
+    grid = fig.add_gridspec(len(heights), 4, height_ratios=heights)  # one: columns are in line
     for at, one in enumerate(found):
+        head = fig.add_subplot(grid[2 * at, :])
+        head.axis("off")
         name = f"{'abcdefgh'[at]}  {dataset_name(one.dataset)}"
-        parts[2 * at].suptitle(name, x=0.008, ha="left", fontsize=8.5, fontweight="bold")
+        head.annotate(name, (0.008, 1), xycoords=("figure fraction", "axes fraction"), va="top",
+                      fontsize=8.5, fontweight="bold").set_in_layout(False)  # fmt: skip
         if one.images:
-            _strip(parts[2 * at], one.images)
-        _panels(parts[2 * at + 1], one, rows[at], looks)
+            _strip(head, one.images)
+        _panels([fig.add_subplot(grid[2 * at + 1, k]) for k in range(4)], one, rows[at], looks)
     return fig
 
 
@@ -255,28 +258,29 @@ def _references(tests: Rows) -> list[tuple[str, str]]:
     return list(zip(own["attribute"], own["reference"], strict=True))
 
 
-def _strip(part: Any, images: Mapping[str, np.ndarray]) -> None:
-    """Generated images side by side, a block per level."""
-    count = [len(own) for own in images.values()]
-    ratios = [x for n in count for x in ([1.0] * n + [0.35])][:-1]
-    whole = part.subfigures(1, 2, width_ratios=[SIDE * sum(ratios), 7.0 - SIDE * sum(ratios)])
-    axes = whole[0].subplots(1, len(ratios), width_ratios=ratios, squeeze=False)[0]
-    at = 0
+def _units(images: Mapping[str, np.ndarray]) -> float:
+    """How many images wide a strip is."""
+    return sum(1.05 * len(own) + 0.3 for own in images.values())
+
+
+def _strip(ax: Axes, images: Mapping[str, np.ndarray]) -> None:
+    """Generated images side by side, a block per level, each as wide as one unit."""
+    at = 0.0
     for level, own in images.items():
-        axes[at].set_title(level, loc="left", fontsize=7)
+        ax.text(at, -0.08, level, fontsize=7)
         for image in own:
-            draw(axes[at], image)
-            at += 1
-        if at < len(axes):
-            axes[at].set_visible(False)
-            at += 1
+            pixels = np.moveaxis(image, 0, -1)
+            ax.imshow(pixels, interpolation="lanczos", extent=(at, at + 1, 1, 0))
+            at += 1.05
+        at += 0.3
+    top = -0.35 - HEAD * _units(images) / STRIP  # above the levels' names is the data set's
+    ax.set(xlim=(0, at - 0.35), ylim=(1, top), aspect="equal", anchor="SW")
 
 
 def _panels(
-    part: Any, one: Found, rows: Sequence[tuple[str, str]], looks: Mapping[str, Look]
+    axes: Sequence[Axes], one: Found, rows: Sequence[tuple[str, str]], looks: Mapping[str, Look]
 ) -> None:
     """KID, equivalent blur, difference and AUC lost, all by the same rows."""
-    axes = part.subplots(1, 4, sharey=True)
     for ax, metric, title in (
         (axes[0], "kid", "KID"),
         (axes[1], "equivalent_blur", "Blur, pixels"),
@@ -289,6 +293,8 @@ def _panels(
     name_rows(axes[0], [f"{'All' if key[0] == 'overall' else key[1]} ({counts[key]:,.0f})"
                         for key in rows])  # fmt: skip
     for ax in axes:
+        ax.set_ylim(len(rows) - 0.5, -0.5)
+        ax.tick_params(axis="y", length=0, labelleft=ax is axes[0])
         ax.locator_params(axis="x", nbins=4)
         ax.tick_params(axis="x", labelsize=6.5)
 
