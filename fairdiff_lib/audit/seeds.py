@@ -214,6 +214,33 @@ def means_and_seeds(table: pd.DataFrame, keys: Sequence[str]) -> tuple[pd.DataFr
     return table[mean | ~averaged], table[averaged & ~mean]
 
 
+def means_for_new_patients(
+    table: pd.DataFrame, keys: Sequence[str], confidence: float = 0.95
+) -> pd.DataFrame:
+    """Means of :func:`over_seeds`' rows, their intervals for new runs on *new* patients.
+
+    A table has no influence values: the patients' part of the variance is the single runs' own, its
+    mean over the runs, as if all of it were shared. So the interval errs, if at all, on the wide
+    side. Rows without single runs stay as they are, over patients.
+    """
+    means, singles = means_and_seeds(table, keys)
+    names = [x for x in table if x not in (*OWN, *DROPPED, "seeds", "n_seeds", "sd")]
+    quantile = float(stats.norm.ppf((1 + confidence) / 2))
+    errors = singles.assign(own=((singles["high"] - singles["low"]) / 2 / quantile) ** 2)
+    own = errors.groupby(names, dropna=False)["own"].mean().rename("of_patients")
+    found = means.merge(own, how="left", left_on=names, right_index=True)
+    runs = found["n_seeds"].astype(float)
+    of_runs = found["sd"] ** 2 / runs
+    total = of_runs + found["of_patients"]
+    df = total**2 / (of_runs**2 / (runs - 1) + found["of_patients"] ** 2 / (found["n"] - 1))
+    wide = pd.Series(stats.t.ppf((1 + confidence) / 2, df), index=found.index) * total**0.5
+    reach = wide.clip(lower=found["high"] - found["value"])  # new patients make nothing surer
+    known = reach.notna()
+    found.loc[known, "low"] = (found["value"] - reach)[known]
+    found.loc[known, "high"] = (found["value"] + reach)[known]
+    return found.drop(columns="of_patients")
+
+
 # -- the run as the unit ---------------------------------------------------------------------
 # A run is everything that is random: base model, fine-tuning, sampling. Over R complete runs on
 # the same patients the mean varies with V = s^2 / R + V_patients: s^2 is the variance between

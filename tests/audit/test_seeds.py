@@ -13,6 +13,7 @@ from fairdiff_lib.audit.estimate import Estimate
 from fairdiff_lib.audit.seeds import (
     compare_audits,
     for_new_patients,
+    means_for_new_patients,
     over_seeds,
     summarise_seeds,
 )
@@ -192,3 +193,27 @@ def test_means_stand_beside_single_seeds_but_never_of_the_worst_level() -> None:
     assert list(means["metric"]) == ["kid"] and means["value"].iloc[0] == pytest.approx(1.0)
     assert len(table) - len(means) == 6
     assert len(over_seeds(runs_table(1))) == 2
+
+
+def test_means_of_a_table_know_new_patients_too() -> None:
+    """Runs that agree say little of other patients; runs that differ say it all by themselves."""
+    rows = [
+        {"method": method, "metric": "kid", "seed": seed, "n": 101, "value": value,
+         "low": value - 1.96, "high": value + 1.96, "note": ""}
+        for method, values in {"alike": (3.0, 3.01, 2.99), "unlike": (0.0, 30.0, 60.0)}.items()
+        for seed, value in enumerate(values)
+    ]  # fmt: skip
+    table = over_seeds(pd.DataFrame(rows))
+    found = means_for_new_patients(table, ["method"]).set_index("method")
+    alike, unlike = found.loc["alike"], found.loc["unlike"]
+    assert alike["value"] == pytest.approx(3.0)
+    # an error of 1 over 101 patients, shared by all runs: t with about 100 degrees of freedom
+    assert alike["high"] - alike["value"] == pytest.approx(1.984, abs=0.003)
+    plain = table[table["n_seeds"] == 3].set_index("method").loc["unlike"]
+    assert unlike["high"] >= plain["high"] == pytest.approx(30 + 4.303 * 30 / 3**0.5, abs=0.01)
+
+
+def test_means_of_one_run_stay_over_patients() -> None:
+    row = {"metric": "kid", "seed": 0, "n": 9, "value": 1.0, "low": 0.5, "high": 1.7, "note": ""}
+    found = means_for_new_patients(over_seeds(pd.DataFrame([row])), ["metric"]).iloc[0]
+    assert (found["low"], found["high"]) == (0.5, 1.7)

@@ -23,8 +23,8 @@ LEVELS = (("overall", "all"), ("sex", "Female"), ("sex", "Male"))
 def found(dataset: str) -> Found:
     rows = [
         {"method": method, "attribute": attribute, "level": level, "metric": metric, "n": 40,
-         "features": "lite0", "seeds": "0", "value": 0.3, "low": 0.2, "high": 0.4,
-         "dataset": dataset}
+         "features": "lite0", "seeds": "0", "n_seeds": 1, "sd": np.nan, "value": 0.3, "low": 0.2,
+         "high": 0.4, "dataset": dataset}
         for method in ("none", "fairdiffusion") for attribute, level in LEVELS
         for metric in ("kid", "equivalent_blur")
     ]  # fmt: skip

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from fairdiff_lib.audit.decide import DIFFERENT, LARGER, NO_LARGER, UNDECIDED
-from fairdiff_lib.audit.seeds import means_and_seeds
+from fairdiff_lib.audit.seeds import means_for_new_patients
 from fairdiff_lib.settings.methods import BASELINE
 from fairdiff_lib.settings.names import classifier_name, method_name, name_of, rounded
 from fairdiff_lib.show.figures.cohort import draw
@@ -217,7 +217,8 @@ def main3(found: Sequence[Found], notes: Sequence[str] = ()) -> Figure:
         "KID: Kernel Inception Distance, 0 where generated and real images look alike. Blur: how "
         "far the group's own real images must be blurred to be as far off. Difference: from the "
         "group named; grey: smaller than X. AUC lost: of classifiers of generated images against "
-        "those of real ones. 95% intervals. In brackets: test subjects."
+        "those of real ones. 95% intervals, for new patients; over several runs for new runs, "
+        "too. In brackets: test subjects."
     )  # fmt: skip
     rows = [level_rows(_of(one, "kid")) for one in found]
     sides = [STRIP / _units(one.images) if one.images else 0.0 for one in found]
@@ -250,7 +251,7 @@ def _of(one: Found, metric: str) -> Rows:
     levels = {("overall", "all"), *level_rows(one.tests[one.tests["claim"] == "C1"]),
               *_references(one.tests)}  # fmt: skip
     kept = [key in levels for key in zip(own["attribute"], own["level"], strict=True)]
-    return shortened(means_and_seeds(own[kept], ["method"])[0])
+    return shortened(means_for_new_patients(own[kept], ["method"]))
 
 
 def _references(tests: Rows) -> list[tuple[str, str]]:
