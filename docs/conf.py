@@ -15,7 +15,7 @@ extensions = ["myst_nb"]
 nitpicky = True
 include_patterns = [
     *("index.md", "archive.md", "claims.md", "verdict.md", "studies/*.md", "docs/book/*.md"),
-    *("README.md", "docs/findings.md", "docs/guide.md", "CONTRIBUTING.md", "CHANGELOG.md"),
+    *("README.md", "docs/guide.md", "CONTRIBUTING.md", "CHANGELOG.md"),
     *("data/real/README.md", "data/cards/*.md"),
     *("docs/workshop/*.md", "workshop/exercises.md", "workshop/handout.md", "workshop/*/*.ipynb"),
     *("figures/**/executed/*.ipynb", "figures/*/*/cards/*.md"),

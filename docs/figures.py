@@ -73,7 +73,7 @@ def studied(figures: Path) -> list[tuple[str, str]]:
     return sorted(real or found, key=lambda one: order.index(one[1]))[:MOST]
 
 
-def found_on(tables: Tables, preset: str, dataset: str, runs: str) -> pages.Found:
+def found_on(tables: Tables, preset: str, dataset: str, runs: str, data: str = "") -> pages.Found:
     """All that the third figure shows of a data set."""
     place, entry = f"{preset}/{dataset}", DATASETS[dataset]
     tests = tables(f"{place}/tab_tests", TESTS)
@@ -85,7 +85,8 @@ def found_on(tables: Tables, preset: str, dataset: str, runs: str) -> pages.Foun
     own = tests[(tests["claim"] == "C1") & (tests["endpoint"] == "equivalent_blur")]
     lead = own.iloc[int(own["value"].abs().fillna(0.0).to_numpy().argmax())]
     levels = [lead["reference"], *own.loc[own["attribute"] == lead["attribute"], "level"]]
-    images = sheet(tables.figures, Places(settings, runs_root=runs), lead["attribute"], levels)
+    places = Places(settings, str(Path(data) / dataset) if data else "", runs_root=runs)
+    images = sheet(tables.figures, places, lead["attribute"], levels)
     spec = entry.spec(settings.reading.coding, settings.simulator)
     return pages.Found(dataset, pd.concat(parts), tests, changes, images, spec.primary_condition)
 
@@ -130,11 +131,11 @@ def provenance(simulated: bool) -> dict[str, Any]:
     return {"simulated": simulated, "commit": known["commit"], "dirty": known["dirty"]}
 
 
-def drawings(figures: Path, runs: str) -> Iterator[tuple[str, Any, Tables]]:
+def drawings(figures: Path, runs: str, data: str) -> Iterator[tuple[str, Any, Tables]]:
     """Name, page (None without its tables) and what was read, of every main figure."""
     chosen = studied(figures)
     tables = Tables(figures)
-    found = [found_on(tables, *one, runs) for one in chosen]
+    found = [found_on(tables, *one, runs, data) for one in chosen]
     pictures = [image for one in found for image in next(iter(one.images.values()), [])][:2]
     yield "main1", pages.main1(pictures), Tables(figures)
     yield "main3", pages.main3(found, tables.notes) if found else None, tables
@@ -159,10 +160,10 @@ def drawings(figures: Path, runs: str) -> Iterator[tuple[str, Any, Tables]]:
     yield "front", pages.front(calibration, verdicts) if len(calibration) else None, tables
 
 
-def draw_all(figures: Path, runs: str = Places.runs_root) -> list[Path]:
+def draw_all(figures: Path, runs: str = Places.runs_root, data: str = "") -> list[Path]:
     """Draw what can be drawn; the PNG files."""
     made = []
-    for name, page, tables in drawings(figures, runs):
+    for name, page, tables in drawings(figures, runs, data):
         path = figures / "main" / name
         if page is None:
             for suffix in (".png", ".pdf", ".json"):
@@ -179,9 +180,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--figures-root", default="figures", metavar="DIR")
     parser.add_argument("--runs-root", default=Places.runs_root, metavar="DIR")
+    parser.add_argument("--data-root", default="", metavar="DIR",
+                        help="a folder per real data set; data/real without")  # fmt: skip
     chosen = parser.parse_args()
     try:
-        for path in draw_all(PROJECT_ROOT / chosen.figures_root, chosen.runs_root):
+        for path in draw_all(
+            PROJECT_ROOT / chosen.figures_root, chosen.runs_root, chosen.data_root
+        ):
             print(path)
     except InputError as error:
         print(f"figures: {error}", file=sys.stderr)

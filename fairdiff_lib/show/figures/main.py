@@ -216,9 +216,10 @@ def main3(found: Sequence[Found], notes: Sequence[str] = ()) -> Figure:
     foot = seen * any(one.images for one in found) + (
         "KID: Kernel Inception Distance, 0 where generated and real images look alike. Blur: how "
         "far the group's own real images must be blurred to be as far off. Difference: from the "
-        "group named; grey: smaller than X. AUC lost: of classifiers of generated images against "
-        "those of real ones. 95% intervals, for new patients; over several runs for new runs, "
-        "too. In brackets: test subjects."
+        "reference group; in the band it is smaller than X; a grey dot: too few patients to tell, "
+        "as declared before. AUC lost: of classifiers of generated images against those of real "
+        "ones. 95% intervals, for new patients and, over several runs, new runs. In brackets: test "
+        "subjects."
     )  # fmt: skip
     rows = [level_rows(_of(one, "kid")) for one in found]
     sides = [STRIP / _units(one.images) if one.images else 0.0 for one in found]
@@ -326,7 +327,8 @@ def _lost(ax: Axes, one: Found, rows: Sequence[tuple[str, str]], looks: Mapping[
     own = table[(table["baseline"] == "real") & (table["metric"] == "auc")]
     own = own[own["condition"] == one.condition]
     own = own[own["classifier"] == own["classifier"].iloc[0]]
-    turned = own.assign(value=-own["value"], low=-own["high"], high=-own["low"])
+    new = "_new" * bool("low_new" in own and own["low_new"].notna().any())  # patients and runs
+    turned = own.assign(value=-own["value"], low=-own[f"high{new}"], high=-own[f"low{new}"])
     forest(ax, shortened(turned.drop(columns="n")), rows, looks)
     name = classifier_name(str(own["classifier"].iloc[0])).split(" ")[0]
     ax.set_xlabel(f"{name_of(one.condition)}, {name}", fontsize=6.5)
