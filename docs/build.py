@@ -314,7 +314,6 @@ def write_sources(figures: Path, target: Path) -> list[Part]:
     cards = sorted(PROJECT_ROOT.glob("data/cards/*.md"))
     texts = [
         "README",
-        "docs/findings",
         "docs/guide",
         "CONTRIBUTING",
         "CHANGELOG",
