@@ -139,12 +139,14 @@ class Facts:
     def lost_by_group(self, place: str) -> str:
         """AUC of classifiers of generated images minus that of real ones' classifiers, by level."""
         columns = ("classifier", "condition", "method", "attribute", "level", "metric", "n",
-                   "value", "low", "high", "baseline")  # fmt: skip
+                   "value", "low", "high", "low_new", "high_new", "baseline")  # fmt: skip
         own = self.table(f"{place}/tab_changes", *columns)
         if own.empty:
             return _missing(f"{place}/tab_changes")
         own = own[(own["baseline"] == "real") & (own["metric"] == "auc")]
         own = own[own["condition"] == self.condition(place.split("/")[1])]
+        for side in ("low", "high"):  # of new patients and new runs, where there are several
+            own = own.assign(**{side: own[f"{side}_new"].fillna(own[side])})
         rows = []
         for (attribute, level), part in own.groupby(["attribute", "level"], sort=False):
             cells = [level_name(str(attribute), str(level)), f"{part['n'].min():,.0f}"]
