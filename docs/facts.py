@@ -350,7 +350,7 @@ class Facts:
         )  # fmt: skip
 
     def _trained(self) -> Finding | None:
-        parts, files, worse = [], [], []
+        parts, files, worse, tested = [], [], [], 0
         for dataset in self.real_sets():
             name = f"reference/{dataset}/tab_changes"
             own = self.table(name, "baseline", "metric", "condition", "classifier", "low_new")
@@ -360,18 +360,22 @@ class Facts:
             own = own[(own["attribute"] == "overall") & (own["method"] == "none")]
             if own.empty:
                 continue
-            row = own.iloc[0]
-            low, high = (row[f"{side}_new"] for side in ("low", "high"))  # new patients, new runs
-            worse += [dataset_name(dataset)] * bool(high < 0)
-            lost = with_interval(-row["value"], -high, -low)
+            own = own[own["condition"] == self.condition(dataset)]
+            lost = []
+            for row in own.to_dict("records"):  # of every classifier: they need not agree
+                by = classifier_name(row["classifier"]).split(" ")[0]
+                low, high = (row[f"{side}_new"] for side in ("low", "high"))  # new patients, runs
+                worse += [f"{dataset_name(dataset)} by {by}"] * bool(high < 0)
+                lost.append(f"{with_interval(-row['value'], -high, -low)} by {by}")
+            tested += len(lost)
             parts.append(
-                f"{dataset_name(dataset)}: AUC ({name_of(row['condition']).lower()}) falls by "
-                f"{lost} ({classifier_name(row['classifier']).split(' ')[0]}).{self.aside(name)}"
+                f"{dataset_name(dataset)}: AUC ({name_of(own['condition'].iloc[0]).lower()}) "
+                f"falls by {', '.join(lost)}.{self.aside(name)}"
             )
             files.append(f"figures/{name}.csv")
         if not parts:
             return None
-        where = "" if len(worse) == len(parts) else f", seen on {' and '.join(worse)}"
+        where = "" if len(worse) == tested else f", seen on {' and '.join(worse)}"
         said = f"Generated images train worse classifiers than real ones{where}." if worse else (
             "Generated images are not seen to train worse classifiers than real ones."
         )  # fmt: skip
