@@ -23,7 +23,7 @@ from fairdiff_lib.settings.errors import InputError
 LEAST_SEEDS = 5  # for a p-value
 OWN = ("seed", "n", "value", "low", "high", "note")
 DROPPED = ("p", "p_adjusted")  # of one model; a mean over seeds has none
-ONE_SEED = "one seed: interval over subjects; comparing methods needs more seeds"
+ONE_SEED = "one seed: interval over subjects"
 SEED_INTERVAL = "interval over training seeds, for these subjects"
 SAME_NOTE = "the same for every seed: interval as of one"
 RATE = re.compile(  # of all metrics over seeds, those in [0, 1]

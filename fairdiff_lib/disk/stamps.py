@@ -10,12 +10,14 @@ import io
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 from PIL import Image
 
@@ -61,7 +63,7 @@ def publish_figure(figure: Figure, path: Path | str, stamp: Mapping[str, Any]) -
     with atomic_file(path.with_suffix(".png")) as temporary:
         temporary.write_bytes(small_png(stream.getvalue()))
     if has_pdf(path.name):
-        with atomic_file(path.with_suffix(".pdf")) as temporary:
+        with atomic_file(path.with_suffix(".pdf")) as temporary, _small_pictures(figure):
             undated: Any = {"CreationDate": None}
             figure.savefig(temporary, format="pdf", bbox_inches="tight", metadata=undated)
     else:
@@ -76,12 +78,35 @@ def small_png(png: bytes) -> bytes:
     with Image.open(io.BytesIO(png)) as page:
         if page.mode == "P":
             return png
-        few = page.convert("RGB").quantize(
-            256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
-        )
+        few = _few_colours(page.convert("RGB"))
     stream = io.BytesIO()
     few.save(stream, format="PNG", optimize=True)
     return stream.getvalue()
+
+
+def _few_colours(page: Image.Image) -> Image.Image:
+    return page.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+
+
+@contextmanager
+def _small_pictures(figure: Figure) -> Iterator[None]:
+    """For a PDF, pictures keep their own pixels, of 256 colours: half the size."""
+    from matplotlib.image import AxesImage
+
+    before: list[tuple[Any, Any, Any]] = []
+    for picture in figure.findobj(AxesImage):
+        assert isinstance(picture, AxesImage)  # findobj promises only artists
+        pixels = np.asarray(picture.get_array())
+        if pixels.dtype == np.uint8 and pixels.ndim == 3:
+            before.append((picture, pixels, picture.get_interpolation()))
+            picture.set_data(np.asarray(_few_colours(Image.fromarray(pixels)).convert("RGB")))
+            picture.set_interpolation("none")  # else a PDF holds them enlarged
+    try:
+        yield
+    finally:
+        for picture, pixels, interpolation in before:
+            picture.set_data(pixels)
+            picture.set_interpolation(interpolation)
 
 
 def hashes_of(places: Places, paths: Iterable[Path]) -> dict[str, str]:

@@ -247,7 +247,7 @@ def _shrink(output: Any) -> None:
     whole = base64.b64decode(output["data"]["image/png"])
     small, stream = small_png(whole), io.BytesIO()
     with Image.open(io.BytesIO(whole)) as page:
-        page.convert("RGB").save(stream, format="JPEG", quality=88)
+        page.convert("RGB").save(stream, format="JPEG", quality=80)
     photo = stream.getvalue()
     kind, data = ("image/jpeg", photo) if len(photo) < len(small) else ("image/png", small)
     del output["data"]["image/png"]

@@ -63,7 +63,7 @@ def test_the_interval_of_a_rate_over_seeds_stays_between_0_and_1() -> None:
 def test_one_seed_keeps_its_interval_over_subjects_and_says_so() -> None:
     row = summarise_seeds(runs({"none": [2.0]})).iloc[0]
     assert (row["low"], row["value"], row["high"]) == (1, 2, 3)
-    assert "comparing methods needs more seeds" in row["note"]
+    assert row["note"] == "one seed: interval over subjects"
 
 
 def test_fewer_than_five_seeds_are_shown_without_p() -> None:

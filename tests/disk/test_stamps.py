@@ -129,6 +129,18 @@ def test_f1_to_f7_are_pdf_too_and_others_are_not(tmp_path: Path) -> None:
         assert list(named) == [f"{name}.pdf"] * wanted + [f"{name}.png"]
 
 
+def test_pictures_in_a_pdf_are_half_as_large_and_on_the_screen_as_before(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    figure = Figure()
+    picture = figure.add_subplot().imshow(pixels, interpolation="lanczos")
+    figure.savefig(tmp_path / "whole.pdf", bbox_inches="tight")
+    publish_figure(figure, tmp_path / "fig06", {})
+    whole, small = ((tmp_path / f"{name}.pdf").stat().st_size for name in ("whole", "fig06"))
+    assert small < whole / 2
+    assert picture.get_interpolation() == "lanczos"
+    assert np.array_equal(np.asarray(picture.get_array()), pixels)
+
+
 def test_a_page_of_few_colours_stays_as_it_is() -> None:
     drawn = np.zeros((64, 64, 3), np.uint8)
     drawn[:, 32:] = 255, 128, 3
