@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from fairdiff_lib.datasets import DATASETS, contents, load_settings
-from fairdiff_lib.disk.files import read_json, read_table
+from fairdiff_lib.disk.files import read_table
 from fairdiff_lib.disk.places import PROJECT_ROOT
 from fairdiff_lib.disk.tables import told_apart
 from fairdiff_lib.settings.errors import InputError
@@ -37,7 +37,6 @@ from fairdiff_lib.studies import planted
 from fairdiff_lib.study import Study
 
 FAIRGENMED = "quick/fairgenmed_simulated"
-OLD = "version 0.1"
 MARKS = ("<!-- findings -->", "<!-- end of findings -->")
 ROWS, README_ROWS = 30, 5
 
@@ -68,14 +67,6 @@ class Facts:
         table = table.fillna(text)
         return table if {*columns} <= {*table.columns} else pd.DataFrame()
 
-    def old(self, name: str) -> bool:
-        """Whether a table is of version 0.1, whose stamps named nothing that they rest on."""
-        return "rests_on" not in read_json(self.figures / f"{name}.json")
-
-    def aside(self, name: str) -> str:
-        """A word on a table that is still of version 0.1."""
-        return f" (Of {OLD}; being made anew.)" if self.old(name) else ""
-
     # -- for chapters -----------------------------------------------------------------------
 
     def say(self, sentence: str, *names: str, **options: Any) -> str:
@@ -88,7 +79,7 @@ class Facts:
             said = str(say(sentence, *tables, **options).data)
         except (KeyError, InputError):
             return _missing(names[0], "is of an earlier version")
-        return said + "".join(dict.fromkeys(self.aside(name) for name in names))
+        return said
 
     def rows(self, name: str, *columns: str, where: str = "", caption: str = "") -> str:
         """Rows of a table as Markdown: those that a query chooses, these columns, at most 30."""
@@ -104,7 +95,7 @@ class Facts:
         cells = [[_cell(x) for x in row] for row in told.itertuples(index=False)]
         where_from = f"[{Path(name).name}.csv](/figures/{name}.csv)"
         above = f"{caption} " if caption else ""
-        return f"{above}({where_from}{self.aside(name)})\n\n{grid(head, cells)}"
+        return f"{above}({where_from})\n\n{grid(head, cells)}"
 
     def figure(self, name: str, alt: str = "") -> str:
         """A picture with its title as alternative text; of one that isn't there a line."""
@@ -120,7 +111,7 @@ class Facts:
         return f"[{text}](/figures/{path})" if (self.figures / path).is_file() else text
 
     def real_sets(self) -> list[str]:
-        """Real data sets with verdicts or, of 0.1, quality tables."""
+        """Real data sets with verdicts."""
         known = {path.parent.name for path in self.figures.glob("reference/*/tab_verdict.csv")}
         return [name for name, entry in DATASETS.items() if name in known and not entry.simulated]
 
@@ -160,8 +151,7 @@ class Facts:
         return (
             f"AUC for {name_of(own['condition'].iloc[0]).lower()} minus that of classifiers of "
             "real images; intervals are 95%, where there are some "
-            f"([table](/figures/{place}/tab_changes.csv))."
-            f"{self.aside(f'{place}/tab_changes')}\n\n{grid(head, rows[:ROWS])}"
+            f"([table](/figures/{place}/tab_changes.csv)).\n\n{grid(head, rows[:ROWS])}"
         )
 
     def shown(self, place: str) -> str:
@@ -174,10 +164,7 @@ class Facts:
         own = own[own["condition"] == self.condition(place.split("/")[1])]
         own = own[own["n_seeds"] == own["n_seeds"].max()] if "n_seeds" in own else own
         said = [f"{images_of(row['method'])} {number(row)}" for row in own.to_dict("records")]
-        return (
-            f"{name_of(own['condition'].iloc[0])} is read with an AUC of: {'; '.join(said)}."
-            f"{self.aside(f'{place}/tab_shown')}"
-        )
+        return f"{name_of(own['condition'].iloc[0])} is read with an AUC of: {'; '.join(said)}."
 
     def planted(self) -> str:
         """How often the planted gap is found, and how often there is a false alarm."""
@@ -290,10 +277,8 @@ class Facts:
                 said = words[0] if alike else words[1] if told else words[2]
                 interest = f", where {rounded(row['smallest_effect'])} is of interest"
                 change = with_interval(row["value"], row["low"], row["high"])
-                return Finding(
-                    said, f"On {dataset_name(dataset)}, KID changes by {change}{interest}."
-                    f"{self.aside(name)}", (f"figures/{name}.csv", "08_ablations"),
-                )  # fmt: skip
+                number = f"On {dataset_name(dataset)}, KID changes by {change}{interest}."
+                return Finding(said, number, (f"figures/{name}.csv", "08_ablations"))
         return None
 
     def _remedy(self) -> Finding | None:
@@ -370,7 +355,7 @@ class Facts:
             tested += len(lost)
             parts.append(
                 f"{dataset_name(dataset)}: AUC ({name_of(own['condition'].iloc[0]).lower()}) "
-                f"falls by {', '.join(lost)}.{self.aside(name)}"
+                f"falls by {', '.join(lost)}."
             )
             files.append(f"figures/{name}.csv")
         if not parts:

@@ -42,7 +42,6 @@ class Tables:
     def __init__(self, figures: Path) -> None:
         self.figures, self.read = figures, dict[str, str]()
         self.simulated = False
-        self.notes = list[str]()
 
     def __call__(self, name: str, columns: tuple[str, ...] = ()) -> pd.DataFrame:
         """A table as ``reference/ham10000/tab_tests``; empty if there is none in this form."""
@@ -56,8 +55,6 @@ class Tables:
         self.read[f"figures/{name}.csv"] = hash_file(path)
         stamp = read_json(path.with_suffix(".json"))
         self.simulated |= bool(stamp.get("simulated"))
-        if "rests_on" not in stamp and not self.notes:
-            self.notes.append("some of these results are of version 0.1, and are being made anew.")
         return table
 
 
@@ -138,7 +135,7 @@ def drawings(figures: Path, runs: str, data: str) -> Iterator[tuple[str, Any, Ta
     found = [found_on(tables, *one, runs, data) for one in chosen]
     pictures = [image for one in found for image in next(iter(one.images.values()), [])][:2]
     yield "main1", pages.main1(pictures), Tables(figures)
-    yield "main3", pages.main3(found, tables.notes) if found else None, tables
+    yield "main3", pages.main3(found) if found else None, tables
     tables, own = Tables(figures), load_settings("quick", "fairgenmed_simulated").proof
     calibration = tables("calibration/tab_calibration", ("null", "alarm", "planted_ratio"))
     tables.simulated = True
@@ -152,7 +149,7 @@ def drawings(figures: Path, runs: str, data: str) -> Iterator[tuple[str, Any, Ta
     for path in sorted(figures.glob("*/*/tab13.csv")):
         preset, dataset = path.parts[-3:-1]
         arms[dataset] = tables(f"{preset}/{dataset}/tab13", ("baseline", "smallest_effect"))
-    page = pages.main4(mechanism, arms, tables.notes) if len(mechanism) else None
+    page = pages.main4(mechanism, arms) if len(mechanism) else None
     yield "main4", page, tables
     tables = Tables(figures)
     calibration = tables("calibration/tab_calibration", ("null", "alarm", "planted_ratio"))

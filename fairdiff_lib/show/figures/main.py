@@ -207,7 +207,7 @@ def main2(calibration: Rows, draws: Rows, limit: float, reference: int) -> Figur
 
 
 @figure("main3")
-def main3(found: Sequence[Found], notes: Sequence[str] = ()) -> Figure:
+def main3(found: Sequence[Found]) -> Figure:
     """By data set: generated images, KID and equivalent blur by group, contrasts, AUC lost."""
     if not found:
         raise Nothing("main3: no data set has results yet")
@@ -226,7 +226,7 @@ def main3(found: Sequence[Found], notes: Sequence[str] = ()) -> Figure:
     heights = [x for side, own in zip(sides, rows, strict=True)
                for x in (HEAD + 1.35 * side, 0.75 + ROW * len(own))]  # fmt: skip
     title = "What was found, data set by data set"
-    fig = page(1.2 + sum(heights), title, foot, notes, [*looks.values()])
+    fig = page(1.2 + sum(heights), title, foot, looks=[*looks.values()])
     grid = fig.add_gridspec(len(heights), 4, height_ratios=heights)  # one: columns are in line
     for at, one in enumerate(found):
         head = fig.add_subplot(grid[2 * at, :])
@@ -338,7 +338,7 @@ def _lost(ax: Axes, one: Found, rows: Sequence[tuple[str, str]], looks: Mapping[
 
 
 @figure("main4")
-def main4(mechanism: Rows, arms: Mapping[str, Rows], notes: Sequence[str] = ()) -> Figure:
+def main4(mechanism: Rows, arms: Mapping[str, Rows]) -> Figure:
     """What moves the optimiser's score, whether it can be predicted, and what each arm changes."""
     foot = (
         "a: share of the score's variance, with its interval over batches. b: share of left-out "
@@ -348,7 +348,7 @@ def main4(mechanism: Rows, arms: Mapping[str, Rows], notes: Sequence[str] = ()) 
         "matters. On the right: number of runs."
     )  # fmt: skip
     lines = _arm_lines(arms)
-    fig = page(2.9 + 0.19 * len(lines), MAIN["main4"], foot, notes)
+    fig = page(2.9 + 0.19 * len(lines), MAIN["main4"], foot)
     top, bottom = _halves(fig, (1.7, 0.75 + 0.19 * len(lines)))
     left, right = top.subplots(1, 2)
     _explained(left, mechanism)
