@@ -97,6 +97,7 @@ REFERENCE: dict[str, Any] = {  # several seeds and a longer training: the result
         # noise of the same dose that knows nothing; and two that ought to move what is measured
         "also": ("constant_sigma", "group_balanced", "demographic_tokens"),
     },
+    "matrix": {"classifier": "lite0", "shares": (0.1, 1.0)},  # pretrained, as the release's are
 }
 # The released settings: SD 2.1 at 512 px. Needs GPUs, the hub and the real data. Departs from the
 # release in the sampler (DPM-Solver++) and in training on the training split alone: the released
