@@ -23,10 +23,9 @@ env: $(READY)
 study: $(READY)
 	$(BIN)/fairdiff run --preset $(PRESET) --cores $(CORES)
 
-# The three simulated data sets in one graph, then the ablation's tables, from its committed runs.
+# The three simulated data sets in one graph.
 study-all: $(READY)
 	$(BIN)/fairdiff run --preset $(PRESET) --dataset $(SIMULATED) --cores $(CORES)
-	$(BIN)/fairdiff run --preset $(PRESET) --study ablation --cores $(CORES)
 
 study-ham10000: $(READY)
 	$(BIN)/fairdiff run --preset reference --dataset ham10000 --data-root $(HAM10000) --cores $(CORES)
