@@ -33,6 +33,7 @@ from fairdiff_lib.settings.names import (
 from fairdiff_lib.settings.notebooks import NOTEBOOKS
 from fairdiff_lib.show.front import say
 from fairdiff_lib.show.style import dataset_name
+from fairdiff_lib.show.words_studies import leaves_out
 from fairdiff_lib.studies import planted
 from fairdiff_lib.study import Study
 
@@ -271,12 +272,12 @@ class Facts:
                 own[(own["method"] == method) & (own["baseline"] == baseline)] if len(own) else own
             )
             if len(rows):
-                row = rows.iloc[0]
-                alike = row["p_equivalence"] < 0.05
-                told = row["low"] > 0 or row["high"] < 0
+                row = rows.iloc[0].to_dict()
+                alike = row["p_equivalence"] < 0.05 or leaves_out(row)
+                told = row["low_new"] > 0 or row["high_new"] < 0
                 said = words[0] if alike else words[1] if told else words[2]
-                interest = f", where {rounded(row['smallest_effect'])} is of interest"
-                change = with_interval(row["value"], row["low"], row["high"])
+                interest = f", where {rounded(row['smallest_effect'])} would matter"
+                change = with_interval(row["value"], row["low_new"], row["high_new"])
                 number = f"On {dataset_name(dataset)}, KID changes by {change}{interest}."
                 return Finding(said, number, (f"figures/{name}.csv", "08_ablations"))
         return None

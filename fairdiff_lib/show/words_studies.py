@@ -18,6 +18,7 @@ from fairdiff_lib.settings.names import (
     method_name,
     name_of,
     number,
+    rounded,
     with_interval,
 )
 from fairdiff_lib.settings.options import PlantedConfig
@@ -218,12 +219,24 @@ def _pair(row: Mapping[Any, Any]) -> str:
     return f"{method_name(row['method'])} against {method_name(row['baseline'])}"
 
 
+def leaves_out(row: Mapping[Any, Any]) -> bool:
+    """Whether the interval, for new patients and new runs, leaves out all that would matter."""
+    most = row["smallest_effect"]
+    return bool(-most < row["low_new"] and row["high_new"] < most)
+
+
 def about_comparison(row: Mapping[Any, Any]) -> str:
     """One declared comparison: what was decided, then its size, its test, what it could miss."""
     size = with_interval(row["value"], row["low"], row["high"])
     said = f"**{_pair(row)}**, {ENDPOINTS[row['metric']]}: "
     if not np.isfinite(row["p_adjusted"]):
-        return f"{said}too few seeds for a test. The change is {size}"
+        if not leaves_out(row):
+            return f"{said}too few seeds for a test. The change is {size}"
+        new = with_interval(row["value"], row["low_new"], row["high_new"])
+        return (
+            f"{said}no change as large as what matters ({rounded(row['smallest_effect'])}). Too "
+            f"few seeds for a test; the interval, for new patients too, leaves it out: {new}"
+        )
     if row["p_adjusted"] < ALPHA:
         worse = "better" if row["value"] < 0 else "worse"
         return f"{said}{worse}. The change is {size}, adjusted p {row['p_adjusted']:.2g}"
@@ -253,7 +266,13 @@ def about_bayes(methods: pd.DataFrame, arm: str, shuffled: str) -> str:
     rows = rows[rows["baseline"] == shuffled]
     name = f"- **{method_name(arm)} against itself with shuffled scores.**"
     if rows.empty or not np.isfinite(rows["p_adjusted"]).any():
-        return f"{name} Too few seeds for a test."
+        alike = [ENDPOINTS[row["metric"]] for row in rows.to_dict("records") if leaves_out(row)]
+        if not alike:
+            return f"{name} Too few seeds for a test."
+        return (
+            f"{name} Whatever the optimiser is told, nothing changes by as much as what matters in "
+            f"{listed(alike)}: the interval leaves it out. There are too few seeds for a test."
+        )
     found = rows[rows["p_adjusted"] < ALPHA]
     if len(found):
         better = "better" if (found["value"] < 0).all() else "different, not better in all,"

@@ -71,13 +71,22 @@ def collect_ablation(study: Study) -> AblationResult:
     has_cells = WINDOW in settings.ablation.roles
     cells = cell_table(settings, runs, smallest) if has_cells else methods.head(0)
     return AblationResult(
-        cells if cells.empty else tables.with_notes(cells, notes),
-        tables.with_notes(methods, notes),
+        _with_gates(cells, gates),
+        _with_gates(methods, gates),
         dose_table(settings, runs),
         cost_table(settings, runs),
         notes,
         before,
     )
+
+
+def _with_gates(table: pd.DataFrame, gates: pd.DataFrame) -> pd.DataFrame:
+    """An arm's failed gates in the notes of its own rows and of those that it is compared in."""
+    noted = table.copy()
+    for arm, own in gates.groupby("method", sort=False):
+        rows = table[(table["method"] == arm) | (table["baseline"] == arm)]
+        noted.loc[rows.index] = tables.with_notes(noted.loc[rows.index], tables.failed_gates(own))
+    return noted
 
 
 def _values(runs: Recorded) -> pd.DataFrame:

@@ -180,11 +180,18 @@ def test_sentences_say_which_way_it_fell(
     )
     assert "in both endpoints" in about_bayes(table, "fairdiffusion", "shuffled_y")
     few = method_table(settings, {key: run for key, run in runs.items() if key[1] < 3}, 0.2)
-    assert "Too few seeds" in about_bayes(few, "fairdiffusion", "shuffled_y")
+    said = about_bayes(few, "fairdiffusion", "shuffled_y")
+    assert "in image quality (KID)" in said and "too few seeds for a test" in said
+    assert "Too few seeds" in about_bayes(
+        few.assign(smallest_effect=1e-6), "fairdiffusion", "shuffled_y"
+    )
     first = row(table, method="fairdiffusion", baseline="none", metric="kid", attribute="overall")
     wide = {**first.to_dict(), "p_equivalence": 0.5}
     assert "undecided" in about_comparison(wide) and "four of five" in about_comparison(wide)
     assert "no change as large as what matters" in about_comparison(first.to_dict())
+    untested = {**first.to_dict(), "p_adjusted": np.nan}
+    assert "the interval, for new patients too, leaves it out" in about_comparison(untested)
+    assert "too few seeds" in about_comparison({**untested, "high_new": 0.3})
 
 
 def test_figures_show_every_arm_with_its_seeds(
