@@ -292,18 +292,18 @@ class Facts:
         own = own[own["claim"] == "C2"] if len(own) else own
         if own.empty:
             return self._compared("fairdiffusion", "none", words)
-        told, open_ = [], []
+        told, open_ = list[tuple[str, str]](), list[str]()
         for row in own.to_dict("records"):
             name = f"{dataset_name(row['dataset'])}, {row['part']}"
             if not row["testable"]:
                 open_.append(name)
                 continue
             change = with_interval(row["value"], row["low"], row["high"])
-            told.append(f"{name}: {change} px, {row['verdict']}.")
+            told.append((row["verdict"], f"{name} {change}"))
         own = own[own["testable"]]
         alike, differ = (own["outcome"].isin(x) for x in (["no_larger"], ["larger", "different"]))
         said = words[0 if len(own) and alike.all() else 1 if differ.any() else 2]
-        number = f"Change in equivalent blur. {' '.join(told)}{_too_small(open_)}"
+        number = f"Change in equivalent blur, in px. {_by_verdict(told)}{_too_small(open_)}"
         return Finding(said, number, ("figures/reference/all/tab14.csv", "09_verdict"))
 
     def _optimiser(self) -> Finding | None:
@@ -318,20 +318,20 @@ class Facts:
         own = own[own["claim"] == "C1"] if len(own) else own
         if own.empty:
             return None
-        told, open_ = [], []
+        told, open_ = list[tuple[str, str]](), list[str]()
         for row in own.to_dict("records"):
             name = f"{dataset_name(row['dataset'])}, {level_name(row['attribute'], row['level'])}"
             if not row["testable"]:
                 open_.append(dataset_name(row["dataset"]))
                 continue
             gap = with_interval(row["value"], row["low"], row["high"])
-            told.append(f"{name} minus {row['reference']}: {gap} px of blur, {row['verdict']}.")
+            told.append((row["verdict"], f"{name} minus {row['reference']} {gap}"))
         differ = own["testable"] & own["outcome"].isin(["larger", "different"])
         said = "Some groups are served worse on real images." if differ.any() else (
             "No group is seen to be served worse on real images."
         )  # fmt: skip
         return Finding(
-            said, " ".join(told) + _too_small(open_),
+            said, f"Equivalent blur, in px. {_by_verdict(told)}{_too_small(open_)}",
             ("figures/reference/all/tab14.csv", "09_verdict"),
         )  # fmt: skip
 
@@ -379,6 +379,13 @@ class Facts:
             links = [_where(file, base) for file in one.where]
             rows.append([one.said, one.number, ", ".join(links)])
         return grid(["finding", "number", "where"], rows)
+
+
+def _by_verdict(told: Sequence[tuple[str, str]]) -> str:
+    """What was decided, once, with all that it holds for."""
+    verdicts = dict.fromkeys(verdict for verdict, _ in told)
+    parts = {one: "; ".join(what for verdict, what in told if verdict == one) for one in verdicts}
+    return " ".join(f"{one[:1].upper()}{one[1:]}: {what}." for one, what in parts.items())
 
 
 def _too_small(names: Sequence[str]) -> str:

@@ -448,7 +448,8 @@ def _verdicts(ax: Axes, table: Rows) -> None:
         ax.text(x, y, words.replace(", ", ",\n").replace("no difference", "no difference\n"),
                 ha="center", va="center", fontsize=6)  # fmt: skip
     ax.set(xlim=(-0.5, len(sets) - 0.5), ylim=(len(rows) - 0.5, -0.5))
-    ax.set_xticks(range(len(sets)), [dataset_name(name).replace(", ", ",\n") for name in sets])
+    names = [dataset_name(name).replace(" ", "\n", 1) for name in sets]
+    ax.set_xticks(range(len(sets)), names)
     ax.set_yticks(range(len(rows)), rows)
     ax.tick_params(length=0, labelsize=6.5)
     for spine in ax.spines.values():
