@@ -95,7 +95,7 @@ def test_a_book_is_built_without_a_problem(figures: Path, tmp_path: Path) -> Non
                 for path in build.chapters_of(PROJECT_ROOT)]  # fmt: skip
     assert len(chapters) == 10 and all(path.name in told for path in chapters)
     usual = next(path for path in chapters if path.stem == "3_usual").read_text()
-    assert "98% to 100%" in usual and "tab13 is not there yet" in chapters[5].read_text()
+    assert "98% to 100%" in usual and "tab_mechanism is not there yet" in chapters[5].read_text()
     assert re.search(r"<details><summary.*cards/none_seed0\.html", told, re.S)  # a closed archive
     study = (site / "studies" / "smoke-fairgenmed_simulated.html").read_text()
     assert "Simulated data" in study and "fig03.png" in study and "tab02.csv" in study

@@ -64,7 +64,7 @@ def test_without_tables_only_the_schematic_is_drawn_and_old_pages_go(tmp_path: P
 def test_a_figure_names_the_tables_that_it_rests_on(tmp_path: Path) -> None:
     table = pd.DataFrame({"quantity": ["explained_groups"], "method": "base", "value": 0.2,
                           "low": 0.1, "high": 0.3})  # fmt: skip
-    name = "quick/fairgenmed_simulated/ablation/tab_mechanism"
+    name = "reference/ham10000/ablation/tab_mechanism"
     publish_table(table, tmp_path / f"{name}.csv", {"simulated": True})
     figures.draw_all(tmp_path)
     stamp = read_json(tmp_path / "main" / "main4.json")
