@@ -27,8 +27,8 @@ ONE_SEED = "one seed: interval over subjects"
 SEED_INTERVAL = "interval over training seeds, for these subjects"
 SAME_NOTE = "the same for every seed: interval as of one"
 RATE = re.compile(  # of all metrics over seeds, those in [0, 1]
-    r"(\w+_)?(auc|accuracy|brier|ece|fnr|fpr|tpr|rate|precision|recall|coverage|agreement|lost|dpd"
-    r"|eod|auc_both_ways|auc_mismatched|auc_best_test_epoch|nearer_to_training)"
+    r"(\w+_)?(auc|accuracy|brier|ece|fnr|fpr|tpr|rate|precision|recall|coverage|agreement|lost"
+    r"|flips|dpd|eod|auc_both_ways|auc_mismatched|auc_best_test_epoch|nearer_to_training)"
     r"(_at_equal_sensitivity)?(_gap|_gap_by_chance)?(_as_released)?"
 )
 FEW_SEEDS = f"fewer than {LEAST_SEEDS} seeds: shown without p"
@@ -221,7 +221,7 @@ def means_for_new_patients(
 
     A table has no influence values: the patients' part of the variance is the single runs' own, its
     mean over the runs, as if all of it were shared. So the interval errs, if at all, on the wide
-    side. Rows without single runs stay as they are, over patients.
+    side. Rows without single runs stay as they are, over patients. Rates stay in [0, 1].
     """
     means, singles = means_and_seeds(table, keys)
     names = [x for x in table if x not in (*OWN, *DROPPED, "seeds", "n_seeds", "sd")]
@@ -238,6 +238,8 @@ def means_for_new_patients(
     known = reach.notna()
     found.loc[known, "low"] = (found["value"] - reach)[known]
     found.loc[known, "high"] = (found["value"] + reach)[known]
+    rates = found["metric"].astype(str).map(lambda name: RATE.fullmatch(name) is not None)
+    found.loc[rates, ["low", "high"]] = found.loc[rates, ["low", "high"]].clip(0, 1)
     return found.drop(columns="of_patients")
 
 

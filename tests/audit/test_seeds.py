@@ -213,6 +213,15 @@ def test_means_of_a_table_know_new_patients_too() -> None:
     assert unlike["high"] >= plain["high"] == pytest.approx(30 + 4.303 * 30 / 3**0.5, abs=0.01)
 
 
+def test_means_of_a_rate_stay_a_rate() -> None:
+    rows = [
+        {"metric": metric, "seed": seed, "n": 240, "value": value, "low": 0, "high": 0.03, "note": ""}
+        for metric in ("finding_flips", "kid") for seed, value in enumerate((0.0, 0.008, 0.0))
+    ]  # fmt: skip
+    table = means_for_new_patients(over_seeds(pd.DataFrame(rows)), ["metric"]).set_index("metric")
+    assert table.loc["finding_flips", "low"] == 0 > table.loc["kid", "low"]
+
+
 def test_means_of_one_run_stay_over_patients() -> None:
     row = {"metric": "kid", "seed": 0, "n": 9, "value": 1.0, "low": 0.5, "high": 1.7, "note": ""}
     found = means_for_new_patients(over_seeds(pd.DataFrame([row])), ["metric"]).iloc[0]
