@@ -215,7 +215,8 @@ def test_means_of_a_table_know_new_patients_too() -> None:
 
 def test_means_of_a_rate_stay_a_rate() -> None:
     rows = [
-        {"metric": metric, "seed": seed, "n": 240, "value": value, "low": 0, "high": 0.03, "note": ""}
+        {"metric": metric, "seed": seed, "n": 240, "value": value, "low": 0, "high": 0.03,
+         "note": ""}
         for metric in ("finding_flips", "kid") for seed, value in enumerate((0.0, 0.008, 0.0))
     ]  # fmt: skip
     table = means_for_new_patients(over_seeds(pd.DataFrame(rows)), ["metric"]).set_index("metric")
