@@ -63,7 +63,10 @@ def about_surrogate(table: Rows) -> str:
     lines = []
     for method in _methods_of(table, "surrogate_p"):
         p = _values(table, "surrogate_p", method)["value"]
-        r2, chance = (_mean(table, f"surrogate_r2{end}", method) for end in ("", "_shuffled"))
+        # a share that rounds to nothing has no sign
+        r2, chance = (
+            round(_mean(table, f"surrogate_r2{end}", method), 3) + 0.0 for end in ("", "_shuffled")
+        )
         beats = int((p <= LEAST).sum())
         head = "knowing sigma does not help to predict the score"
         if beats:
@@ -131,22 +134,25 @@ def about_gap(table: Rows) -> str:
 
     def share(name: str) -> str:
         key = f"explained_{name}"
-        known = np.isfinite(value[key])
-        shown = f"{value[key]:.0%} ({low[key]:.0%} to {high[key]:.0%})"
-        return shown if known else "a share not estimable"
+        return f"{value[key]:.0%} ({low[key]:.0%} to {high[key]:.0%})"
 
     gap, pooled, alone = (value[key] for key in ("gap_mean", "gap_pooled", "gap_from_timesteps"))
-    first, second = (value[f"explained_{name}"] for name in ("timesteps", "groups"))
-    ahead = "draw of timesteps" if first > second else "groups"
-    return f"**The gap of a batch follows the {ahead} more.**\n\n" + bullets(
-        (
+    first, second = "explained_timesteps", "explained_groups"
+    head = "Neither the draw of timesteps nor the groups explain more of a batch's gap"
+    for one, other, name in ((first, second, "draw of timesteps"), (second, first, "groups")):
+        head = f"The gap of a batch follows the {name} more" if low[one] > high[other] else head
+    absent = np.isfinite(value["explained_absent"])
+    return f"**{head}.**\n\n" + bullets(
+        [
             f"A batch's gap in loss is {gap:.3f} on average.",
             f"The same samples pooled have a gap of {pooled:.3f}.",
             f"Timesteps alone, which know no group, make one of {alone:.3f}.",
             f"The draw of timesteps explains {share('timesteps')} of the gap's variance.",
             f"Groups explain {share('groups')}; both together {share('both')}.",
-            f"Levels absent from a batch explain {share('absent')}.",
-        )
+            f"Levels absent from a batch explain {share('absent')}."
+            if absent
+            else "No batch lacked a level.",
+        ]
     )
 
 

@@ -123,7 +123,7 @@ def test_the_figure_and_the_words_hold_every_level_and_the_noise_beside() -> Non
     ]  # fmt: skip
     columns = ["method", "seeds", "changed", "condition", "attribute", "level", "metric", "n"]
     table = pd.DataFrame(rows, columns=[*columns, "value", "low", "high"])
-    table["dataset"] = "ham10000_simulated"
+    table = table.assign(dataset="ham10000_simulated", n_seeds=1, sd=np.nan)
     words = [x.get_text() for x in fig_counterfactual(table, condition="malignant").findobj()
              if hasattr(x, "get_text")]  # fmt: skip
     assert all(any(level in word for word in words) for level in LEVELS["sex"])

@@ -19,7 +19,7 @@ from fairdiff_lib.audit.seeds import means_for_new_patients
 from fairdiff_lib.settings.methods import BASELINE
 from fairdiff_lib.settings.names import classifier_name, method_name, name_of, rounded
 from fairdiff_lib.show.figures.cohort import draw
-from fairdiff_lib.show.figures.mechanism import EXPLAINED, density_panel
+from fairdiff_lib.show.figures.mechanism import density_panel, explained_panel
 from fairdiff_lib.show.figures.quality import size_panel
 from fairdiff_lib.show.figures.studies import (
     GREY,
@@ -351,7 +351,8 @@ def main4(mechanism: Rows, arms: Mapping[str, Rows]) -> Figure:
     fig = page(2.9 + 0.19 * len(lines), MAIN["main4"], foot)
     top, bottom = _halves(fig, (1.7, 0.75 + 0.19 * len(lines)))
     left, right = top.subplots(1, 2)
-    _explained(left, mechanism)
+    explained_panel(left, mechanism)
+    left.grid(axis="x")
     letter(left, "a", "What moves the score?")
     _predicted(right, mechanism)
     letter(right, "b", "Does sigma predict it?")
@@ -370,17 +371,6 @@ def main4(mechanism: Rows, arms: Mapping[str, Rows]) -> Figure:
         text.set_fontweight("bold" if arm is None else "normal")
         text.set_fontsize(7)
     return fig
-
-
-def _explained(ax: Axes, table: Rows) -> None:
-    own = table[table["quantity"].isin(EXPLAINED)]
-    for at, quantity in enumerate(EXPLAINED):
-        for _, row in own[own["quantity"] == quantity].iterrows():
-            whisker(ax, row, at, Look("", AUDIT, "o"), across=True)
-    ax.set_yticks(range(len(EXPLAINED)), list(EXPLAINED.values()))
-    ax.set(ylim=(len(EXPLAINED) - 0.5, -0.5), xlim=(-0.02, 1.02))
-    ax.set_xlabel("share of the gap's variance")
-    ax.grid(axis="x")
 
 
 def _predicted(ax: Axes, table: Rows) -> None:

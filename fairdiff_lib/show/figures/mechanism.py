@@ -179,13 +179,14 @@ def run_rows(
 
 
 def explained_panel(ax: Axes, table: pd.DataFrame) -> None:
-    """Shares of the batch gap's variance."""
-    own = table[table["quantity"].isin(EXPLAINED)]
-    for at, quantity in enumerate(EXPLAINED):
+    """Shares of the batch gap's variance; not of levels that no batch lacked."""
+    own = table[table["quantity"].isin(EXPLAINED) & table["value"].notna()]
+    shown = [quantity for quantity in EXPLAINED if (own["quantity"] == quantity).any()]
+    for at, quantity in enumerate(shown):
         for _, row in own[own["quantity"] == quantity].iterrows():
             whisker(ax, row, at, Look("", "#0072b2", "o"), across=True)
-    ax.set_yticks(range(len(EXPLAINED)), list(EXPLAINED.values()))
-    ax.set_ylim(len(EXPLAINED) - 0.5, -0.5)
+    ax.set_yticks(range(len(shown)), [EXPLAINED[quantity] for quantity in shown])
+    ax.set_ylim(max(len(shown), 1) - 0.5, -0.5)
     ax.set_xlim(-0.02, 1.02)
     ax.set_xlabel("share of the gap's variance")
     ax.set_title("What explains a batch's gap?", loc="left")

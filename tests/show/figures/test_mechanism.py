@@ -33,7 +33,7 @@ def table(p: float = 0.5, timesteps: float = 0.8, arm: str = "fairdiffusion") ->
         ("base", 0, "gap_mean", "", "", 0.2, 0.1, 0.3),
         ("base", 0, "gap_pooled", "", "", 0.02, nan, nan),
         ("base", 0, "gap_from_timesteps", "", "", 0.18, 0.1, 0.3),
-        ("base", 0, "explained_timesteps", "", "", timesteps, 0.1, 0.9),
+        ("base", 0, "explained_timesteps", "", "", timesteps, timesteps - 0.05, timesteps + 0.05),
         ("base", 0, "explained_groups", "", "", 0.3, 0.1, 0.4),
         ("base", 0, "explained_both", "", "", 0.85, 0.7, 0.9),
         ("base", 0, "explained_absent", "", "", nan, nan, nan),
@@ -108,10 +108,11 @@ def test_the_surrogates_sentence_follows_p() -> None:
     assert "No run has a surrogate" in words.about_surrogate(table()[:0])
 
 
-def test_the_gaps_sentence_names_the_larger_share() -> None:
+def test_the_gaps_sentence_names_the_share_that_is_told_to_be_larger() -> None:
     assert "follows the draw of timesteps more" in words.about_gap(table(timesteps=0.8))
-    assert "follows the groups more" in words.about_gap(table(timesteps=0.2))
-    assert "not estimable" in words.about_gap(table())
+    assert "follows the groups more" in words.about_gap(table(timesteps=0.02))
+    assert "Neither the draw of timesteps nor the groups" in words.about_gap(table(timesteps=0.2))
+    assert "No batch lacked a level" in words.about_gap(table())
 
 
 def test_weights_and_steps_in_words() -> None:
