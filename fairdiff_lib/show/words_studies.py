@@ -236,13 +236,7 @@ def about_comparison(row: Mapping[Any, Any]) -> str:
     size = with_interval(row["value"], row["low"], row["high"])
     said = f"**{_pair(row)}**, {ENDPOINTS[row['metric']]}: "
     if not np.isfinite(row["p_adjusted"]):
-        if not leaves_out(row):
-            return f"{said}too few seeds for a test. The change is {size}"
-        new = with_interval(row["value"], row["low_new"], row["high_new"])
-        return (
-            f"{said}no change as large as what matters ({rounded(row['smallest_effect'])}). Too "
-            f"few seeds for a test; the interval, for new patients too, leaves it out: {new}"
-        )
+        return f"**{_pair(row)}**: too few seeds for a test; {_untested(row)}"
     if row["p_adjusted"] < ALPHA:
         worse = "better" if row["value"] < 0 else "worse"
         return f"{said}{worse}. The change is {size}, adjusted p {row['p_adjusted']:.2g}"
@@ -260,9 +254,25 @@ def about_comparison(row: Mapping[Any, Any]) -> str:
 
 @sentence("declared")
 def about_declared(methods: pd.DataFrame) -> str:
-    """The declared comparisons, a line each."""
+    """The declared comparisons, a line each; of too few seeds, a line for each two arms."""
     rows = methods[methods["role"] == PRIMARY]
-    return "\n".join(f"- {about_comparison(row)}." for row in rows.to_dict("records"))
+    if np.isfinite(rows["p_adjusted"]).any():
+        return "\n".join(f"- {about_comparison(row)}." for row in rows.to_dict("records"))
+    lines = []
+    for _, own in rows.groupby(["method", "baseline"], sort=False):
+        parts = [_untested(row) for row in own.to_dict("records")]
+        lines.append(f"**{_pair(own.iloc[0].to_dict())}**: {'; '.join(parts)}.")
+    return f"Too few seeds for a test; what the intervals say:\n\n{bullets(lines)}"
+
+
+def _untested(row: Mapping[Any, Any]) -> str:
+    """A change without a test: its size, and whether its interval leaves out what would matter."""
+    new = np.isfinite(row["low_new"])
+    low, high = (row[f"{side}_new" if new else side] for side in ("low", "high"))
+    of_whom = "" if new else ", for these patients alone"
+    said = f"{ENDPOINTS[row['metric']]} {with_interval(row['value'], low, high)}{of_whom}"
+    most = rounded(row["smallest_effect"])
+    return f"{said}, no change as large as what matters ({most})" if leaves_out(row) else said
 
 
 @sentence("bayesian_part")

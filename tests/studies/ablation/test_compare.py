@@ -18,7 +18,7 @@ from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import Settings
 from fairdiff_lib.show.figures.studies import fig07, fig_methods
 from fairdiff_lib.show.front import Nothing
-from fairdiff_lib.show.words_studies import about_bayes, about_comparison
+from fairdiff_lib.show.words_studies import about_bayes, about_comparison, about_declared
 from fairdiff_lib.studies.ablation import arms
 from fairdiff_lib.studies.ablation.compare import (
     cell_table,
@@ -190,8 +190,10 @@ def test_sentences_say_which_way_it_fell(
     assert "undecided" in about_comparison(wide) and "four of five" in about_comparison(wide)
     assert "no change as large as what matters" in about_comparison(first.to_dict())
     untested = {**first.to_dict(), "p_adjusted": np.nan}
-    assert "the interval, for new patients too, leaves it out" in about_comparison(untested)
-    assert "too few seeds" in about_comparison({**untested, "high_new": 0.3})
+    assert "no change as large as what matters (0.2)" in about_comparison(untested)
+    assert "what matters" not in about_comparison({**untested, "high_new": 0.3})
+    told = about_declared(few).splitlines()
+    assert "Too few seeds" in told[0] and "for these patients alone" in told[2]
 
 
 def test_figures_show_every_arm_with_its_seeds(
