@@ -60,7 +60,7 @@ def _methods_of(table: Rows, quantity: str) -> list[str]:
 @sentence("surrogate")
 def about_surrogate(table: Rows) -> str:
     """Whether sigma predicts the scores of windows that the surrogate hasn't seen."""
-    lines = []
+    lines, tested = [], 0
     for method in _methods_of(table, "surrogate_p"):
         p = _values(table, "surrogate_p", method)["value"]
         # a share that rounds to nothing has no sign
@@ -77,6 +77,9 @@ def about_surrogate(table: Rows) -> str:
             f"windows (R\u00b2); with shuffled scores it explains {chance:.3f}. The smallest p is "
             f"{p.min():.2f}."
         )
+        tested += len(p)
+    if tested > 1:
+        lines.append(f"By chance alone {LEAST * tested:.1f} of these {tested} runs would help.")
     return bullets(lines, "No run has a surrogate to judge: it takes scores in two windows.")
 
 
@@ -89,9 +92,8 @@ def about_weights(table: Rows) -> str:
         off = int(((own["low"] > 1.0) | (own["high"] < 1.0)).sum())
         far = own.iloc[int((own["value"] - 1.0).abs().argmax())]
         text = (
-            f"{method_name(method)}: the mean weight of {off or 'none'} of "
-            f"{counted(len(own), 'group')} is told from 1. The furthest is {far['level']}'s, "
-            f"{number(far)}."
+            f"{method_name(method)}: the mean weight is told from 1 in {off or 'none'} of "
+            f"{len(own)} cases (a group in a run). The furthest is {far['level']}'s, {number(far)}."
         )
         if len(_values(table, "negative_weights", method)):
             text += f" {_mean(table, 'negative_weights', method):.1%} of weights are negative"
@@ -117,8 +119,8 @@ def about_steps(table: Rows) -> str:
         if len(ratios):
             side = "shorter" if ratios.mean() < 1 else "longer"
             text += (
-                f" The expected part of an update is {abs(ratios.mean() - 1):.1%} {side} than the "
-                "baseline's."
+                f" An update, averaged over the noise, is {abs(ratios.mean() - 1):.1%} {side} than "
+                "the baseline's."
             )
         lines.append(text)
     return bullets(lines, "No run has logged gradient norms.")
@@ -138,7 +140,7 @@ def about_gap(table: Rows) -> str:
 
     gap, pooled, alone = (value[key] for key in ("gap_mean", "gap_pooled", "gap_from_timesteps"))
     first, second = "explained_timesteps", "explained_groups"
-    head = "Neither the draw of timesteps nor the groups explain more of a batch's gap"
+    head = "Neither the draw of timesteps nor the groups alone tell how large a batch's gap is"
     for one, other, name in ((first, second, "draw of timesteps"), (second, first, "groups")):
         head = f"The gap of a batch follows the {name} more" if low[one] > high[other] else head
     absent = np.isfinite(value["explained_absent"])
@@ -148,7 +150,8 @@ def about_gap(table: Rows) -> str:
             f"The same samples pooled have a gap of {pooled:.3f}.",
             f"Timesteps alone, which know no group, make one of {alone:.3f}.",
             f"The draw of timesteps explains {share('timesteps')} of the gap's variance.",
-            f"Groups explain {share('groups')}; both together {share('both')}.",
+            f"Groups explain {share('groups')}; both, and which group drew which timestep, "
+            f"{share('both')}.",
             f"Levels absent from a batch explain {share('absent')}."
             if absent
             else "No batch lacked a level.",
@@ -384,6 +387,7 @@ def about_audit(checks: pd.DataFrame) -> str:
 def about_tails(table: pd.DataFrame) -> str:
     """Both tails of the KID contrast, beside those of t-intervals."""
     own = table[(table["situation"] == "two groups") & table["null"].isin(list(NULLS))]
+    images = own[(own["procedure"] == "audit") & (own["layer"] == "I") & (own["metric"] == "kid")]
     lines = []
     for procedure, words in (("audit", "On the root scale"), ("kid_t_interval", "t-intervals")):
         part = own[(own["procedure"] == procedure) & (own["layer"] == "F")]
@@ -391,6 +395,12 @@ def about_tails(table: pd.DataFrame) -> str:
             f"{words}: the small group is wrongly called worse in {part['above'].min():.1%} to "
             f"{part['above'].max():.1%} of audits, wrongly called better in "
             f"{part['below'].min():.1%} to {part['below'].max():.1%}."
+        )
+    if len(images):
+        worst = images.sort_values("below").iloc[-1]
+        lines.append(
+            f"These are features of a known law. On simulated images the small group is wrongly "
+            f"called better in up to {worst['below']:.1%} (of {worst['n_min']:.0f} patients)."
         )
     return bullets(lines)
 

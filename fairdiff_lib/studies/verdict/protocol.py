@@ -36,7 +36,7 @@ STATEMENTS = {
     ("C2", EQUITY): "FairDiffusion makes image quality more equal between groups",
     ("C3", QUALITY): "FairDiffusion's images train better classifiers",
     ("C3", EQUITY): "FairDiffusion's images train classifiers that serve groups more equally",
-    ("C4", ""): "C2 and C3 hold on a modality other than fundus photography, too",
+    ("C4", ""): "C2 and C3 hold on real data other than FairGenMed, too",
 }
 RULES: dict[str, str] = {
     "outcome": "by where the interval of a difference lies against 0 and X: larger than X (all of "

@@ -117,7 +117,7 @@ def test_the_gaps_sentence_names_the_share_that_is_told_to_be_larger() -> None:
 
 def test_weights_and_steps_in_words() -> None:
     said = words.about_weights(table())
-    assert "Asian's, 0.7" in said and "1 of 2 groups is told from 1" in said
+    assert "Asian's, 0.7" in said and "told from 1 in 1 of 2 cases" in said
     assert "11.0% of weights are negative; the Gaussian formula gives 12.0%" in said
     assert "30.0% shorter than the baseline's" in words.about_steps(table())
     assert "clipped in 25% of the logged spans" in words.about_steps(table())
