@@ -199,14 +199,21 @@ class Facts:
         if own.empty:
             return _missing(f"{preset}/all/tab14", "is of an earlier version or not there")
         lines = []
-        for row in own.to_dict("records"):
-            claim = f"{row['claim']} {row['part']}".strip()
-            lines.append(
-                f"**{dataset_name(row['dataset'])}, {claim}: {escape(row['verdict'])}** "
-                f"({row['bearing']})\n\n> {escape(row['quote'])}\n\nMay not be said: "
-                f"*{escape(row['not_to_say'])}*"
-            )
+        for dataset, part in own.groupby("dataset", sort=False):
+            lines.append(f"<details><summary>{dataset_name(str(dataset))}</summary>")
+            for row in part.to_dict("records"):
+                claim = f"{row['claim']} {row['part']}".strip()
+                lines.append(
+                    f"**{claim}: {escape(row['verdict'])}** ({row['bearing']})\n\n"
+                    f"> {escape(row['quote'])}\n\nMay not be said: *{escape(row['not_to_say'])}*"
+                )
+            lines.append("</details>")
         return "\n\n".join(lines)
+
+    def in_short(self) -> str:
+        """What was found on real images, a line each, without its numbers."""
+        found = [one for one in self.findings() if any("/reference/" in file for file in one.where)]
+        return "\n".join(f"- {one.said}" for one in found)
 
     # -- for the front ----------------------------------------------------------------------
 
