@@ -73,12 +73,18 @@ def stacked(fig: Figure, rows: int) -> list[Any]:
     return [fig.subfigures(1, 1)] if rows == 1 else list(np.asarray(fig.subfigures(rows, 1)))
 
 
-def interval_text(table: Rows, *, seeds_drawn: bool = False, confidence: float = 0.95) -> str:
-    """What whiskers mean, from the table's own columns, and dots of single seeds if drawn."""
+def interval_text(
+    table: Rows, *, seeds_drawn: bool = False, confidence: float = 0.95, new: bool = False
+) -> str:
+    """What whiskers mean, from the table's own columns, and dots of single seeds if drawn.
+
+    ``new``: they are :func:`means_for_new_patients`'.
+    """
     share = f"{confidence:.0%} interval"
     if "seeds" in table and table["seeds"].astype(str).str.contains(",").any():
         small = " Small dots: single seeds." if seeds_drawn else ""
-        return f"Dots: mean over training seeds, with {share} over seeds.{small}"
+        whom = "for new patients and new runs" if new else "over seeds"
+        return f"Dots: mean over training seeds, with {share} {whom}.{small}"
     return f"Dots: one training seed, with {share} over subjects, not over training runs."
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from fairdiff_lib.audit.audit import Audit
 from fairdiff_lib.audit.memory import AUC, FOUND, NEARER, NO_SIGNAL
-from fairdiff_lib.audit.seeds import means_and_seeds
+from fairdiff_lib.audit.seeds import means_and_seeds, means_for_new_patients
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.data.pictures import FileGap
 from fairdiff_lib.settings.names import (
@@ -341,7 +341,7 @@ def about_planted(table: Rows) -> str:
 @sentence("nearest")
 def about_nearest(table: Rows) -> str:
     """The overall share of images nearer to training images, read against a half."""
-    own, _ = means_and_seeds(table[table["metric"] == NEARER], ["method"])
+    own = means_for_new_patients(table[table["metric"] == NEARER], ["method"])
     own = own[own["attribute"] == "overall"]
     words = ("more than a half", "less than a half", "not told from a half")
     return bullets(
@@ -355,7 +355,7 @@ def about_nearest(table: Rows) -> str:
 @sentence("members")
 def about_members(table: Rows, false_positives: float) -> str:
     """AUC and members found per method, and the level that is found best."""
-    shown, _ = means_and_seeds(table[table["metric"].isin([AUC, FOUND])], ["method"])
+    shown = means_for_new_patients(table[table["metric"].isin([AUC, FOUND])], ["method"])
     lines = []
     for method in ordered_methods(shown["method"]):
         own = shown[shown["method"] == method]
