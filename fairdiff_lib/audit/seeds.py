@@ -102,17 +102,20 @@ def t_interval(
 ) -> tuple[float, float, float, float]:
     """Mean, standard deviation (n - 1) and t-interval; NaN for what too few values leave open.
 
-    Of rates in [0, 1] on the logit scale (delta method), as for one model: within [0, 1].
+    Of rates on the logit scale (delta method), as for one model: within [0, 1]. Where a model's is
+    0 or 1, which have no logit, the plain interval is cut there.
     """
     nan = float("nan")
     if len(values) < 2:
         return (float(values[0]) if len(values) else nan), nan, nan, nan
     mean, sd = float(values.mean()), float(values.std(ddof=1))
     reach = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1)) * sd / len(values) ** 0.5
-    if rate and 0 < mean < 1 and values.min() >= 0 and values.max() <= 1:
+    if rate and values.min() > 0 and values.max() < 1:
         ends = special.logit(mean) + reach / (mean * (1 - mean)) * np.array([-1.0, 1.0])
         low, high = special.expit(ends)
         return mean, sd, float(low), float(high)
+    if rate and values.min() >= 0 and values.max() <= 1:
+        return mean, sd, max(mean - reach, 0.0), min(mean + reach, 1.0)
     return mean, sd, mean - reach, mean + reach
 
 

@@ -221,6 +221,7 @@ def test_means_of_a_rate_stay_a_rate() -> None:
     ]  # fmt: skip
     table = means_for_new_patients(over_seeds(pd.DataFrame(rows)), ["metric"]).set_index("metric")
     assert table.loc["finding_flips", "low"] == 0 > table.loc["kid", "low"]
+    assert table.loc["finding_flips", "high"] == pytest.approx(table.loc["kid", "high"])
 
 
 def test_means_of_one_run_stay_over_patients() -> None:
