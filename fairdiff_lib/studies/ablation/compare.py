@@ -71,8 +71,8 @@ def collect_ablation(study: Study) -> AblationResult:
     has_cells = WINDOW in settings.ablation.roles
     cells = cell_table(settings, runs, smallest) if has_cells else methods.head(0)
     return AblationResult(
-        _with_gates(cells, gates),
-        _with_gates(methods, gates),
+        with_gates(cells, gates),
+        with_gates(methods, gates),
         dose_table(settings, runs),
         cost_table(settings, runs),
         notes,
@@ -80,7 +80,7 @@ def collect_ablation(study: Study) -> AblationResult:
     )
 
 
-def _with_gates(table: pd.DataFrame, gates: pd.DataFrame) -> pd.DataFrame:
+def with_gates(table: pd.DataFrame, gates: pd.DataFrame) -> pd.DataFrame:
     """An arm's failed gates in the notes of its own rows and of those that it is compared in."""
     noted = table.copy()
     for arm, own in gates.groupby("method", sort=False):

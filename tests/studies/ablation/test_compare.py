@@ -26,6 +26,7 @@ from fairdiff_lib.studies.ablation.compare import (
     method_table,
     over_seeds,
     smallest_effects,
+    with_gates,
 )
 from fairdiff_lib.studies.ablation.runs import RecordedRun, read_run, refuse_mixed, write_run
 
@@ -169,6 +170,18 @@ def test_cost_projects_the_optimiser_to_slow_steps(
     assert one["seconds_per_proposal"] == pytest.approx(0.04 * 50 / 8)
     window = settings.mitigation.time_window * settings.ablation.large_step_seconds
     assert one["share_at_large_step"] == pytest.approx(0.25 / (0.25 + window))
+
+
+def test_a_failed_check_stands_in_the_rows_of_its_arm_alone() -> None:
+    table = pd.DataFrame({"method": ["none", "febs", "fis", "fis"],
+                          "baseline": ["", "none", "none", "febs"], "note": ""})  # fmt: skip
+    gates = pd.DataFrame([
+        {"gate": "vae", "method": arm, "seed": 0, "value": value, "passed": value > 0.6,
+         "comparison": ">=", "threshold": 0.6}
+        for arm, value in (("none", 0.9), ("febs", 0.5), ("fis", 0.9))
+    ])  # fmt: skip
+    noted = with_gates(table, gates)["note"]
+    assert noted.str.contains("found 0.5").tolist() == [False, True, False, True]
 
 
 def test_sentences_say_which_way_it_fell(
