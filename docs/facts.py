@@ -43,6 +43,10 @@ MARKS = ("<!-- findings -->", "<!-- end of findings -->")
 ROWS = 30
 
 
+def is_simulated(dataset: str) -> bool:
+    return DATASETS[dataset].simulated
+
+
 @dataclass(frozen=True)
 class Finding:
     """A row of the front page: a plain sentence, its number, and where it stands."""
@@ -117,6 +121,11 @@ class Facts:
         known = {path.parent.name for path in self.figures.glob("reference/*/tab_verdict.csv")}
         return [name for name, entry in DATASETS.items() if name in known and not entry.simulated]
 
+    def ablated_sets(self) -> list[str]:
+        """Data sets on which the arms were compared, real ones first."""
+        known = {path.parent.name for path in self.figures.glob("reference/*/tab13.csv")}
+        return sorted((name for name in DATASETS if name in known), key=is_simulated)
+
     def real_names(self) -> str:
         """Real data sets that have a protocol, by name."""
         known = {path.parent.name for path in self.figures.glob("reference/*/protocol.json")}
@@ -178,26 +187,27 @@ class Facts:
         findable = planted.findable(runs, where)
         return str(say("planted_rates", found, runs, where, findable).data)
 
-    def verdicts(self, preset: str = "reference") -> pd.DataFrame:
-        """T14 of a preset; empty where it is not decided in this version's form."""
-        return self.table(f"{preset}/all/tab14", "outcome", "bearing", "quote", "not_to_say")
+    def verdicts(self, preset: str = "reference", simulated: bool = False) -> pd.DataFrame:
+        """T14's rows of real or of simulated sets; empty where it is of an earlier form."""
+        own = self.table(f"{preset}/all/tab14", "outcome", "bearing", "quote", "not_to_say")
+        return own[own["dataset"].map(is_simulated) == simulated] if len(own) else own
 
-    def verdict_grid(self, preset: str = "reference") -> str:
+    def verdict_grid(self, preset: str = "reference", simulated: bool = False) -> str:
         """Claims by data sets, the verdict in each field."""
         from fairdiff_lib.show.words import verdict_matrix
 
-        own = self.verdicts(preset)
+        own = self.verdicts(preset, simulated)
         if own.empty:
             return _missing(f"{preset}/all/tab14", "is of an earlier version or not there")
         wide = verdict_matrix(own)
         cells = [[_cell(x) for x in row] for row in wide.itertuples(index=False)]
         return grid([str(key) for key in wide], cells)
 
-    def quotes(self, preset: str = "reference") -> str:
-        """Of every claim what may be quoted, and what may not."""
-        own = self.verdicts(preset)
+    def quotes(self) -> str:
+        """Of every claim on real images what may be quoted, and what may not."""
+        own = self.verdicts()
         if own.empty:
-            return _missing(f"{preset}/all/tab14", "is of an earlier version or not there")
+            return _missing("reference/all/tab14", "is of an earlier version or not there")
         lines = []
         for dataset, part in own.groupby("dataset", sort=False):
             lines.append(f"<details><summary>{dataset_name(str(dataset))}</summary>")
@@ -287,7 +297,7 @@ class Facts:
 
     def _compared(self, method: str, baseline: str, words: Sequence[str]) -> Finding | None:
         """A declared comparison of two arms, on real data if it can be: equal, different, open."""
-        for dataset in sorted(DATASETS, key=lambda name: DATASETS[name].simulated):
+        for dataset in sorted(DATASETS, key=is_simulated):
             name, own = self._arms(dataset)
             rows = (
                 own[(own["method"] == method) & (own["baseline"] == baseline)] if len(own) else own

@@ -154,6 +154,8 @@ def drawings(figures: Path, runs: str, data: str) -> Iterator[tuple[str, Any, Ta
     tables = Tables(figures)
     calibration = tables("calibration/tab_calibration", ("null", "alarm", "planted_ratio"))
     verdicts = tables("reference/all/tab14", ("outcome", "claim"))
+    if len(verdicts):
+        verdicts = verdicts[[not DATASETS[name].simulated for name in verdicts["dataset"]]]
     yield "front", pages.front(calibration, verdicts) if len(calibration) else None, tables
 
 

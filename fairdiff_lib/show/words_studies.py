@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -276,6 +276,20 @@ def _untested(row: Mapping[Any, Any]) -> str:
     said = f"{ENDPOINTS[row['metric']]} {with_interval(row['value'], low, high)}{of_whom}"
     most = rounded(row["smallest_effect"])
     return f"{said}, no change as large as what matters ({most})" if leaves_out(row) else said
+
+
+@sentence("comparators")
+def about_comparators(methods: pd.DataFrame, arms: Sequence[str]) -> str:
+    """What other ways than the method's do to the images, against Stable Diffusion, a line each."""
+    own = methods[(methods["baseline"] == "none") & methods["metric"].isin(ENDPOINTS)]
+    own = own[own["attribute"] == "overall"]
+    own = own[own["features"].eq(methods["features"].iloc[0])]  # the study's own space
+    lines = []
+    for arm in arms:
+        parts = [_untested(row) for row in own[own["method"] == arm].to_dict("records")]
+        if parts:
+            lines.append(f"**{method_name(arm)}**: {'; '.join(parts)}.")
+    return bullets(lines, none="No comparator was run.")
 
 
 @sentence("bayesian_part")
