@@ -129,9 +129,14 @@ def refuse_other(folder: Path, *known: str, need: str = "") -> None:
 
 
 def write_json(path: Path | str, value: Any) -> None:
-    """Write JSON atomically: sorted keys, two-space indent."""
+    """Write JSON atomically, as :func:`as_json` gives it."""
     with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+        temporary.write_text(as_json(value))
+
+
+def as_json(value: Any) -> str:
+    """JSON with sorted keys and two-space indent: equal values, equal text."""
+    return json.dumps(value, indent=2, sort_keys=True) + "\n"
 
 
 def read_json(path: Path | str) -> Any:

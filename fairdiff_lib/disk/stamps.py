@@ -6,6 +6,7 @@ chain from a table to the data in which nothing can change unseen.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import platform
@@ -21,7 +22,14 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from fairdiff_lib.disk.files import atomic_file, hash_file, read_json, write_json, write_table
+from fairdiff_lib.disk.files import (
+    as_json,
+    atomic_file,
+    hash_file,
+    read_json,
+    write_json,
+    write_table,
+)
 from fairdiff_lib.disk.places import PROJECT_ROOT, Places
 from fairdiff_lib.disk.tables import has_latex, has_pdf, write_latex
 from fairdiff_lib.settings.options import Settings, as_dict
@@ -166,10 +174,55 @@ def write_stamp(stamp: Mapping[str, Any], *files: Path) -> Path:
     """Write a stamp beside the files of one name, as fig03.png and fig03.pdf; the stamp's path.
 
     Its ``files`` has their hashes: one that was edited, or is another run's, no longer fits.
+    Settings, ten times as long as all else and the same for a whole study, lie in a file that the
+    folder's stamps share and name (:func:`read_stamp` puts them back).
     """
     path = files[0].with_suffix(".json")
-    write_json(path, {**stamp, "files": {file.name: hash_file(file) for file in files}})
+    said, shared = share_settings(stamp, path.parent)
+    write_json(path, {**said, "files": {file.name: hash_file(file) for file in [*files, *shared]}})
     return path
+
+
+def read_stamp(path: Path) -> dict[str, Any]:
+    """A stamp as :func:`write_stamp` was given it."""
+    said = read_json(path)
+    shared = {part["settings"] for part in parts_of(said) if "settings" in part}
+    files = {name: own for name, own in said["files"].items() if name not in shared}
+    return {**restore_settings(said, path.parent), "files": files}
+
+
+def parts_of(stamp: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The stamps of the data sets that a file's rows come from; of one data set: the stamp."""
+    return list(stamp["datasets"].values()) if "datasets" in stamp else [dict(stamp)]
+
+
+def restore_settings(stamp: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The opposite of :func:`share_settings`."""
+    said = dict(stamp)
+    if "datasets" in stamp:
+        parts = stamp["datasets"].items()
+        said["datasets"] = {name: restore_settings(part, folder) for name, part in parts}
+    if "settings" in stamp:
+        said["settings"] = read_json(folder / stamp["settings"])
+    return said
+
+
+def share_settings(stamp: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], list[Path]]:
+    """A stamp that names its settings' file in place of them, and these files, written."""
+    said, shared = dict(stamp), list[Path]()
+    if "datasets" in stamp:
+        parts = {name: share_settings(part, folder) for name, part in stamp["datasets"].items()}
+        said["datasets"] = {name: part for name, (part, _) in parts.items()}
+        shared += [path for _, paths in parts.values() for path in paths]
+    if "settings" in stamp:
+        text = as_json(stamp["settings"])
+        path = folder / f"settings-{hashlib.sha256(text.encode()).hexdigest()[:10]}.json"
+        if not path.is_file():
+            with atomic_file(path) as temporary:
+                temporary.write_text(text)
+        said["settings"] = path.name
+        shared.append(path)
+    return said, shared
 
 
 def make_stamp(

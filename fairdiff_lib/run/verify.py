@@ -45,6 +45,7 @@ from fairdiff_lib.disk.stamps import (
     check,
     git,
     make_provenance,
+    parts_of,
     publish_table,
 )
 from fairdiff_lib.run.graph import GraphRun, run_graph
@@ -92,7 +93,7 @@ def trace(path: Path | str, runs_root: str = "data/runs", data_root: str = "") -
 
 def _figures_of(path: Path, given: Mapping[str, Any]) -> Path:
     """The figures folder that a file of a study lies in, however deep."""
-    homes = (str(given.get("preset")), "calibration")
+    homes = (str(given.get("preset")), "calibration", "main")
     return next((up.parent for up in path.parents if up.name in homes), path.parent)
 
 
@@ -167,7 +168,7 @@ def stamp_links(root: Path) -> list[Link]:
         for file, wanted in stamp.get("files", {}).items():
             target = path.with_name(file)
             named.add(target)
-            link = Link(f"{name}{target.suffix}", OK, f"sha-256 {wanted[:16]}")
+            link = Link(target.relative_to(root).as_posix(), OK, f"sha-256 {wanted[:16]}")
             if not target.is_file() or hash_file(target) != wanted:
                 said = f"edited, or not what {path.name} was written for"
                 link = Link(link.name, BROKEN, said)
@@ -211,11 +212,6 @@ def _has_git() -> bool:
 @cache
 def _exists(commit: str) -> bool:
     return git("cat-file", "-e", f"{commit}^{{commit}}") is not None
-
-
-def parts_of(stamp: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The stamps of the datasets that a file's rows come from; of one dataset: the stamp."""
-    return list(stamp["datasets"].values()) if "datasets" in stamp else [stamp]
 
 
 def broken(links: Iterable[Link]) -> list[Link]:

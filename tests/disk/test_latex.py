@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fairdiff_lib.disk.files import hash_file, read_json
-from fairdiff_lib.disk.stamps import publish_table
+from fairdiff_lib.disk.files import hash_file
+from fairdiff_lib.disk.stamps import publish_table, read_stamp
 
 STAMP: dict[str, Any] = {
     "parameters": {"preset": "quick", "dataset": "fairgenmed_simulated"},
@@ -100,7 +100,7 @@ def test_verdicts_leave_their_sentences_out(tmp_path: Path) -> None:
 def test_the_stamp_vouches_for_both_files_and_only_numbered_tables_have_two(tmp_path: Path) -> None:
     written(rows(), tmp_path)
     csv, tex = tmp_path / "tab02.csv", tmp_path / "tab02.tex"
-    assert read_json(tmp_path / "tab02.json")["files"] == {
+    assert read_stamp(tmp_path / "tab02.json")["files"] == {
         "tab02.csv": hash_file(csv), "tab02.tex": hash_file(tex)}  # fmt: skip
     assert tex.read_text().startswith(f"% made from tab02.csv, sha256 {hash_file(csv)}\n")
     publish_table(rows(), tmp_path / "tab_gates.csv", STAMP)

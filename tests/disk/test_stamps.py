@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from fairdiff_lib.datasets import load_settings
-from fairdiff_lib.disk.files import hash_file, read_json, read_table, write_json
+from fairdiff_lib.disk.files import hash_file, read_json, read_table, write_json, write_table
 from fairdiff_lib.disk.places import PROJECT_ROOT, Places
 from fairdiff_lib.disk.stamps import (
     BROKEN,
@@ -24,7 +24,9 @@ from fairdiff_lib.disk.stamps import (
     make_stamp,
     publish_figure,
     publish_table,
+    read_stamp,
     small_png,
+    write_stamp,
 )
 from fairdiff_lib.settings.errors import InputError
 
@@ -48,11 +50,28 @@ def test_a_table_and_its_stamp_stand_together(tmp_path: Path) -> None:
         "dirty",
         "files",
     }
-    assert kept["files"] == {"tab_gates.csv": hash_file(tmp_path / "tab_gates.csv")}
+    names = ["tab_gates.csv", kept["settings"]]
+    assert kept["files"] == {name: hash_file(tmp_path / name) for name in names}
+    assert read_stamp(tmp_path / "tab_gates.json") == {
+        **stamp, "files": {"tab_gates.csv": kept["files"]["tab_gates.csv"]}
+    }  # fmt: skip
     assert kept["parameters"] == {"preset": "smoke", "seed": 3}  # no folder of this machine
     assert kept["simulated"] is True and kept["data_hash"] == "abc"
     assert {"threads", "instructions"} <= set(kept["hardware"])  # what rounding follows
     assert str(PROJECT_ROOT) not in json.dumps(kept)
+
+
+def test_stamps_of_one_study_share_their_settings_and_a_changed_one_shows(tmp_path: Path) -> None:
+    one, other = (make_stamp(load_settings("smoke"), "abc", {"n": n}) for n in (1, 2))
+    spanning = {"datasets": {"a": one, "b": other}}
+    for name, stamp in (("tab02", one), ("tab03", other), ("tab04", spanning)):
+        write_stamp(stamp, write_table(pd.DataFrame({"n": [1]}), tmp_path / f"{name}.csv"))
+    (shared,) = tmp_path.glob("settings-*.json")
+    assert read_stamp(tmp_path / "tab04.json")["datasets"] == {"a": one, "b": other}
+    shared.write_text(shared.read_text().replace("smoke", "quick"))
+    for name in ("tab02", "tab04"):
+        states = {link.name: link.state for link in check(tmp_path / f"{name}.csv", {})}
+        assert states == {f"{name}.csv": OK, shared.name: BROKEN}
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ import pytest
 from benchmarks.jobs import measured_jobs, write_expected
 from fairdiff_lib.disk.files import hash_file
 from fairdiff_lib.disk.places import PROJECT_ROOT, Places
+from fairdiff_lib.disk.stamps import read_stamp
 from fairdiff_lib.run.graph import GraphRun
 from fairdiff_lib.run.jobs import Jobs
 from fairdiff_lib.run.notebook import find_notebook, known_parameters
@@ -220,7 +221,7 @@ def test_every_table_and_figure_is_there_with_its_stamp(smoke: Smoke) -> None:
         assert path.is_file(), path
         if path.suffix == ".json":
             continue
-        stamp = json.loads(path.with_suffix(".json").read_text())
+        stamp = read_stamp(path.with_suffix(".json"))
         assert stamp["files"][path.name] == hash_file(path)
         if path == shared:  # rows of several datasets, a stamp for each
             assert stamp["simulated"] is True

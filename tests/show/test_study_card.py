@@ -19,7 +19,8 @@ from fairdiff_lib.audit.kid import Kernel
 from fairdiff_lib.classify.features import LITE_WEIGHTS, Scale, make_extractor
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.datasets import dataset_of, load_settings
-from fairdiff_lib.disk.files import hash_file, read_json
+from fairdiff_lib.disk.files import hash_file
+from fairdiff_lib.disk.stamps import read_stamp
 from fairdiff_lib.show import cards
 from fairdiff_lib.show.words import finding
 from fairdiff_lib.studies.quality import QualityResult
@@ -149,7 +150,7 @@ def test_card_and_stamp_are_written(cohort: Cohort, tmp_path: Path) -> None:
     page = cards.publish_study_card(study, make_result(), Registered(RULE, True))
     assert {path.name for path in tmp_path.iterdir()} == {"card.html", "card.json", "methods.txt"}
     assert (tmp_path / "card.html").read_text() == page
-    kept = read_json(tmp_path / "card.json")
+    kept = read_stamp(tmp_path / "card.json")
     files = ("card.html", "methods.txt")
     assert kept.pop("files") == {name: hash_file(tmp_path / name) for name in files}
     assert kept == STAMP

@@ -31,7 +31,7 @@ from fairdiff_lib.disk.files import (
     write_table,
 )
 from fairdiff_lib.disk.places import Places
-from fairdiff_lib.disk.stamps import make_stamp
+from fairdiff_lib.disk.stamps import make_stamp, restore_settings, share_settings
 from fairdiff_lib.model.sample import generate, load_generated
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.studies.ablation import arms
@@ -254,13 +254,15 @@ def write_run(path: Path, run: RecordedRun, simulated: bool) -> Path:
     }
     with atomic_file(npz) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, **arrays)
+    stamp, settings = share_settings(run.stamp, path.parent.parent)  # here lie records alone
     notes = {
         **labels,
         "simulated": simulated,
         "identity": run.identity,
         "designs": [_design(own) for own in kept],
-        **{"cost": run.cost, "gates": run.gates, "stamp": run.stamp},
-        "files": {file.name: hash_file(file) for file in (csv, npz)},
+        **{"cost": run.cost, "gates": run.gates, "stamp": stamp},
+        "files": {file.name: hash_file(file) for file in (csv, npz)}
+        | {f"../{file.name}": hash_file(file) for file in settings},
     }
     write_json(path, notes)
     return path
@@ -297,7 +299,7 @@ def read_run(path: Path) -> RecordedRun:
         audits = [_audit(one, table, arrays, beside) for one in notes["designs"]]
     return RecordedRun(
         notes["arm"], int(notes["seed"]), notes["identity"], audits, notes["cost"],
-        notes["gates"], notes["stamp"],
+        notes["gates"], restore_settings(notes["stamp"], path.parent.parent),
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from fairdiff_lib.audit.quality import PASSED, SCOPE
 from fairdiff_lib.audit.seeds import LEAST_RUNS
 from fairdiff_lib.datasets import contents, dataset_name, dataset_of
 from fairdiff_lib.disk.files import locked, read_json, read_table
-from fairdiff_lib.disk.stamps import publish_table
+from fairdiff_lib.disk.stamps import publish_table, read_stamp
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.names import level_name, method_name, name_of, rounded, with_interval
 from fairdiff_lib.settings.options import Population
@@ -385,7 +385,7 @@ def write_verdict(study: Study, claims: pd.DataFrame, tests: pd.DataFrame) -> pd
             names = ", ".join(place.parent.name for place in judged if place not in places)
             LOG.warning("T14 leaves out %s: judged by an earlier version; run it again", names)
         whole = pd.concat([read_verdicts(place) for place in places], ignore_index=True)
-        found = {place.parent.name: read_json(place.with_suffix(".json")) for place in places}
+        found = {place.parent.name: read_stamp(place.with_suffix(".json")) for place in places}
         stamps = {
             name: {key: value for key, value in one.items() if key != "files"}
             for name, one in found.items()
