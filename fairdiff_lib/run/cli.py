@@ -134,6 +134,8 @@ def _parser() -> _Parser:
     verify.add_argument("--stamps-only", action="store_true", help="run nothing")
     said = "only: does the audit say the same on other threads and instructions"
     verify.add_argument("--machine", action="store_true", help=said)
+    said = "only: does what lies below this other figures folder, run again, say the same"
+    verify.add_argument("--against", metavar="DIR", help=said)
     verify.set_defaults(action=_verify)
 
     doctor = actions.add_parser("doctor", help="does a run fit: memory, disk, hours")
@@ -442,14 +444,17 @@ def _base(chosen: argparse.Namespace) -> int:
 
 
 def _verify(chosen: argparse.Namespace) -> int:
+    from fairdiff_lib.run.agree import check_agreement
     from fairdiff_lib.run.verify import check_machine, check_stamps, check_twice
 
     place = (PROJECT_ROOT / chosen.output).absolute()
-    if chosen.machine:
+    if chosen.against:
+        problems = check_agreement(Path(chosen.against), PROJECT_ROOT / chosen.figures_root)
+    elif chosen.machine:
         problems = check_machine(place.with_name(f"{place.name}-machine"))
     else:
         problems = check_stamps(PROJECT_ROOT / chosen.figures_root)
-    if not chosen.stamps_only and not chosen.machine:
+    if not chosen.stamps_only and not chosen.machine and not chosen.against:
         problems += check_twice(place, chosen.cores or default_cores())
     for problem in problems:
         print(f"fairdiff: verify: {problem}", file=sys.stderr)
