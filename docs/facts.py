@@ -121,10 +121,11 @@ class Facts:
         known = {path.parent.name for path in self.figures.glob("reference/*/tab_verdict.csv")}
         return [name for name, entry in DATASETS.items() if name in known and not entry.simulated]
 
-    def ablated_sets(self) -> list[str]:
-        """Data sets on which the arms were compared, real ones first."""
-        known = {path.parent.name for path in self.figures.glob("reference/*/tab13.csv")}
-        return sorted((name for name in DATASETS if name in known), key=is_simulated)
+    def ablated(self) -> list[str]:
+        """Studies in which arms were compared, as ``reference/ham10000``, real ones first."""
+        found = [path.parent for path in self.figures.glob("*/*/tab13.csv")]
+        places = sorted(path.relative_to(self.figures).as_posix() for path in found)
+        return sorted(places, key=lambda place: is_simulated(place.split("/")[1]))
 
     def real_names(self) -> str:
         """Real data sets that have a protocol, by name."""
