@@ -14,7 +14,9 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
+from urllib.parse import unquote
 
 import pandas as pd
 from jinja2 import Environment, StrictUndefined, TemplateError
@@ -35,6 +37,7 @@ SIMULATED = "Simulated data: nothing here is about patients."
 COPIED = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "NOTICE", "CITATION.cff",
           "data/cards", "data/real/README.md", "data/workshop", "notebooks", "fairdiff_lib", "docs",
           "benchmarks", "pyproject.toml", "Makefile", "Snakefile", "environment.yml")  # fmt: skip
+HREF = re.compile(r'href="(?![a-z]+:|#)([^"#?]+)')  # to a file of the site
 LINK = re.compile(r"\[([^\[\]]*)\]\(([^()\s]+)\)")
 LOCAL_PATH = re.compile(r"file://|(?<![\w./~-])/(?:home|root|Users|tmp|opt|mnt|var|private)/\w+")
 ERROR = '"output_type": "error"'
@@ -399,6 +402,17 @@ def faults(parts: Sequence[Part]) -> Iterator[str]:
             yield f"{path.name}: holds a path of this machine: {local[0] if local else ''}"
 
 
+def dead_links(site: Path) -> list[str]:
+    """Links of built pages to files that the site lacks, a line each; Sphinx sees no raw HTML."""
+    found = []
+    pages = [page for page in sorted(site.rglob("*.html")) if "_static" not in page.parts]
+    for page in pages:
+        targets = dict.fromkeys(HREF.findall(page.read_text(encoding="utf-8")))
+        gone = [name for name in targets if not (page.parent / unquote(unescape(name))).exists()]
+        found += [f"{page.relative_to(site)}: {name} is not there" for name in gone]
+    return found
+
+
 def make_book(figures: Path, output: Path, external: bool = False) -> tuple[Path, list[str]]:
     """Build the site from what lies below a figures folder.
 
@@ -421,6 +435,11 @@ def make_book(figures: Path, output: Path, external: bool = False) -> tuple[Path
     parts = write_sources(figures, output / "source")
     shutil.rmtree(output / "html", ignore_errors=True)  # or pages that are gone would stay
     problems = run_sphinx(output)
+    for table in figures.rglob("*.csv"):  # what an executed notebook shows links to it
+        copy = output / "html" / "figures" / table.relative_to(figures)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(table, copy)
+    problems += dead_links(output / "html")
     if external:
         problems += run_sphinx(output, "linkcheck")
     return output / "html" / "index.html", [*problems, *faults(parts)]

@@ -64,18 +64,19 @@ def about_surrogate(table: Rows) -> str:
     for method in _methods_of(table, "surrogate_p"):
         p = _values(table, "surrogate_p", method)["value"]
         # a share that rounds to nothing has no sign
-        r2, chance = (
-            round(_mean(table, f"surrogate_r2{end}", method), 3) + 0.0 for end in ("", "_shuffled")
-        )
+        runs = [round(x, 3) + 0.0 for x in _values(table, "surrogate_r2", method)["value"]]
+        r2 = listed([f"{x:.3f}" for x in runs])
+        chance = round(_mean(table, "surrogate_r2_shuffled", method), 3) + 0.0
         beats = int((p <= LEAST).sum())
         head = "knowing sigma does not help to predict the score"
         if beats:
-            runs = counted(len(p), "run")
-            head = f"knowing sigma helps to predict the score in {beats} of {runs}"
+            head = (
+                f"knowing sigma helps to predict the score in {beats} of {counted(len(p), 'run')}"
+            )
         lines.append(
-            f"{method_name(method)}: {head}. The fit explains {r2:.3f} of the variance of left-out "
-            f"windows (R\u00b2); with shuffled scores it explains {chance:.3f}. The smallest p is "
-            f"{p.min():.2f}."
+            f"{method_name(method)}: {head}. Run by run the fit explains {r2} of the variance of "
+            f"left-out windows (R\u00b2); with shuffled scores {chance:.3f} on average. The "
+            f"smallest p is {p.min():.2f}."
         )
         tested += len(p)
     if tested > 1:
@@ -140,7 +141,7 @@ def about_gap(table: Rows) -> str:
 
     gap, pooled, alone = (value[key] for key in ("gap_mean", "gap_pooled", "gap_from_timesteps"))
     first, second = "explained_timesteps", "explained_groups"
-    head = "Neither the draw of timesteps nor the groups alone tell how large a batch's gap is"
+    head = "Neither the draw of timesteps nor the groups alone tells how large a batch's gap is"
     for one, other, name in ((first, second, "draw of timesteps"), (second, first, "groups")):
         head = f"The gap of a batch follows the {name} more" if low[one] > high[other] else head
     absent = np.isfinite(value["explained_absent"])
@@ -154,7 +155,7 @@ def about_gap(table: Rows) -> str:
             f"{share('both')}.",
             f"Levels absent from a batch explain {share('absent')}."
             if absent
-            else "No batch lacked a level.",
+            else "Every batch had patients of every group.",
         ]
     )
 
@@ -303,7 +304,7 @@ def about_bayes(methods: pd.DataFrame, arm: str, shuffled: str) -> str:
         if not alike:
             return f"{name} Too few seeds for a test."
         return (
-            f"{name} Whatever the optimiser is told, nothing changes by as much as what matters in "
+            f"{name} With its scores in random order nothing changes by as much as what matters in "
             f"{listed(alike)}: the interval leaves it out. There are too few seeds for a test."
         )
     found = rows[rows["p_adjusted"] < ALPHA]
@@ -376,16 +377,18 @@ def about_audit(checks: pd.DataFrame) -> str:
     """How many checks pass, the extremes, and every check that fails."""
     alarms = checks[(checks["metric"] == "kid") & (checks["check"] == "alarm")]
     cells = alarms[alarms["null"] != ""]
+    layers = {"F": "drawn features", "I": "simulated images", "T": "a trained model's images"}
     pooled = "; ".join(
-        f"layer {row['layer']} {row['rate']:.2%} of {row['simulations']:,} (limit "
+        f"{row['rate']:.2%} of {row['simulations']:,} audits of {layers[row['layer']]} (limit "
         f"{row['limit']:.2%})"
         for row in alarms[alarms["null"] == ""].to_dict("records")
     )
     lines = [
         f"**{int(checks['passed'].sum())} of {len(checks)} checks pass.** Where groups are equally "
         f"good, an audit by Kernel Inception Distance (KID) raises a false alarm in "
-        f"{cells['rate'].min():.1%} to {cells['rate'].max():.1%} of audits per cell. Over all "
-        f"cells of a layer: {pooled}.\n"
+        f"{cells['rate'].min():.1%} to {cells['rate'].max():.1%} of audits, situation by "
+        f"situation. Over all situations: {pooled}. A limit allows for chance: a check fails where "
+        "the rate is told from what is promised.\n"
     ]
     for row in checks[~checks["passed"]].to_dict("records"):
         null = NULLS[row["null"]].label + ", " if row["null"] in NULLS else ""
@@ -403,7 +406,7 @@ def about_tails(table: pd.DataFrame) -> str:
     own = table[(table["situation"] == "two groups") & table["null"].isin(list(NULLS))]
     images = own[(own["procedure"] == "audit") & (own["layer"] == "I") & (own["metric"] == "kid")]
     lines = []
-    for procedure, words in (("audit", "On the root scale"), ("kid_t_interval", "t-intervals")):
+    for procedure, words in (("audit", "This audit"), ("kid_t_interval", "Usual t-intervals")):
         part = own[(own["procedure"] == procedure) & (own["layer"] == "F")]
         lines.append(
             f"{words}: the small group is wrongly called worse in {part['above'].min():.1%} to "
@@ -414,7 +417,8 @@ def about_tails(table: pd.DataFrame) -> str:
         worst = images.sort_values("below").iloc[-1]
         lines.append(
             f"These are features of a known law. On simulated images the small group is wrongly "
-            f"called better in up to {worst['below']:.1%} (of {worst['n_min']:.0f} patients)."
+            f"called better in up to {worst['below']:.1%} (of {worst['n_min']:.0f} patients); "
+            "promised are 2.5%."
         )
     return bullets(lines)
 
@@ -593,10 +597,13 @@ def about_stress(table: Rows, layer: str) -> str:
             most = rows["share"].max()
             told = rows[rows["low"] > max(LEAST, float(clean.loc[event, "high"]))]
             row = told.sort_values("share").iloc[0] if len(told) else None
-            what = f"not seen up to {most:.0%} of labels"
+            what = f"no more often than with clean labels, up to {most:.0%} of them"
             if row is not None:
-                rate = f"{row['value']:.0%} of audits ({row['low']:.0%} to {row['high']:.0%})"
-                what = f"from {row['share']:.0%} of labels on, in {rate}"
+                rates = rows[rows["share"] >= row["share"]].sort_values("share")
+                often, shares = (
+                    listed([f"{x:.0%}" for x in rates[key]]) for key in ("value", "share")
+                )
+                what = f"in {often} of audits at {shares} of labels"
             said.append(f"{event}: {what}")
         lines.append(f"**Labels {LABEL_FAULTS[str(fault)]}.** {'; '.join(said)}.")
     rates = "; ".join(f"{event} {row['value']:.0%}" for event, row in clean.iterrows())
@@ -649,7 +656,7 @@ def about_planted_rates(
     """Both rates against what was promised, the truth behind, and the errors elsewhere."""
     lines = []
     for row in found[found["promised"].notna()].to_dict("records"):
-        kept = "as promised" if row["kept"] else "**not as promised**"
+        kept = "compatible with the promise" if row["kept"] else "**not as promised**"
         what = "the planted gap is found" if row["arm"] == "planted" else "a false alarm is raised"
         lines.append(
             f"Equivalent blur: {what} in {row['found']} of {row['runs']} runs, {row['rate']:.0%} "
@@ -663,7 +670,7 @@ def about_planted_rates(
     alarms, n = int(others["found"].sum()), int(others["runs"].sum())
     lines.append(
         f"Other attributes, where nothing was planted: an alarm in {alarms} of {n} attributes and "
-        "runs; a difference between them may be one that the base already had."
+        "runs; the base may have had such differences, which was not tested."
     )
     own = runs[(runs["attribute"] == where[0]) & (runs["reference"] == "")]
     for arm, part in own.groupby("arm", sort=False):

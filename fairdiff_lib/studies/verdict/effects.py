@@ -132,6 +132,7 @@ def controls_found(effects: pd.DataFrame) -> Iterator[str]:
 
 NOTHING = "nothing"
 FOUND, MISSED, ALARM, QUIET = "found", "not found", "false alarm", "rightly quiet"
+WRONG = "found in the wrong direction"
 NOT_JUDGED = "not judged"  # planted in images, beside a plant in the generator
 
 
@@ -181,20 +182,19 @@ def _became(row: Mapping[Any, Any], config: Population) -> str:
             return MISSED
         harder = worse[0] if any(worse) else own[0] > other[0]
         either = not any(worse) and own[0] == other[0]  # more varied: in any direction
-        return FOUND if either or above == harder else "found in the wrong direction"
+        return FOUND if either or above == harder else WRONG
     if own != other:
         return NOT_JUDGED
     return ALARM if above or below else QUIET
 
 
 def tally(rows: pd.DataFrame) -> str:
-    """As "1 of 2 planted differences found, no false alarm in 4"."""
+    """As "1 of 3 planted differences found, 1 in the wrong direction, no false alarm in 4"."""
     there = rows[~rows["as_planted"].isin([ALARM, QUIET, NOT_JUDGED, ""])]
     rest = rows[rows["as_planted"].isin([ALARM, QUIET])]
-    alarms, found = (
-        int((rest["as_planted"] == ALARM).sum()),
-        int((there["as_planted"] == FOUND).sum()),
-    )
+    alarms = int((rest["as_planted"] == ALARM).sum())
+    found, wrong = (int((there["as_planted"] == name).sum()) for name in (FOUND, WRONG))
     parts = [f"{found} of {len(there)} planted differences found"] * bool(len(there))
+    parts += [f"{wrong} seen in the wrong direction"] * bool(wrong)
     parts += [f"{alarms or 'no'} false alarm{'s' * (alarms > 1)} in {len(rest)}"] * bool(len(rest))
     return ", ".join(parts) or "no difference between groups could be looked at"

@@ -227,7 +227,10 @@ def _elsewhere(rows: Sequence[Row]) -> Row:
         if own:
             lead = own[0]
             said = f"{lead['claim']} {lead['part']}: {lead['verdict']}"
-            words = {"statement": STATEMENTS["C4", ""], "bearing": bearing, "verdict": said}
+            all_parts = "; ".join(f"{x['claim']} {x['part']}: {x['verdict']}" for x in rows)
+            quote = f"Whether C2 and C3 hold on other data follows from these: {all_parts}."
+            words = {"statement": STATEMENTS["C4", ""], "bearing": bearing, "verdict": said,
+                     "quote": quote}  # fmt: skip
             return {**lead, **words, "claim": "C4", "part": ""}
     raise InputError("C4: there is no verdict on C2 and C3")
 
@@ -252,12 +255,17 @@ def _finding(row: Mapping[Any, Any], setting: Setting) -> str:
     base, method = (method_name(x) for x in (setting.rule.baseline, setting.rule.method))
     level, other = (level_name(row["attribute"], row[x]) for x in ("level", "reference"))
     measure, unit = MEASURES[row["endpoint"]], UNITS.get(row["endpoint"], "")
-    turned = row["value"] < 0
+    turned, open_side = row["value"] < 0, bool(row["low"] <= 0 <= row["high"])
     ends = [row[x] for x in ("value", "low", "high")]
     size = [-ends[0], -ends[2], -ends[1]] if turned else ends
     amount, signed = (f"{with_interval(*x)}{unit}" for x in (size, ends))
     if not np.isfinite(row["value"]):
         amount = signed = "an amount that could not be estimated"
+    if row["part"] == DISPARITY and open_side:
+        return (
+            f"{base}'s images for {level} and those for {other} are not told apart in how close "
+            f"they are to real ones; the former minus the latter is {signed} {measure}"
+        )
     if row["part"] == DISPARITY:
         side = "closer to" if turned else "further from"
         return (
@@ -271,9 +279,19 @@ def _finding(row: Mapping[Any, Any], setting: Setting) -> str:
     if row["endpoint"] == AUC:
         side = "lower" if turned else "higher"
         condition = name_of(setting.rule.condition).lower()
+        if open_side:
+            return (
+                f"classifiers trained on {method}'s images and on {base}'s are not told apart by "
+                f"their AUC for {condition}; the former minus the latter is {signed}"
+            )
         return (
             f"classifiers trained on {method}'s images have an AUC for {condition} that is {side} "
             f"by {amount} than those of {base}'s"
+        )
+    if open_side:
+        return (
+            f"{method}'s images and {base}'s are not told apart in how close they are to real "
+            f"ones; the former minus the latter is {signed} {measure}"
         )
     side = "closer to" if turned else "further from"
     return f"{method}'s images are {side} real ones than {base}'s, by {amount} {measure}"

@@ -112,7 +112,7 @@ def test_the_gaps_sentence_names_the_share_that_is_told_to_be_larger() -> None:
     assert "follows the draw of timesteps more" in words.about_gap(table(timesteps=0.8))
     assert "follows the groups more" in words.about_gap(table(timesteps=0.02))
     assert "Neither the draw of timesteps nor the groups" in words.about_gap(table(timesteps=0.2))
-    assert "No batch lacked a level" in words.about_gap(table())
+    assert "Every batch had patients of every group" in words.about_gap(table())
 
 
 def test_weights_and_steps_in_words() -> None:
