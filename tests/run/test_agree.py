@@ -36,14 +36,28 @@ def test_another_outcome_and_values_outside_are_said(tmp_path: Path) -> None:
     committed = study(tmp_path / "a")
     again = study(tmp_path / "b", shift=0.06, outcome="undecided")
     assert [one.outside for one in compare_studies(again, committed)] == [1, 1]
-    changed, outside = check_agreement(again, committed)
+    (changed,) = check_agreement(again, committed)
     assert "C1, sex, Male, kid: committed no_larger, now undecided" in changed
-    assert outside == "2 of 21 values lie outside: expected at most 5%"
+
+
+def test_many_values_outside_are_a_problem_by_themselves(tmp_path: Path) -> None:
+    committed, again = study(tmp_path / "a"), study(tmp_path / "b")
+    table = again / "quick" / "tab02.csv"
+    write_table(pd.read_csv(table).assign(value=[0.16] * 4 + [0.1] * 16), table)
+    assert check_agreement(again, committed) == ["4 of 21 values lie outside: expected at most 17%"]
+
+
+def test_rows_that_only_one_study_has_are_not_compared(tmp_path: Path) -> None:
+    committed, again = study(tmp_path / "a"), study(tmp_path / "b")
+    table = again / "quick" / "tab02.csv"
+    write_table(pd.read_csv(table).iloc[:5], table)
+    assert [one.values for one in compare_studies(again, committed)] == [5, 1]
 
 
 def test_other_rows_and_other_folders_are_refused(tmp_path: Path) -> None:
     committed = study(tmp_path / "a")
     with pytest.raises(InputError, match="about something else"):
-        compare_studies(study(tmp_path / "b", level="Other"), committed)
+        other = study(tmp_path / "b", level="Other")
+        compare_studies(other, committed)
     with pytest.raises(InputError, match="no table in common"):
         compare_studies(tmp_path / "nowhere", committed)
