@@ -7,12 +7,13 @@ away: new values lie in the committed intervals, and what was decided stays deci
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from fairdiff_lib.disk.files import read_table
+from fairdiff_lib.disk.files import read_table, refuse_other
+from fairdiff_lib.disk.stamps import make_provenance, publish_table
 from fairdiff_lib.settings.errors import InputError
 
 # columns that say what a row is about
@@ -85,8 +86,9 @@ def _numbered(table: pd.DataFrame, about: list[str]) -> pd.DataFrame:
     return table.assign(**{NTH: table.groupby(about, sort=False).cumcount()})
 
 
-def check_agreement(made: Path, committed: Path) -> list[str]:
-    """Print how far two studies agree; problems, a line each."""
+def check_agreement(made: Path, committed: Path, place: Path) -> list[str]:
+    """Print how far two studies agree, table by table in ``place``; problems, a line each."""
+    refuse_other(place, "again.csv", "again.json")
     found = compare_studies(made, committed)
     for one in found:
         if one.outside:
@@ -98,6 +100,9 @@ def check_agreement(made: Path, committed: Path) -> list[str]:
         f"{len(found)} tables in common: {values - outside} of {values} values lie in the "
         f"committed intervals, {decided - len(problems)} of {decided} outcomes are the same"
     )
+    rows = [asdict(one) | {"changed": len(one.changed)} for one in found]
+    stamp = {"parameters": {"least": LEAST}, **make_provenance()}
+    publish_table(pd.DataFrame(rows), place / "again.csv", stamp)
     if outside > (1 - LEAST) * values:
         problems.append(
             f"{outside} of {values} values lie outside: expected at most {1 - LEAST:.0%}"

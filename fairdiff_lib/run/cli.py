@@ -449,7 +449,11 @@ def _verify(chosen: argparse.Namespace) -> int:
 
     place = (PROJECT_ROOT / chosen.output).absolute()
     if chosen.against:
-        problems = check_agreement(Path(chosen.against), PROJECT_ROOT / chosen.figures_root)
+        committed, again = (
+            PROJECT_ROOT / chosen.figures_root,
+            place.with_name(f"{place.name}-against"),
+        )
+        problems = check_agreement(Path(chosen.against), committed, again)
     elif chosen.machine:
         problems = check_machine(place.with_name(f"{place.name}-machine"))
     else:

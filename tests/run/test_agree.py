@@ -27,7 +27,8 @@ def test_values_within_their_intervals_and_the_same_outcomes_agree(
 ) -> None:
     committed, again = study(tmp_path / "a"), study(tmp_path / "b", shift=0.04)
     write_table(pd.DataFrame({"n": [1]}), committed / "quick" / "tab_only_here.csv")
-    assert check_agreement(again, committed) == []
+    assert check_agreement(again, committed, tmp_path / "said") == []
+    assert list(pd.read_csv(tmp_path / "said" / "again.csv")["values"]) == [20, 1]
     said = capsys.readouterr().out
     assert "2 tables in common: 21 of 21 values" in said and "1 of 1 outcomes" in said
 
@@ -36,7 +37,7 @@ def test_another_outcome_and_values_outside_are_said(tmp_path: Path) -> None:
     committed = study(tmp_path / "a")
     again = study(tmp_path / "b", shift=0.06, outcome="undecided")
     assert [one.outside for one in compare_studies(again, committed)] == [1, 1]
-    (changed,) = check_agreement(again, committed)
+    (changed,) = check_agreement(again, committed, tmp_path / "said")
     assert "C1, sex, Male, kid: committed no_larger, now undecided" in changed
 
 
@@ -44,7 +45,9 @@ def test_many_values_outside_are_a_problem_by_themselves(tmp_path: Path) -> None
     committed, again = study(tmp_path / "a"), study(tmp_path / "b")
     table = again / "quick" / "tab02.csv"
     write_table(pd.read_csv(table).assign(value=[0.16] * 4 + [0.1] * 16), table)
-    assert check_agreement(again, committed) == ["4 of 21 values lie outside: expected at most 17%"]
+    assert check_agreement(again, committed, tmp_path / "said") == [
+        "4 of 21 values lie outside: expected at most 17%"
+    ]
 
 
 def test_rows_that_only_one_study_has_are_not_compared(tmp_path: Path) -> None:
