@@ -168,6 +168,24 @@ class Facts:
             f"([table](/figures/{place}/tab_changes.csv)).\n\n{grid(head, rows[:ROWS])}"
         )
 
+    def from_weights(self, place: str) -> str:
+        """AUC of classifiers from scratch and from ImageNet's weights, by what they were taught."""
+        name = f"{place}/pretrained/tab_harm"
+        own = self.table(name, "method", "classifier", "condition", "attribute", "metric", "value")
+        if own.empty:
+            return _missing(name)
+        own = own[(own["attribute"] == "overall") & (own["metric"] == "auc")]
+        own = own[own["condition"] == self.condition(place.split("/")[1])]
+        lines = []
+        for classifier, part in own.groupby("classifier", sort=False):
+            rows = part.to_dict("records")
+            told = [f"{number(row)} from {images_of(row['method'])}" for row in rows]
+            lines.append(f"- {classifier_name(str(classifier))}: {'; '.join(told)}.")
+        listing = "\n".join(lines)
+        return f"AUC for {name_of(own['condition'].iloc[0]).lower()}, one training each " + (
+            f"([table](/figures/{name}.csv)):\n\n{listing}"
+        )
+
     def shown(self, place: str) -> str:
         """AUC with which what was asked for is read from real and from generated images."""
         columns = ("method", "condition", "attribute", "metric", "value", "low", "high", "n")
