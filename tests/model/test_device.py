@@ -130,8 +130,12 @@ def test_a_compiled_network_gives_the_gradient_of_the_plain_one(unet: Any) -> No
     torch.testing.assert_close(gradient(unet), plain, rtol=1e-3, atol=1e-6)
 
 
-def test_bf16_on_a_cpu_takes_the_plain_attention_and_is_close(unet: Any) -> None:
+def test_bf16_on_a_cpu_takes_the_plain_attention_and_is_close(
+    unet: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain = gradient(unet)
+    there = {**torch.cpu.get_capabilities(), "architecture": "x86_64", "avx512_bf16": True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", there.copy)  # imitated where it is not
     device.arrange(unet, MachineConfig(), "bf16")
     assert {type(own) for own in unet.attn_processors.values()} == {AttnProcessor}
     half = gradient(unet, "bf16")
