@@ -412,8 +412,11 @@ def front(calibration: Rows, verdicts: Rows) -> Figure:
     kept = {
         "FID: permutation test, each group's own n": "FID, permutation test",
         "FID: t-test over replicates, as released": "FID, t-test over replicates\n(as released)",
+        "KID: permutation test, each group's own n": "KID, permutation test",
         "This study's audit (KID)": "this study's audit (KID)",
     }
+    if len(verdicts):
+        verdicts = verdicts[verdicts["claim"] != "C4"]  # it follows from C2 and C3
     fig = page(2.6 if verdicts.empty else 3.4, "Would you have noticed?", "", (), [*NULLS.values()])
     axes = fig.subplots(1, 1 if verdicts.empty else 2, squeeze=False, width_ratios=None)[0]
     own = own[own["name"].isin(kept)].assign(name=lambda x: x["name"].map(kept))

@@ -203,6 +203,7 @@ PROCEDURES = {
 }
 SHOWN_PROCEDURES = {  # of the figure: metric and procedure
     ("kid", "audit"): "This study's audit (KID)",
+    ("kid", "kid_raw_permutation"): "KID: permutation test, each group's own n",
     ("kid", "kid_equal_n_permutation"): "KID: permutation test, equal n",
     ("kid", "kid_bootstrap_self_pairs"): "KID: bootstrap that pairs an image with itself",
     ("fid", "fid_permutation"): "FID: permutation test, each group's own n",
