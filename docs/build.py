@@ -38,6 +38,7 @@ COPIED = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "NOTICE", "
           "data/cards", "data/real/README.md", "data/workshop", "notebooks", "fairdiff_lib", "docs",
           "benchmarks", "pyproject.toml", "Makefile", "Snakefile", "environment.yml")  # fmt: skip
 HREF = re.compile(r'href="(?![a-z]+:|#)([^"#?]+)')  # to a file of the site
+SHOWN = re.compile(r'<a href=\\"(\.\./[^\\"]+)\\">([^<]*)</a>')  # as JSON has it
 LINK = re.compile(r"\[([^\[\]]*)\]\(([^()\s]+)\)")
 LOCAL_PATH = re.compile(r"file://|(?<![\w./~-])/(?:home|root|Users|tmp|opt|mnt|var|private)/\w+")
 ERROR = '"output_type": "error"'
@@ -372,7 +373,10 @@ def without_dead_links(page: Path, root: Path = Path("/")) -> str:
         gone = not re.match(r"[a-z]+:|$", target) and (source or not place.exists())
         return match[1] if gone else match[0]
 
-    return LINK.sub(new, page.read_text(encoding="utf-8"))
+    def shown(match: re.Match[str]) -> str:  # of a table that an executed notebook shows
+        return match[0] if (page.parent / match[1]).exists() else match[2]
+
+    return SHOWN.sub(shown, LINK.sub(new, page.read_text(encoding="utf-8")))
 
 
 def run_sphinx(output: Path, builder: str = "html") -> list[str]:
