@@ -19,6 +19,8 @@ from fairdiff_lib.settings.errors import InputError
 # columns that say what a row is about
 ABOUT = ("dataset", "claim", "part", "endpoint", "method", "baseline", "arm", "classifier",
          "condition", "attribute", "level", "reference", "metric", "features")  # fmt: skip
+CLAIM = ("dataset", "claim", "part")  # of T14: which contrast leads a claim is found, not asked
+CLAIMS = ("tab_verdict.csv", "tab14.csv")
 VALUES = ("value", "low", "high")
 NTH, AGAIN = "of its kind", " again"
 ROUNDING = 1e-9  # limits at 0 or 1 are not exactly there
@@ -35,6 +37,7 @@ class Compared:
     values: int  # with a committed interval
     outside: int
     decided: int  # rows with an outcome
+    missing: int  # committed rows, of data sets that both have, that the new study lacks
     changed: list[str]  # what was decided otherwise, a line each
 
 
@@ -58,7 +61,7 @@ def _compare(name: str, made: Path, committed: Path) -> Iterator[Compared]:
     words = dict.fromkeys((*ABOUT, "outcome"), str)
     old, new = (read_table(path, dtype=words).fillna(dict.fromkeys(words, ""))
                 for path in (committed, made))  # fmt: skip
-    about = [key for key in ABOUT if key in old]
+    about = [key for key in (CLAIM if committed.name in CLAIMS else ABOUT) if key in old]
     if not {*VALUES} <= {*old.columns} or not about:
         return
     if not {*about, *VALUES} <= {*new.columns}:
@@ -68,7 +71,10 @@ def _compare(name: str, made: Path, committed: Path) -> Iterator[Compared]:
     )
     if both.empty and len(old) and len(new):
         raise InputError(f"{made}: its rows are about something else than those of {committed}")
+    asked = old[old["dataset"].isin(new["dataset"])] if "dataset" in about else old
     has = both["low"].notna() & both["high"].notna() & both[f"value{AGAIN}"].notna()
+    if f"level{AGAIN}" in both:  # of T14: only a claim that the same contrast leads has one value
+        has &= both["level"] == both[f"level{AGAIN}"]
     low, high = both["low"] - ROUNDING, both["high"] + ROUNDING
     off = has & ~both[f"value{AGAIN}"].between(low, high)
     decided = both if f"outcome{AGAIN}" in both else both.head(0)
@@ -78,11 +84,19 @@ def _compare(name: str, made: Path, committed: Path) -> Iterator[Compared]:
         for row in decided.to_dict("records")
         if row["outcome"] != row[f"outcome{AGAIN}"]
     ]
-    yield Compared(name, int(has.sum()), int(off.sum()), len(decided), changed)
+    yield Compared(
+        name, int(has.sum()), int(off.sum()), len(decided), len(asked) - len(both), changed
+    )
 
 
 def _numbered(table: pd.DataFrame, about: list[str]) -> pd.DataFrame:
-    """Rows of one subject, as those of several seeds, are told apart by their order."""
+    """Rows of one subject, as those of several seeds, are told apart by their order.
+
+    Whose the worst value is, is found and not asked: it is no part of what a row is about.
+    """
+    if {"metric", "level"} <= {*about}:
+        worst = table["metric"].str.endswith("_worst")
+        table = table.assign(level=table["level"].mask(worst, ""))
     return table.assign(**{NTH: table.groupby(about, sort=False).cumcount()})
 
 
@@ -94,11 +108,14 @@ def check_agreement(made: Path, committed: Path, place: Path) -> list[str]:
         if one.outside:
             print(f"{one.name}: {one.outside} of {one.values} values outside their interval")
     values, outside = sum(one.values for one in found), sum(one.outside for one in found)
-    problems = [line for one in found for line in one.changed]
+    changed = [line for one in found for line in one.changed]
+    lacking = [f"{one.name}: {one.missing} committed rows are not there"
+               for one in found if one.missing]  # fmt: skip
+    problems = [*changed, *lacking]
     decided = sum(one.decided for one in found)
     print(
         f"{len(found)} tables in common: {values - outside} of {values} values lie in the "
-        f"committed intervals, {decided - len(problems)} of {decided} outcomes are the same"
+        f"committed intervals, {decided - len(changed)} of {decided} outcomes are the same"
     )
     rows = [asdict(one) | {"changed": len(one.changed)} for one in found]
     stamp = {"parameters": {"least": LEAST}, **make_provenance()}

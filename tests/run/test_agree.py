@@ -50,11 +50,14 @@ def test_many_values_outside_are_a_problem_by_themselves(tmp_path: Path) -> None
     ]
 
 
-def test_rows_that_only_one_study_has_are_not_compared(tmp_path: Path) -> None:
+def test_rows_that_the_new_study_lacks_are_said(tmp_path: Path) -> None:
     committed, again = study(tmp_path / "a"), study(tmp_path / "b")
     table = again / "quick" / "tab02.csv"
     write_table(pd.read_csv(table).iloc[:5], table)
     assert [one.values for one in compare_studies(again, committed)] == [5, 1]
+    assert check_agreement(again, committed, tmp_path / "said") == [
+        "quick/tab02.csv: 15 committed rows are not there"
+    ]
 
 
 def test_other_rows_and_other_folders_are_refused(tmp_path: Path) -> None:
