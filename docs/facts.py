@@ -7,7 +7,7 @@ earlier version, gives a line that says so and names the command that makes it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -280,10 +280,9 @@ class Facts:
         plain = f"{rival['alarm'].min():.0%} to {rival['alarm'].max():.0%}"
         return Finding(
             "The usual audit calls equally good groups unequal.",
-            f"A permutation test on FID alarmed in {alarms} of {usual['simulations'].sum():.0f} "
-            "simulated audits of groups with the same true FID but unlike variety. On other "
-            f"simulated groups, unlike but of the same true KID, ours alarms in {low} to {high}, a "
-            f"plain permutation test on KID in {plain}, at a promised 5%.",
+            f"Simulated groups of one true FID: a permutation test on FID alarms in {alarms} of "
+            f"{usual['simulations'].sum():.0f} audits. Of one true KID: ours in {low} to {high}, a "
+            f"plain permutation test on KID in {plain} (5% promised).",
             (f"figures/{name}.csv", "10_proof"),
         )
 
@@ -302,13 +301,11 @@ class Facts:
         return Finding(
             "Ours finds a generator that serves a group worse."
             if kept else "Ours does not find a generator that serves a group worse as promised.",
-            "Simulated, too: with worse training images of one camera, "
-            f"{with_plant['found']:.0f} of {with_plant['runs']:.0f} audits found the gap; "
-            f"without, {without['found']:.0f} of {without['runs']:.0f} cried wolf. About other "
-            f"attributes, where nothing was planted in these runs, {others['found'].sum():.0f} of "
-            f"{others['runs'].sum():.0f} did; most often about "
-            f"{name_of(most['attribute']).lower()}, {most['found']:.0f} of {most['runs']:.0f} (the "
-            "shared base may be why: not tested).",
+            f"A planted gap: ours finds it in {with_plant['found']:.0f} of "
+            f"{with_plant['runs']:.0f}; without it, {without['found']:.0f} of "
+            f"{without['runs']:.0f} alarm. About what was not planted, "
+            f"{others['found'].sum():.0f} of {others['runs'].sum():.0f} alarm, most often about "
+            f"{name_of(most['attribute']).lower()} ({most['found']:.0f} of {most['runs']:.0f}).",
             (f"figures/{name}.csv", "19_planted"),
         )  # fmt: skip
 
@@ -352,22 +349,15 @@ class Facts:
         own = own[own["claim"] == "C2"] if len(own) else own
         if own.empty:
             return self._compared("fairdiffusion", "none", words)
-        told, open_ = list[tuple[str, str]](), list[str]()
-        for row in own.to_dict("records"):
-            name = f"{dataset_name(row['dataset'])}, {row['part']}"
-            if not row["testable"]:
-                open_.append(name)
-                continue
-            change = with_interval(row["value"], row["low"], row["high"])
-            told.append((row["verdict"], f"{name} {change}"))
+        told, untested = _by_verdict(own, lambda row: str(row["part"]))
         own = own[own["testable"]]
         alike, differ = (own["outcome"].isin(x) for x in (["no_larger"], ["larger", "different"]))
         said = words[0 if len(own) and alike.all() else 1 if differ.any() else 2]
-        number = f"Change in equivalent blur, in px. {_by_verdict(told)}{_too_small(open_)}"
         trained = self.verdicts()
         trained = trained[trained["claim"] == "C3"]
         if len(trained) and not trained["testable"].any():
-            number += " So were all tests of classifiers trained on them."
+            untested.append("all classifiers trained on them")
+        number = f"{told}{_too_small(untested)}"
         return Finding(said, number, ("figures/reference/all/tab14.csv", "09_verdict"))
 
     def _optimiser(self) -> Finding | None:
@@ -382,14 +372,7 @@ class Facts:
         own = own[own["claim"] == "C1"] if len(own) else own
         if own.empty:
             return None
-        told, open_ = list[tuple[str, str]](), list[str]()
-        for row in own.to_dict("records"):
-            name = f"{dataset_name(row['dataset'])}, {level_name(row['attribute'], row['level'])}"
-            if not row["testable"]:
-                open_.append(dataset_name(row["dataset"]))
-                continue
-            gap = with_interval(row["value"], row["low"], row["high"])
-            told.append((row["verdict"], f"{name} minus {row['reference']} {gap}"))
+        told, untested = _by_verdict(own, _contrast)
         differ = own["testable"] & own["outcome"].isin(["larger", "different"])
         alike = own["testable"] & (own["outcome"] == "no_larger")
         asked = " or ".join(self._asked_about())
@@ -399,10 +382,8 @@ class Facts:
         )  # fmt: skip
         if "race" not in asked:
             said += " None records race."
-        return Finding(
-            said, f"Equivalent blur, in px. {_by_verdict(told)}{_too_small(open_)}",
-            ("figures/reference/all/tab14.csv", "09_verdict"),
-        )  # fmt: skip
+        number = f"{told}{_too_small(untested)}"
+        return Finding(said, number, ("figures/reference/all/tab14.csv", "09_verdict"))
 
     def _asked_about(self) -> list[str]:
         """Attributes whose groups were compared on real images, by name."""
@@ -411,7 +392,7 @@ class Facts:
         return [name_of(name).lower() for name in dict.fromkeys(found)]
 
     def _trained(self) -> Finding | None:
-        parts, files, worse, least, tested = [], [], list[str](), list[float](), 0
+        files, worse, least, tested, said_of = [], list[str](), list[float](), 0, list[str]()
         for dataset in self.real_sets():
             name = f"reference/{dataset}/tab_changes"
             own = self.table(name, "baseline", "metric", "condition", "classifier", "low_new")
@@ -422,22 +403,23 @@ class Facts:
             if own.empty:
                 continue
             own = own[own["condition"] == self.condition(dataset)]
-            lost = []
             for row in own.to_dict("records"):  # of every classifier: they need not agree
                 by = classifier_name(row["classifier"]).split(" ")[0]
                 low, high = (row[f"{side}_new"] for side in ("low", "high"))  # new patients, runs
+                tested += 1
+                if low <= 0 <= high:
+                    continue
+                change = with_interval(row["value"], low, high)
+                where = f"{dataset_name(dataset)} by {by}"
+                said_of.append(f"{where}: AUC changes by {change}.")
                 if high < 0:
-                    worse.append(f"{dataset_name(dataset)} by {by}")
+                    worse.append(where)
                     least.append(float(row["p_new"]))
-                lost.append(f"{with_interval(row['value'], low, high)} by {by}")
-            tested += len(lost)
-            parts.append(
-                f"{dataset_name(dataset)}: AUC ({name_of(own['condition'].iloc[0]).lower()}) "
-                f"changes by {', '.join(lost)}."
-            )
             files.append(f"figures/{name}.csv")
-        if not parts:
+        if not files:
             return None
+        rest = tested - len(said_of)
+        said_of.append(f"The intervals of the other {rest} comparisons hold 0." if rest else "")
         where = f"in {len(worse)} of {tested} comparisons ({listed(worse)})"
         stands = [p for p in least if p * tested < ALPHA]  # corrected for how many there are
         said = f"Whether generated images train worse classifiers than real ones is open: {where}"
@@ -446,7 +428,7 @@ class Facts:
         said += "." if stands else f", which does not stand up when corrected for {tested}."
         if not worse:
             said = "Generated images are not seen to train worse classifiers than real ones."
-        return Finding(said, " ".join(parts), (*files, "07_downstream"))
+        return Finding(said, " ".join(said_of).strip(), (*files, "07_downstream"))
 
     def finding_grid(self, base: str) -> str:
         """The findings as a Markdown table; ``base``: what a link to a file begins with."""
@@ -457,15 +439,35 @@ class Facts:
         return grid(["finding", "number", "where"], rows)
 
 
-def _by_verdict(told: Sequence[tuple[str, str]]) -> str:
-    """What was decided, once, with all that it holds for."""
-    verdicts = dict.fromkeys(verdict for verdict, _ in told)
-    parts = {one: "; ".join(what for verdict, what in told if verdict == one) for one in verdicts}
-    return " ".join(f"{one[:1].upper()}{one[1:]}: {what}." for one, what in parts.items())
+Named = Callable[[Mapping[Any, Any]], str]
+
+
+def _contrast(row: Mapping[Any, Any]) -> str:
+    return f"{level_name(row['attribute'], row['level'])} minus {row['reference']}"
+
+
+def _by_verdict(verdicts: pd.DataFrame, name: Named) -> tuple[str, list[str]]:
+    """What was decided, once, with all it holds for and the first's number; what is untestable."""
+    rows = verdicts.assign(named=[name(row) for row in verdicts.to_dict("records")])
+    rows = rows.assign(data=[dataset_name(str(x)) for x in rows["dataset"]])
+    parts = list[str]()
+    for verdict, alike in rows[rows["testable"]].groupby("verdict", sort=False):
+        unit = " px of blur" if "px" in str(verdict) else ""
+        value, _, ends = with_interval(*alike.iloc[0][["value", "low", "high"]]).partition(" (")
+        held = []
+        for named, part in alike.groupby("named", sort=False):
+            data = list(part["data"])
+            if not held:  # the first is told with its number, the others are in the table
+                data[0] += f" ({value}{unit}; {ends}"
+            held.append(f"{named} on {listed(data)}")
+        parts.append(f"{str(verdict)[:1].upper()}{str(verdict)[1:]}: {', '.join(held)}.")
+    untested = rows[~rows["testable"].astype(bool)]
+    names = [f"{x} on {y}" for x, y in zip(untested["named"], untested["data"], strict=True)]
+    return " ".join(parts), names
 
 
 def _too_small(names: Sequence[str]) -> str:
-    return f" Declared untestable beforehand: {'; '.join(names)}." if names else ""
+    return f" Declared untestable beforehand: {', '.join(names)}." if names else ""
 
 
 def _where(file: str, base: str) -> str:

@@ -80,7 +80,9 @@ def trace(path: Path | str, runs_root: str = "data/runs", data_root: str = "") -
         real = data_root or f"data/real/{given.get('dataset', '')}"
         roots |= {"figures": figures, "data": PROJECT_ROOT / real}
         links += _data(part, roots)
-        links += _protocol(figures / str(given.get("preset")) / str(given.get("dataset")), part)
+        study = figures / str(given.get("preset")) / str(given.get("dataset"))
+        own = [up for up in path.parents if study in up.parents]  # a part may have its own
+        links += _protocol(next((x for x in own if (x / "protocol.json").is_file()), study), part)
     chain = check(path, roots)
     for link in chain:
         links += [link, *_beside(link, roots)]

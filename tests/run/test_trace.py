@@ -20,6 +20,7 @@ from fairdiff_lib.disk.stamps import (
     hashes_of,
     make_stamp,
     publish_table,
+    read_stamp,
 )
 from fairdiff_lib.run.cli import main
 from fairdiff_lib.run.verify import broken, commit_link, stamp_links, trace
@@ -102,6 +103,16 @@ def test_lost_pictures_and_other_data_are_found(table: Path, places: Places) -> 
     assert states(table, places)["cohort.csv"] in (BROKEN, OK)
     details = [link.detail for link in broken(trace(table, places.runs_root))]
     assert any(f"of data {OTHER[:16]}" in detail for detail in details)
+
+
+def test_a_part_with_a_protocol_of_its_own_is_held_to_that_one(table: Path, places: Places) -> None:
+    """As the study of patients on whom nothing was planted, below the one that has the plant."""
+    stamp = {**read_stamp(table.with_suffix(".json")), "data_hash": OTHER, "rests_on": {}}
+    own = publish_table(pd.DataFrame({"value": [2]}), places.figures / "part" / "tab01.csv", stamp)
+    assert states(own, places)["protocol"] == BROKEN  # the study's, of other data
+    declared = read_json(places.figures / "protocol.json")
+    write_json(own.with_name("protocol.json"), {**declared, "data_hash": OTHER})
+    assert states(own, places)["protocol"] == OK
 
 
 def test_what_cannot_be_checked_is_not_called_right(table: Path, places: Places) -> None:
