@@ -19,6 +19,7 @@ from fairdiff_lib.disk.files import read_table
 from fairdiff_lib.disk.places import PROJECT_ROOT
 from fairdiff_lib.disk.tables import told_apart
 from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.methods import BASELINE, METHODS
 from fairdiff_lib.settings.names import (
     classifier_name,
     head_of,
@@ -34,7 +35,7 @@ from fairdiff_lib.settings.notebooks import NOTEBOOKS
 from fairdiff_lib.show.front import say
 from fairdiff_lib.show.style import dataset_name
 from fairdiff_lib.show.words import listed
-from fairdiff_lib.show.words_studies import leaves_out
+from fairdiff_lib.show.words_studies import ENDPOINTS, PRIMARY, leaves_out
 from fairdiff_lib.studies import planted
 from fairdiff_lib.study import Study
 
@@ -198,6 +199,46 @@ class Facts:
         said = [f"{images_of(row['method'])} {number(row)}" for row in own.to_dict("records")]
         return f"{name_of(own['condition'].iloc[0])} is read with an AUC of: {'; '.join(said)}."
 
+    def arms_grid(self, place: str) -> str:
+        """What each declared comparison and comparator changes, in shares of what would matter."""
+        name = f"{place}/tab13"
+        own = self.table(name, "role", "smallest_effect", "low_new", "features")
+        if own.empty:
+            return _missing(name)
+        own = own[(own["attribute"] == "overall") & own["metric"].isin(ENDPOINTS)]
+        own = own[own["features"].eq(own["features"].iloc[0]) & (own["baseline"] != "")]
+        declared = own["role"] == PRIMARY
+        kinds = own["method"].map(lambda arm: METHODS[arm].role if arm in METHODS else "")
+        beside = kinds.isin(["control", "rival"]) & (own["baseline"] == BASELINE)
+        own = own[declared | beside]
+        rows, reach, most = list[list[str]](), list[str](), set[str]()
+        for (arm, other), pair in own.groupby(["method", "baseline"], sort=False):
+            cells = [f"{method_name(str(arm))} minus {method_name(str(other))}"]
+            for metric in ENDPOINTS:
+                row = pair[pair["metric"] == metric].iloc[0]
+                new = pd.notna(row["low_new"])
+                ends = [row["value"], *(row[f"{x}_new" if new else x] for x in ("low", "high"))]
+                share = [f"{100 * x / row['smallest_effect']:.0f}%" for x in ends]
+                cells.append(f"{share[0]} ({share[1]} to {share[2]})".replace("-0%", "0%"))
+                if metric == "kid":
+                    most.add(rounded(row["smallest_effect"]))
+                    reach += [] if leaves_out(row.to_dict()) else [cells[0]]
+            rows.append(cells)
+        said = f"the intervals of {listed(reach)} hold a change that would" if reach else (
+            f"in none of {len(rows)} comparisons does image quality change by as much as would"
+        )  # fmt: skip
+        head = ["compared", "image quality (KID)", "gap between groups, for these patients alone"]
+        return (
+            f"**{dataset_name(place.split('/')[1])}**, preset {place.split('/')[0]}: {said} matter "
+            f"({listed(sorted(most))} in KID). Changes in percent of what would matter, with 95% "
+            f"intervals; above 0 is worse ([T13](/figures/{name}.csv)).\n\n{grid(head, rows)}"
+        )
+
+    @staticmethod
+    def folded(summary: str, text: str) -> str:
+        """Text that a reader opens."""
+        return f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>"
+
     def planted(self) -> str:
         """How often the planted gap is found, and how often there is a false alarm."""
         found, runs = (self.table(f"{FAIRGENMED}/{x}") for x in ("tab_planted", "tab_planted_runs"))
@@ -278,11 +319,12 @@ class Facts:
         low, high = (f"{x:.1%}" for x in (ours["alarm"].min(), ours["alarm"].max()))
         rival = own[(own["procedure"] == "kid_raw_permutation") & (own["null"] == "unequal")]
         plain = f"{rival['alarm'].min():.0%} to {rival['alarm'].max():.0%}"
+        plain = f", a plain permutation test on KID in {plain}" if len(rival) else ""
         return Finding(
             "The usual audit calls equally good groups unequal.",
             f"Simulated groups of one true FID: a permutation test on FID alarms in {alarms} of "
-            f"{usual['simulations'].sum():.0f} audits. Of one true KID: ours in {low} to {high}, a "
-            f"plain permutation test on KID in {plain} (5% promised).",
+            f"{usual['simulations'].sum():.0f} audits. Of one true KID: ours in {low} to {high}"
+            f"{plain} (5% promised).",
             (f"figures/{name}.csv", "10_proof"),
         )
 

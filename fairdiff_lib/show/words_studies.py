@@ -84,6 +84,22 @@ def about_surrogate(table: Rows) -> str:
     return bullets(lines, "No run has a surrogate to judge: it takes scores in two windows.")
 
 
+@sentence("foreseen")
+def about_foresight(table: Rows) -> str:
+    """In how many runs sigma predicts the score, in one line."""
+    p = table.loc[table["quantity"] == "surrogate_p", "value"]
+    if p.empty:
+        return "No run has a surrogate to judge."
+    help_ = int((p <= LEAST).sum())
+    said = "Knowing sigma helps to predict the score" if help_ > LEAST * len(p) + 1 else (
+        "Knowing sigma hardly helps to predict the score"
+    )  # fmt: skip
+    return (
+        f"**{said}**: it does so in {help_} of {counted(len(p), 'run')}. Chance alone would make "
+        f"that {LEAST * len(p):.1f}."
+    )
+
+
 @sentence("weights")
 def about_weights(table: Rows) -> str:
     """Negative weights, and the levels whose mean weight is not 1."""
@@ -125,6 +141,22 @@ def about_steps(table: Rows) -> str:
             )
         lines.append(text)
     return bullets(lines, "No run has logged gradient norms.")
+
+
+@sentence("noise")
+def about_noise(table: Rows, method: str, alike: str, baseline: str = "none") -> str:
+    """What the noise does to updates, beside noise of the same size that knows nothing."""
+    ours, others = (_mean(table, "clipped_spans", name) for name in (method, baseline))
+    shorter, drawn = (1 - _mean(table, "drift_ratio", name) for name in (method, alike))
+    if not np.isfinite([ours, others, shorter, drawn]).all():
+        return "No run has logged gradient norms."
+    verb = "shortens" if shorter > 0 else "lengthens"
+    head = f"{method_name(method)}'s noise {verb} the updates"
+    head += ", and so does noise that knows no score" if shorter * drawn > 0 else ""
+    return (
+        f"**{head}**: by {abs(shorter):.0%}, and by {abs(drawn):.0%} ({method_name(alike)}). "
+        f"Gradients are clipped in {ours:.0%} of the logged spans; without noise in {others:.0%}."
+    )
 
 
 @sentence("gap")

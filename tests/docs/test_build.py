@@ -149,3 +149,53 @@ def test_the_readme_says_what_the_tables_say() -> None:
     own = facts.Facts(PROJECT_ROOT / "figures")
     assert told == own.finding_grid("").strip()
     assert len(text.encode()) <= 9000 and told.count("\n") == 5 + 1  # rows
+
+
+def test_arms_are_told_in_shares_of_what_would_matter(tmp_path: Path) -> None:
+    row = {
+        "attribute": "overall",
+        "features": "lite0",
+        "role": "primary",
+        "smallest_effect": 0.02,
+        "low_new": 0.001,
+        "high_new": 0.003,
+        "value": 0.002,
+        "low": 0.0,
+        "high": 0.004,
+    }
+    pair = [{**row, "metric": "kid"}, {**row, "metric": "kid_disparity", "low_new": float("nan")}]
+    rows = [{**x, "method": "fairdiffusion", "baseline": "none"} for x in pair]
+    rows += [
+        {
+            **x,
+            "method": "group_balanced",
+            "baseline": "none",
+            "role": "description",
+            "high_new": 0.05,
+        }
+        for x in pair
+    ]
+    rows += [{**x, "method": "shuffled_y", "baseline": "none", "role": "exploratory"} for x in pair]
+    place = tmp_path / "reference" / "ham10000"
+    place.mkdir(parents=True)
+    pd.DataFrame(rows).to_csv(place / "tab13.csv", index=False)
+    told = facts.Facts(tmp_path).arms_grid("reference/ham10000")
+    assert "intervals of group-balanced sampling minus Stable Diffusion hold a change" in told
+    assert "| FairDiffusion minus Stable Diffusion | 10% (5% to 15%) | 10% (0% to 20%) |" in told
+    assert "shuffled" not in told  # neither declared nor another way than the method's
+
+
+def test_a_finding_tells_the_first_number_and_names_the_rest() -> None:
+    row = {"value": 0.01, "low": 0.0, "high": 0.02, "testable": True}
+    row |= {"verdict": "no difference larger than 0.1 px", "part": "quality"}
+    rows = pd.DataFrame([
+        {**row, "dataset": "ham10000"}, {**row, "dataset": "odir5k"},
+        {**row, "dataset": "odir5k", "part": "equity"},
+        {**row, "dataset": "nih_chestxray14", "testable": False},
+    ])  # fmt: skip
+    said, untested = facts._by_verdict(rows, lambda one: str(one["part"]))
+    assert said == (
+        "No difference larger than 0.1 px: quality on HAM10000 (0.0100 px of blur; 0.0000 to "
+        "0.0200) and ODIR-5K, equity on ODIR-5K."
+    )
+    assert untested == ["quality on NIH ChestX-ray14"]

@@ -108,6 +108,23 @@ def test_the_surrogates_sentence_follows_p() -> None:
     assert "No run has a surrogate" in words.about_surrogate(table()[:0])
 
 
+def test_one_line_says_in_how_many_runs_sigma_predicts_the_score() -> None:
+    said = words.about_foresight(table(p=0.04))
+    assert "hardly helps" in said and "in 1 of 1 run." in said and "make that 0.1" in said
+    assert "No run has a surrogate" in words.about_foresight(table()[:0])
+
+
+def test_the_noise_is_told_beside_noise_of_the_same_size() -> None:
+    rows = [("a", "drift_ratio", 0.8), ("b", "drift_ratio", 0.9), ("a", "clipped_spans", 0.5),
+            ("none", "clipped_spans", 0.1)]  # fmt: skip
+    own = pd.DataFrame(rows, columns=["method", "quantity", "value"])
+    said = words.about_noise(own, "a", "b")
+    assert "noise shortens the updates, and so does" in said and "by 20%, and by 10%" in said
+    assert "in 50% of the logged spans; without noise in 10%" in said
+    longer = own.assign(value=own["value"].where(own["method"] != "b", 1.1))
+    assert "so does" not in words.about_noise(longer, "a", "b")
+
+
 def test_the_gaps_sentence_names_the_share_that_is_told_to_be_larger() -> None:
     assert "follows the draw of timesteps more" in words.about_gap(table(timesteps=0.8))
     assert "follows the groups more" in words.about_gap(table(timesteps=0.02))
