@@ -496,7 +496,7 @@ def _by_verdict(verdicts: pd.DataFrame, name: Named) -> tuple[str, list[str]]:
     for verdict, alike in rows[rows["testable"]].groupby("verdict", sort=False):
         unit = " px of blur" if "px" in str(verdict) else ""
         value, _, ends = with_interval(*alike.iloc[0][["value", "low", "high"]]).partition(" (")
-        held = []
+        held = list[str]()
         for named, part in alike.groupby("named", sort=False):
             data = list(part["data"])
             if not held:  # the first is told with its number, the others are in the table
