@@ -1,8 +1,8 @@
-"""From one table per training seed to a mean with its interval over seeds.
+"""From one table per training seed to a mean with its interval, for new runs on new patients.
 
 The training seed is the unit of every statement about a method. Subjects are shared by all
-seeds, so the spread over seeds speaks of these subjects; :func:`for_new_patients` adds what
-drawing others would change.
+seeds, so the spread over seeds speaks of these subjects alone, and an interval made of it is many
+times too short for a reader: what drawing others would change is added everywhere.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ from fairdiff_lib.audit.estimate import Estimate, mean_estimate, not_estimable
 from fairdiff_lib.settings.errors import InputError
 
 LEAST_SEEDS = 5  # for a p-value
+LEAST_RUNS = 3  # two say too little about a variance: t with 1 degree of freedom
 OWN = ("seed", "n", "value", "low", "high", "note")
 DROPPED = ("p", "p_adjusted")  # of one model; a mean over seeds has none
 ONE_SEED = "one seed: interval over subjects"
-SEED_INTERVAL = "interval over training seeds, for these subjects"
+NEW_INTERVAL = "interval for new subjects and new training runs"
+MEAN_INTERVAL = "interval over subjects, of the mean of these runs"
+SEED_INTERVAL = "interval over training seeds, for these subjects"  # of what has none of its own
 SAME_NOTE = "the same for every seed: interval as of one"
 RATE = re.compile(  # of all metrics over seeds, those in [0, 1]
     r"(\w+_)?(auc|accuracy|brier|ece|fnr|fpr|tpr|rate|precision|recall|coverage|agreement|lost"
@@ -45,8 +48,9 @@ def summarise_seeds(table: pd.DataFrame, confidence: float = 0.95) -> pd.DataFra
     The table has seed, n, value, low, high, note and whatever names a number. Rows of a worst level
     (``*_worst``) have no mean over several seeds and are left out there. Returned: what names the
     number, then seeds (as "0,1,2"), n_seeds, n (smallest), value (mean), sd, low, high, note.
-    Several seeds: t-interval with S - 1 degrees of freedom. One seed, or a number that no seed
-    changes: the table's own interval, over subjects, and a note.
+    Several seeds: for new subjects and new runs, see :func:`_for_new_subjects`; of a number without
+    an interval of its own the t-interval over seeds, S - 1 degrees of freedom. One seed, or a
+    number that no seed changes: the table's own interval, over subjects. A note says which.
     """
     names = _names(table)
     rows = []
@@ -90,11 +94,44 @@ def _over_seeds(part: pd.DataFrame, confidence: float) -> dict[str, object]:
         fewer = f"estimable in {len(known)} of {len(value)} seeds"
         notes += [fewer] if len(known) < len(value) else []
         notes += [FEW_SEEDS] if 1 < len(known) < LEAST_SEEDS else []
-        notes += [SEED_INTERVAL] if len(known) > 1 else []
+        ends = _for_new_subjects(part[np.isfinite(value)], mean, sd, high, confidence)
+        several = NEW_INTERVAL if len(known) >= LEAST_RUNS else MEAN_INTERVAL
+        notes += [several if ends else SEED_INTERVAL] if len(known) > 1 else []
+        low, high = ends or (low, high)
+        if rate and ends:
+            low, high = max(low, 0.0), min(high, 1.0)
     if str(part["metric"].iloc[0]).startswith("es_"):  # biased: an interval would not hold
         low = high = np.nan
     numbers = {"value": mean, "sd": sd, "low": low, "high": high, "note": "; ".join(notes)}
     return {"seeds": seeds, "n_seeds": len(part), "n": int(part["n"].min()), **numbers}
+
+
+def _for_new_subjects(
+    part: pd.DataFrame, mean: float, sd: float, high: float, confidence: float
+) -> tuple[float, float] | None:
+    """Interval of a mean over runs on the same subjects, when both are drawn anew.
+
+    V = sd^2 / S + V_subjects, degrees of freedom after Satterthwaite (1946). A table has no
+    influence values: V_subjects is the single runs' own, its mean over the runs, as if all of it
+    were shared. So it errs, if at all, on the wide side, and is never narrower than the interval
+    for these subjects, up to ``high``. Of fewer than ``LEAST_RUNS`` it holds for these runs on new
+    subjects. None where a run has no interval, or there is one run.
+    """
+    quantile = float(stats.norm.ppf((1 + confidence) / 2))
+    own = (((part["high"] - part["low"]) / 2 / quantile) ** 2).to_numpy(dtype=np.float64)
+    count, n = len(part), int(part["n"].min())
+    if count < 2 or n < 2 or not np.isfinite(own).all():
+        return None
+    of_runs, of_subjects = sd**2 / count, float(own.mean())
+    if count < LEAST_RUNS:
+        reach = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * of_subjects**0.5
+        return mean - reach, mean + reach
+    total = of_runs + of_subjects
+    if not total > 0:
+        return None
+    df = total**2 / (of_runs**2 / (count - 1) + of_subjects**2 / (n - 1))
+    reach = max(float(stats.t.ppf((1 + confidence) / 2, df)) * total**0.5, high - mean)
+    return mean - reach, mean + reach
 
 
 def t_interval(
@@ -185,6 +222,8 @@ def compare_audits(
         for key in own.estimates:
             gaps = [pair[key] for pair in pairs]
             change = for_new_patients(gaps, confidence)
+            if own.metric.startswith("es_"):  # biased: neither an interval nor a test would hold
+                change = PairedChange(change.value, change.sd, *(float("nan"),) * 6)
             group = {"attribute": key[0], "level": key[1], "n": own.estimates[key].n}
             rows.append({**names, **group, **vars(change), "note": _change_note(gaps)})
     return pd.DataFrame(rows, columns=list(CHANGE_COLUMNS))
@@ -217,42 +256,11 @@ def means_and_seeds(table: pd.DataFrame, keys: Sequence[str]) -> tuple[pd.DataFr
     return table[mean | ~averaged], table[averaged & ~mean]
 
 
-def means_for_new_patients(
-    table: pd.DataFrame, keys: Sequence[str], confidence: float = 0.95
-) -> pd.DataFrame:
-    """Means of :func:`over_seeds`' rows, their intervals for new runs on *new* patients.
-
-    A table has no influence values: the patients' part of the variance is the single runs' own, its
-    mean over the runs, as if all of it were shared. So the interval errs, if at all, on the wide
-    side. Rows without single runs stay as they are, over patients. Rates stay in [0, 1].
-    """
-    means, singles = means_and_seeds(table, keys)
-    names = [x for x in table if x not in (*OWN, *DROPPED, "seeds", "n_seeds", "sd")]
-    quantile = float(stats.norm.ppf((1 + confidence) / 2))
-    errors = singles.assign(own=((singles["high"] - singles["low"]) / 2 / quantile) ** 2)
-    own = errors.groupby(names, dropna=False)["own"].mean().rename("of_patients")
-    found = means.merge(own, how="left", left_on=names, right_index=True)
-    runs = found["n_seeds"].astype(float)
-    of_runs = found["sd"] ** 2 / runs
-    total = of_runs + found["of_patients"]
-    df = total**2 / (of_runs**2 / (runs - 1) + found["of_patients"] ** 2 / (found["n"] - 1))
-    wide = pd.Series(stats.t.ppf((1 + confidence) / 2, df), index=found.index) * total**0.5
-    reach = wide.clip(lower=found["high"] - found["value"])  # new patients make nothing surer
-    known = reach.notna()
-    found.loc[known, "low"] = (found["value"] - reach)[known]
-    found.loc[known, "high"] = (found["value"] + reach)[known]
-    rates = found["metric"].astype(str).map(lambda name: RATE.fullmatch(name) is not None)
-    found.loc[rates, ["low", "high"]] = found.loc[rates, ["low", "high"]].clip(0, 1)
-    return found.drop(columns="of_patients")
-
-
 # -- the run as the unit ---------------------------------------------------------------------
 # A run is everything that is random: base model, fine-tuning, sampling. Over R complete runs on
 # the same patients the mean varies with V = s^2 / R + V_patients: s^2 is the variance between
 # runs, and V_patients that of the mean of the runs' influence values. Fine-tunings of one base are
 # *one* run in this sense: what they share doesn't show in their spread.
-
-LEAST_RUNS = 3  # two say too little about a variance: t with 1 degree of freedom
 
 
 @dataclass(frozen=True)

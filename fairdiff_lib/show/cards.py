@@ -28,6 +28,7 @@ import fairdiff_lib
 from fairdiff_lib.audit.audit import Audit
 from fairdiff_lib.audit.estimate import OVERALL
 from fairdiff_lib.audit.kid import Kernel
+from fairdiff_lib.audit.seeds import LEAST_RUNS
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.disk.files import atomic_file, read_json
 from fairdiff_lib.disk.places import CARD, PROJECT_ROOT
@@ -46,10 +47,13 @@ from fairdiff_lib.settings.options import Settings, as_dict
 from fairdiff_lib.show.panels import dots_foot, narrow_dots
 from fairdiff_lib.show.style import STYLE, dataset_name, is_simulated, limits
 from fairdiff_lib.show.words import (
+    about_decisions,
     about_files,
     about_leavers,
     about_same_pictures,
     about_small_levels,
+    contrast_name,
+    decision,
     finding,
     one_at_a_time,
 )
@@ -65,6 +69,11 @@ ENDPOINT = (
     "the differences in KID between each level and the attribute's largest level, p adjusted over "
     "all levels of at least {below} {unit}s by the largest |t|"
 )
+DECIDES = (
+    "The difference in equivalent blur between each level and its attribute's largest level "
+    "decides, by where its interval lies against 0 and {size:g} px."
+)
+BLUR = "equivalent_blur"
 HERE = Path(__file__).parent
 TEMPLATES = Environment(
     loader=PackageLoader("fairdiff_lib.show", "."), autoescape=True, undefined=StrictUndefined
@@ -121,6 +130,8 @@ class Facts:
     methods: str = ""  # the sentences that a paper needs
     table: str = "contrasts.csv"  # the file that holds all contrasts
     standing: str = ""  # stands before the finding: what limits it most
+    # declared tests of the endpoint that decides, as in tab_tests; they lead where there are some
+    decided: pd.DataFrame | None = None
 
 
 def with_floor(by_group: pd.DataFrame, floor: pd.DataFrame | None) -> pd.DataFrame:
@@ -147,8 +158,7 @@ def _clearest(contrasts: pd.DataFrame) -> Iterator[tuple[str, Any, Any]]:
     """The contrasts that the card shows, the clearest first: name in words, key, row."""
     order = contrasts.sort_values(["p_adjusted", "p"], kind="stable", na_position="last")
     for _, row in order.head(SHOWN).iterrows():
-        name = f"{name_of(row['attribute'])}: {row['level']} minus {row['reference']}"
-        yield name, tuple(row[key] for key in KEYS), row
+        yield contrast_name(row.to_dict()), tuple(row[key] for key in KEYS), row
 
 
 def shown_contrasts(
@@ -188,9 +198,13 @@ def render_html(audit: Audit, facts: Facts, stamp: Mapping[str, Any]) -> str:
     if facts.standardised is not None:
         header.append(f"at equal {facts.mix} mix")
     hidden = len(audit.contrasts) - SHOWN
+    lead = finding(audit) if facts.decided is None else about_decisions(facts.decided)
     return TEMPLATES.get_template("audit_card.html.j2").render(
         title=facts.title,
-        finding=f"{facts.standing}{finding(audit)}",
+        finding=f"{facts.standing}{lead}",
+        decided=decided_rows(facts.decided),
+        decided_for=decided_for(facts.decided),
+        share=f"{confidence:.0%}",
         compared=[*facts.compared, ("Primary endpoint", facts.endpoint)],
         picture=_embedded(both),
         foot=dots_foot(dots, facts.unit, confidence),
@@ -208,6 +222,25 @@ def render_html(audit: Audit, facts: Facts, stamp: Mapping[str, Any]) -> str:
         caveats=facts.caveats,
         stamp=stamp_line(stamp),
     )
+
+
+def decided_rows(tests: pd.DataFrame | None) -> list[list[str]]:
+    """Each declared difference, its size and what was decided."""
+    rows = [] if tests is None else tests.to_dict("records")
+    return [[contrast_name(row), f"{number(row)} px", decision(row)] for row in rows]
+
+
+def decided_for(tests: pd.DataFrame | None) -> str:
+    """For whom the intervals of the declared tests hold."""
+    if tests is None:
+        return ""
+    row = tests.iloc[0]
+    trainings = str(row["seeds"]).count(",") + 1
+    if row["runs"] >= LEAST_RUNS:
+        return f"new subjects and new runs ({row['runs']} complete ones were made)"
+    if trainings >= LEAST_RUNS:
+        return f"new subjects and other fine-tunings of this one base ({trainings} were made)"
+    return "new subjects and the models at hand"
 
 
 def _embedded(dots: Sequence[pd.DataFrame]) -> str:
@@ -262,26 +295,29 @@ def publish_study_card(study: Study, result: Any, protocol: Any) -> str:
 def study_facts(result: Any, cohort: Cohort, protocol: Any, stamp: Mapping[str, Any]) -> Facts:
     """What the card says besides the numbers of :func:`shown_audit`."""
     rule, found = protocol.rule, shown_audit(result, protocol.rule)
+    tests = result.tests[(result.tests["claim"] == "C1") & (result.tests["endpoint"] == BLUR)]
+    tests = None if tests.empty else tests
     label = method_name(shown_method(result, rule))
     floors = result.main(rule.features)
     floors = floors[floors["metric"] == "kid_floor"].drop_duplicates(["attribute", "level"])
     return Facts(
         title=f"Is {label} equally good for every group? {dataset_name(rule.dataset)}",
         compared=list(_compared(found, label, cohort, protocol)),
-        endpoint=_endpoint(found, rule),
+        endpoint=_endpoint(found, rule, tests),
         caveats=[
-            *_caveats(result, found, protocol),
+            *_caveats(result, found, protocol, tests),
             *about_files({"real": cohort.split("test").file_gaps}),
             *about_same_pictures(cohort),
         ],
         floor=floors,
         standardised=shown_audit(result, rule, "kid_standardised").contrasts,
         mix=name_of(rule.condition).lower(),
-        blur=shown_audit(result, rule, "equivalent_blur"),
+        blur=shown_audit(result, rule, BLUR),
         alike=_alike(result, rule),
-        methods=_methods(result, cohort, rule, stamp),
+        methods=_methods(result, cohort, rule, stamp, tests),
         table="tab_contrasts.csv",
         standing=_standing(result, protocol),
+        decided=tests,
     )
 
 
@@ -293,7 +329,9 @@ def _alike(result: Any, rule: Any) -> pd.DataFrame | None:
     return None if own.empty else own
 
 
-def _methods(result: Any, cohort: Cohort, rule: Any, stamp: Mapping[str, Any]) -> str:
+def _methods(
+    result: Any, cohort: Cohort, rule: Any, stamp: Mapping[str, Any], tests: pd.DataFrame | None
+) -> str:
     """The methods paragraph of :func:`shown_audit`."""
     from fairdiff_lib.classify.features import describe  # torch: seconds, for one notebook in ten
 
@@ -310,12 +348,14 @@ def _methods(result: Any, cohort: Cohort, rule: Any, stamp: Mapping[str, Any]) -
         space.kernel,
         space.scale.caveat(),
         f"KID is the mean over {len(rule.seeds)} trained model{'s' * (len(rule.seeds) > 1)} "
-        f"(seeds {', '.join(map(str, rule.seeds))}); intervals hold for these on new subjects.",
+        f"(seeds {', '.join(map(str, rule.seeds))}); its intervals hold for these on new subjects."
+        + (f" {DECIDES.format(size=rule.smallest_blur)} Its intervals hold for "
+           f"{decided_for(tests)}." if tests is not None else ""),
         " ".join(own),
         f"Differences are also given at a common mix of {mix}, and in "
         f"{space_title(rule.sensitivity)} features." if rule.sensitivity else "",
     )  # fmt: skip
-    blur = shown_audit(result, rule, "equivalent_blur")
+    blur = shown_audit(result, rule, BLUR)
     return methods_text(shown_audit(result, rule), blur, how, stamp, "subject")
 
 
@@ -349,8 +389,10 @@ def _compared(found: Audit, label: str, cohort: Cohort, protocol: Any) -> Iterat
     yield "Protocol", f"{rule.digest}, written {when} generated"
 
 
-def _endpoint(found: Audit, rule: Any) -> str:
+def _endpoint(found: Audit, rule: Any, tests: pd.DataFrame | None) -> str:
     """The primary endpoint, and what difference is of interest."""
+    if tests is not None:
+        return DECIDES.format(size=rule.smallest_blur)
     said = ENDPOINT.format(below=found.design.secondary_below, unit="subject")
     size = found.design.smallest_effect
     if not np.isfinite(size):
@@ -358,7 +400,7 @@ def _endpoint(found: Audit, rule: Any) -> str:
     return f"{said}; of interest from {size:.2g}, what {rule.smallest_blur:g} px of blur make"
 
 
-def _caveats(result: Any, found: Audit, protocol: Any) -> Iterator[str]:
+def _caveats(result: Any, found: Audit, protocol: Any, tests: pd.DataFrame | None) -> Iterator[str]:
     """What limits the audit, the most important first."""
     rule, method = protocol.rule, shown_method(result, protocol.rule)
     if is_simulated(rule.dataset):
@@ -372,7 +414,8 @@ def _caveats(result: Any, found: Audit, protocol: Any) -> Iterator[str]:
     if not protocol.before:
         yield "The protocol was written after test images existed: read as exploratory."
     models = "this one model" if len(rule.seeds) == 1 else f"these {len(rule.seeds)} models"
-    yield f"Intervals hold for {models} on new subjects, not for training anew."
+    of_kid = "Intervals" if tests is None else "Intervals of KID"
+    yield f"{of_kid} hold for {models} on new subjects, not for training anew."
     for (name, seed), said in result.copies.items():
         if name == method:
             yield f"Seed {seed}: {said}"

@@ -16,6 +16,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fairdiff_lib.audit.seeds import LEAST_RUNS
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.names import NOT_ESTIMABLE, axis_name, name_of
 from fairdiff_lib.show.style import MUTED, STYLE, Look, handles, level_looks
@@ -73,17 +74,13 @@ def stacked(fig: Figure, rows: int) -> list[Any]:
     return [fig.subfigures(1, 1)] if rows == 1 else list(np.asarray(fig.subfigures(rows, 1)))
 
 
-def interval_text(
-    table: Rows, *, seeds_drawn: bool = False, confidence: float = 0.95, new: bool = False
-) -> str:
-    """What whiskers mean, from the table's own columns, and dots of single seeds if drawn.
-
-    ``new``: they are :func:`means_for_new_patients`'.
-    """
+def interval_text(table: Rows, *, seeds_drawn: bool = False, confidence: float = 0.95) -> str:
+    """What whiskers mean, from the table's own columns, and dots of single seeds if drawn."""
     share = f"{confidence:.0%} interval"
     if "seeds" in table and table["seeds"].astype(str).str.contains(",").any():
         small = " Small dots: single seeds." if seeds_drawn else ""
-        whom = "for new patients and new runs" if new else "over seeds"
+        several = table["seeds"].astype(str).str.count(",").max() + 1 >= LEAST_RUNS
+        whom = "for new patients and new training runs" if several else "over subjects"
         return f"Dots: mean over training seeds, with {share} {whom}.{small}"
     return f"Dots: one training seed, with {share} over subjects, not over training runs."
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from fairdiff_lib.audit.audit import Audit
 from fairdiff_lib.audit.memory import AUC, FOUND, NEARER, NO_SIGNAL
-from fairdiff_lib.audit.seeds import means_and_seeds, means_for_new_patients
+from fairdiff_lib.audit.seeds import means_and_seeds
 from fairdiff_lib.data.cohort import Cohort
 from fairdiff_lib.data.pictures import FileGap
 from fairdiff_lib.settings.names import (
@@ -341,7 +341,7 @@ def about_planted(table: Rows) -> str:
 @sentence("nearest")
 def about_nearest(table: Rows) -> str:
     """The overall share of images nearer to training images, read against a half."""
-    own = means_for_new_patients(table[table["metric"] == NEARER], ["method"])
+    own = means_and_seeds(table[table["metric"] == NEARER], ["method"])[0]
     own = own[own["attribute"] == "overall"]
     words = ("more than a half", "less than a half", "not told from a half")
     return bullets(
@@ -355,7 +355,7 @@ def about_nearest(table: Rows) -> str:
 @sentence("members")
 def about_members(table: Rows, false_positives: float) -> str:
     """AUC and members found per method, and the level that is found best."""
-    shown = means_for_new_patients(table[table["metric"].isin([AUC, FOUND])], ["method"])
+    shown = means_and_seeds(table[table["metric"].isin([AUC, FOUND])], ["method"])[0]
     lines = []
     for method in ordered_methods(shown["method"]):
         own = shown[shown["method"] == method]
@@ -435,6 +435,29 @@ def about_halves(table: Rows) -> str:
     falls = bool((means.diff().dropna() < 0).all())
     said = "It falls as n grows" if falls else "It does not fall at every step here"
     return f"{' '.join(lines)} {said}; the true FID is 0, so all of it is bias."
+
+
+def contrast_name(row: Mapping[Any, Any]) -> str:
+    """As "Sex: Female minus Male"."""
+    return f"{name_of(str(row['attribute']))}: {row['level']} minus {row['reference']}"
+
+
+def decision(row: Mapping[Any, Any]) -> str:
+    """What was decided of one declared test; of one that can't decide, that this was known."""
+    if row["testable"]:
+        return str(row["verdict"])
+    needed = row["n_needed"]
+    wanted = f"; it would need about n = {needed:,.0f}" if np.isfinite(needed) else ""
+    return f"undecided, as declared beforehand{wanted}"
+
+
+@sentence("decisions")
+def about_decisions(tests: pd.DataFrame) -> str:
+    """The declared differences between groups, each with its verdict, in pixels of blur."""
+    return " ".join(
+        f"{contrast_name(row)}: {decision(row)}. It is {number(row)} px of equivalent blur."
+        for row in tests.to_dict("records")
+    )
 
 
 @sentence("finding")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fairdiff_lib.audit.seeds import means_and_seeds, means_for_new_patients
+from fairdiff_lib.audit.seeds import means_and_seeds
 from fairdiff_lib.settings.names import (
     CHECKED,
     LABEL_FAULTS,
@@ -580,7 +580,7 @@ def _basis(rows: Rows) -> str:
 @sentence("counterfactual")
 def about_counterfactual(table: Rows, condition: str) -> str:
     """What a change of each attribute's word does, and what another noise does, by method."""
-    rows = means_for_new_patients(table[table["attribute"] == "overall"], ["method"])
+    rows = means_and_seeds(table[table["attribute"] == "overall"], ["method"])[0]
     lines = []
     for method in ordered_methods(rows["method"]):
         for changed, own in rows[rows["method"] == method].groupby("changed", sort=False):
@@ -599,7 +599,7 @@ def about_counterfactual(table: Rows, condition: str) -> str:
 @sentence("flips_by_level")
 def about_flips(table: Rows, condition: str) -> str:
     """The level whose finding flips most when its word is changed, by attribute and method."""
-    rows = means_for_new_patients(table[table["condition"] == condition], ["method"])
+    rows = means_and_seeds(table[table["condition"] == condition], ["method"])[0]
     rows = rows[(rows["metric"] == "finding_flips") & (rows["attribute"] != "overall")]
     lines = []
     for (method, changed), own in rows[rows["changed"] != "noise"].groupby(

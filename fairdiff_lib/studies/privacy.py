@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 
 from fairdiff_lib.audit import memory
-from fairdiff_lib.audit.audit import Audit, Labelled, audit, labelled, means_over_seeds
+from fairdiff_lib.audit.audit import Audit, audit, labelled
 from fairdiff_lib.audit.contrasts import EXPLORATORY
 from fairdiff_lib.audit.estimate import Floats, Groups, group_units
 from fairdiff_lib.audit.memory import NEARER, Pool, nearer_metric
-from fairdiff_lib.audit.seeds import SEED_INTERVAL
 from fairdiff_lib.classify.features import Space
 from fairdiff_lib.classify.runs import REAL, feature_spaces
 from fairdiff_lib.data.cohort import Cohort
@@ -28,7 +27,6 @@ from fairdiff_lib.study import Study
 
 CONTRASTED = (NEARER, *memory.CONTRASTED)
 SPLITS = ("train", "val", "test")  # the first is what the generator was trained on
-MEAN_NOTE = "interval over subjects, of the mean of these runs"
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,6 @@ def measure_privacy(study: Study) -> Privacy:
     known, settings = read_known(study), study.settings
     first: tuple[Floats, memory.Scores] | None = None
     parts: list[pd.DataFrame] = []
-    audits: list[tuple[Mapping[str, Any], Audit]] = []
     contrasted: list[tuple[Mapping[str, Any], Audit]] = []
     control = nearest_audits(known, [space.test for space, _, _ in known.spaces])
     for seed in settings.seeds:
@@ -92,33 +89,11 @@ def measure_privacy(study: Study) -> Privacy:
         found = [*nearest_audits(known, made), *attack(known, scores).values()]
         for one in found:
             parts.append(labelled(share_rows(one), labels))
-            audits.append((labels, one))
             contrasted += [(labels, one)] if one.metric in CONTRASTED else []
     table, contrasts = finish(study, parts, contrasted)
     assert first is not None  # there is a run
     sizes = reference_sizes(study.cohort)
-    table = for_new_subjects(table, audits)
     return Privacy(known, *first, sizes, table, contrasts, gate_notes(study.places))
-
-
-def for_new_subjects(table: pd.DataFrame, audits: Labelled) -> pd.DataFrame:
-    """The table with intervals over subjects in the rows of a mean over seeds.
-
-    Who was trained on and who was held out is the same for every seed: a spread over seeds knows
-    nothing of that chance, and an interval made of it would find members in noise.
-    """
-    rows = [labelled(share_rows(one), labels) for labels, one in means_over_seeds(audits)]
-    names = ["method", "attribute", "level", "metric", "features", "seeds"]
-    means = pd.concat(rows, ignore_index=True)
-    means = means[means["seeds"].str.contains(",")].set_index(names)
-    keys = pd.MultiIndex.from_frame(table[names])
-    known = keys.isin(means.index)
-    found = means.reindex(keys[known])
-    table = table.copy()
-    for side in ("low", "high"):
-        table.loc[known, side] = found[side].to_numpy()
-    table.loc[known, "note"] = table.loc[known, "note"].str.replace(SEED_INTERVAL, MEAN_NOTE)
-    return table
 
 
 def share_rows(one: Audit) -> pd.DataFrame:

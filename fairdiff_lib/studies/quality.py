@@ -79,6 +79,7 @@ from fairdiff_lib.studies.harm import fidelity_table
 from fairdiff_lib.studies.verdict.effects import planted
 from fairdiff_lib.studies.verdict.measure import curves_of, image_effects
 from fairdiff_lib.studies.verdict.protocol import BLUR, Protocol
+from fairdiff_lib.studies.verdict.table import Setting, as_table, test_table
 from fairdiff_lib.study import Study
 
 SOFT = 1 / 32  # standard deviation of the blurred control, fraction of the image's side
@@ -211,6 +212,8 @@ class QualityResult:
         The real side: features of the test images, kernel, groups.
     fidelity : DataFrame
         See ``fidelity.fidelity_table``; no row of real data.
+    tests : DataFrame
+        What follows from ``effects`` by the protocol's rule: ``verdict.table.COLUMNS``.
     """
 
     table: pd.DataFrame
@@ -226,6 +229,7 @@ class QualityResult:
     copies: dict[Run, str] = field(default_factory=dict)
     fixed: Fixed | None = None
     fidelity: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["seeds", *TRUE]))
+    tests: pd.DataFrame = field(default_factory=lambda: as_table([]))
 
     def main(self, features: str) -> pd.DataFrame:
         """Rows of the table in the primary feature space, or that rest on none."""
@@ -646,9 +650,11 @@ def collect_quality(study: Study, rule: Protocol) -> QualityResult:
     notes = tables.failed_gates(found)
     table = over_seeds(pd.concat(parts, ignore_index=True), settings.audit.confidence)
     named = with_means(audits, rule)
+    effects = image_effects(study, fixed.spaces[0], fixed.vae, fixed.groups.unit, audits, rule)
+    judged = Setting(settings.dataset, rule, gates=found, population=settings.simulator)
     return QualityResult(
         tables.with_notes(table, notes),
-        image_effects(study, fixed.spaces[0], fixed.vae, fixed.groups.unit, audits, rule),
+        effects,
         tables.with_notes(study_contrasts(named, rule), notes),
         tables.with_notes(study_differences(audits, rule), notes),
         tables.with_notes(study_intersections(named, fixed.crossing, rule), notes),
@@ -660,6 +666,7 @@ def collect_quality(study: Study, rule: Protocol) -> QualityResult:
         copies,
         fixed,
         fidelity_table(study) if settings.simulated else pd.DataFrame(columns=["seeds", *TRUE]),
+        test_table(effects, judged),
     )
 
 

@@ -25,6 +25,7 @@ from fairdiff_lib.show import cards
 from fairdiff_lib.show.words import finding
 from fairdiff_lib.studies.quality import QualityResult
 from fairdiff_lib.studies.verdict.protocol import Protocol, Registered
+from fairdiff_lib.studies.verdict.table import as_table
 
 SPEC = dataset_of("ham10000").spec()
 YOUNG, OLD = SPEC.levels("age")
@@ -141,6 +142,39 @@ def test_standardised_contrasts_and_the_primary_space_s_floor_stand_beside(cohor
     old = own.standardised[own.standardised["level"] == OLD]
     assert old["value"].item() == pytest.approx(0.001)
     assert "of interest from 0.004, what 0.1 px of blur make" in own.endpoint
+
+
+def make_tests(**changes: Any) -> pd.DataFrame:
+    """A declared test of age in blur that says another thing than KID, and its like in KID."""
+    row = {"dataset": "ham10000", "claim": "C1", "endpoint": "equivalent_blur", "attribute": "age",
+           "level": OLD, "reference": YOUNG, "value": -0.02, "low": -0.05, "high": 0.01,
+           "verdict": "no difference larger than 0.1 px", "testable": True, "n_needed": 64.0,
+           "runs": 3, "seeds": "0,1,2"} | changes  # fmt: skip
+    return as_table([row, row | {"endpoint": "kid", "verdict": "larger than 0.02"}])
+
+
+def test_what_was_declared_leads_and_kid_decides_nothing(cohort: Cohort) -> None:
+    def page(**changes: Any) -> str:
+        result = replace(make_result(), tests=make_tests(**changes))
+        own = facts(cohort, result)
+        return unescape(cards.render_html(cards.shown_audit(result, RULE), own, STAMP))
+
+    said = page()
+    lead = said.partition('class="finding">')[2].partition("</p>")[0]
+    assert lead == (
+        f"Age: {OLD} minus {YOUNG}: no difference larger than 0.1 px. It is -0.0200 (-0.0500 to "
+        "0.0100) px of equivalent blur."
+    )
+    assert "worse for" not in said and "larger than 0.02" not in said
+    assert (
+        "In KID, which decides nothing" in said and "new runs (3 complete ones were made)" in said
+    )
+    assert "Intervals of KID hold for these 2 models" in said
+    late = page(testable=False)
+    assert "undecided, as declared beforehand; it would need about n = 64." in late
+    assert "no difference larger" not in late
+    assert "other fine-tunings of this one base (3 were made)" in page(runs=1)
+    assert "new subjects and the models at hand" in page(runs=1, seeds="0")
 
 
 def test_card_and_stamp_are_written(cohort: Cohort, tmp_path: Path) -> None:

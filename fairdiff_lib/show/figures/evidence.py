@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from fairdiff_lib.audit.seeds import means_and_seeds, means_for_new_patients
+from fairdiff_lib.audit.seeds import means_and_seeds
 from fairdiff_lib.settings.names import AUDIT_ERRORS, LABEL_FAULTS, name_of
 from fairdiff_lib.show.figures.cohort import draw
 from fairdiff_lib.show.front import Nothing, figure
@@ -65,7 +65,7 @@ def fig_counterfactual(table: Rows, *, condition: str, notes: Sequence[str] = ()
     """
     columns = ("method", "seeds", "changed", "condition", "attribute", "level", "metric", "n")
     dataset = require(table, ("dataset", *columns, "value", "low", "high"), "fig_counterfactual")
-    shown = means_for_new_patients(table, ["method"])
+    shown = means_and_seeds(table, ["method"])[0]
     shown = shown[shown["attribute"] != "overall"]
     methods = ordered_methods(shown["method"])
     word, noise = shown[shown["changed"] != "noise"], shown[shown["changed"] == "noise"]
@@ -78,7 +78,7 @@ def fig_counterfactual(table: Rows, *, condition: str, notes: Sequence[str] = ()
         "Same noise, same conditions; only the word for the level that is named is changed to "
         "another level's. Blur: that of the image itself which would move it as far (at most "
         f"4 pixels are tried). Findings are read by one classifier of real images. "
-        f"{interval_text(shown, new=True)} In brackets: subjects."
+        f"{interval_text(shown)} In brackets: subjects."
     )
     title = f"One word changed: {dataset_name(dataset)}"
     fig = page(1.5 + HEIGHT * len(rows), title, foot, notes, list(looks.values()))

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from fairdiff_lib.audit.decide import DIFFERENT, LARGER, NO_LARGER, UNDECIDED
-from fairdiff_lib.audit.seeds import means_for_new_patients
+from fairdiff_lib.audit.seeds import means_and_seeds
 from fairdiff_lib.settings.methods import BASELINE
 from fairdiff_lib.settings.names import classifier_name, method_name, name_of, rounded
 from fairdiff_lib.show.figures.cohort import draw
@@ -252,7 +252,7 @@ def _of(one: Found, metric: str) -> Rows:
     levels = {("overall", "all"), *level_rows(one.tests[one.tests["claim"] == "C1"]),
               *_references(one.tests)}  # fmt: skip
     kept = [key in levels for key in zip(own["attribute"], own["level"], strict=True)]
-    return shortened(means_for_new_patients(own[kept], ["method"]))
+    return shortened(means_and_seeds(own[kept], ["method"])[0])
 
 
 def _references(tests: Rows) -> list[tuple[str, str]]:
