@@ -119,7 +119,7 @@ def _for_new_subjects(
     """
     quantile = float(stats.norm.ppf((1 + confidence) / 2))
     own = (((part["high"] - part["low"]) / 2 / quantile) ** 2).to_numpy(dtype=np.float64)
-    count, n = len(part), int(part["n"].min())
+    count, n = len(part), part["n"].min()
     if count < 2 or n < 2 or not np.isfinite(own).all():
         return None
     of_runs, of_subjects = sd**2 / count, float(own.mean())
