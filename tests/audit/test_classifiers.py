@@ -11,13 +11,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
-from scipy import stats
+from scipy import optimize, stats
+from scipy.special import expit, logit
 from sklearn.metrics import roc_auc_score
 
 from fairdiff_lib.audit import released
 from fairdiff_lib.audit.audit import audit, mean_metric, means_over_seeds
 from fairdiff_lib.audit.classifiers import (
     COLUMNS,
+    calibration_intercept_metric,
+    calibration_slope_metric,
     classification_audits,
     classification_contrasts,
     classification_table,
@@ -27,7 +30,7 @@ from fairdiff_lib.audit.classifiers import (
     scored,
 )
 from fairdiff_lib.audit.contrasts import EXPLORATORY, SPREAD, dpd, eod, equity_scaled
-from fairdiff_lib.audit.estimate import group_units
+from fairdiff_lib.audit.estimate import Groups, group_units
 from fairdiff_lib.audit.estimators import jackknife_units, weighted_auc
 from fairdiff_lib.settings.errors import InputError
 
@@ -265,6 +268,93 @@ def test_calibration_and_harm_stand_in_the_table_of_two_levels() -> None:
     assert missed.loc["fnr_gap", "value"] > 0.2
     assert 0 < missed.loc["fnr_gap_by_chance", "value"] < missed.loc["fnr_gap", "value"]
     assert np.isnan(missed.loc["fnr_gap", "low"])
+
+
+def off(centre: float, spread: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Truth with three cases in ten, and logits that lie near that of ``centre``."""
+    rng = np.random.default_rng(seed)
+    truth = (rng.random(80) < 0.3).astype(np.int64)
+    return truth, logit(centre) + spread * rng.normal(size=80)
+
+
+def two_levels(z: np.ndarray) -> np.ndarray:
+    return np.column_stack([expit(-z), expit(z)])
+
+
+def shift(truth: np.ndarray, z: np.ndarray) -> float:
+    """What the logits lack for as many cases to be expected as there are."""
+    return float(optimize.brentq(lambda a: expit(a + z).sum() - truth.sum(), -40, 40, xtol=1e-12))
+
+
+def strangers(n: int) -> Groups:
+    """n subjects with an image each, and no groups."""
+    return group_units(pd.DataFrame({"subject": np.arange(n)}), {})
+
+
+@pytest.mark.parametrize("centre", [0.02, 0.001])
+@pytest.mark.parametrize("spread", [0.0, 0.2])
+def test_intercept_is_right_where_a_newton_step_overshoots(centre: float, spread: float) -> None:
+    """Scores that are far too low, as of a poor classifier: the first step leads further off."""
+    truth, z = off(centre, spread)
+    exact = shift(truth, z)
+    if not spread:
+        assert exact == pytest.approx(logit(truth.mean()) - logit(centre), abs=1e-9)
+    p = expit(z)
+    step = (truth - p).sum() / (p * (1 - p)).sum()
+    assert step - exact > exact
+    for sign in (1, -1):  # too low, and by as much too high
+        cases = truth if sign > 0 else 1 - truth
+        found = calibration_intercept_metric(cases, two_levels(sign * z))(strangers(80))[0]
+        assert found.value == pytest.approx(sign * exact, abs=1e-6)
+        fitted = expit(exact + z)
+        assert found.standard_error == pytest.approx(
+            np.sqrt(((truth - fitted) ** 2).sum() * 80 / 79) / (fitted * (1 - fitted)).sum()
+        )
+
+
+def test_slope_on_scores_that_hardly_differ_is_not_estimable() -> None:
+    """A collapsed classifier says the same for everybody but for a billionth."""
+    for seed in range(40):  # by rounding, a Newton step from some of them meets a singular matrix
+        truth, z = off(0.47, 1e-9, seed)
+        assert np.ptp(z) > 0
+        found = calibration_slope_metric(truth, two_levels(z))(strangers(80))[0]
+        assert np.isnan(found.value)
+        assert found.note == "not estimable: the scores differ too little for a slope"
+
+
+def test_slope_grows_as_scores_shrink_while_they_differ_enough() -> None:
+    """Logits a hundred thousandth as large have a slope that many times as large."""
+    rng = np.random.default_rng(1)
+    z = rng.normal(size=200)
+    truth = (rng.random(200) < expit(z)).astype(np.int64)
+    whole, small = (
+        calibration_slope_metric(truth, two_levels(share * z - 1))(strangers(200))[0]
+        for share in (1.0, 1e-5)
+    )
+    assert small.value * 1e-5 == pytest.approx(whole.value, rel=1e-6)
+    assert small.standard_error * 1e-5 == pytest.approx(whole.standard_error, rel=1e-6)
+
+
+def test_a_group_whose_classifier_learnt_nothing_stops_no_table() -> None:
+    """Asian subjects' scores hardly differ, Black subjects' are far too low, the rest are good."""
+    codes = np.repeat([0, 1, 2], 80)
+    once, same = off(0.47, 1e-9, seed=7)
+    good = np.random.default_rng(2).normal(2 * once - 1.5)
+    truth, z = np.tile(once, 3), np.concatenate([same, off(0.02, 0.2, seed=7)[1], good])
+    race = {"race": NAMES["race"]}
+    table = classification_table(
+        tidy(two_levels(z), truth), people({"race": codes}), race, labels=LABELS, bootstrap=20
+    )
+    rows = table.set_index(["metric", "level"]).sort_index()
+    for k, level in enumerate(NAMES["race"]):
+        exact = shift(truth[codes == k], z[codes == k])
+        row = rows.loc[("calibration_intercept", level)]
+        assert row["value"] == pytest.approx(exact, abs=1e-6)
+        assert row["low"] < exact < row["high"]
+    slope = rows.loc["calibration_slope"]
+    assert np.isnan(slope.loc["Asian", "value"])
+    assert "the scores differ too little for a slope" in slope.loc["Asian", "note"]
+    assert np.isfinite(slope.loc[["Black", "White", "all"], "value"].astype(float)).all()
 
 
 def several(n: int = 300, seed: int = 5) -> tuple[pd.DataFrame, pd.DataFrame]:
