@@ -132,6 +132,7 @@ class Facts:
     standing: str = ""  # stands before the finding: what limits it most
     # declared tests of the endpoint that decides, as in tab_tests; they lead where there are some
     decided: pd.DataFrame | None = None
+    drawn: Sequence[pd.DataFrame] = ()  # KID and blur by group, for whom ``decided`` holds
 
 
 def with_floor(by_group: pd.DataFrame, floor: pd.DataFrame | None) -> pd.DataFrame:
@@ -193,10 +194,18 @@ def render_html(audit: Audit, facts: Facts, stamp: Mapping[str, Any]) -> str:
     """The card as one page of HTML that needs no other file."""
     dots = with_floor(audit.by_group, facts.floor)
     both = [dots, *([] if facts.blur is None else [facts.blur.by_group])]
+    if facts.drawn:
+        both = [with_floor(facts.drawn[0], facts.floor), *facts.drawn[1:]]
+    blurred = blur_rows(audit, facts)
+    rows = shown_contrasts(audit.contrasts, facts.standardised)
     confidence = audit.design.confidence
     header = ["Difference", f"{name_of(audit.metric)} ({confidence:.0%} interval)", "adjusted p"]
     if facts.standardised is not None:
         header.append(f"at equal {facts.mix} mix")
+    if facts.decided is not None and blurred:  # blur stands above, for new runs; its control here
+        header.append("if all were blurred alike")
+        rows = [[*row, own[-1]] for row, own in zip(rows, blurred, strict=True)]
+        blurred = []
     hidden = len(audit.contrasts) - SHOWN
     lead = finding(audit) if facts.decided is None else about_decisions(facts.decided)
     return TEMPLATES.get_template("audit_card.html.j2").render(
@@ -207,9 +216,9 @@ def render_html(audit: Audit, facts: Facts, stamp: Mapping[str, Any]) -> str:
         share=f"{confidence:.0%}",
         compared=[*facts.compared, ("Primary endpoint", facts.endpoint)],
         picture=_embedded(both),
-        foot=dots_foot(dots, facts.unit, confidence),
+        foot=dots_foot(dots, facts.unit, confidence, decided_for(facts.decided)),
         header=header,
-        rows=shown_contrasts(audit.contrasts, facts.standardised),
+        rows=rows,
         more=f"{hidden} more in {facts.table}." if hidden > 0 else "",
         blur_header=[
             header[0],
@@ -217,7 +226,7 @@ def render_html(audit: Audit, facts: Facts, stamp: Mapping[str, Any]) -> str:
             "p, worse",
             "KID, all blurred alike",
         ],
-        blur_rows=blur_rows(audit, facts),
+        blur_rows=blurred,
         methods=facts.methods,
         caveats=facts.caveats,
         stamp=stamp_line(stamp),
@@ -318,7 +327,16 @@ def study_facts(result: Any, cohort: Cohort, protocol: Any, stamp: Mapping[str, 
         table="tab_contrasts.csv",
         standing=_standing(result, protocol),
         decided=tests,
+        drawn=[] if tests is None else _drawn(result.main(rule.features), found, rule, result),
     )
+
+
+def _drawn(table: pd.DataFrame, found: Audit, rule: Any, result: Any) -> list[pd.DataFrame]:
+    """KID and blur of the shown method by group, as the study's tables have them."""
+    own = table[table["method"] == shown_method(result, rule)]
+    own = own[own["seeds"] == ",".join(map(str, rule.seeds))]
+    own = own[own["attribute"].isin([OVERALL[0], *found.attributes])]
+    return [own[own["metric"] == metric] for metric in ("kid", BLUR)]
 
 
 def _alike(result: Any, rule: Any) -> pd.DataFrame | None:

@@ -233,12 +233,13 @@ def draw_dots(ax: Axes, table: Rows, counted: bool = True) -> None:
     ax.set_xlabel(axis_name(str(table["metric"].iloc[0])))
 
 
-def dots_foot(table: Rows, unit: str = "subject", confidence: float = 0.95) -> str:
-    """What the marks of a dot plot mean."""
+def dots_foot(table: Rows, unit: str = "subject", confidence: float = 0.95, whom: str = "") -> str:
+    """What the marks of a dot plot mean; ``whom``: the intervals hold for more than other units."""
     known = "floor_low" in table and table["floor_low"].notna().any()
     band = "Grey: what chance alone gives between two halves of the real images. " if known else ""
     return (
-        f"Dots: value with {confidence:.0%} interval over {unit}s. n: {unit}s. {band}"
+        f"Dots: value with {confidence:.0%} interval {f'for {whom}' if whom else f'over {unit}s'}. "
+        f"n: {unit}s. {band}"
         "Overlapping intervals are no test: the table of differences is."
     )
 
@@ -259,6 +260,8 @@ def narrow_dots(tables: Sequence[Rows], width: float) -> Figure:
     with matplotlib.rc_context(STYLE):
         fig = Figure(figsize=(width, 0.55 + ROW * len(dot_rows(tables[0]))), layout="constrained")
         dots_beside(fig, tables, bins=5 if len(tables) == 1 else 3)
+        for ax in fig.axes if len(tables) > 1 else []:  # side by side, names would touch
+            ax.set_xlabel(ax.get_xlabel().replace(", ", ",\n", 1).replace(" (", "\n(", 1))
     return fig
 
 

@@ -56,14 +56,17 @@ def make_audit(metric: str, old: float, role: str = "primary") -> Audit:
 
 
 def floors() -> pd.DataFrame:
-    """The noise between halves of the reals, by level, in two spaces."""
+    """The noise between halves of the reals, by level, in two spaces; KID and blur beside it."""
     rows = [
         {"method": "none", "seeds": seeds, "attribute": name, "level": level, "metric": "kid_floor",
          "features": "lite0", "n": 50, "value": 0.001, "low": -0.1, "high": 0.1, "note": ""}
         for name, level in SIZES
         for seeds in ("0,1", "0")
     ]  # fmt: skip
-    return pd.DataFrame(rows + [{**row, "features": "texture", "value": 9.0} for row in rows])
+    mean = [{**row, "metric": metric, "value": 0.5} for row in rows if row["seeds"] == "0,1"
+            for metric in ("kid", "equivalent_blur")]  # fmt: skip
+    rows += [{**row, "features": "texture", "value": 9.0} for row in rows]
+    return pd.DataFrame(rows + mean)
 
 
 def make_result(method: str = "none", old: float = 0.05) -> QualityResult:
@@ -170,6 +173,9 @@ def test_what_was_declared_leads_and_kid_decides_nothing(cohort: Cohort) -> None
         "In KID, which decides nothing" in said and "new runs (3 complete ones were made)" in said
     )
     assert "Intervals of KID hold for these 2 models" in said
+    assert "interval for new subjects and new runs (3 complete" in said  # of the dots
+    assert "<th>if all were blurred alike</th>" in said and "The same in pixels" not in said
+    assert "<td>0.00100 (0.00000 to 0.00200)</td></tr>" in said
     late = page(testable=False)
     assert "undecided, as declared beforehand; it would need about n = 64." in late
     assert "no difference larger" not in late
