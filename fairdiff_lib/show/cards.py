@@ -432,7 +432,7 @@ def _caveats(result: Any, found: Audit, protocol: Any, tests: pd.DataFrame | Non
     if not protocol.before:
         yield "The protocol was written after test images existed: read as exploratory."
     models = "this one model" if len(rule.seeds) == 1 else f"these {len(rule.seeds)} models"
-    of_kid = "Intervals" if tests is None else "Intervals of KID"
+    of_kid = "Intervals" if tests is None else "Intervals of differences in KID"
     yield f"{of_kid} hold for {models} on new subjects, not for training anew."
     for (name, seed), said in result.copies.items():
         if name == method:

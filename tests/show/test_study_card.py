@@ -172,7 +172,7 @@ def test_what_was_declared_leads_and_kid_decides_nothing(cohort: Cohort) -> None
     assert (
         "In KID, which decides nothing" in said and "new runs (3 complete ones were made)" in said
     )
-    assert "Intervals of KID hold for these 2 models" in said
+    assert "Intervals of differences in KID hold for these 2 models" in said
     assert "interval for new subjects and new runs (3 complete" in said  # of the dots
     assert "<th>if all were blurred alike</th>" in said and "The same in pixels" not in said
     assert "<td>0.00100 (0.00000 to 0.00200)</td></tr>" in said
