@@ -200,6 +200,8 @@ _ALL = (
             "tab_calibration": "audits of known truth: alarms, both tails, outcomes",
             "tab_checks": "every promise of the audit, and its limit",
             "tab_truth": "the truth of the audits with images",
+            "tab_decisions": "verdicts in equivalent blur where the truth is known",
+            "tab_decisions_checks": "every promise of these verdicts, and its limit",
         },
         figures={
             "fig_calibration": "alarms where groups are equally good",

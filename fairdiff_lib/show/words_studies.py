@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from fairdiff_lib.audit.blur import SMALLEST_BLUR
 from fairdiff_lib.audit.seeds import means_and_seeds
 from fairdiff_lib.settings.names import (
     CHECKED,
@@ -422,14 +423,42 @@ def about_audit(checks: pd.DataFrame) -> str:
         f"situation. Over all situations: {pooled}. A limit allows for chance: a check fails where "
         "the rate is told from what is promised.\n"
     ]
+    return "\n".join([*lines, *_failed(checks)])
+
+
+def _failed(checks: pd.DataFrame) -> Iterator[str]:
+    """A line for each promise that is not kept."""
     for row in checks[~checks["passed"]].to_dict("records"):
         null = NULLS[row["null"]].label + ", " if row["null"] in NULLS else ""
         form = ".3f" if row["check"] == "off" else ".2%"
-        lines.append(
+        yield (
             f"- **Fails**: {cell_name(row)}, {null}{CHECKED[row['check']]}: {row['rate']:{form}} "
             f"where {row['promised']:{form}} is promised (limit {row['limit']:{form}})."
         )
-    return "\n".join(lines)
+
+
+@sentence("proof_decisions")
+def about_decisions(table: pd.DataFrame, checks: pd.DataFrame) -> str:
+    """What verdicts in equivalent blur say of differences of nothing, X and 2 X; what fails."""
+    size = (table["truth"].abs() / SMALLEST_BLUR).round()
+    none, just, twice = (table[size == times] for times in (0, 1, 2))
+    x = f"{SMALLEST_BLUR:g} px"
+    lines = [
+        f"**{int(checks['passed'].sum())} of {len(checks)} checks of the verdicts in equivalent "
+        "blur pass.**\n",
+        f'- A true difference of just X = {x}: it is called "no larger than X" in '
+        f'{_rates(just["no_larger"])} of audits, situation by situation, and "larger than X" in '
+        f"{_rates(just['larger'])}. Each is promised in 5% at most.",
+        f"- 95% intervals miss the true difference in {_rates(table['missed'])} of audits.",
+        f'- A true difference of 2 X: "larger than X" in {_rates(twice["larger"])} of audits. '
+        f'None: "no difference larger than X" in {_rates(none["no_larger"])}. The least of '
+        "both is where intervals are wider than X: little can be decided there.",
+    ]
+    return "\n".join([*lines, *_failed(checks)])
+
+
+def _rates(rates: pd.Series[float]) -> str:
+    return f"{rates.min():.1%} to {rates.max():.1%}"
 
 
 @sentence("proof_tails")

@@ -99,6 +99,37 @@ def prove(study: Study) -> Proof:
     return Proof(table, truths, judged(cells, table))
 
 
+@dataclass(frozen=True)
+class Decisions:
+    """How verdicts in equivalent blur turned out where the truth is known."""
+
+    table: pd.DataFrame  # tab_decisions: a row per cell, in ``audits.COLUMNS``
+    judged: pd.DataFrame  # tab_decisions_checks
+
+    def publish(self, study: Study) -> None:
+        """Write both tables with their stamps."""
+        study.publish("tab_decisions", self.table)
+        study.publish("tab_decisions_checks", self.judged)
+
+    @property
+    def shown(self) -> pd.DataFrame:
+        """Coverage and outcomes by what is true, in a reader's words."""
+        words = {"situation": "situation", "n_min": "n", "truth": "true difference, px"}
+        words |= {"mean": "mean estimate, px", "missed": CHECKED["missed"]}
+        words |= {name: OUTCOMES[name] for name in (LARGER, DIFFERENT, NO_LARGER, UNDECIDED)}
+        return self.table[list(words)].rename(columns=words)
+
+
+def prove_decisions(study: Study, processes: int = 0) -> Decisions:
+    """The set of verdicts in equivalent blur, by itself, or what an interrupted run left of it."""
+    from fairdiff_lib.studies.proof.decisions import decision_cells  # which reads this module
+
+    own = study.settings.proof
+    cells = decision_cells(own)
+    table = simulate(cells, study.places.proof, own.seed, processes)
+    return Decisions(table, judged(cells, table))
+
+
 def asked(config: ProofConfig) -> dict[str, Any]:
     """What is promised, for the sentence that states it."""
     return {"seed": config.seed, "simulations": config.simulations, "sure": SURE}

@@ -67,6 +67,7 @@ class Pictures:
     attributes: Levels = field(default_factory=lambda: PAIRWISE)
     strata: Groups | None = None  # by the condition that a KID is standardised to
     runs: tuple[Floats, ...] = ()  # what complete runs generated, where there are several
+    rivals: tuple[Floats, ...] = ()  # what a second method generated in the same runs
     blurred: Callable[[float], Floats] | None = None  # features of the reals after a blur
 
     @property

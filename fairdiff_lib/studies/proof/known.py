@@ -202,8 +202,11 @@ class GaussianLaw:
     ) -> tuple[Floats, Floats]:
         """Features of rows [N] that belong to subjects; ``alike``: correlation within a subject."""
         x, y = (self._noise(rng, unit, alike) for _ in range(2))
-        y = self.pairing * x + np.sqrt(1 - self.pairing**2) * y
-        return self.pair.real.draw(x), self.pair.generated.draw(y)
+        return self.pair.real.draw(x), self.made(x, y)
+
+    def made(self, x: Floats, y: Floats) -> Floats:
+        """Generated features, of the patients' noise and of their own (standard normal [N, D])."""
+        return self.pair.generated.draw(self.pairing * x + np.sqrt(1 - self.pairing**2) * y)
 
     def _noise(self, rng: np.random.Generator, unit: Ints, alike: float) -> Floats:
         shape = (len(unit), len(self.pair.real.mean))
@@ -319,6 +322,35 @@ class Runs:
         return Pictures(real, made[0], two_groups(self.sizes), runs=tuple(made))
 
 
+@dataclass(frozen=True)
+class SamePatients:
+    """Two groups in complete runs of one method, or of two that are given the same noise."""
+
+    # of each method: of the small and the large group (a single one for both makes them
+    # exchangeable): equally likely runs
+    laws: tuple[tuple[tuple[GaussianLaw, ...], ...], ...]
+    sizes: tuple[int, int]
+    count: int
+
+    def __call__(self, rng: np.random.Generator) -> Pictures:
+        reals = [runs[0].pair.real for runs in self.laws[0]]
+        counts = (sum(self.sizes),) if len(reals) == 1 else self.sizes
+        shapes = [(n, len(real.mean)) for real, n in zip(reals, counts, strict=True)]
+        x = [rng.standard_normal(shape) for shape in shapes]
+        made: list[list[Floats]] = [[] for _ in self.laws]
+        for _ in range(self.count):
+            y = [rng.standard_normal(shape) for shape in shapes]
+            for own, groups in zip(made, self.laws, strict=True):
+                drawn = [runs[rng.integers(len(runs))] for runs in groups]
+                parts = [law.made(a, b) for law, a, b in zip(drawn, x, y, strict=True)]
+                own.append(np.concatenate(parts))
+        seen = np.concatenate([real.draw(own) for real, own in zip(reals, x, strict=True)])
+        first, second = made[0], made[1] if len(made) > 1 else []
+        return Pictures(
+            seen, first[0], two_groups(self.sizes), runs=tuple(first), rivals=tuple(second)
+        )
+
+
 # -- blur --------------------------------------------------------------------------------------
 
 OFFSET = 1.0  # of the reals' centre from where features without any detail lie
@@ -343,7 +375,7 @@ def blurred(real: Gaussian, sigma: float) -> Gaussian:
 class Blurring:
     """A scene whose reals can be blurred."""
 
-    scene: TwoGroups
+    scene: Callable[[np.random.Generator], Pictures]
 
     def __call__(self, rng: np.random.Generator) -> Pictures:
         seen = self.scene(rng)
@@ -430,10 +462,10 @@ class Planted:
         """Group with the FID that the large group has at the planted KID."""
         return self._solved(group, population_fid(self.law("large").pair), population_fid)
 
-    def law_of_blur(self, group: str, itself: bool) -> GaussianLaw:
-        """Group of the planted equivalent blur: blurred, or of its own error with that KID."""
+    def law_of_blur(self, group: str, itself: bool, pixels: float | None = None) -> GaussianLaw:
+        """Group of this equivalent blur: blurred, or of its own error with that KID."""
         real = reals(self.config.width, self.config.seed)[group]
-        soft = Pair(real, blurred(real, self.config.pixels))
+        soft = Pair(real, blurred(real, self.config.pixels if pixels is None else pixels))
         if itself:
             return GaussianLaw(soft, self.pairing)
         distance = partial(population_kid, self.kernel)
@@ -441,9 +473,7 @@ class Planted:
 
     def laws_of_runs(self, group: str) -> tuple[GaussianLaw, ...]:
         """Runs whose KIDs scatter about the planted one, as a normal law's quantiles."""
-        score = stats.norm.ppf((np.arange(RUN_LAWS) + 0.5) / RUN_LAWS)
-        spread = self.config.run_spread * score / score.std()
-        return tuple(self.law(group, float(1 + away)) for away in spread)
+        return tuple(self.law(group, 1 + self.config.run_spread * away) for away in run_scores())
 
     def _solved(self, group: str, target: float, distance: Callable[[Pair], float]) -> GaussianLaw:
         real = reals(self.config.width, self.config.seed)[group]
@@ -471,6 +501,12 @@ class Planted:
         common = sum(count) / sum(totals)
         laws = [self.strata(name, (1 - common, common)) for name in names_of(null)]
         return CaseMix((laws[0], laws[-1]), sizes)
+
+
+def run_scores() -> list[float]:
+    """Qualities of equally likely runs, of mean 0 and spread 1: quantiles of a normal law."""
+    score = stats.norm.ppf((np.arange(RUN_LAWS) + 0.5) / RUN_LAWS)
+    return [float(away) for away in score / score.std()]
 
 
 def names_of(null: str) -> tuple[str, ...]:
