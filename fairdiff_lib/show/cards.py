@@ -47,13 +47,13 @@ from fairdiff_lib.settings.options import Settings, as_dict
 from fairdiff_lib.show.panels import dots_foot, narrow_dots
 from fairdiff_lib.show.style import STYLE, dataset_name, is_simulated, limits
 from fairdiff_lib.show.words import (
-    about_decisions,
     about_files,
     about_leavers,
     about_same_pictures,
     about_small_levels,
     contrast_name,
     decision,
+    declared_finding,
     finding,
     one_at_a_time,
 )
@@ -207,7 +207,7 @@ def render_html(audit: Audit, facts: Facts, stamp: Mapping[str, Any]) -> str:
         rows = [[*row, own[-1]] for row, own in zip(rows, blurred, strict=True)]
         blurred = []
     hidden = len(audit.contrasts) - SHOWN
-    lead = finding(audit) if facts.decided is None else about_decisions(facts.decided)
+    lead = finding(audit) if facts.decided is None else declared_finding(facts.decided)
     return TEMPLATES.get_template("audit_card.html.j2").render(
         title=facts.title,
         finding=f"{facts.standing}{lead}",

@@ -451,8 +451,8 @@ def decision(row: Mapping[Any, Any]) -> str:
     return f"undecided, as declared beforehand{wanted}"
 
 
-@sentence("decisions")
-def about_decisions(tests: pd.DataFrame) -> str:
+@sentence("declared_finding")
+def declared_finding(tests: pd.DataFrame) -> str:
     """The declared differences between groups, each with its verdict, in pixels of blur."""
     return " ".join(
         f"{contrast_name(row)}: {decision(row)}. It is {number(row)} px of equivalent blur."
