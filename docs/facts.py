@@ -200,38 +200,41 @@ class Facts:
         return f"{name_of(own['condition'].iloc[0])} is read with an AUC of: {'; '.join(said)}."
 
     def arms_grid(self, place: str) -> str:
-        """What each declared comparison and comparator changes, in shares of what would matter."""
+        """What each declared comparison and comparator changes, in percent."""
         name = f"{place}/tab13"
         own = self.table(name, "role", "smallest_effect", "low_new", "features")
         if own.empty:
             return _missing(name)
         own = own[(own["attribute"] == "overall") & own["metric"].isin(ENDPOINTS)]
-        own = own[own["features"].eq(own["features"].iloc[0]) & (own["baseline"] != "")]
-        declared = own["role"] == PRIMARY
+        own = own[own["features"].eq(own["features"].iloc[0])]
+        base = own[(own["method"] == BASELINE) & (own["metric"] == "kid")]["value"].iloc[0]
+        own = own[own["baseline"] != ""]
         kinds = own["method"].map(lambda arm: METHODS[arm].role if arm in METHODS else "")
         beside = kinds.isin(["control", "rival"]) & (own["baseline"] == BASELINE)
-        own = own[declared | beside]
-        rows, reach, most = list[list[str]](), list[str](), set[str]()
+        own = own[(own["role"] == PRIMARY) | beside]
+        rows, reach, told, most = list[list[str]](), list[str](), list[str](), 0.0
         for (arm, other), pair in own.groupby(["method", "baseline"], sort=False):
-            cells = [f"{method_name(str(arm))} minus {method_name(str(other))}"]
-            for metric in ENDPOINTS:
-                row = pair[pair["metric"] == metric].iloc[0]
-                new = pd.notna(row["low_new"])
-                ends = [row["value"], *(row[f"{x}_new" if new else x] for x in ("low", "high"))]
-                share = [f"{100 * x / row['smallest_effect']:.0f}%" for x in ends]
-                cells.append(f"{share[0]} ({share[1]} to {share[2]})".replace("-0%", "0%"))
-                if metric == "kid":
-                    most.add(rounded(row["smallest_effect"]))
-                    reach += [] if leaves_out(row.to_dict()) else [cells[0]]
-            rows.append(cells)
+            kid, gap = (pair[pair["metric"] == metric].iloc[0] for metric in ENDPOINTS)
+            new = [kid["value"], kid["low_new"], kid["high_new"]]
+            known = [gap["value"], gap["low"], gap["high"]]
+            said = f"{method_name(str(arm))} minus {method_name(str(other))}"
+            rows.append([said, _percent(new, base), _percent(known, gap["smallest_effect"])])
+            most = float(kid["smallest_effect"])
+            reach += [] if leaves_out(kid.to_dict()) else [said]
+            if new[1] > 0 or new[2] < 0:
+                told.append(f"{said} ({'worse' if new[0] > 0 else 'better'})")
         said = f"the intervals of {listed(reach)} hold a change that would" if reach else (
             f"in none of {len(rows)} comparisons does image quality change by as much as would"
         )  # fmt: skip
-        head = ["compared", "image quality (KID)", "gap between groups, for these patients alone"]
+        preset, dataset = place.split("/")
+        head = ["compared", "image quality, % of Stable Diffusion's KID",
+                "gap between groups, % of what would matter, for these patients alone"]  # fmt: skip
         return (
-            f"**{dataset_name(place.split('/')[1])}**, preset {place.split('/')[0]}: {said} matter "
-            f"({listed(sorted(most))} in KID). Changes in percent of what would matter, with 95% "
-            f"intervals; above 0 is worse ([T13](/figures/{name}.csv)).\n\n{grid(head, rows)}"
+            f"**{dataset_name(dataset)}**, preset {preset}: {said} matter. That would be "
+            f"{100 * most / base:.0f}% of Stable Diffusion's KID ({rounded(base)}). "
+            f"{f'Small, but told from nothing: {listed(told)}. ' if told else ''}"
+            f"With 95% intervals; above 0 is worse ([T13](/figures/{name}.csv)).\n\n"
+            f"{grid(head, rows)}"
         )
 
     @staticmethod
@@ -506,6 +509,12 @@ def _by_verdict(verdicts: pd.DataFrame, name: Named) -> tuple[str, list[str]]:
     untested = rows[~rows["testable"].astype(bool)]
     names = [f"{x} on {y}" for x, y in zip(untested["named"], untested["data"], strict=True)]
     return " ".join(parts), names
+
+
+def _percent(ends: Sequence[float], whole: float) -> str:
+    """Value and interval in percent of something."""
+    value, low, high = (f"{round(100 * x / whole, 1) + 0.0:.1f}%" for x in ends)
+    return f"{value} ({low} to {high})"
 
 
 def _too_small(names: Sequence[str]) -> str:

@@ -164,7 +164,8 @@ def test_arms_are_told_in_shares_of_what_would_matter(tmp_path: Path) -> None:
         "high": 0.004,
     }
     pair = [{**row, "metric": "kid"}, {**row, "metric": "kid_disparity", "low_new": float("nan")}]
-    rows = [{**x, "method": "fairdiffusion", "baseline": "none"} for x in pair]
+    rows = [{**x, "method": "none", "baseline": "", "value": 0.04} for x in pair]
+    rows += [{**x, "method": "fairdiffusion", "baseline": "none"} for x in pair]
     rows += [
         {
             **x,
@@ -181,7 +182,9 @@ def test_arms_are_told_in_shares_of_what_would_matter(tmp_path: Path) -> None:
     pd.DataFrame(rows).to_csv(place / "tab13.csv", index=False)
     told = facts.Facts(tmp_path).arms_grid("reference/ham10000")
     assert "intervals of group-balanced sampling minus Stable Diffusion hold a change" in told
-    assert "| FairDiffusion minus Stable Diffusion | 10% (5% to 15%) | 10% (0% to 20%) |" in told
+    assert "would be 50% of Stable Diffusion's KID (" in told
+    row = "| FairDiffusion minus Stable Diffusion | 5.0% (2.5% to 7.5%) | 10.0% (0.0% to 20.0%) |"
+    assert row in told and "told from nothing: FairDiffusion minus Stable Diffusion (worse)" in told
     assert "shuffled" not in told  # neither declared nor another way than the method's
 
 

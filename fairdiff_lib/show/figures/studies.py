@@ -67,19 +67,28 @@ def fig07(cells: pd.DataFrame, doses: pd.DataFrame, notes: Sequence[str] = ()) -
     own = cells[(cells["metric"] == "kid") & (cells["attribute"] == "overall")]
     own = own[(own["baseline"] != "") & (own["features"] == own["features"].iloc[0])]
     own = own.sort_values(["time_window", "exploitation_rate"])
+    new = own["low_new"].notna() if "low_new" in own else pd.Series(False, index=own.index)
+    for side in ("low", "high"):
+        own.loc[new, side] = own.loc[new, f"{side}_new"] if new.any() else own[side]
+    whom = "new patients and new training runs" if new.all() else "these patients"
+    size = float(own["smallest_effect"].max())
+    matters = f" grey: smaller than what matters ({size:.2g})." if np.isfinite(size) else ""
     marks = doses[doses["metric"] == "kid"]
     looks = [arm_look(name) for name in dict.fromkeys(marks["method"].str.split(" ").str[0])]
     foot = (
-        "Left: change in KID from Stable Diffusion, with its interval over training seeds; grey: "
-        "smaller than what matters. Right: a mark per run, over the variance of its weights; "
-        f"Stable Diffusion's is 0. n = {int(own['n'].max())} test subjects."
+        f"Left: change in KID from Stable Diffusion, with its interval for {whom};{matters} "
+        "Right: a mark per run, over the variance of its weights; Stable Diffusion's is 0. "
+        f"n = {int(own['n'].max())} test subjects."
     )
     title = f"Does the optimiser's setting matter? {dataset_name(dataset)}"
     fig = page(3.4, title, foot, notes, looks)
     left, right = fig.subplots(1, 2, width_ratios=[1.2, 1.0])
-    size = float(own["smallest_effect"].max())
     if np.isfinite(size):
         left.axvspan(-size, size, color=GREY, lw=0, zorder=0)
+    reach = 2.5 * float(own[["low", "high"]].abs().max().max())
+    if np.isfinite(reach) and reach < size:  # what matters would dwarf what was seen
+        left.set_xlim(-reach, reach)
+    left.locator_params(axis="x", nbins=5)
     for at, (_, row) in enumerate(own.iterrows()):
         whisker(left, row, at, arm_look(str(row["method"])), across=True)
     left.axvline(0, color="#999999", lw=0.6, zorder=1)
