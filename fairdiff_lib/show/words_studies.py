@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from fairdiff_lib.audit.blur import SMALLEST_BLUR
 from fairdiff_lib.audit.seeds import means_and_seeds
@@ -250,6 +251,7 @@ def about_dose(effects: Rows) -> str:
     return bullets(lines)
 
 
+LEVEL, STRICT = 0.05, 0.001  # what an interval promises to miss; where more is no chance
 PRIMARY, DISPARITY = "primary", "kid_disparity"
 ALPHA = 0.05  # of an adjusted p, for words alone: tables print the number
 ENDPOINTS = {
@@ -454,6 +456,15 @@ def about_decisions(table: pd.DataFrame, checks: pd.DataFrame) -> str:
         f'None: "no difference larger than X" in {_rates(none["no_larger"])}. The least of '
         "both is where intervals are wider than X: little can be decided there.",
     ]
+    changes = table[table["situation"].str.startswith("change of")]
+    count = int(changes["simulations"].sum())
+    missed = round(float((changes["missed"] * changes["simulations"]).sum()))
+    if count and stats.binomtest(missed, count, LEVEL, "greater").pvalue < STRICT:
+        lines.append(
+            f"- Changes from one method to another, all situations together: intervals miss in "
+            f"{missed / count:.1%} of {count:,} audits, more than the {LEVEL:.0%} that is "
+            "promised. Three runs tell little of what runs do."
+        )
     return "\n".join([*lines, *_failed(checks)])
 
 

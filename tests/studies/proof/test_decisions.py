@@ -119,3 +119,12 @@ def halved(own: Effect) -> Effect:
     sides = ("low", "high", "inner_low", "inner_high")
     ends = {side: (getattr(own, side) + own.value) / 2 for side in sides}
     return dataclasses.replace(own, **ends)
+
+
+def test_changes_that_are_missed_more_often_than_promised_are_told() -> None:
+    row = {"situation": "change of everybody, 3 runs", "truth": 0.0, "simulations": 1000,
+           "larger": 0.0, "no_larger": 0.9}  # fmt: skip
+    checks = pd.DataFrame({"passed": [True]})
+    for missed, told in ((0.08, True), (0.055, False)):
+        said = about_decisions(pd.DataFrame([{**row, "missed": missed}]), checks)
+        assert ("miss in 8.0% of 1,000 audits, more than the 5%" in said) is told
