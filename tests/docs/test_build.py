@@ -94,6 +94,7 @@ def test_a_book_is_built_without_a_problem(figures: Path, tmp_path: Path) -> Non
     chapters = [site / "docs" / "book" / path.with_suffix(".html").name
                 for path in build.chapters_of(PROJECT_ROOT)]  # fmt: skip
     assert len(chapters) == 10 and all(path.name in told for path in chapters)
+    assert "{%" not in told and all("{%" not in path.read_text() for path in chapters)
     usual = next(path for path in chapters if path.stem == "3_usual").read_text()
     assert "98% to 100%" in usual and "tab_mechanism is not there yet" in chapters[5].read_text()
     assert re.search(r"<details><summary.*cards/none_seed0\.html", told, re.S)  # a closed archive
