@@ -18,7 +18,13 @@ from tqdm.auto import tqdm
 from fairdiff_lib.disk.files import atomic_file, read_table, write_table
 from fairdiff_lib.model.device import arrange, autocast, check_precision, first_only, processes
 from fairdiff_lib.model.loss import seed_for
-from fairdiff_lib.model.pipeline import adapter_of, embed_prompts, load_pipeline, to_images
+from fairdiff_lib.model.pipeline import (
+    adapter_of,
+    at_once,
+    embed_prompts,
+    load_pipeline,
+    to_images,
+)
 from fairdiff_lib.settings.errors import InputError, refuse_unknown
 from fairdiff_lib.study import Study
 
@@ -73,11 +79,14 @@ def sample(
                 generator=generators,
                 height=size,
                 width=size,
-                output_type="pt",
+                output_type="latent",
             )
+            latents = output.images / pipeline.vae.config.scaling_factor
+            parts = [pipeline.vae.decode(own).sample for own in latents.split(at_once(size**2))]
     finally:
         whole.remove()
-    return to_images(output.images * 2.0 - 1.0)
+    pixels = pipeline.image_processor.postprocess(torch.cat(parts), "pt")
+    return to_images(pixels * 2.0 - 1.0)
 
 
 def text_of(pipeline: Any, prompts: Sequence[str], guidance: float) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor
 from torch import nn
 
-from fairdiff_lib.model import device
+from fairdiff_lib.model import device, pipeline
 from fairdiff_lib.model.pipeline import build_pipeline, encode_images
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import LoopConfig, MachineConfig, ModelConfig
@@ -109,6 +109,7 @@ def test_a_processor_without_bf16_computes_in_float32(
 
 
 def test_recomputed_activations_give_the_same_gradient(unet: Any) -> None:
+    device.arrange(unet, MachineConfig())  # the same layout, which rounds in its own way
     plain = gradient(unet)
     device.arrange(unet, MachineConfig(gradient_checkpointing=True))
     assert unet.is_gradient_checkpointing
@@ -120,6 +121,17 @@ def test_the_layout_changes_a_gradient_by_its_rounding_alone(unet: Any) -> None:
     device.arrange(unet, MachineConfig(channels_last=True))
     assert unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(gradient(unet), plain, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_processor_without_bf16_lays_weights_out_as_it_computes_faster(
+    unet: Any, half: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = {**torch.cpu.get_capabilities(), "architecture": "x86_64"}
+    there |= {"avx512_bf16": half, "amx_bf16": False}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", there.copy)
+    device.arrange(unet, MachineConfig())
+    assert unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last) is not half
 
 
 @pytest.mark.slow
@@ -143,8 +155,13 @@ def test_bf16_on_a_cpu_takes_the_plain_attention_and_is_close(
     assert not torch.equal(half, plain)
 
 
-def test_images_are_encoded_in_batches_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("pixels", "large"), [(1 << 18, [4, 1]), (1 << 16, [1] * 5)])
+def test_images_are_encoded_in_batches_that_fit(
+    pixels: int, large: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A batch is as many pixels, whatever the images' size; latents don't depend on it."""
+    for budget in ("PIXELS", "CACHED"):  # of a GPU, of a processor
+        monkeypatch.setattr(pipeline, budget, pixels)
     vae, seen = build_pipeline(SMALL, ["a"], seed=0).vae, []
     encode = vae.encode
 
@@ -155,7 +172,7 @@ def test_images_are_encoded_in_batches_that_fit(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(vae, "encode", counted)
     images = np.random.default_rng(0).integers(0, 256, (5, 3, 256, 256), dtype=np.uint8)
     mean, _ = encode_images(vae, images)
-    assert seen == [4, 1] and mean.shape == (5, 4, 64, 64)
+    assert seen == large and mean.shape == (5, 4, 64, 64)
     torch.testing.assert_close(mean[4:], encode_images(vae, images[4:])[0])
     seen.clear()
     encode_images(vae, images[:, :, :32, :32].repeat(20, axis=0))

@@ -7,7 +7,7 @@ levels' gradients differ? What does the perturbation's noise leave of a batch's 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -34,6 +34,7 @@ from fairdiff_lib.train.runs import DenoisingObjective
 
 Place = tuple[str, str]  # attribute, level
 OVERALL: Place = ("overall", "all")
+CHUNK = 1 << 16  # coordinates at once
 
 
 @dataclass(frozen=True)
@@ -267,11 +268,18 @@ def _flat_gradient(module: nn.Module) -> Tensor:
     return torch.cat([part.detach().float().flatten() for part in parts]).cpu()
 
 
-def cosine(a: Tensor, b: Tensor) -> float:
-    """Of two vectors, in float64 (a million float32 products add up to 1.00001); NaN for 0."""
-    a, b = a.double(), b.double()
-    size = float(a.norm() * b.norm())
-    return float(a @ b) / size if size else float("nan")
+def cosines(vectors: Sequence[Tensor]) -> np.ndarray:
+    """Of each vector with each, float64 [V, V], NaN for a vector of zeros.
+
+    Summed in float64 (a million float32 products add up to 1.00001), some coordinates at a time:
+    float64 copies of all are twice the memory, and of each pair most of the time.
+    """
+    products = torch.zeros(len(vectors), len(vectors), dtype=torch.float64)
+    for part in zip(*(torch.split(own, CHUNK) for own in vectors), strict=True):
+        own = torch.stack(part).double()
+        products += own @ own.T
+    size = products.diagonal().sqrt()
+    return np.asarray((products / torch.outer(size, size)).numpy())
 
 
 def cosine_table(gradients: Mapping[Place, Tensor]) -> pd.DataFrame:
@@ -280,10 +288,13 @@ def cosine_table(gradients: Mapping[Place, Tensor]) -> pd.DataFrame:
     A level with itself shows what the rows' noise leaves of a cosine of 1: two levels pull apart
     only where they agree less than each does with itself.
     """
-    rows = []
-    for (one, own), (other, theirs) in product(gradients.items(), repeat=2):
-        pair = (cosine(own[0], theirs[1]), cosine(own[1], theirs[0]))
-        rows.append((*one, *other, sum(pair) / 2))
+    count = len(gradients)
+    found = cosines([own[half] for half in (0, 1) for own in gradients.values()])
+    across = (found[:count, count:] + found[count:, :count]) / 2
+    rows = [
+        (*one, *other, value)
+        for (one, other), value in zip(product(gradients, repeat=2), across.flat, strict=True)
+    ]
     columns = ["attribute", "level", "other_attribute", "other_level", "value"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -327,18 +338,19 @@ def perturbed_rows(
     seen: defaultdict[tuple[str, str, Place], list[float]] = defaultdict(list)
     for step in range(probe.sizes.gradient_batches if perturbations else 0):
         plain, weighted = _batch_gradients(probe, perturbations, step)
-        for label, vector in weighted.items():
+        found = cosines([plain, *weighted.values(), *targets.values()]).tolist()
+        for row, (label, vector) in zip(found[1:], weighted.items(), strict=False):
             ratio = float(vector.norm() / plain.norm().clamp_min(1e-30))
-            seen[label, "perturbed_cosine", ("", "")].append(cosine(vector, plain))
+            seen[label, "perturbed_cosine", ("", "")].append(row[0])
             seen[label, "perturbed_norm", ("", "")].append(ratio)
-            for place, own in targets.items():
-                seen[label, "perturbed_level_cosine", place].append(cosine(vector, own))
-                seen[label, "plain_level_cosine", place].append(cosine(plain, own))
+            for k, place in enumerate(targets, 1 + len(weighted)):
+                seen[label, "perturbed_level_cosine", place].append(row[k])
+                seen[label, "plain_level_cosine", place].append(found[0][k])
     note = f"{probe.sizes.gradient_batches} batches of {probe.batch}"
-    found: dict[str, list[Row]] = {label: [] for label in perturbations}
+    rows: dict[str, list[Row]] = {label: [] for label in perturbations}
     for (label, quantity, place), values in seen.items():
-        found[label].append(averaged(quantity, values, confidence, note, place))
-    return found
+        rows[label].append(averaged(quantity, values, confidence, note, place))
+    return rows
 
 
 def _batch_gradients(

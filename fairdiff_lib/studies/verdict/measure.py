@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from fairdiff_lib.audit.audit import Audit
@@ -35,7 +36,7 @@ from fairdiff_lib.study import Study
 Key = tuple[str, str]
 Run = tuple[str, int]  # method, seed
 STEPS = 16  # to latents of half the resolution
-BATCH = 64
+BATCH = 16  # images through the decoder at once
 
 
 def image_effects(
@@ -77,15 +78,18 @@ def bases_of(study: Study) -> dict[Run, str]:
     return found
 
 
-@torch.no_grad()
 def through_worse(vae: Any, images: Images, share: float) -> Images:
     """Images after the autoencoder, latents ``share`` of the way to half their resolution."""
+    return _decoded_worse(vae, encode_images(vae, images)[0], share)
+
+
+@torch.no_grad()
+def _decoded_worse(vae: Any, latents: Tensor, share: float) -> Images:
     done = []
-    for start in range(0, len(images), BATCH):
-        latents = encode_images(vae, images[start : start + BATCH])[0]
-        coarse = functional.interpolate(functional.avg_pool2d(latents, 2), latents.shape[-2:],
+    for own in torch.split(latents, BATCH):
+        coarse = functional.interpolate(functional.avg_pool2d(own, 2), own.shape[-2:],
                                         mode="bilinear")  # fmt: skip
-        mixed = torch.lerp(latents, coarse, share).to(vae.device, vae.dtype)
+        mixed = torch.lerp(own, coarse, share).to(vae.device, vae.dtype)
         done.append(to_images(vae.decode(mixed).sample))
     return np.concatenate(done)
 
@@ -101,10 +105,13 @@ def share_for(study: Study, space: Space, vae: Any, rule: Protocol) -> float:
     one, other = (_everyone(np.arange(len(rows))) for rows in (first, second))
     known = curves_of(space, images[0], one)
     reals = space.of(images[0])
+    precision = study.settings.generation.mixed_precision
+    with autocast(precision):
+        latents = encode_images(vae, images[1])[0]
 
     def seen(step: int) -> float:
-        with autocast(study.settings.generation.mixed_precision):
-            made = through_worse(vae, images[1], step / STEPS)
+        with autocast(precision):
+            made = _decoded_worse(vae, latents, step / STEPS)
         kids = kid_unpaired(space.kernel, reals, space.of(made), one, other)
         value = equivalent_blur(kids, known)[0].value
         return value if np.isfinite(value) else float(known.sigmas[-1])
