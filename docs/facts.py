@@ -37,6 +37,8 @@ from fairdiff_lib.show.style import dataset_name
 from fairdiff_lib.show.words import listed
 from fairdiff_lib.show.words_studies import ENDPOINTS, PRIMARY, leaves_out
 from fairdiff_lib.studies import planted
+from fairdiff_lib.studies.verdict.effects import NOTHING, tally
+from fairdiff_lib.studies.verdict.protocol import BLUR, KID
 from fairdiff_lib.study import Study
 
 FAIRGENMED = "quick/fairgenmed_simulated"
@@ -250,6 +252,28 @@ class Facts:
         where = planted.group_of(Study.open("quick", "fairgenmed_simulated"))
         findable = planted.findable(runs, where)
         return str(say("planted_rates", found, runs, where, findable).data)
+
+    def plants(self) -> str:
+        """What became of each simulated set's plants, and of the same set with nothing planted."""
+        rows, every = [], []
+        for name in (own for own, entry in DATASETS.items() if entry.simulated):
+            for place in (f"quick/{name}", f"quick/{name}/nothing_planted"):
+                table = self.table(f"{place}/tab_tests", "claim", "endpoint", "as_planted")
+                own = table[table["claim"] == "C1"] if len(table) else table
+                if own.empty:
+                    continue
+                there = own[own["planted"] != NOTHING].drop_duplicates(["attribute", "level"])
+                told = [f"{level_name(x['attribute'], x['level'])}, {x['planted']}"
+                        for x in there.to_dict("records")]  # fmt: skip
+                became = [tally(own[own["endpoint"] == key]) for key in (BLUR, KID)]
+                link = f"[{'; '.join(told) or NOTHING}](/figures/{place}/tab_tests.csv)"
+                rows.append([dataset_name(name), link, *map(_cell, became)])
+                every.append(own)
+        if not rows:
+            return _missing(f"{FAIRGENMED}/tab_tests")
+        known = pd.concat(every)
+        rows.append(["together", "", *(tally(known[known["endpoint"] == x]) for x in (BLUR, KID))])
+        return grid(["", "planted", "equivalent blur, which decides", "KID, which does not"], rows)
 
     def verdicts(self, preset: str = "reference", simulated: bool = False) -> pd.DataFrame:
         """T14's rows of real or of simulated sets; empty where it is of an earlier form."""

@@ -189,6 +189,26 @@ def test_arms_are_told_in_shares_of_what_would_matter(tmp_path: Path) -> None:
     assert "shuffled" not in told  # neither declared nor another way than the method's
 
 
+def test_plants_are_told_beside_the_same_set_without_them(tmp_path: Path) -> None:
+    assert "tab_tests is not there yet" in facts.Facts(tmp_path).plants()
+    row = {"claim": "C1", "attribute": "race", "level": "Black", "planted": "noise x 3"}
+    rows = [{**row, "endpoint": "equivalent_blur", "as_planted": "found"},
+            {**row, "endpoint": "kid", "as_planted": "not found"}]  # fmt: skip
+    rows.append({**row, "claim": "C2", "endpoint": "kid", "as_planted": ""})
+    without = [{**x, "planted": "nothing", "as_planted": y}
+               for x, y in zip(rows, ("rightly quiet", "false alarm"), strict=False)]  # fmt: skip
+    place = tmp_path / "quick" / "chexpert_simulated"
+    for folder, own in ((place, rows), (place / "nothing_planted", without)):
+        folder.mkdir(parents=True)
+        pd.DataFrame(own).to_csv(folder / "tab_tests.csv", index=False)
+    told = facts.Facts(tmp_path).plants().splitlines()
+    found, missed = (f"{n} of 1 planted differences found" for n in (1, 0))
+    assert told[2].endswith(f"| {found} | {missed} |") and "[Race: Black, noise x 3](" in told[2]
+    assert told[3].endswith("| no false alarm in 1 | 1 false alarm in 1 |")
+    ends = (f"{found}, no false alarm in 1", f"{missed}, 1 false alarm in 1")
+    assert told[4] == f"| together |  | {' | '.join(ends)} |"
+
+
 def test_a_finding_tells_the_first_number_and_names_the_rest() -> None:
     row = {"value": 0.01, "low": 0.0, "high": 0.02, "testable": True}
     row |= {"verdict": "no difference larger than 0.1 px", "part": "quality"}
