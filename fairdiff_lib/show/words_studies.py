@@ -699,6 +699,28 @@ def about_generations(table: Rows) -> str:
     return f"Equivalent blur, in pixels:\n\n{bullets(lines)}"
 
 
+@sentence("generation_gaps")
+def about_generation_gaps(contrasts: Rows, attribute: str, level: str) -> str:
+    """Whether a difference between groups grows over generations, by what they were trained on."""
+    rows = contrasts[(contrasts["metric"] == "equivalent_blur_change")
+                     & (contrasts["attribute"] == attribute)
+                     & (contrasts["level"] == level)]  # fmt: skip
+    lines = []
+    for arm, own in rows.groupby("arm", sort=False):
+        last = own.sort_values("generation").iloc[-1]
+        told = told_from(last, 0, ("rises", "falls", "is not seen to change"))
+        changes = "; ".join(
+            f"generation {r['generation']} {number(r)}" for r in own.to_dict("records")
+        )
+        trained = TRAINED_ON[str(arm)].replace(chr(10), " ")
+        lines.append(f"With {trained} it {told}: {changes}.")
+    reference = rows["reference"].iloc[0]
+    return (
+        f"The difference between {level_name(attribute, level)} and {reference}, in pixels of "
+        f"equivalent blur, against generation 0 (one run, new patients):\n\n{bullets(lines)}"
+    )
+
+
 # -- notebook 19 -----------------------------------------------------------------------------
 
 

@@ -189,6 +189,21 @@ def test_arms_are_told_in_shares_of_what_would_matter(tmp_path: Path) -> None:
     assert "shuffled" not in told  # neither declared nor another way than the method's
 
 
+@pytest.mark.parametrize(("seeds", "tested", "stands"), [(3, 1, True), (3, 6, False), (9, 6, True),
+                                                         (1, 1, False)])  # fmt: skip
+def test_a_change_stands_where_its_corrected_interval_leaves_out_0(
+    seeds: int, tested: int, stands: bool
+) -> None:
+    row = {"dataset": "ham10000", "value": -0.045, "low_new": -0.072, "high_new": -0.018}
+    assert facts._stands({**row, "n_seeds": seeds}, tested) is stands
+
+
+def test_a_change_without_an_interval_is_refused() -> None:
+    row = {"dataset": "odir5k", "value": -0.045, "low_new": float("nan"), "high_new": -0.018}
+    with pytest.raises(InputError, match="odir5k: a change of 6 has no interval"):
+        facts._stands({**row, "n_seeds": 3}, 6)
+
+
 def test_plants_are_told_beside_the_same_set_without_them(tmp_path: Path) -> None:
     assert "tab_tests is not there yet" in facts.Facts(tmp_path).plants()
     row = {"claim": "C1", "attribute": "race", "level": "Black", "planted": "noise x 3"}

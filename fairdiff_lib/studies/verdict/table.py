@@ -113,12 +113,14 @@ def test_table(effects: pd.DataFrame, setting: Setting) -> pd.DataFrame:
             unit=UNITS.get(test.endpoint, ""),
             control_found=sure,
         )
-        wanted = test.n_needed if not test.testable and not np.isfinite(told.n) else told.n
+        # what can't decide is told with the number that was declared, not with one that the
+        # interval which came of it suggests
+        wanted, runs = (told.n, told.runs) if test.testable else (test.n_needed, np.nan)
         rows.append({str(key): row[key] for key in COLUMNS if key in row} | {
             "dataset": setting.dataset, "statement": STATEMENTS[test.claim, test.part],
             "smallest_effect": test.smallest, "outcome": told.name, "bearing": OPEN,
             "testable": test.testable, "power_nothing": test.power_nothing,
-            "power_twice": test.power_twice, "n_needed": wanted, "runs_needed": told.runs,
+            "power_twice": test.power_twice, "n_needed": wanted, "runs_needed": runs,
             "limits": dataset_of(setting.dataset).limits, "protocol": rule.sha256,
             "planted": "", "as_planted": "",
             "not_to_say": _not_to_say(told.name if test.testable else UNDECIDED, setting),
