@@ -74,6 +74,16 @@ class Setting:
     model: str = ""  # the generator's kind and size, in words
     gates: pd.DataFrame | None = None  # tab_gates: method, gate, grade, bears_on; None: no check
     population: Population | None = None  # what was simulated
+    levels: Sequence[str] = ()  # of the condition that classifiers tell
+
+    @property
+    def told_apart(self) -> str:
+        """What a classifier's AUC is for, in words: as "telling malignant from benign"."""
+        if len(self.levels) == 2:
+            return f"telling {self.levels[1]} from {self.levels[0]}"
+        if self.levels:
+            return f"telling {', '.join(self.levels[:-1])} and {self.levels[-1]} apart"
+        return name_of(self.rule.condition).lower()
 
     def failed(self, bears_on: str) -> list[str]:
         """Checks of the compared methods that did not pass in some run, by name."""
@@ -280,15 +290,14 @@ def _finding(row: Mapping[Any, Any], setting: Setting) -> str:
         return f"{subject}{trained} changes by {signed} {measure} from {base} to {method}"
     if row["endpoint"] == AUC:
         side = "lower" if turned else "higher"
-        condition = name_of(setting.rule.condition).lower()
         if open_side:
             return (
                 f"classifiers trained on {method}'s images and on {base}'s are not told apart by "
-                f"their AUC for {condition}; the former minus the latter is {signed}"
+                f"their AUC for {setting.told_apart}; the former minus the latter is {signed}"
             )
         return (
-            f"classifiers trained on {method}'s images have an AUC for {condition} that is {side} "
-            f"by {amount} than those of {base}'s"
+            f"classifiers trained on {method}'s images have an AUC for {setting.told_apart} that "
+            f"is {side} by {amount} than those of {base}'s"
         )
     if open_side:
         return (
@@ -363,6 +372,7 @@ def collect_verdict(study: Study, registered: Registered) -> tuple[pd.DataFrame,
         study.settings.model_words,
         gates,
         study.settings.simulator,
+        {c.name: c.levels for c in study.cohort.spec.conditions}.get(registered.rule.condition, ()),
     )
     tests = test_table(read_effects(study), setting)
     return claim_table(tests, setting), tests

@@ -225,6 +225,17 @@ def test_what_was_declared_untestable_stays_so() -> None:
     assert row["not_to_say"].startswith("It does not follow that there is no difference.")
 
 
+@pytest.mark.parametrize(("levels", "words"), [
+    (("benign", "malignant"), "telling malignant from benign"),
+    (("normal", "cataract", "myopia"), "telling normal, cataract and myopia apart"),
+    ((), "glaucoma"),
+])  # fmt: skip
+def test_a_quote_says_what_an_auc_is_for(levels: tuple[str, ...], words: str) -> None:
+    assert (
+        Setting("odir5k", replace(rule(), condition="glaucoma"), levels=levels).told_apart == words
+    )
+
+
 # -- checks ----------------------------------------------------------------------------------
 
 
