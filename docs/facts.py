@@ -279,19 +279,18 @@ class Facts:
         return grid(["", "planted", "equivalent blur, which decides", "KID, which does not"], rows)
 
     def again(self) -> str:
-        """What came of the quick study on another kind of processor, beside the committed one."""
-        place = "benchmarks/results/again.csv"
-        path = PROJECT_ROOT / place
-        if not path.is_file():
-            return f"*{place} is not there.*"
-        own = read_table(path, ("name", "values", "outside", "decided", "missing", "changed"))
+        """What came of quick studies that were run again, beside the committed ones."""
+        places = [f"benchmarks/results/{name}.csv" for name in ("again", "again_others")]
+        columns = ("name", "values", "outside", "decided", "missing", "changed")
+        own = pd.concat([read_table(PROJECT_ROOT / place, columns) for place in places])
         values, outside, decided, changed = (
             int(own[x].sum()) for x in ("values", "outside", "decided", "changed")
         )
-        out = [Path(name).stem for name in own.loc[own["outside"] > 0, "name"]]
+        out = dict.fromkeys(Path(name).stem for name in own.loc[own["outside"] > 0, "name"])
+        tables = " and ".join(f"[{Path(x).stem}](/{x})" for x in places)
         return (
             f"Of {decided} outcomes {decided - changed} were the same. Of {values:,} values "
-            f"{values - outside:,} lay in their committed intervals ([table](/{place})). Those "
+            f"{values - outside:,} lay in their committed intervals ({tables}). Those "
             f"that did not are in {listed([short_name(x) for x in out])}."
         )
 
