@@ -133,22 +133,22 @@ def drawings(figures: Path, runs: str, data: str) -> Iterator[tuple[str, Any, Ta
     chosen = studied(figures)
     tables = Tables(figures)
     found = [found_on(tables, *one, runs, data) for one in chosen]
-    pictures = [image for one in found for image in next(iter(one.images.values()), [])][:2]
-    yield "main1", pages.main1(pictures), Tables(figures)
+    yield "main1", pages.main1(), Tables(figures)
     yield "main3", pages.main3(found) if found else None, tables
     tables, own = Tables(figures), load_settings("quick", "fairgenmed_simulated").proof
     calibration = tables("calibration/tab_calibration", ("null", "alarm", "planted_ratio"))
+    decisions = tables("calibration/tab_decisions", ("truth", "seen", "larger", "no_larger"))
     tables.simulated = True
     page = None
-    if len(calibration):
-        page = pages.main2(calibration, *fid_bias(own), own.reference)
+    if len(calibration) and len(decisions):
+        page = pages.main2(calibration, decisions, *fid_bias(own), own.reference)
     yield "main2", page, tables
     tables = Tables(figures)
     mechanism = tables("reference/ham10000/ablation/tab_mechanism", ("quantity", "value"))
     arms = {}
     for path in sorted(figures.glob("*/*/tab13.csv")):
         preset, dataset = path.parts[-3:-1]
-        arms[dataset] = tables(f"{preset}/{dataset}/tab13", ("baseline", "smallest_effect"))
+        arms[dataset] = tables(f"{preset}/{dataset}/tab13", ("baseline", "low_new"))
     page = pages.main4(mechanism, arms) if len(mechanism) else None
     yield "main4", page, tables
     tables = Tables(figures)

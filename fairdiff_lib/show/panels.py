@@ -88,7 +88,9 @@ def interval_text(table: Rows, *, seeds_drawn: bool = False, confidence: float =
 # -- marks -----------------------------------------------------------------------------------
 
 
-def whisker(ax: Axes, row: Any, at: float, look: Look, *, across: bool = False) -> None:
+def whisker(
+    ax: Axes, row: Any, at: float, look: Look, *, across: bool = False, size: float = 4.2
+) -> None:
     """One dot with its interval: upright, or lying when ``across``; NaN draws nothing."""
     value, low, high = (float(row[key]) for key in ("value", "low", "high"))
     if not np.isfinite(value):
@@ -98,7 +100,7 @@ def whisker(ax: Axes, row: Any, at: float, look: Look, *, across: bool = False) 
         line = (ends, places) if across else (places, ends)
         ax.plot(*line, color=look.colour, lw=1.1, solid_capstyle="butt", zorder=2)
     point = ([value], [at]) if across else ([at], [value])
-    ax.plot(*point, look.marker, color=look.colour, ms=4.2, mec="white", mew=0.4, zorder=3)
+    ax.plot(*point, look.marker, color=look.colour, ms=size, mec="white", mew=0.4, zorder=3)
 
 
 def beside(count: int, i: int, room: float = 0.7, most: float = 0.22) -> float:

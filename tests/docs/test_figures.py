@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -75,10 +76,12 @@ def test_changes_as_small_as_ours_have_readable_ticks() -> None:
     """Pages set no math, so an axis must not ask for it."""
     arms = pd.DataFrame([
         {"method": name, "baseline": "none", "attribute": "overall", "metric": "kid",
-         "seeds": "0,1", "features": "lite0", "value": 1e-4, "low": -1e-4, "high": 3e-4,
+         "seeds": "0,1", "features": "lite0", "value": 1e-4, "low_new": -1e-4, "high_new": 3e-4,
          "smallest_effect": 5e-4}
         for name in ("fairdiffusion", "shuffled_y", "group_balanced")
     ])  # fmt: skip
+    alone = arms.iloc[:1].assign(method="none", baseline=np.nan, value=0.05)
+    arms = pd.concat([alone, arms])
     table = pd.DataFrame({"quantity": ["explained_groups"], "method": "base", "value": 0.2,
                           "low": 0.1, "high": 0.3})  # fmt: skip
     page = main4(table, {"ham10000": arms})
@@ -87,6 +90,36 @@ def test_changes_as_small_as_ours_have_readable_ticks() -> None:
     words = [text.get_text() for text in page.findobj() if hasattr(text, "get_text")]
     assert not [word for word in words if "mathdefault" in word]
     assert "FairDiffusion" in words and "group-balanced sampling" in words
+
+
+def arm(name: str, value: float, reach: float, smallest: float) -> dict[str, object]:
+    return {"method": name, "baseline": "none", "attribute": "overall", "metric": "kid",
+            "seeds": "0,1,2", "features": "lite0", "value": value, "low_new": value - reach,
+            "high_new": value + reach, "smallest_effect": smallest}  # fmt: skip
+
+
+def test_a_change_told_from_nothing_is_seen_though_x_is_as_large_as_all() -> None:
+    alone = arm("none", 0.1, 0.0, np.nan) | {"baseline": ""}
+    rows = [alone, arm("fairdiffusion", 0.0, 0.001, 0.1), arm("group_balanced", 0.003, 0.001, 0.1)]
+    mechanism = pd.DataFrame({"quantity": ["explained_groups"], "method": "base", "value": 0.2,
+                              "low": 0.1, "high": 0.3})  # fmt: skip
+    page = main4(mechanism, {"fairgenmed_simulated": pd.DataFrame(rows)})
+    words = [text.get_text() for text in page.findobj() if hasattr(text, "get_text")]
+    assert "+3.0%" in words and "+0.0%" not in words
+    foot = " ".join(" ".join(words).split())
+    assert "is 100% in c" in foot and "Told from no change: group-balanced sampling (c)" in foot
+    assert max(page.axes[-1].get_xlim()) < 10
+
+
+def test_both_claims_about_blur_stand_beside_x_and_zero() -> None:
+    one = found("ham10000")
+    change = one.tests.assign(claim="C2", attribute="overall", level="all", reference="",
+                              value=0.01, low=0.0, high=0.02, outcome="no_larger")  # fmt: skip
+    page = main3([replace(one, tests=pd.concat([one.tests, change]))])
+    (ax,) = [x for x in page.axes if x.get_title(loc="left").startswith("C2")]
+    assert [0.01] in [list(line.get_xdata()) for line in ax.lines]
+    upright = {line.get_xdata()[0] for line in ax.lines if len({*line.get_xdata()}) == 1}
+    assert {-0.1, 0, 0.1} <= upright
 
 
 def test_nothing_is_drawn_of_no_data_set() -> None:
