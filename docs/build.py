@@ -42,6 +42,7 @@ SHOWN = re.compile(r'<a href=\\"(\.\./[^\\"]+)\\">([^<]*)</a>')  # as JSON has i
 LINK = re.compile(r"\[([^\[\]]*)\]\(([^()\s]+)\)")
 LOCAL_PATH = re.compile(r"file://|(?<![\w./~-])/(?:home|root|Users|tmp|opt|mnt|var|private)/\w+")
 ERROR = '"output_type": "error"'
+EXERCISES = {"(../../notebooks/workshop)": "(../../workshop/exercises.md)"}  # sources -> their page
 AROUND = ("README", "lay", "slides", "glossary", "exit_questions", "INSTRUCTOR")  # the workshop
 
 
@@ -285,9 +286,12 @@ def fill(path: Path, facts: Facts) -> str:
     """
     jinja = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     try:
-        return jinja.from_string(path.read_text(encoding="utf-8")).render(**options(facts))
+        text = jinja.from_string(path.read_text(encoding="utf-8")).render(**options(facts))
     except (TemplateError, TypeError) as error:
         raise InputError(f"{path.name}: {error}") from error
+    for source, page in EXERCISES.items():
+        text = text.replace(source, page)
+    return text
 
 
 def exercises_page(folder: Path) -> str:

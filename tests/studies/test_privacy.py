@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,14 @@ def test_the_picture_and_the_sentences_come_from_the_tables(
     words = [text.get_text() for text in fig.findobj() if hasattr(text, "get_text")]
     assert any("HAM10000, simulated" in word for word in words)
     assert any("Members found" in word for word in words)
+    near = table["metric"] == NEARER
+    wide = table[near].assign(features="lite0-penultimate")  # the longest title of a panel
+    both = pd.concat([table[~near], table[near].assign(features="lite0"), wide])
+    page = figures_privacy.fig_privacy(both, false_positives=0.01)
+    page.draw_without_rendering()
+    boxes = [ax._left_title.get_window_extent() for ax in page.axes]
+    assert len(boxes) == 4 and "last-layer" in page.axes[1].get_title("left")
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
     # each image is a copy of another prompt's held-out subject
     assert "less than a half" in sentences_privacy.about_nearest(table)
     assert f"highest AUC is that of {OLD}" in sentences_privacy.about_members(table, 0.01)

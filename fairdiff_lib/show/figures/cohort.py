@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -136,6 +137,8 @@ def _shares(
 
 LARGEST = 2.2  # x a picture's own size, at 150 dots an inch: more only shows its pixels
 SMALLEST = 0.55  # inches
+LEAST_ROOM = 1.9  # inches that prompts beside the pictures need
+LETTERS_AN_INCH = 18  # of a prompt
 
 
 def may_show_real(dataset: str, show_real: bool = False) -> bool:
@@ -174,27 +177,53 @@ def fig02(
     )
     if "real" in images and "real" not in chosen:
         foot += " Real patients' images are left out."
-    side = side_of(chosen[sources[0]], (WIDTH - 1.0) / len(columns))
-    whose = [name.partition("\n")[0] for name in columns]
-    told = [wrap(f"{name}: {prompt}") for name, prompt in zip(whose, prompts, strict=False)]
-    under = 0.115 * sum(text.count("\n") + 1 for text in told) + 0.1 * bool(told)
-    fig = page(
-        0.95 + side * len(sources) + under, f"A test prompt of each group: {dataset_name(dataset)}",
-        foot, notes,
-    )  # fmt: skip
-    parts: Any = fig.subfigures(2, 1, height_ratios=[side * len(sources) + 0.2, max(under, 0.01)])
-    grid = _grid(parts[0], len(sources), len(columns), side, 0.95)
-    for i, source in enumerate(sources):
-        for j, name in enumerate(columns):
-            draw(grid[i, j], chosen[source][j])
-            if i == 0:
-                grid[i, j].set_title(name, fontsize=7)
-        grid[i, 0].set_ylabel(
-            row_name(source, dataset), fontsize=7, rotation=0, ha="right", va="center"
+    rows = {row_name(source, dataset): chosen[source] for source in sources}
+    generated = [chosen[source] for source in sources if source != "real"]
+    if len(generated) == 2:  # so alike that the eye can't tell them apart
+        apart, times = difference(*generated)
+        rows[f"difference,\n{times} times"] = apart
+        foot += (
+            f" Last row: how far the generated images are apart, {times} times, in each colour; "
+            "black: alike."
         )
-    if told:
-        parts[1].text(0.008, 0.98, "\n".join(told), fontsize=6.5, va="top", color="#333333")
+    side = side_of(chosen[sources[0]], (WIDTH - 1.0) / len(columns))
+    left, whose = 0.95, [name.partition("\n")[0] for name in columns]
+    told = [f"{name}: {prompt}" for name, prompt in zip(whose, prompts, strict=False)]
+    tall, room = side * len(rows), WIDTH - left - side * len(columns)
+    narrow = int(max(room, LEAST_ROOM) * LETTERS_AN_INCH)
+    text = "\n\n".join(textwrap.fill(line, narrow) for line in told)
+    beside_them = bool(told) and room >= LEAST_ROOM and _height(text) <= tall
+    text = text if beside_them else "\n".join(wrap(line) for line in told)
+    under = 0.0 if beside_them or not told else _height(text) + 0.1
+    title = f"A test prompt of each group: {dataset_name(dataset)}"
+    fig = page(0.95 + tall + under, title, foot, notes)
+    parts: Any = fig.subfigures(2, 1, height_ratios=[tall + 0.2, max(under, 0.01)])
+    grid = _grid(parts[0], len(rows), len(columns), side, left)
+    for line, (row, pictures) in zip(grid, rows.items(), strict=True):
+        for ax, picture in zip(line, pictures, strict=True):
+            draw(ax, picture)
+        line[0].set_ylabel(row, fontsize=7, rotation=0, ha="right", va="center")
+    for ax, name in zip(grid[0], columns, strict=True):
+        ax.set_title(name, fontsize=7)
+    small: Any = {"fontsize": 6.5, "va": "top", "color": "#333333"}
+    if beside_them:
+        parts[0].subfigs[-1].text(0.04, tall / (tall + 0.2), text, **small)
+    else:
+        parts[1].text(0.008, 0.98, text, **small)
     return fig
+
+
+def _height(text: str) -> float:
+    """Inches that lines of small text take."""
+    return 0.115 * (text.count("\n") + 1)
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, int]:
+    """How far two uint8 arrays are apart, enlarged 16 times, or less where that would cut much."""
+    apart = np.abs(one.astype(np.int16) - other.astype(np.int16))
+    most = float(np.quantile(apart, 0.999))
+    times = max(n for n in (1, 2, 4, 8, 16) if n == 1 or n * most <= 255)
+    return np.minimum(apart * times, 255).astype(np.uint8), times
 
 
 @figure("fig06")

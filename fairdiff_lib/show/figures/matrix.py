@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,7 +39,14 @@ from fairdiff_lib.show.panels import (
     seeds,
     whisker,
 )
-from fairdiff_lib.show.style import Look, dataset_name, look_of, ordered_methods, page
+from fairdiff_lib.show.style import (
+    Look,
+    dataset_name,
+    is_simulated,
+    look_of,
+    ordered_methods,
+    page,
+)
 
 AXES = {"guidance": "guidance scale", "steps": "denoising steps"}
 APART = 1.07  # between two arms at the same share, x
@@ -61,8 +69,9 @@ def fig_matrix(table: Rows, *, condition: str, attribute: str, notes: Sequence[s
     shown, single = means_and_seeds(chosen, ["method", "share"])
     keys, arms = level_rows(shown), ordered_methods(shown["method"])
     classifier = classifier_name(str(shown["classifier"].iloc[0]))
+    real = "" if is_simulated(dataset) else "real "
     foot = (
-        f"{classifier}, equally many optimiser steps in every run. Shares are of real training "
+        f"{classifier}, equally many optimiser steps in every run. Shares are of {real}training "
         "patients; the generator saw all of them. Dotted: without real images. "
         f"Balanced: each level of {name_of(attribute).lower()} equally often. "
         "Tested on real images; in brackets: patients (fewest). "
@@ -80,7 +89,7 @@ def fig_matrix(table: Rows, *, condition: str, attribute: str, notes: Sequence[s
         ax.set_visible(False)
     for ax in axes[:, 0]:
         ax.set_ylabel(axis_name("auc"))
-    axes[-1, 0].set_xlabel("share of the real training patients")
+    axes[-1, 0].set_xlabel(f"share of the {real}training patients")
     return fig
 
 
@@ -206,8 +215,8 @@ def fig_privacy(table: Rows, *, false_positives: float, notes: Sequence[str] = (
         raise Nothing(f"fig_privacy: the table has no rows of {NEARER!r}")
     found = f"Members found, at\n{100 * false_positives:g}% false alarms"
     panels = [
-        *((f"Nearer to training\n{space_title(name)}", near[near["features"] == name], NO_SIGNAL,
-           "images") for name in in_order(near, "features")),
+        *((f"Nearer to training\n{_narrow(space_title(name))}", near[near["features"] == name],
+           NO_SIGNAL, "images") for name in in_order(near, "features")),
         ("Membership\nAUC", shown[shown["metric"] == AUC], 0.5, ""),
         (found, shown[shown["metric"] == FOUND], false_positives, "members"),
     ]  # fmt: skip
@@ -233,6 +242,11 @@ def fig_privacy(table: Rows, *, false_positives: float, notes: Sequence[str] = (
     pairs = zip(names, np.nan_to_num(counts), strict=True)
     axes[0].set_yticks(range(len(rows)), [f"{name} ({n:.0f})" for name, n in pairs])
     return fig
+
+
+def _narrow(words: str) -> str:
+    """Words broken so that they fit above one panel of four."""
+    return "\n".join(textwrap.wrap(words, 20, break_long_words=False, break_on_hyphens=False))
 
 
 def _alarms(

@@ -167,16 +167,32 @@ def _fit_panel(ax: Axes, table: pd.DataFrame, looks: dict[str, Look]) -> None:
 def run_rows(
     ax: Axes, table: pd.DataFrame, quantity: str, looks: dict[str, Look], null: float
 ) -> list[Any]:
-    """A whisker per run beside what means nothing; (method, seed) of the rows."""
-    own = table[table["quantity"] == quantity].reset_index(drop=True)
+    """A whisker per run beside what means nothing; (method, seed) of the rows.
+
+    Runs of several arms have no labels of their own: the axis says once which seeds an arm has.
+    """
+    own = table[table["quantity"] == quantity]
+    by_arm = {str(arm): part for arm, part in own.groupby("method", sort=False)}
+    own = pd.concat([own.iloc[:0], *by_arm.values()], ignore_index=True)
     for at, (_, row) in enumerate(own.iterrows()):
         whisker(ax, row, at, looks[row["method"]], across=True)
     ax.axvline(null, color="#bbbbbb", lw=0.6, zorder=0)
-    ax.set_yticks(range(len(own)), [f"seed {seed}" for seed in own["seed"]])
+    several = len(by_arm) > 1
+    ax.set_yticks(range(len(own)), ["" if several else f"seed {seed}" for seed in own["seed"]])
+    if several:
+        ax.set_ylabel(_seeds_of(list(by_arm.values())), fontsize=7)
+        for at in np.cumsum([len(part) for part in by_arm.values()])[:-1]:
+            ax.axhline(at - 0.5, color="#dddddd", lw=0.6, zorder=0)
     ax.set_ylim(max(len(own), 1) - 0.3, -0.7)
     if own.empty:
         none_here(ax, "none measured")
     return list(zip(own["method"], own["seed"], strict=True))
+
+
+def _seeds_of(arms: Sequence[pd.DataFrame]) -> str:
+    """Which seeds the rows of every arm are, from above."""
+    named = {", ".join(str(seed) for seed in part["seed"]) for part in arms}
+    return f"of each arm: seeds {named.pop()}" if len(named) == 1 else "of each arm: a row per seed"
 
 
 def explained_panel(ax: Axes, table: pd.DataFrame) -> None:

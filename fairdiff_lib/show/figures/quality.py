@@ -37,6 +37,7 @@ from fairdiff_lib.show.style import (
     MUTED,
     Look,
     dataset_name,
+    is_simulated,
     level_looks,
     look_of,
     ordered_methods,
@@ -234,9 +235,10 @@ def fig05(table: Rows, *, condition: str, metric: str = "auc", notes: Sequence[s
     shown, single = means_and_seeds(chosen, ["source", "classifier"])
     rows, classifiers = level_rows(shown), in_order(shown, "classifier")
     looks = {source: look_of(source) for source in ordered_methods(shown["source"])}
+    whose = "simulated" if is_simulated(dataset) else "real"
     foot = (
-        "Rows: groups of real test patients (in brackets, how many). Colours: the images that the "
-        f"classifier was trained on. Dashed: guessing. {interval_text(shown, seeds_drawn=True)}"
+        f"Rows: groups of {whose} test patients (in brackets, how many). Colours: the images that "
+        f"the classifier was trained on. Dashed: guessing. {interval_text(shown, seeds_drawn=True)}"
     )
     title = f"Which images train a fair classifier? {name_of(condition)}, {dataset_name(dataset)}"
     fig = page(1.2 + 1.5 * ROW * len(rows), title, foot, notes, list(looks.values()))

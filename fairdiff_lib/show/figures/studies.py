@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from statsmodels.stats.proportion import proportion_confint
 
+from fairdiff_lib.audit.seeds import LEAST_SEEDS
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.methods import METHODS
 from fairdiff_lib.settings.names import EQUALLY_GOOD, level_name
@@ -31,7 +32,7 @@ from fairdiff_lib.show.style import (
 
 ROW = 0.17  # inches that an arm takes
 ROLES = {  # heading of the arms of a role
-    "core": "Core arms (tested)",
+    "core": "Core arms (declared)",
     "control": "Controls",
     "rival": "Rivals",
     "window": "Window and drift rate",
@@ -116,7 +117,8 @@ def fig07(cells: pd.DataFrame, doses: pd.DataFrame, notes: Sequence[str] = ()) -
 @figure("fig_methods")
 def fig_methods(table: pd.DataFrame, roles: dict[str, str], notes: Sequence[str] = ()) -> Figure:
     """Every arm minus Stable Diffusion: overall KID and the differences between levels."""
-    dataset = require(table, ("dataset", "method", "baseline", "metric", "seeds"), "fig_methods")
+    columns = ("dataset", "method", "baseline", "metric", "seeds", "p")
+    dataset = require(table, columns, "fig_methods")
     own = table[(table["baseline"] == "none") & (table["attribute"] == "overall")]
     first = table.loc[table["metric"] == "kid", "features"].iloc[0]
     own = own[own["features"].isin([first, ""])]
@@ -126,6 +128,8 @@ def fig_methods(table: pd.DataFrame, roles: dict[str, str], notes: Sequence[str]
         "interval over seeds, for these patients. Grey: smaller than the smallest effect of "
         "interest (none was declared for the loss). On the right: number of seeds."
     )
+    if own["p"].isna().all():
+        foot += f" Of fewer than {LEAST_SEEDS} seeds nothing is tested."
     fig = page(
         1.1 + ROW * len(lines), f"Does any method help? {dataset_name(dataset)}", foot, notes
     )
@@ -289,9 +293,9 @@ def fig_power(table: pd.DataFrame, reference: int, kid: float) -> Figure:
     sizes = sorted(set(own["n_min"]))
     looks = level_looks([f"n = {n}" for n in sizes])
     foot = (
-        f"A small group of n subjects against {reference}, whose KID is {kid:g}; real images and "
-        "kinds of error differ (layer F). Whiskers: 95% Monte Carlo intervals. Line: the 95% that "
-        "is promised."
+        f"A small group of n subjects against {reference}, whose KID is {kid:g}; features of known "
+        "law, of groups that differ in real images and kinds of error. Whiskers: 95% Monte Carlo "
+        "intervals. Line: the 95% that is promised."
     )
     fig = page(3.2, "How large a disparity does the audit find?", foot)
     alarms, coverage = fig.subplots(1, 2)

@@ -117,6 +117,17 @@ def test_f5_shows_one_condition_by_level_for_each_classifier() -> None:
         fig05(downstream(), condition="dx")
 
 
+def test_only_real_patients_are_called_real() -> None:
+    told = {
+        name: " ".join(
+            fig05(downstream().assign(dataset=name), condition="glaucoma").get_supxlabel().split()
+        )
+        for name in (SIMULATED, "ham10000")
+    }
+    assert "groups of simulated test patients" in told[SIMULATED]
+    assert "groups of real test patients" in told["ham10000"]
+
+
 EVERY = {
     "fig01": lambda notes: fig01(cohort_table(), notes),
     "fig02": lambda notes: galleries.fig02(
@@ -260,6 +271,35 @@ def test_prompts_and_sizes_stand_beside_the_images() -> None:
     )  # fmt: skip
     words = " ".join(texts(fig)).replace("\n", " ")
     assert "Black: a photograph of an eye" in words and "8 x 8 pixels by a small model" in words
+
+
+def test_two_generators_pictures_stand_above_how_far_they_are_apart() -> None:
+    one, other = images(2) // 4, images(2) // 4
+    other[0] += 10
+    apart, times = galleries.difference(one, other)
+    assert times == 16 and (apart[0] == 160).all() and not apart[1].any()
+    assert galleries.difference(one * 0, one * 0 + 100)[1] == 2  # twice as much would be cut
+    both = {"real": images(2), "none": one, "fairdiffusion": other}
+    page = galleries.fig02(both, ["Female", "Male"], dataset="ham10000")
+    assert len(page.axes) == 6 and page.axes[4].get_ylabel() == "difference,\n16 times"
+    shown = np.asarray(page.axes[4].images[0].get_array())
+    assert (shown == 160).all()
+    assert "16 times, in each colour" in " ".join(page.get_supxlabel().split())
+
+
+def test_prompts_stand_beside_pictures_that_leave_room() -> None:
+    two, seven = ([f"g{i}" for i in range(n)] for n in (2, 7))
+    tall = np.zeros((7, 3, 64, 64), dtype=np.uint8)
+    pages = [galleries.fig02({"none": tall[: len(names)]}, names, dataset=SIMULATED,
+                             prompts=["a photograph of an eye"] * len(names))
+             for names in (two, seven)]  # fmt: skip
+    assert pages[0].get_figheight() < pages[1].get_figheight() - 0.5
+    for page in pages:
+        page.draw_without_rendering()
+        words = next(t for t in page.findobj(matplotlib.text.Text) if "g0: a photo" in t.get_text())
+        box = words.get_window_extent()
+        assert not any(box.overlaps(ax.get_window_extent()) for ax in page.axes)
+        assert box.x1 <= page.bbox.x1 and box.y0 >= page.bbox.y0
 
 
 def test_real_patients_are_no_page() -> None:

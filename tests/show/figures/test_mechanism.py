@@ -82,6 +82,25 @@ def test_the_page_without_surrogate_says_so() -> None:
     assert "none measured" in texts(drawn.fig_mechanism(bare))
 
 
+def test_runs_of_several_arms_name_their_seeds_once() -> None:
+    one = pd.concat([table().assign(seed=seed) for seed in (0, 1)])
+    page = drawn.fig_mechanism(one[one["method"] != "base"])
+    assert [x.get_text() for x in page.axes[0].get_yticklabels()] == ["seed 0", "seed 1"]
+    arms = pd.concat([one, one[one["method"] == "fairdiffusion"].assign(method="beta 1")])
+    page = drawn.fig_mechanism(arms)
+    for ax in (page.axes[0], page.axes[2]):
+        assert [x.get_text() for x in ax.get_yticklabels()] == [""] * 4
+        assert ax.get_ylabel() == "of each arm: seeds 0, 1"
+    uneven = arms[(arms["method"] != "beta 1") | (arms["seed"] == 0)]
+    assert drawn.fig_mechanism(uneven).axes[0].get_ylabel() == "of each arm: a row per seed"
+
+
+def test_a_quantity_without_a_value_has_no_row() -> None:
+    panel = drawn.fig_mechanism(table()).axes[1]
+    rows = [x.get_text() for x in panel.get_yticklabels()]
+    assert rows == ["draw of timesteps", "group effects", "both"]
+
+
 def test_a_window_has_a_panel_per_attribute_and_a_line_per_level() -> None:
     page = drawn.fig_surrogate(slices())
     assert [len(ax.collections) for ax in page.axes] == [2]

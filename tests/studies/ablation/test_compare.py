@@ -224,6 +224,9 @@ def test_figures_show_every_arm_with_its_seeds(
     assert "FairDiffusion, corrected" in labels and "Window and drift rate" in labels
     assert sum(text.get_text() == "8" for text in axes[-1].texts) == 5
     assert "simulated" in page.get_suptitle() and "Caution" in page.get_supxlabel()
+    assert "Core arms (declared)" in labels and "nothing is tested" not in page.get_supxlabel()
+    untested = fig_methods(table.assign(p=np.nan), roles).get_supxlabel()
+    assert "Of fewer than 5 seeds nothing is tested" in " ".join(untested.split())
     cells = fig07(cell_table(settings, runs, 0.2), dose_table(settings, runs))
     assert [t.get_text() for t in cells.get_axes()[0].get_yticklabels()].count(
         "window 30, rate 0.95"
