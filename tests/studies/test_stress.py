@@ -88,9 +88,9 @@ def test_the_figure_and_the_words_hold_every_fault() -> None:
     page = fig_stress(table, pixels=0.3, ratio=2.0)
     words = " ".join(x.get_text() for x in page.findobj() if hasattr(x, "get_text"))
     assert "missed" in words and "adversary" in words
-    assert "Simulated patients', blurred ones" in words and "Real" not in words
+    assert "Simulated images, blurred" in words and "Real" not in words
     page = fig_stress(table.assign(dataset="ham10000"), pixels=0.3, ratio=2.0)
-    assert any(ax.get_ylabel().startswith("Real images, blurred ones") for ax in page.axes)
+    assert any(ax.get_ylabel().startswith("Real images, blurred") for ax in page.axes)
     worse = (table["fault"] == "swapped") & (table["event"] == "missed")
     table.loc[worse, ["value", "low", "high"]] = 0.9, 0.7, 0.98
     said = about_stress(table, "images").splitlines()

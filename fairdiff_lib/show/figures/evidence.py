@@ -107,10 +107,10 @@ def fig_stress(table: Rows, *, pixels: float, ratio: float) -> Figure:
     dataset = require(table, ("dataset", *columns), "fig_stress")
     looks = dict(zip(AUDIT_ERRORS.values(), level_looks(tuple(AUDIT_ERRORS.values())), strict=True))
     layers, faults = in_order(table, "layer"), list(LABEL_FAULTS)
-    whose = "Simulated patients'" if is_simulated(dataset) else "Real images"
+    whose = "Simulated" if is_simulated(dataset) else "Real"
     told = {
         "features": f"Simulated features\n(KID {ratio:g} times, or equal)",
-        "images": f"{whose}, blurred ones\n({pixels:g} pixels more, or equal)",
+        "images": f"{whose} images, blurred\n({pixels:g} pixels more, or equal)",
     }
     smaller = table.groupby("layer", sort=False)["n"].min()
     sizes = " and ".join(dict.fromkeys(f"{int(n):,}" for n in smaller))

@@ -161,6 +161,7 @@ def _fit_panel(ax: Axes, table: pd.DataFrame, looks: dict[str, Look]) -> None:
             ends = [float(chance.loc[key, side]) for side in ("low", "high")]
             ax.plot(ends, [at, at], color="#c8c8c8", lw=6, solid_capstyle="butt", zorder=1)
     ax.set_xlabel("share predicted (R\u00b2)")
+    ax.locator_params(axis="x", nbins=3)  # numbers that don't touch
     ax.set_title("Does sigma predict the score?", loc="left")
 
 
