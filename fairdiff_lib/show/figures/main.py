@@ -211,7 +211,8 @@ def main2(calibration: Rows, decisions: Rows, draws: Rows, limit: float, referen
     _decided(right, decisions)
     letter(right, "c", "What this audit decides", [look for look, _, _ in DECIDED])
     for ax in (left, right):  # a legend wider than its panel takes none of the other's width
-        ax.get_legend().set_in_layout(False)
+        if (legend := ax.get_legend()) is not None:
+            legend.set_in_layout(False)
     return fig
 
 
@@ -451,7 +452,8 @@ def _in_percent(table: Rows) -> Rows:
     ends = own[["value", "low_new", "high_new", "smallest_effect"]]  # new patients and new runs
     share = 100 * ends / float(alone["value"].iloc[0])
     share.columns = pd.Index(["value", "low", "high", "smallest_effect"])
-    return own[["method", "seeds"]].join(share)
+    found: Rows = own[["method", "seeds"]].join(share)
+    return found
 
 
 def _told(own: Rows) -> Rows:

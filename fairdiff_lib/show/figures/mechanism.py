@@ -92,8 +92,8 @@ def density_panel(ax: Axes, scales: Sequence[float]) -> None:
         label = f"noise scale {scale:g}: {below:.0%} negative"
         ax.plot(grid, stats.norm.pdf(grid, 1.0, spread), color=colour, label=label)
     room = 1.55  # for the legend, above all lines
-    for at, look in ((1.0, {"color": MUTED}), (0.0, {"color": "#bbbbbb", "ls": ":"})):
-        ax.axvline(at, ymax=1 / room, lw=0.8, **look)
+    ax.axvline(1.0, ymax=1 / room, color=MUTED, lw=0.8)
+    ax.axvline(0.0, ymax=1 / room, color="#bbbbbb", lw=0.8, ls=":")
     ax.set(xlabel="weight of a sample's loss", ylabel="density", ylim=(0, None))
     ax.legend(fontsize=6.5, frameon=False, loc="upper right")
     ax.set_ylim(0, room * ax.get_ylim()[1])
