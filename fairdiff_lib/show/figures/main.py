@@ -474,8 +474,8 @@ def _about_arms(shown: Mapping[str, Rows]) -> str:
     return (
         f" {listed(list(letters.values()))}: change from Stable Diffusion in percent of its Kernel "
         "Inception Distance (KID), paired by run, left is better; 95% intervals for new patients "
-        f"and new runs. X, the smallest change that matters, is {listed(sizes)}: grey, where the "
-        f"axis reaches that far.{said}"
+        f"and new runs. X, the smallest change that matters, is {listed(sizes)} (grey where it "
+        f"lies within an axis).{said}"
     )
 
 
