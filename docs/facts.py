@@ -40,7 +40,7 @@ from fairdiff_lib.show.style import dataset_name
 from fairdiff_lib.show.words import listed
 from fairdiff_lib.show.words_studies import ENDPOINTS, PRIMARY, leaves_out
 from fairdiff_lib.studies import planted
-from fairdiff_lib.studies.verdict.effects import NOTHING, tally
+from fairdiff_lib.studies.verdict.effects import ALARM, NOTHING, tally
 from fairdiff_lib.studies.verdict.protocol import BLUR, KID
 from fairdiff_lib.study import Study
 
@@ -276,7 +276,16 @@ class Facts:
             return _missing(f"{FAIRGENMED}/tab_tests")
         known = pd.concat(every)
         rows.append(["together", "", *(tally(known[known["endpoint"] == x]) for x in (BLUR, KID))])
-        return grid(["", "planted", "equivalent blur, which decides", "KID, which does not"], rows)
+        head = ["", "planted", "equivalent blur, which decides", "KID, which does not"]
+        alarms = [
+            f"- {dataset_name(x['dataset'])}, {name_of(x['endpoint'])}: {_contrast(x)} is "
+            f"{number(x)}, {x['verdict']}."
+            for x in known[known["as_planted"] == ALARM].to_dict("records")
+        ]
+        told = "An alarm is an interval that leaves out 0, however near it is:\n\n" + "\n".join(
+            alarms
+        )
+        return f"{grid(head, rows)}\n\n{told if alarms else ''}".strip()
 
     def again(self) -> str:
         """What came of quick studies that were run again, beside the committed ones."""

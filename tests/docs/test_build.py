@@ -206,7 +206,9 @@ def test_a_change_without_an_interval_is_refused() -> None:
 
 def test_plants_are_told_beside_the_same_set_without_them(tmp_path: Path) -> None:
     assert "tab_tests is not there yet" in facts.Facts(tmp_path).plants()
-    row = {"claim": "C1", "attribute": "race", "level": "Black", "planted": "noise x 3"}
+    row = {"dataset": "chexpert_simulated", "claim": "C1", "attribute": "race", "level": "Black",
+           "reference": "White", "value": 0.02, "low": 0.01, "high": 0.03, "verdict": "small",
+           "planted": "noise x 3"}  # fmt: skip
     rows = [{**row, "endpoint": "equivalent_blur", "as_planted": "found"},
             {**row, "endpoint": "kid", "as_planted": "not found"}]  # fmt: skip
     rows.append({**row, "claim": "C2", "endpoint": "kid", "as_planted": ""})
@@ -222,6 +224,7 @@ def test_plants_are_told_beside_the_same_set_without_them(tmp_path: Path) -> Non
     assert told[3].endswith("| no false alarm in 1 | 1 false alarm in 1 |")
     ends = (f"{found}, no false alarm in 1", f"{missed}, 1 false alarm in 1")
     assert told[4] == f"| together |  | {' | '.join(ends)} |"
+    assert told[-1].endswith("KID: Race: Black minus White is 0.0200 (0.0100 to 0.0300), small.")
 
 
 def test_a_finding_tells_the_first_number_and_names_the_rest() -> None:
