@@ -282,10 +282,10 @@ class Facts:
             f"{number(x)}, {x['verdict']}."
             for x in known[known["as_planted"] == ALARM].to_dict("records")
         ]
-        told = "An alarm is an interval that leaves out 0, however near it is:\n\n" + "\n".join(
-            alarms
+        listed_alarms = (
+            "An alarm is an interval that leaves out 0, however near it is:\n\n" + "\n".join(alarms)
         )
-        return f"{grid(head, rows)}\n\n{told if alarms else ''}".strip()
+        return f"{grid(head, rows)}\n\n{listed_alarms if alarms else ''}".strip()
 
     def again(self) -> str:
         """What came of quick studies that were run again, beside the committed ones."""
