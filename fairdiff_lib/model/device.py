@@ -44,7 +44,6 @@ def resident(module: Any) -> Iterator[torch.device]:
     before = module.device
     place = device() if has_gpu() else before
     module.to(place)
-    lay_out(module)
     try:
         yield place
     finally:
