@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from fairdiff_lib.audit.memory import AUC, FOUND, NEARER, NO_SIGNAL
+from fairdiff_lib.audit.seeds import means_and_seeds
 from fairdiff_lib.datasets import DATASETS, contents, load_settings
 from fairdiff_lib.disk.files import read_table
 from fairdiff_lib.disk.places import PROJECT_ROOT
@@ -23,6 +25,8 @@ from fairdiff_lib.disk.tables import told_apart
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.methods import BASELINE, METHODS
 from fairdiff_lib.settings.names import (
+    AUDIT_ERRORS,
+    LABEL_FAULTS,
     classifier_name,
     head_of,
     images_of,
@@ -32,6 +36,7 @@ from fairdiff_lib.settings.names import (
     number,
     rounded,
     short_name,
+    space_title,
     with_interval,
 )
 from fairdiff_lib.settings.notebooks import NOTEBOOKS
@@ -241,6 +246,97 @@ class Facts:
             f"With 95% intervals; above 0 is worse ([T13](/figures/{name}.csv)).\n\n"
             f"{grid(head, rows)}"
         )
+
+    def controls(self) -> str:
+        """What the audit measures where a random group's images were made worse, and where not."""
+        rows = []
+        for dataset in self.real_sets():
+            name = f"reference/{dataset}/tab_effects"
+            own = self.table(name, "claim", "part", "endpoint", "value", "low", "high")
+            if own.empty:
+                rows.append([dataset_name(dataset), _missing(name), "", "", ""])
+                continue
+            own = own[own["claim"] == "control"]
+            found = {(x["endpoint"], x["part"]): x for x in own.to_dict("records")}
+            cells = [_against(found[endpoint, part], 0)
+                     for endpoint in (BLUR, KID) for part in ("planted", "untouched")]  # fmt: skip
+            rows.append([f"[{dataset_name(dataset)}](/figures/{name}.csv)", *cells])
+        head = [f"{name_of(endpoint)}, {part}"
+                for endpoint in (BLUR, KID) for part in ("made worse", "untouched")]  # fmt: skip
+        return grid(["", *head], rows)
+
+    def another_word(self, place: str) -> str:
+        """How far another word for a patient's group moves an image, beside another noise."""
+        name = f"{place}/tab_counterfactual"
+        own = self.table(name, "method", "changed", "condition", "metric", "low", "high")
+        if own.empty:
+            return _missing(name)
+        asked = self.condition(place.split("/")[1])
+        own = means_and_seeds(own[own["attribute"] == "overall"], ["method"])[0]
+        rows = []
+        for (method, changed), part in own.groupby(["method", "changed"], sort=False):
+            said = {(x["condition"], x["metric"]): x for x in part.to_dict("records")}
+            flips = said[asked, "finding_flips"]
+            rows.append([
+                method_name(str(method)), f"another {name_of(str(changed)).lower()}",
+                number(said["all", "moved"]), f"{said['all', 'moved_blur']['value']:.1f}",
+                f"{flips['value']:.0%} ({flips['low']:.0%} to {flips['high']:.0%})",
+            ])  # fmt: skip
+        head = ["images of", "what is changed", "way to another patient's image",
+                "as a blur of, pixels", f"{name_of(asked)} is read otherwise"]  # fmt: skip
+        return f"{grid(head, rows)}\n\n([tab_counterfactual](/figures/{name}.csv))"
+
+    def spoilt(self, place: str, layer: str) -> str:
+        """How often the audit errs with spoilt group labels; bold: more often than with clean."""
+        name = f"{place}/tab_stress"
+        own = self.table(name, "layer", "fault", "share", "event", "value", "low", "high")
+        own = own[own["layer"] == layer] if len(own) else own
+        if own.empty:
+            return _missing(name)
+        events = [event for event in AUDIT_ERRORS.values() if event in {*own["event"]}]
+        clean = {x["event"]: x for x in own[own["fault"] == ""].to_dict("records")}
+        rows = [["none, all are clean", *(f"{clean[x]['value']:.0%}" for x in events)]]
+        for fault, part in own[own["fault"] != ""].groupby("fault", sort=False):
+            cells = [LABEL_FAULTS[str(fault)]]
+            for event in events:
+                most = max(ALPHA, clean[event]["high"])
+                each = part[part["event"] == event].sort_values("share").to_dict("records")
+                told = (f"**{x['value']:.0%}**" if x["low"] > most else f"{x['value']:.0%}"
+                        for x in each)  # fmt: skip
+                cells.append(", ".join(told))
+            rows.append(cells)
+        shares = listed([f"{x:.0%}" for x in sorted({*own["share"]} - {0.0})])
+        return (
+            f"{grid(['labels spoilt', *events], rows)}\n\n(share of audits with {shares} of the "
+            "labels spoilt; bold: more often than with clean ones; "
+            f"[tab_stress](/figures/{name}.csv))"
+        )
+
+    def remembered(self, place: str, false_positives: float) -> str:
+        """Two tests of whether training images are remembered; bold: told from chance."""
+        name = f"{place}/tab_privacy"
+        own = self.table(name, "method", "metric", "features", "level", "value", "low", "high")
+        if own.empty:
+            return _missing(name)
+        own = means_and_seeds(own, ["method"])[0]
+        whole = own[own["attribute"] == "overall"]
+        tests = [(NEARER, x, NO_SIGNAL) for x in whole.loc[whole["metric"] == NEARER, "features"]]
+        tests = [*dict.fromkeys(tests), (AUC, "", 0.5), (FOUND, "", false_positives)]
+        rows = []
+        for method, part in whole.groupby("method", sort=False):
+            cells = [images_of(str(method))]
+            for metric, space, chance in tests:
+                found = part[(part["metric"] == metric) & (part["features"] == space)]
+                cells.append(_against(found.iloc[0], chance) if len(found) else "")
+            levels = own[(own["method"] == method) & (own["metric"] == AUC)]
+            levels = levels[(levels["attribute"] != "overall") & np.isfinite(levels["value"])]
+            best = levels.loc[levels["value"].idxmax()] if len(levels) else None
+            group = "" if best is None else f"{best['level']}, {rounded(best['value'])}"
+            rows.append([*cells, group])
+        heads = [f"nearer to a training image, {space_title(x)}" for _, x, _ in tests[:-2]]
+        head = ["", *heads, "AUC of the loss", f"found at {100 * false_positives:g}% false alarms",
+                "group of the highest AUC"]  # fmt: skip
+        return f"{grid(head, rows)}\n\n([tab_privacy](/figures/{name}.csv); bold: not by chance)"
 
     @staticmethod
     def folded(summary: str, text: str) -> str:
@@ -560,6 +656,12 @@ def _stands(row: Mapping[Any, Any], tested: int) -> bool:
     if not np.isfinite(half):
         raise InputError(f"{row['dataset']}: a change of {tested} has no interval")
     return bool(abs(row["value"]) > wider * half)
+
+
+def _against(row: Mapping[Any, Any], chance: float) -> str:
+    """A number with its interval, bold where that leaves out what chance gives."""
+    said = number(row)
+    return f"**{said}**" if row["low"] > chance or row["high"] < chance else said
 
 
 def _contrast(row: Mapping[Any, Any]) -> str:

@@ -227,6 +227,67 @@ def test_plants_are_told_beside_the_same_set_without_them(tmp_path: Path) -> Non
     assert told[-1].endswith("KID: Race: Black minus White is 0.0200 (0.0100 to 0.0300), small.")
 
 
+def test_spoilt_labels_are_bold_where_they_do_harm(tmp_path: Path) -> None:
+    row: dict[str, Any] = {
+        "layer": "images",
+        "share": 0.0,
+        "event": "missed",
+        "low": 0.0,
+        "high": 0.02,
+    }
+    rows = [{**row, "fault": "", "value": 0.01},
+            {**row, "fault": "wrong", "share": 0.2, "value": 0.3, "low": 0.2, "high": 0.4},
+            {**row, "fault": "wrong", "share": 0.05, "value": 0.06, "low": 0.04, "high": 0.08},
+            {**row, "fault": "wrong", "share": 0.2, "value": 0.9, "layer": "features"}]  # fmt: skip
+    place = tmp_path / "reference" / "ham10000"
+    place.mkdir(parents=True)
+    pd.DataFrame(rows).to_csv(place / "tab_stress.csv", index=False)
+    told = facts.Facts(tmp_path).spoilt("reference/ham10000", "images").splitlines()
+    assert told[0] == "| labels spoilt | missed |"
+    assert told[2:4] == ["| none, all are clean | 1% |", "| wrong, at random | 6%, **30%** |"]
+    assert "with 5% and 20% of the labels spoilt" in told[-1]
+
+
+def test_what_is_remembered_is_bold_where_chance_is_left_out(tmp_path: Path) -> None:
+    row: dict[str, Any] = {"method": "none", "attribute": "overall", "level": "all", "seeds": "0"}
+    row |= {"features": "", "low": 0.4, "high": 0.6, "value": 0.5}
+    near = {**row, "metric": "nearer_to_training", "features": "lite0"}
+    auc = {**row, "metric": "membership_auc"}
+    rows = [
+        near,
+        {**near, "method": "real"},
+        {**auc, "value": 0.7, "low": 0.55, "high": 0.8},
+        {**auc, "attribute": "sex", "level": "Male", "value": 0.8},
+        {**auc, "attribute": "sex", "level": "Female", "value": 0.6},
+        {**row, "metric": "membership_tpr", "value": 0.0, "low": 0.0, "high": 0.0},
+    ]
+    place = tmp_path / "reference" / "ham10000"
+    place.mkdir(parents=True)
+    pd.DataFrame(rows).to_csv(place / "tab_privacy.csv", index=False)
+    told = facts.Facts(tmp_path).remembered("reference/ham10000", 0.01).splitlines()
+    same, more = "0.500 (0.400 to 0.600)", "**0.700 (0.550 to 0.800)**"
+    assert told[2].startswith(f"| images of Stable Diffusion | {same} | {more} | **0")
+    assert told[2].endswith("| Male, 0.8 |")
+    assert told[3] == f"| real images | {same} |  |  |  |"
+
+
+def test_another_word_stands_beside_another_noise(tmp_path: Path) -> None:
+    row: dict[str, Any] = {"method": "none", "changed": "sex", "seeds": "0,1", "level": "all"}
+    row |= {"attribute": "overall", "value": 0.25, "low": 0.2, "high": 0.3}
+    rows = [{**row, "condition": "all", "metric": "moved"},
+            {**row, "condition": "all", "metric": "moved_blur"},
+            {**row, "condition": "malignant", "metric": "finding_flips"}]  # fmt: skip
+    rows += [{**x, "seeds": "0", "value": 9.0} for x in rows]  # single seeds: not told
+    place = tmp_path / "reference" / "ham10000"
+    place.mkdir(parents=True)
+    pd.DataFrame(rows).to_csv(place / "tab_counterfactual.csv", index=False)
+    told = facts.Facts(tmp_path).another_word("reference/ham10000").splitlines()
+    assert told[2] == (
+        "| Stable Diffusion | another sex | 0.250 (0.200 to 0.300) | 0.2 | 25% (20% to 30%) |"
+    )
+    assert told[3] == ""
+
+
 def test_a_finding_tells_the_first_number_and_names_the_rest() -> None:
     row = {"value": 0.01, "low": 0.0, "high": 0.02, "testable": True}
     row |= {"verdict": "no difference larger than 0.1 px", "part": "quality"}
