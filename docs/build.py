@@ -200,6 +200,7 @@ def verdict_page(found: pd.DataFrame) -> str:
             lines += [f"- **{escape(row['claim'])}: {escape(row['verdict'])}.** "
                       f"{escape(row['statement'])}."]  # fmt: skip
             said = [row.get("quote", ""), row.get("not_to_say", "")]
+            said[1] = f"Not to be said: {said[1]}" if said[1] else ""
             lines += [f"\n  {escape(text)}" for text in said if text]
     return "\n".join(lines) + "\n"
 

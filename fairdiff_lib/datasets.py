@@ -165,7 +165,7 @@ _HAM10000 = Dataset(
     unit="lesions",
     limits=(
         "HAM10000 has neither race nor skin tone: nothing follows for either; its groups are sex "
-        "and age."
+        "and age. It names lesions, not patients: one patient's may lie in training and in test."
     ),
 )
 

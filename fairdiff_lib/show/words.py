@@ -296,7 +296,7 @@ def about_quotes(table: Rows) -> str:
     for dataset, own in table.groupby("dataset", sort=False):
         lines = bullets(
             f"**{f'{row.claim} {row.part}'.strip()}: {row.verdict}** ({row.bearing}). {row.quote} "
-            f"*{row.not_to_say}*"
+            f"Not to be said: *{row.not_to_say}*"
             for row in own.itertuples()
         )
         parts.append(f"**{dataset_name(str(dataset))}.** {own['limits'].iloc[0]}\n\n{lines}")

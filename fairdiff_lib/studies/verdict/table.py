@@ -46,6 +46,7 @@ from fairdiff_lib.studies.verdict.protocol import (
 )
 from fairdiff_lib.study import Study
 
+NO_GAP = " No difference between these groups was seen that it could have narrowed."
 UNITS = {BLUR: " px"}
 MEASURES = {BLUR: "in equivalent blur", KID: "in KID", AUC: "in AUC"}
 SIMULATED_C1 = "What was planted is found, and nothing else"
@@ -142,21 +143,37 @@ def test_table(effects: pd.DataFrame, setting: Setting) -> pd.DataFrame:
         table = pd.concat([both, table[~own]]).sort_index()
     kept = table.to_dict("records")
     return as_table([
-        row | {"verdict": _verdict(row, bool(row["testable"])), "quote": _quote(row, setting)}
+        row | {
+            "verdict": _verdict(row) if row["testable"] else _untestable(row),
+            "quote": _quote(row, setting) + NO_GAP * _nothing_to_narrow(row, table),
+        }
         for row in kept
     ])  # fmt: skip
 
 
-def _verdict(row: Mapping[Any, Any], declared: bool = True) -> str:
+def _verdict(row: Mapping[Any, Any]) -> str:
     """The outcome in words, with X or with what would decide."""
-    size = f"{rounded(row['smallest_effect'])}{UNITS.get(row['endpoint'], '')}"
-    said = {
-        LARGER: f"larger than {size}",
+    return {
+        LARGER: f"larger than {_smallest(row)}",
         DIFFERENT: "different, size open",
-        NO_LARGER: f"no difference larger than {size}",
+        NO_LARGER: f"no difference larger than {_smallest(row)}",
         UNDECIDED: "undecided" + _needs(row),
     }[row["outcome"]]
-    return said if declared else f"{said} (declared untestable)"
+
+
+def _untestable(row: Mapping[Any, Any]) -> str:
+    """What came of a test that was declared untestable: where its interval lies, no verdict."""
+    came = {
+        LARGER: f", the interval lies beyond {_smallest(row)}",
+        DIFFERENT: ", the interval leaves out 0",
+        NO_LARGER: f", the interval lies within {_smallest(row)}",
+        UNDECIDED: _needs(row),
+    }[row["outcome"]]
+    return f"declared untestable{came}"
+
+
+def _smallest(row: Mapping[Any, Any]) -> str:
+    return f"{rounded(row['smallest_effect'])}{UNITS.get(row['endpoint'], '')}"
 
 
 def _as_declared(row: Mapping[Any, Any]) -> str:
@@ -217,19 +234,33 @@ def _bearing(row: Mapping[str, Any], tests: pd.DataFrame) -> str:
         return OPEN
     if row["claim"] != "C1" and row["runs"] < LEAST_RUNS:
         return OPEN
+    base = gaps(tests, row["endpoint"])
     if row["outcome"] == NO_LARGER:
-        return AGAINST
+        return OPEN if row["part"] == EQUITY and base.empty else AGAINST
     if row["part"] == DISPARITY:
         return FOR
     up = row["value"] > 0
     if row["part"] == QUALITY:
         return FOR if up == (row["endpoint"] == AUC) else AGAINST
-    same = [row[name] for name in ("endpoint", "attribute", "level")]
-    base = tests[(tests["part"] == DISPARITY) & tests["outcome"].isin([LARGER, DIFFERENT])]
-    base = base[(base[["endpoint", "attribute", "level"]] == same).all(axis=1)]
+    base = base[(base["attribute"] == row["attribute"]) & (base["level"] == row["level"])]
     if base.empty:  # no gap was seen that could shrink or grow
         return OPEN
     return FOR if up != (float(base["value"].iloc[0]) > 0) else AGAINST
+
+
+def gaps(tests: pd.DataFrame, endpoint: str) -> pd.DataFrame:
+    """Differences between groups that were seen: what a method could narrow."""
+    seen = (tests["part"] == DISPARITY) & tests["outcome"].isin([LARGER, DIFFERENT])
+    return tests[seen & (tests["endpoint"] == endpoint)]
+
+
+def _nothing_to_narrow(row: Mapping[Any, Any], tests: pd.DataFrame) -> bool:
+    """An unchanged difference of images that was none before: a method could not have helped."""
+    if row["claim"] != "C2" or row["part"] != EQUITY or row["outcome"] != NO_LARGER:
+        return False
+    base = gaps(tests, row["endpoint"])
+    here = (base["attribute"] == row["attribute"]) & (base["level"] == row["level"])
+    return not bool(here.any())
 
 
 def _elsewhere(rows: Sequence[Row]) -> Row:
@@ -310,20 +341,20 @@ def _finding(row: Mapping[Any, Any], setting: Setting) -> str:
 
 def _scope(row: Mapping[Any, Any], setting: Setting) -> Iterator[str]:
     """Of whom it speaks, and what is left out, in sentences."""
-    seeds = str(row["seeds"]).count(",") + 1
+    seeds, unit = str(row["seeds"]).count(",") + 1, dataset_of(setting.dataset).unit
     if row["runs"] >= LEAST_RUNS:
         yield (
-            f"It speaks of new patients and new runs ({row['runs']:.0f} complete ones were made, "
+            f"It speaks of new {unit} and new runs ({row['runs']:.0f} complete ones were made, "
             "with one autoencoder)."
         )
     elif seeds >= LEAST_RUNS:
         yield (
-            f"It speaks of new patients and of other fine-tunings of this one base ({seeds} were "
+            f"It speaks of new {unit} and of other fine-tunings of this one base ({seeds} were "
             "made); another base is left out."
         )
     else:
         many = f"these {seeds} trainings" if seeds > 1 else "this one training"
-        yield f"It speaks of new patients and {many}; another training is left out."
+        yield f"It speaks of new {unit} and {many}; another training is left out."
     realism, prompts = setting.failed(SCOPE), setting.failed("C3")
     if realism:
         yield f"It speaks of images that fail a check of realism ({'; '.join(realism)})."
@@ -336,15 +367,14 @@ def _scope(row: Mapping[Any, Any], setting: Setting) -> Iterator[str]:
 
 
 def _not_to_say(name: str, setting: Setting) -> str:
-    """A sentence that the outcome doesn't bear."""
+    """What may not be said: it doesn't follow from the outcome."""
     said = {
-        LARGER: "It does not follow that the group is the cause, nor that other models differ.",
-        DIFFERENT: "It does not follow that the difference matters.",
-        NO_LARGER: "It does not follow that there is no difference at all.",
-        UNDECIDED: "It does not follow that there is no difference.",
+        LARGER: "The group is the cause, and other models differ as well.",
+        DIFFERENT: "The difference matters.",
+        NO_LARGER: "There is no difference at all.",
+        UNDECIDED: "There is no difference.",
     }[name]
-    about = " Nor does anything follow for real patients." * dataset_of(setting.dataset).simulated
-    return said + about
+    return said + " So it is with real patients." * dataset_of(setting.dataset).simulated
 
 
 # -- from a study's tables to T14 ------------------------------------------------------------

@@ -147,7 +147,18 @@ def test_a_planted_disparity_is_found_and_an_equal_change_is_no_change() -> None
     for name, part in (("C2", QUALITY), ("C2", EQUITY)):
         own = claim(claims, name, part)
         assert (own["outcome"], own["bearing"]) == (NO_LARGER, AGAINST), own["quote"]
+        assert "could have narrowed" not in own["quote"]
     assert set(tests["endpoint"]) == {BLUR, KID}
+
+
+def test_a_method_that_had_no_gap_to_narrow_is_not_refuted() -> None:
+    claims, tests = judge(images(equal()))
+    row = claim(claims, "C2", EQUITY)
+    assert (row["outcome"], row["bearing"]) == (NO_LARGER, OPEN)
+    assert row["quote"].endswith("was seen that it could have narrowed.")
+    assert claim(claims, "C2", QUALITY)["bearing"] == AGAINST  # that one could have helped
+    told = tests[tests["quote"].str.contains("could have narrowed")]
+    assert set(told["part"]) == {EQUITY}
 
 
 def test_equal_groups_are_told_to_differ_by_no_more_than_x() -> None:
@@ -222,7 +233,7 @@ def test_what_was_declared_untestable_stays_so() -> None:
     assert row["n_needed"] > 500 and tests["runs_needed"].isna().all()
     assert tests["verdict"].str.contains("declared untestable").all()
     assert f": {row['verdict']}. " in row["quote"]
-    assert row["not_to_say"].startswith("It does not follow that there is no difference.")
+    assert row["not_to_say"] == "There is no difference."
 
 
 @pytest.mark.parametrize(("levels", "words"), [
@@ -305,7 +316,7 @@ def test_a_quote_stands_by_itself_and_names_what_does_not_follow() -> None:
     claims, _ = judge(images(equal()))
     for row in claims.to_dict("records"):
         assert row["quote"].startswith("On ") and row["quote"].endswith(".")
-        assert row["not_to_say"].startswith("It does not follow")
+        assert row["not_to_say"].startswith(("There is no difference", "The group is", "The diff"))
         assert "\n" not in row["quote"] and "neither race nor skin tone" in row["limits"]
     said = about_quotes(claims)
     assert "**C2 quality:" in said
