@@ -45,8 +45,10 @@ from fairdiff_lib.show.style import dataset_name
 from fairdiff_lib.show.words import listed
 from fairdiff_lib.show.words_studies import ENDPOINTS, PRIMARY, leaves_out
 from fairdiff_lib.studies import planted
+from fairdiff_lib.studies.ablation.compare import DISPARITY
 from fairdiff_lib.studies.verdict.effects import ALARM, NOTHING, tally
-from fairdiff_lib.studies.verdict.protocol import BLUR, KID
+from fairdiff_lib.studies.verdict.protocol import BLUR, EQUITY, KID
+from fairdiff_lib.studies.verdict.table import gaps
 from fairdiff_lib.study import Study
 
 FAIRGENMED = "quick/fairgenmed_simulated"
@@ -152,6 +154,27 @@ class Facts:
         own, entry = load_settings("reference", dataset), DATASETS[dataset]
         return entry.spec(own.reading.coding, own.simulator).primary_condition
 
+    def levels(self, dataset: str) -> Sequence[str]:
+        """What that finding may be."""
+        own, entry = load_settings("reference", dataset), DATASETS[dataset]
+        return entry.spec(own.reading.coding, own.simulator).levels(self.condition(dataset))
+
+    def cohort(self, dataset: str) -> str:
+        """Who was read, who is in training and test, and how many have which finding: cells."""
+        flow, counts = (self.table(f"reference/{dataset}/{x}") for x in ("tab_flow", "tab01"))
+        if flow.empty or counts.empty:
+            return _missing(f"reference/{dataset}/tab01")
+        every = flow[flow["attribute"] == "overall"].set_index("step")
+        read, kept = every.loc["in the data"], every.loc["in the study"]
+        own = counts[counts["attribute"] == "overall"]
+        n = own[own["metric"] == "count"].set_index("split")["n"]
+        mix = own[(own["condition"] == self.condition(dataset)) & (own["split"] == "train")]
+        shares = [f"{x['condition_level']} {x['value']:.0%}" for x in mix.to_dict("records")]
+        return (
+            f"{read['subjects']:,} {DATASETS[dataset].unit} | {kept['subjects']:,} with "
+            f"{kept['images']:,} images | {n['train']:,} | {n['test']:,} | {', '.join(shares)}"
+        )
+
     def lost_by_group(self, place: str) -> str:
         """AUC of classifiers of generated images minus that of real ones' classifiers, by level."""
         columns = ("classifier", "condition", "method", "attribute", "level", "metric", "n",
@@ -168,14 +191,20 @@ class Facts:
             cells = [level_name(str(attribute), str(level)), f"{part['n'].min():,.0f}"]
             for _, named in own.groupby(["method", "classifier"], sort=False):
                 row = named[(named["attribute"] == attribute) & (named["level"] == level)]
-                cells.append(number(row.iloc[0]) if len(row) else "")
+                one = row.iloc[0] if len(row) else None
+                alone = one is None or not np.isfinite(one["low"])
+                said = "" if one is None else f"{one['value']:.3f}"
+                cells.append(said if alone else number(one))
             rows.append(cells)
         pairs = own[["method", "classifier"]].drop_duplicates().itertuples(index=False)
         head = ["group", "n", *(f"{method_name(m)}, {classifier_name(c).split(' ')[0]}"
                                 for m, c in pairs)]  # fmt: skip
+        known = bool(np.isfinite(own["low"].astype(float)).any())
+        many = "of the mean over the diagnoses, " * (len(self.levels(place.split("/")[1])) > 2)
+        basis = "95% intervals" if known else "one training each, so without intervals"
         return (
-            f"AUC for {name_of(own['condition'].iloc[0]).lower()} minus that of classifiers of "
-            "real images; intervals are 95%, where there are some "
+            f"AUC for {name_of(own['condition'].iloc[0]).lower()}, {many}minus that of classifiers "
+            f"of real images; {basis} "
             f"([table](/figures/{place}/tab_changes.csv)).\n\n{grid(head, rows[:ROWS])}"
         )
 
@@ -191,7 +220,8 @@ class Facts:
         for classifier, part in own.groupby("classifier", sort=False):
             rows = part.to_dict("records")
             told = [f"{number(row)} from {images_of(row['method'])}" for row in rows]
-            lines.append(f"- {classifier_name(str(classifier))}: {'; '.join(told)}.")
+            kind = " from scratch" * str(classifier).endswith("from scratch")
+            lines.append(f"- {classifier_name(str(classifier))}{kind}: {'; '.join(told)}.")
         listing = "\n".join(lines)
         return f"AUC for {name_of(own['condition'].iloc[0]).lower()}, one training each " + (
             f"([table](/figures/{name}.csv)):\n\n{listing}"
@@ -215,8 +245,15 @@ class Facts:
         own = self.table(name, "role", "smallest_effect", "low_new", "features")
         if own.empty:
             return _missing(name)
-        own = own[(own["attribute"] == "overall") & own["metric"].isin(ENDPOINTS)]
         own = own[own["features"].eq(own["features"].iloc[0])]
+        apart = own[(own["metric"] == DISPARITY) & (own["method"] == BASELINE)]
+        apart = apart[apart["attribute"] != "overall"]
+        able = np.isfinite(apart["value"].astype(float))
+        counted, small = (
+            [name_of(name).lower() for name in dict.fromkeys(apart.loc[x, "attribute"])]
+            for x in (able, ~able)
+        )
+        own = own[(own["attribute"] == "overall") & own["metric"].isin(ENDPOINTS)]
         base = own[(own["method"] == BASELINE) & (own["metric"] == "kid")]["value"].iloc[0]
         own = own[own["baseline"] != ""]
         kinds = own["method"].map(lambda arm: METHODS[arm].role if arm in METHODS else "")
@@ -238,12 +275,16 @@ class Facts:
         )  # fmt: skip
         preset, dataset = place.split("/")
         head = ["compared", "image quality, % of Stable Diffusion's KID",
-                "gap between groups, % of what would matter, for these patients alone"]  # fmt: skip
+                f"squared gap by {listed(counted)}, % of X², for these patients alone"]  # fmt: skip
+        left_out = (
+            f" The gap by {listed(small)} can't be estimated: too few groups are large enough."
+            if small else ""
+        )  # fmt: skip
         return (
             f"**{dataset_name(dataset)}**, preset {preset}: {said} matter. That would be "
             f"{100 * most / base:.0f}% of Stable Diffusion's KID ({rounded(base)}). "
             f"{f'Small, but told from nothing: {listed(told)}. ' if told else ''}"
-            f"With 95% intervals; above 0 is worse ([T13](/figures/{name}.csv)).\n\n"
+            f"With 95% intervals; above 0 is worse ([T13](/figures/{name}.csv)).{left_out}\n\n"
             f"{grid(head, rows)}"
         )
 
@@ -313,15 +354,16 @@ class Facts:
         )
 
     def remembered(self, place: str, false_positives: float) -> str:
-        """Two tests of whether training images are remembered; bold: told from chance."""
+        """Two tests of whether training images are remembered; bold: told from real images."""
         name = f"{place}/tab_privacy"
         own = self.table(name, "method", "metric", "features", "level", "value", "low", "high")
         if own.empty:
             return _missing(name)
         own = means_and_seeds(own, ["method"])[0]
         whole = own[own["attribute"] == "overall"]
-        tests = [(NEARER, x, NO_SIGNAL) for x in whole.loc[whole["metric"] == NEARER, "features"]]
-        tests = [*dict.fromkeys(tests), (AUC, "", 0.5), (FOUND, "", false_positives)]
+        near = whole[(whole["metric"] == NEARER) & (whole["method"] == "real")]
+        tests = [(NEARER, x["features"], x["value"]) for x in near.to_dict("records")]
+        tests += [(AUC, "", NO_SIGNAL), (FOUND, "", false_positives)]
         rows = []
         for method, part in whole.groupby("method", sort=False):
             cells = [images_of(str(method))]
@@ -336,7 +378,8 @@ class Facts:
         heads = [f"nearer to a training image, {space_title(x)}" for _, x, _ in tests[:-2]]
         head = ["", *heads, "AUC of the loss", f"found at {100 * false_positives:g}% false alarms",
                 "group of the highest AUC"]  # fmt: skip
-        return f"{grid(head, rows)}\n\n([tab_privacy](/figures/{name}.csv); bold: not by chance)"
+        basis = "bold: other than of real images or by chance"
+        return f"{grid(head, rows)}\n\n([tab_privacy](/figures/{name}.csv); {basis})"
 
     @staticmethod
     def folded(summary: str, text: str) -> str:
@@ -470,12 +513,14 @@ class Facts:
         low, high = (f"{x:.1%}" for x in (ours["alarm"].min(), ours["alarm"].max()))
         rival = own[(own["procedure"] == "kid_raw_permutation") & (own["null"] == "unequal")]
         plain = f"{rival['alarm'].min():.0%} to {rival['alarm'].max():.0%}"
-        plain = f", a plain permutation test on KID in {plain}" if len(rival) else ""
+        plain = f", a permutation test on KID in {plain}" if len(rival) else ""
+        blur = table[(table["situation"] == "one blur") & (table["procedure"] == "audit")]
+        ends = f"{blur['alarm'].min():.1%} to {blur['alarm'].max():.1%}" if len(blur) else ""
         return Finding(
             "The usual audit calls equally good groups unequal.",
             f"Simulated groups of one true FID: a permutation test on FID alarms in {alarms} of "
-            f"{usual['simulations'].sum():.0f} audits. Of one true KID: ours in {low} to {high}"
-            f"{plain} (5% promised).",
+            f"{usual['simulations'].sum():.0f} audits. Of one KID: ours in {low} to {high}{plain}. "
+            f"{f'Of one blur, which decides here: ours in {ends}. ' if ends else ''}(5% promised.)",
             (f"figures/{name}.csv", "10_proof"),
         )
 
@@ -499,12 +544,13 @@ class Facts:
         return Finding(
             "Ours finds a generator that serves a group worse."
             if kept else "Ours does not find a generator that serves a group worse as promised.",
-            f"Simulated, a planted gap of {rounded(size)} px on average, {size / smallest:.1f} "
-            f"times what would matter: ours finds it in {with_plant['found']:.0f} of "
-            f"{with_plant['runs']:.0f}; without it, {without['found']:.0f} of "
-            f"{without['runs']:.0f} alarm. About what was not planted, "
-            f"{others['found'].sum():.0f} of {others['runs'].sum():.0f} alarm, most often about "
-            f"{name_of(most['attribute']).lower()} ({most['found']:.0f} of {most['runs']:.0f}).",
+            f"Simulated, a gap planted on a {name_of(str(with_plant['attribute'])).lower()} "
+            f"({rounded(size)} px on average, {size / smallest:.1f} X): found in "
+            f"{with_plant['found']:.0f} of {with_plant['runs']:.0f}; without it, "
+            f"{without['found']:.0f} of {without['runs']:.0f} alarm about it. About what was not "
+            f"planted, {others['found'].sum():.0f} of {others['runs'].sum():.0f} alarm, most often "
+            f"about {name_of(most['attribute']).lower()} ({most['found']:.0f} of "
+            f"{most['runs']:.0f}).",
             (f"figures/{name}.csv", "19_planted"),
         )  # fmt: skip
 
@@ -532,8 +578,8 @@ class Facts:
                 whole = own.loc[own["method"] == method, "value"].iloc[0]
                 number = (
                     f"On {dataset_name(dataset)}, KID of {method_name(method)} minus that of "
-                    f"{method_name(baseline)}: {change}, of {rounded(whole)} in all; "
-                    f"{rounded(row['smallest_effect'])} would matter."
+                    f"{method_name(baseline)}: {change}, of {rounded(whole)} in all. X "
+                    f"is {rounded(row['smallest_effect'])}: {row['smallest_effect'] / whole:.0%}."
                 )
                 return Finding(said, number, (f"figures/{name}.csv", "08_ablations"))
         return None
@@ -556,8 +602,26 @@ class Facts:
         trained = trained[trained["claim"] == "C3"]
         if len(trained) and not trained["testable"].any():
             untested.append("all classifiers trained on them")
-        number = f"{told}{_too_small(untested)}"
+        number = f"{told}{_too_small(untested)} {self.narrowed()}".strip()
         return Finding(said, number, ("figures/reference/all/tab14.csv", "09_verdict"))
+
+    def narrowed(self) -> str:
+        """What the remedy did where there was a gap to narrow: on simulated patients, so far."""
+        tests = self.table("reference/fairgenmed_simulated/tab_tests", "claim", "part", "outcome")
+        if tests.empty:
+            return ""
+        equity = tests[(tests["claim"] == "C2") & (tests["part"] == EQUITY)]
+        equity = equity[equity["endpoint"] == BLUR]
+        keys = ["attribute", "level", "reference"]
+        own = gaps(tests, BLUR).merge(equity, on=keys, suffixes=("", "_change"))
+        if own.empty:
+            return ""
+        row = max(own.to_dict("records"), key=lambda one: abs(float(one["value"])))
+        change = with_interval(*(row[f"{x}_change"] for x in ("value", "low", "high")))
+        return (
+            "Next to no gap was there to narrow; where one was planted (simulated, "
+            f"{_contrast(row)}: {rounded(row['value'])} px), it changed by {change} px."
+        )
 
     def _optimiser(self) -> Finding | None:
         return self._compared("fairdiffusion", "shuffled_y", (
@@ -569,9 +633,12 @@ class Facts:
     def _groups(self) -> Finding | None:
         own = self.verdicts()
         own = own[own["claim"] == "C1"] if len(own) else own
-        if own.empty:
+        tests = [self.table(f"reference/{name}/tab_tests", "claim") for name in self.real_sets()]
+        if own.empty or not all(map(len, tests)):
             return None
-        told, untested = _by_verdict(own, _contrast)
+        every = pd.concat(tests)
+        every = every[(every["claim"] == "C1") & (every["endpoint"] == BLUR)]
+        told, untested = _by_verdict(every, _contrast)
         differ = own["testable"] & own["outcome"].isin(["larger", "different"])
         alike = own["testable"] & (own["outcome"] == "no_larger")
         asked = " or ".join(self._asked_about())
@@ -591,7 +658,7 @@ class Facts:
         return [name_of(name).lower() for name in dict.fromkeys(found)]
 
     def _trained(self) -> Finding | None:
-        files, worse, tested, said_of = [], list[str](), 0, list[str]()
+        files, tested, said_of = [], 0, dict[str, list[str]]()
         seen = list[Mapping[Any, Any]]()
         for dataset in self.real_sets():
             name = f"reference/{dataset}/tab_changes"
@@ -599,7 +666,7 @@ class Facts:
             if own.empty:
                 continue
             own = own[(own["baseline"] == "real") & (own["metric"] == "auc")]
-            own = own[(own["attribute"] == "overall") & (own["method"] == "none")]
+            own = own[(own["attribute"] == "overall") & (own["method"] != "real")]
             if own.empty:
                 continue
             own = own[own["condition"] == self.condition(dataset)]
@@ -607,28 +674,30 @@ class Facts:
                 by = classifier_name(row["classifier"]).split(" ")[0]
                 low, high = (row[f"{side}_new"] for side in ("low", "high"))  # new patients, runs
                 tested += 1
+                told = said_of.setdefault(method_name(row["method"]), [])
                 if low <= 0 <= high:
                     continue
                 change = with_interval(row["value"], low, high)
-                where = f"{dataset_name(dataset)} by {by}"
-                said_of.append(f"{where}: AUC changes by {change}.")
+                told.append(f"{dataset_name(dataset)} by {by}, AUC {change}")
                 if high < 0:
-                    worse.append(where)
                     seen.append(row)
             files.append(f"figures/{name}.csv")
         if not files:
             return None
-        rest = tested - len(said_of)
-        said_of.append(f"The intervals of the other {rest} comparisons hold 0." if rest else "")
-        where = f"in {len(worse)} of {tested} comparisons ({listed(worse)})"
         stands = [row for row in seen if _stands(row, tested)]
-        said = f"Whether generated images train worse classifiers than real ones is open: {where}"
+        said = "Generated images are not seen to train worse classifiers than real ones."
+        if seen:
+            said = "Whether generated images train worse classifiers than real ones is open."
         if stands:
-            said = f"Generated images train worse classifiers than real ones: {where}"
-        said += "." if stands else f", which does not stand up when corrected for {tested}."
-        if not worse:
-            said = "Generated images are not seen to train worse classifiers than real ones."
-        return Finding(said, " ".join(said_of).strip(), (*files, "07_downstream"))
+            said = "Generated images train worse classifiers than real ones."
+        number = " ".join(
+            f"{name}'s: {len(found)} of {tested // len(said_of)} comparisons are told from 0"
+            f"{f' ({listed(found)})' if found else ''}."
+            for name, found in said_of.items()
+        )
+        if seen:
+            number += f" Corrected for {tested}, {len(stands) or 'none'} of them."
+        return Finding(said, number, (*files, "07_downstream"))
 
     def finding_grid(self, base: str) -> str:
         """The findings as a Markdown table; ``base``: what a link to a file begins with."""

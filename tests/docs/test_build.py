@@ -166,6 +166,7 @@ def test_arms_are_told_in_shares_of_what_would_matter(tmp_path: Path) -> None:
     }
     pair = [{**row, "metric": "kid"}, {**row, "metric": "kid_disparity", "low_new": float("nan")}]
     rows = [{**x, "method": "none", "baseline": "", "value": 0.04} for x in pair]
+    rows += [{**rows[-1], "attribute": "sex"}, {**rows[-1], "attribute": "race", "value": None}]
     rows += [{**x, "method": "fairdiffusion", "baseline": "none"} for x in pair]
     rows += [
         {
@@ -184,6 +185,7 @@ def test_arms_are_told_in_shares_of_what_would_matter(tmp_path: Path) -> None:
     told = facts.Facts(tmp_path).arms_grid("reference/ham10000")
     assert "intervals of group-balanced sampling minus Stable Diffusion hold a change" in told
     assert "would be 50% of Stable Diffusion's KID (" in told
+    assert "| squared gap by sex, % of X², for" in told and "gap by race can't be est" in told
     row = "| FairDiffusion minus Stable Diffusion | 5.0% (2.5% to 7.5%) | 10.0% (0.0% to 20.0%) |"
     assert row in told and "told from nothing: FairDiffusion minus Stable Diffusion (worse)" in told
     assert "shuffled" not in told  # neither declared nor another way than the method's

@@ -84,7 +84,7 @@ def fig_counterfactual(table: Rows, *, condition: str, notes: Sequence[str] = ()
     title = f"One word changed: {dataset_name(dataset)}"
     fig = page(1.5 + HEIGHT * len(rows), title, foot, notes, list(looks.values()))
     panels = {
-        ("all", "moved_blur"): ("Images move, as a blur of", "pixels"),
+        ("all", "moved_blur"): ("Images move", "as a blur of so many pixels"),
         (condition, "finding_flips"): (f"{name_of(condition)}: finding flips", "share of images"),
         (condition, "readout_change"): (f"{name_of(condition)}: read-out", "change in probability"),
     }
@@ -165,7 +165,7 @@ def fig_loop(table: Rows, *, notes: Sequence[str] = ()) -> Figure:
             ax.set_xticks(range(len(places)), [str(x) for x in places])
             ax.set_title(name_of(name), loc="left")
             panel_legend(ax, list(looks.values()))
-        line[0].set_ylabel(f"{TRAINED_ON[arm]}\npixels", fontsize=7)
+        line[0].set_ylabel(f"{TRAINED_ON[arm]}\n\nequivalent blur, pixels", fontsize=7)
     for ax in axes[-1]:
         ax.set_xlabel("generation", fontsize=7)
     return fig

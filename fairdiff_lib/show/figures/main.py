@@ -193,8 +193,9 @@ def main2(calibration: Rows, decisions: Rows, draws: Rows, limit: float, referen
     groups = {look.label: look for look in level_looks(in_order(draws, "level"))}
     foot = (
         f"a: a dot is a situation of {null['simulations'].min():,} to "
-        f"{null['simulations'].max():,} simulated audits of two equally good groups; an alarm is "
-        "an error. Line: the 5% that is promised. b: two groups of the same true FID (dashed), "
+        f"{null['simulations'].max():,} simulated audits of two groups that are equally good, by "
+        "the measure that is tested unless another is named; an alarm is an error. Line: the 5% "
+        "that is promised. b: two groups of the same true FID (dashed), "
         "one more varied; dots are draws. c: where equivalent blur truly differs by 2 X (X: "
         f"{SMALLEST_BLUR:g} px), how often a difference is seen, and called larger than X; where "
         "it does not differ, how often that is called no larger than X. Filled: "
@@ -244,7 +245,7 @@ def _broken(name: str) -> str:
 
 @figure("main3")
 def main3(found: Sequence[Found]) -> Figure:
-    """By data set: images, KID and blur by group, both claims about blur, AUC lost."""
+    """By data set: images, KID and blur by group, both claims about blur, change of AUC."""
     if not found:
         raise Nothing("main3: no data set has results yet")
     looks = {name: look_of(name) for name in _methods(found)}
@@ -259,9 +260,9 @@ def main3(found: Sequence[Found]) -> Figure:
         "a group than for its reference, from Stable Diffusion. C2: what FairDiffusion changes: in "
         "row All the blur, left is better; in a group's row the difference of C1. Between dashed "
         f"lines: smaller than X = {rounded(size)} px; no bar: the interval is narrower than its "
-        "mark; grey: declared beforehand to have too few patients. AUC lost: of classifiers of "
-        "generated images against those of real ones. 95% intervals, for new patients and, over "
-        "several runs, new runs. In brackets: test subjects."
+        "mark; grey: declared beforehand to have too few patients. AUC: of the first classifier, "
+        "trained on generated images, minus trained on real ones; left is worse. 95% intervals, "
+        "for new patients and, over several runs, new runs. In brackets: test subjects."
     )  # fmt: skip
     rows = [level_rows(_of(one, "kid")) for one in found]
     sides = [STRIP / _units(one.images) if one.images else 0.0 for one in found]
@@ -340,7 +341,7 @@ def _strip(ax: Axes, images: Mapping[str, np.ndarray]) -> None:
 def _panels(
     axes: Sequence[Axes], one: Found, rows: Sequence[tuple[str, str]], looks: Mapping[str, Look]
 ) -> None:
-    """KID, equivalent blur, both claims about it and AUC lost, all by the same rows."""
+    """KID, equivalent blur, both claims about it and change of AUC, all by the same rows."""
     for ax, metric, title in ((axes[0], "kid", "KID"), (axes[1], "equivalent_blur", "Blur, px")):
         forest(ax, _of(one, metric), rows, looks)
         ax.set_title(title, loc="left")
@@ -388,8 +389,8 @@ def _zero(ax: Axes) -> None:
 
 
 def _lost(ax: Axes, one: Found, rows: Sequence[tuple[str, str]], looks: Mapping[str, Look]) -> None:
-    """How much lower the AUC is than of real images' classifiers, for the first classifier."""
-    ax.set_title("AUC lost", loc="left")
+    """AUC minus that of real images' classifiers, for the first classifier."""
+    ax.set_title("AUC minus\nreal images'", loc="left", fontsize=7.2)
     table = one.changes
     if table.empty:
         ax.text(0.5, 0.5, "no classifier yet", transform=ax.transAxes, ha="center", color=MUTED)
@@ -398,8 +399,8 @@ def _lost(ax: Axes, one: Found, rows: Sequence[tuple[str, str]], looks: Mapping[
     own = own[own["condition"] == one.condition]
     own = own[own["classifier"] == own["classifier"].iloc[0]]
     new = "_new" * bool("low_new" in own and own["low_new"].notna().any())  # patients and runs
-    turned = own.assign(value=-own["value"], low=-own[f"high{new}"], high=-own[f"low{new}"])
-    forest(ax, shortened(turned.drop(columns="n")), rows, looks)
+    changes = own.assign(low=own[f"low{new}"], high=own[f"high{new}"])
+    forest(ax, shortened(changes.drop(columns="n")), rows, looks)
     _zero(ax)
     name = classifier_name(str(own["classifier"].iloc[0])).split(" ")[0]
     ax.set_xlabel(f"{name_of(one.condition)}, {name}", fontsize=6.5, loc="right")
@@ -415,7 +416,7 @@ def main4(mechanism: Rows, arms: Mapping[str, Rows]) -> Figure:
     foot = (
         "a: share of the score's variance, with its interval over batches. b: share of left-out "
         "windows' variance that the Gaussian process predicts from sigma, a dot per run; grey: "
-        "with shuffled scores."
+        "the range of runs when it is fitted to shuffled scores."
     )  # fmt: skip
     foot += _about_arms(shown) if shown else ""
     lines = _arm_lines(arms)
@@ -471,19 +472,19 @@ def _about_arms(shown: Mapping[str, Rows]) -> str:
         arms = [arm for arm in _told(own)["method"] if any(arm in x for x in ARMS.values())]
         told += [f"{listed([arm_look(arm).label for arm in arms])} ({letters[name]})"] * bool(arms)
     said = f" Told from no change: {listed(told)}." if told else ""
+    inside = any(own["smallest_effect"].max() < _reach(own) for own in shown.values())
+    where = " (grey where it lies within an axis)" if inside else ", beyond every axis"
     return (
         f" {listed(list(letters.values()))}: change from Stable Diffusion in percent of its Kernel "
         "Inception Distance (KID), paired by run, left is better; 95% intervals for new patients "
-        f"and new runs. X, the smallest change that matters, is {listed(sizes)} (grey where it "
-        f"lies within an axis).{said}"
+        f"and new runs. X, the smallest change that matters, is {listed(sizes)}{where}.{said}"
     )
 
 
 def _changes(ax: Axes, own: Rows, lines: Sequence[tuple[str, str | None]]) -> None:
     """A mark and interval per arm on a scale that these set; a number at those told from none."""
     here = own[own["method"].isin([arm for _, arm in lines])]
-    size = float(own["smallest_effect"].max())
-    reach = 1.55 * float(here[["low", "high"]].abs().max().max())  # room for numbers
+    size, reach = float(own["smallest_effect"].max()), _reach(own)
     if size < reach:
         ax.axvspan(-size, size, color=GREY, lw=0, zorder=0)
     ax.axvline(0, color="#333333", lw=0.9, zorder=1)
@@ -501,6 +502,12 @@ def _changes(ax: Axes, own: Rows, lines: Sequence[tuple[str, str | None]]) -> No
     ax.locator_params(axis="x", nbins=7)
     ax.tick_params(axis="y", length=0)
     ax.tick_params(axis="x", labelsize=6.5)
+
+
+def _reach(own: Rows) -> float:
+    """How far a panel of arms goes to either side."""
+    here = own[own["method"].isin([arm for names in ARMS.values() for arm in names])]
+    return 1.55 * float(here[["low", "high"]].abs().max().max())  # room for numbers
 
 
 def _predicted(ax: Axes, table: Rows) -> None:
@@ -543,7 +550,8 @@ def front(calibration: Rows, verdicts: Rows) -> Figure:
         "FID: permutation test, each group's own n": "FID, permutation test",
         "FID: t-test over replicates, as released": "FID, t-test over replicates\n(as released)",
         "KID: permutation test, each group's own n": "KID, permutation test",
-        "This study's audit (KID)": "this study's audit (KID)",
+        "This study's audit (KID)": "this study's audit, KID",
+        "This study's audit (equivalent blur)": "this study's audit,\nequivalent blur (decides)",
     }
     if len(verdicts):
         verdicts = verdicts[verdicts["claim"] != "C4"]  # it follows from C2 and C3
@@ -553,7 +561,8 @@ def front(calibration: Rows, verdicts: Rows) -> Figure:
     alarm_panel(axes[0], own, list(kept.values()))
     axes[0].set_xticks([0.0, 0.5, 1.0])
     axes[0].text(0.065, -0.41, "5% promised", fontsize=6.5, color=MUTED, va="center")
-    axes[0].set_title("Equally good groups that are called unequal", loc="left", fontweight="bold")
+    title = "Equally good groups called unequal (simulated)"
+    axes[0].set_title(title, loc="left", fontweight="bold")
     if not verdicts.empty:
         _verdicts(axes[1], verdicts)
     return fig

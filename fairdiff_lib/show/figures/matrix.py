@@ -89,7 +89,7 @@ def fig_matrix(table: Rows, *, condition: str, attribute: str, notes: Sequence[s
         ax.set_visible(False)
     for ax in axes[:, 0]:
         ax.set_ylabel(axis_name("auc"))
-    axes[-1, 0].set_xlabel(f"share of the {real}training patients")
+    fig.supxlabel(f"share of the {real}training patients", fontsize=8)
     return fig
 
 

@@ -215,7 +215,9 @@ PROCEDURES = {
     "es_as_usual": "as usual",
 }
 SHOWN_PROCEDURES = {  # of the figure: metric and procedure
+    ("equivalent_blur", "audit"): "This study's audit (equivalent blur)",
     ("kid", "audit"): "This study's audit (KID)",
+    ("kid", "kid_instead"): "KID of groups of one equivalent blur",
     ("kid", "kid_raw_permutation"): "KID: permutation test, each group's own n",
     ("kid", "kid_equal_n_permutation"): "KID: permutation test, equal n",
     ("kid", "kid_bootstrap_self_pairs"): "KID: bootstrap that pairs an image with itself",
@@ -236,8 +238,12 @@ def cell_name(row: Any) -> str:
 
 
 def equally_good(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the proof where both groups are equally good, with the procedure's ``name``."""
-    own = table[table["null"].isin(list(NULLS)) & table["situation"].str.startswith("two groups")]
+    """Rows of the proof where both groups are equally good, with the procedure's ``name``.
+
+    Good is told by the measure that is tested: one FID, one KID, one equivalent blur.
+    """
+    here = table["situation"].str.startswith(("two groups", "one blur"))
+    own = table[table["null"].isin(list(NULLS)) & here]
     keys = pd.Series(list(zip(own["metric"], own["procedure"], strict=True)), own.index)
     return own.assign(name=keys.map(SHOWN_PROCEDURES)).dropna(subset="name")
 
@@ -250,8 +256,8 @@ def fig_calibration(table: pd.DataFrame, notes: Sequence[str] = ()) -> Figure:
     foot = (
         f"A dot is a situation, of {few:,} to {many:,} simulated audits: {own['n_min'].min()} or "
         f"{own['n_min'].max()} subjects in the smaller group, features of known law or simulated "
-        "images. Both groups are equally good: an alarm is an error. Line: the 5% that each test "
-        "promises."
+        "images. Both groups are equally good, by the measure that is tested unless another is "
+        "named: an alarm is an error. Line: the 5% that each test promises."
     )
     title = "Who calls equally good groups unequal?"
     fig = page(1.2 + 0.34 * len(SHOWN_PROCEDURES), title, foot, notes, list(NULLS.values()))
@@ -357,7 +363,8 @@ def fig_planted(found: pd.DataFrame, runs: pd.DataFrame, where: tuple[str, str])
     foot = (
         f"{count} fine-tunings with a plant on {level_name(*where)} and {count} without, a dot "
         "each, of the same patients, others for every seed. Sharpness: of a generated image minus "
-        "the same patient's real one. Whiskers: exact 95% intervals. Lines: what is promised."
+        "the same patient's real one. Whiskers: exact 95% intervals. Grey lines beside them: what "
+        "is promised; the other short lines are means."
     )
     fig = page(3.0, "Does the audit find a generator that serves a group worse?", foot, (), looks)
     truth, gaps, rates = fig.subplots(1, 3)
