@@ -89,7 +89,8 @@ def fig_matrix(table: Rows, *, condition: str, attribute: str, notes: Sequence[s
         ax.set_visible(False)
     for ax in axes[:, 0]:
         ax.set_ylabel(axis_name("auc"))
-    fig.supxlabel(f"share of the {real}training patients", fontsize=8)
+    for ax in axes[-1]:
+        ax.set_xlabel(f"share of {real}training patients", fontsize=7)
     return fig
 
 
