@@ -26,6 +26,7 @@ from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.methods import BASELINE, METHODS
 from fairdiff_lib.settings.names import (
     AUDIT_ERRORS,
+    EQUALLY_GOOD,
     LABEL_FAULTS,
     classifier_name,
     head_of,
@@ -40,6 +41,7 @@ from fairdiff_lib.settings.names import (
     with_interval,
 )
 from fairdiff_lib.settings.notebooks import NOTEBOOKS
+from fairdiff_lib.show.figures.studies import METRICS, PROCEDURES
 from fairdiff_lib.show.front import say
 from fairdiff_lib.show.style import dataset_name
 from fairdiff_lib.show.words import listed
@@ -385,6 +387,50 @@ class Facts:
     def folded(summary: str, text: str) -> str:
         """Text that a reader opens."""
         return f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>"
+
+    def usual_tests(self) -> str:
+        """False alarms of procedures in common use about groups that are equally good."""
+        name = "calibration/tab_calibration"
+        own = self.table(name, "procedure", "metric", "null", "alarm", "simulations")
+        if own.empty:
+            return _missing(name)
+        own = own[own["null"].isin(list(EQUALLY_GOOD)) & (own["metric"] != "es_auc")]
+        own = own[own["procedure"] != "audit"]
+        rows = []
+        for (metric, procedure), part in own.groupby(["metric", "procedure"], sort=False):
+            rates = [part.loc[part["null"] == null, "alarm"] for null in EQUALLY_GOOD]
+            ends = [" to ".join(dict.fromkeys(f"{x:.0%}" for x in (one.min(), one.max())))
+                    if len(one) else "" for one in rates]  # fmt: skip
+            said = f"{METRICS[str(metric)]}, {PROCEDURES[str(procedure)]}"
+            rows.append([said, *ends, f"{part['simulations'].min():,}"])
+        head = ["test", *EQUALLY_GOOD.values(), "audits a situation"]
+        return f"{grid(head, rows)}\n\n([tab_calibration](/figures/{name}.csv))"
+
+    def added(self, place: str) -> str:
+        """What generated images change in a classifier's AUC, by the share of real patients."""
+        name = f"{place}/tab_matrix_changes"
+        own = self.table(name, "method", "condition", "share", "metric", "low_new", "n_seeds")
+        if own.empty:
+            return _missing(name)
+        asked = self.condition(place.split("/")[1])
+        own = own[(own["metric"] == "auc") & (own["attribute"] == "overall")]
+        own = own[own["condition"] == asked]
+        shares = sorted({*own["share"]})
+        rows = []
+        for method, part in own.groupby("method", sort=False):
+            cells = [method_name(str(method))]
+            for share in shares:
+                here = part[part["share"] == share].to_dict("records")
+                told = [{**x, "low": x["low_new"], "high": x["high_new"]} for x in here]
+                cells.append(_against(told[0], 0) if told else "")
+            rows.append(cells)
+        head = ["trained on", *(f"{x:.0%} of the real patients" if x else
+                                "no real patients, against all" for x in shares)]  # fmt: skip
+        return (
+            f"AUC minus that of as many real patients alone; {own['n_seeds'].min():.0f} trainings "
+            "each, intervals for new patients and new trainings, bold where they leave out 0 "
+            f"([tab_matrix_changes](/figures/{name}.csv)).\n\n{grid(head, rows)}"
+        )
 
     def planted(self) -> str:
         """How often the planted gap is found, and how often there is a false alarm."""
