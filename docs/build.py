@@ -21,7 +21,7 @@ from urllib.parse import unquote
 import pandas as pd
 from jinja2 import Environment, StrictUndefined, TemplateError
 
-from docs.facts import Facts, escape, grid, options
+from docs.facts import MARKS, Facts, escape, grid, options
 from fairdiff_lib.datasets import contents, dataset_of
 from fairdiff_lib.disk.files import atomic_folder, read_json, read_table, refuse_other
 from fairdiff_lib.disk.places import PROJECT_ROOT
@@ -242,12 +242,15 @@ def _where(parts: Sequence[Part], claim: str, figures: Path) -> str:
 
 def front_page(facts: Facts, chapters: Sequence[Path]) -> str:
     """The README's first words, what was found, and the ten chapters."""
-    opening = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8").partition("\n## ")[0]
+    readme = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
+    opening, _, found = readme.partition("\n## What was found")
+    terms = found.partition(MARKS[0])[0]
     docs = {f"docs/book/{path.stem}": "" for path in chapters}
     listed = [f"- [{title_of(path)}](docs/book/{path.name})" for path in chapters]
-    lines = [opening.strip(), "", "## What was found", "", facts.finding_grid("/"), ""]
+    lines = [opening.strip(), "", "## What was found", "", terms.strip(), ""]
+    lines += [facts.finding_grid("/"), ""]
     lines += [facts.figure("main/front", MAIN["front"]), ""]
-    lines += ["Intervals are 95%. What is simulated is called simulated.", ""]
+    lines += ["What is simulated is called simulated.", ""]
     lines += ["## Read on", "", *listed, ""]
     lines += ["Everything behind it (executed notebooks, tables, figures, cards) is in "
               "[the archive](archive.md).", ""]  # fmt: skip

@@ -195,7 +195,7 @@ class Facts:
                 row = named[(named["attribute"] == attribute) & (named["level"] == level)]
                 one = row.iloc[0] if len(row) else None
                 alone = one is None or not np.isfinite(one["low"])
-                said = "" if one is None else f"{one['value']:.3f}"
+                said = "" if one is None else f"{round(one['value'], 3) + 0.0:.3f}"
                 cells.append(said if alone else number(one))
             rows.append(cells)
         pairs = own[["method", "classifier"]].drop_duplicates().itertuples(index=False)
@@ -566,7 +566,8 @@ class Facts:
             "The usual audit calls equally good groups unequal.",
             f"Simulated groups of one true FID: a permutation test on FID alarms in {alarms} of "
             f"{usual['simulations'].sum():.0f} audits. Of one KID: ours in {low} to {high}{plain}. "
-            f"{f'Of one blur, which decides here: ours in {ends}. ' if ends else ''}(5% promised.)",
+            f"{f'Of one blur, which decides here: ours in {ends}. ' if ends else ''}"
+            "5% are promised.",
             (f"figures/{name}.csv", "10_proof"),
         )
 
@@ -624,8 +625,9 @@ class Facts:
                 whole = own.loc[own["method"] == method, "value"].iloc[0]
                 number = (
                     f"On {dataset_name(dataset)}, KID of {method_name(method)} minus that of "
-                    f"{method_name(baseline)}: {change}, of {rounded(whole)} in all. X "
-                    f"is {rounded(row['smallest_effect'])}: {row['smallest_effect'] / whole:.0%}."
+                    f"{method_name(baseline)}: {change}, of {rounded(whole)}. "
+                    f"X is {rounded(row['smallest_effect'])}, {row['smallest_effect'] / whole:.0%} "
+                    "of that."
                 )
                 return Finding(said, number, (f"figures/{name}.csv", "08_ablations"))
         return None
@@ -750,7 +752,8 @@ class Facts:
         rows = list[list[str]]()
         for one in self.findings():
             links = [_where(file, base) for file in one.where]
-            rows.append([one.said, one.number, ", ".join(links)])
+            number = re.sub(r"(?<=[\w%)]\.) (?=[A-Z])", "<br>", one.number)  # a line each
+            rows.append([one.said, number, ", ".join(links)])
         return grid(["finding", "number", "where"], rows)
 
 
