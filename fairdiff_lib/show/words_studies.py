@@ -444,7 +444,7 @@ def about_decisions(table: pd.DataFrame, checks: pd.DataFrame) -> str:
     """What verdicts in equivalent blur say of differences of nothing, X and 2 X; what fails."""
     size = (table["truth"].abs() / SMALLEST_BLUR).round()
     none, just, twice = (table[size == times] for times in (0, 1, 2))
-    x, audits = f"{SMALLEST_BLUR:g} px", int(just["simulations"].min())
+    x, audits = f"{SMALLEST_BLUR:g} px", int(table["simulations"].min())
     lines = [
         f"**{int(checks['passed'].sum())} of {len(checks)} checks of the verdicts in equivalent "
         "blur pass.**\n",

@@ -198,7 +198,8 @@ def main2(calibration: Rows, decisions: Rows, draws: Rows, limit: float, referen
         "that is promised. b: two groups of the same true FID (dashed), "
         "one more varied; dots are draws. c: where equivalent blur truly differs by 2 X (X: "
         f"{SMALLEST_BLUR:g} px), how often a difference is seen, and called larger than X; where "
-        "it does not differ, how often that is called no larger than X. Filled: "
+        "it does not differ, how often that is called no larger than X; the generator blurs, or "
+        "errs otherwise as far off as that blur. Filled: "
         f"{large} subjects in the smaller group, hollow: {small}; {reference} in the other."
     )  # fmt: skip
     fig = page(5.08, "The usual audit and this one on known truth (simulated)", foot)
