@@ -112,8 +112,7 @@ def arrange(module: nn.Module, machine: MachineConfig, precision: str = "no") ->
         own: Any = part
         if machine.gradient_checkpointing:
             own.enable_gradient_checkpointing()
-        if machine.channels_last:
-            own.to(memory_format=torch.channels_last)
+        lay_out(own, machine.channels_last)
         # torch 2.13: the backward pass of the CPU's fused attention takes 134 ms in bf16 where
         # the plain products take 4 to 8
         if (
@@ -125,6 +124,16 @@ def arrange(module: nn.Module, machine: MachineConfig, precision: str = "no") ->
     if machine.compile:
         module.compile()
     return module
+
+
+def lay_out(module: nn.Module, wanted: bool = False) -> None:
+    """Lay convolutions' weights out with channels last where that is wanted or always faster.
+
+    It is on a processor that computes in float32 whatever it is asked for: a fifth of the time of
+    the small U-Net and its autoencoder, and the same numbers but for rounding.
+    """
+    last = wanted or carried_out("bf16") == "no"
+    module.to(memory_format=torch.channels_last if last else torch.contiguous_format)  # type: ignore[call-overload]
 
 
 def accelerator(precision: str) -> Accelerator:

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from fairdiff_lib.disk.files import atomic_folder
 from fairdiff_lib.disk.places import PROJECT_ROOT
 from fairdiff_lib.model.adapters import AdaptedUNet, Adapter, load_adapter, save_adapter
-from fairdiff_lib.model.device import has_gpu, resident
+from fairdiff_lib.model.device import has_gpu, lay_out, resident
 from fairdiff_lib.settings.errors import InputError
 from fairdiff_lib.settings.options import ModelConfig
 
@@ -206,6 +206,8 @@ def load_pipeline(name: str | Path, revision: str = "") -> Any:
         reason = str(error).splitlines()[0]
         raise InputError(f"model {str(name)!r}: not loadable as a pipeline ({reason})") from error
     loaded.set_progress_bar_config(disable=True)
+    for part in (loaded.unet, loaded.vae):  # here, so that a step by hand rounds as training does
+        lay_out(part)
     if local and (place / "adapter").is_dir():
         loaded.adapter = load_adapter(place / "adapter", loaded.unet)
     return loaded

@@ -373,7 +373,7 @@ def _fit_autoencoder(study: Study, pipeline: Any, images: np.ndarray) -> pd.Data
     shape = (unet.in_channels, unet.sample_size, unet.sample_size)
     objective = AutoencoderObjective(Reconstruction(pipeline.vae), images, shape, weight)
     history = _fit_base(study, "vae", objective, study.settings.vae, len(images), "VAE")
-    pipeline.vae.to(memory_format=torch.contiguous_format)  # as it is when it is loaded
+    device.lay_out(pipeline.vae)  # as it is when it is loaded
     return history
 
 

@@ -109,6 +109,7 @@ def test_a_processor_without_bf16_computes_in_float32(
 
 
 def test_recomputed_activations_give_the_same_gradient(unet: Any) -> None:
+    device.arrange(unet, MachineConfig())  # the same layout, which rounds in its own way
     plain = gradient(unet)
     device.arrange(unet, MachineConfig(gradient_checkpointing=True))
     assert unet.is_gradient_checkpointing
@@ -120,6 +121,17 @@ def test_the_layout_changes_a_gradient_by_its_rounding_alone(unet: Any) -> None:
     device.arrange(unet, MachineConfig(channels_last=True))
     assert unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(gradient(unet), plain, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_processor_without_bf16_lays_weights_out_as_it_computes_faster(
+    unet: Any, half: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = {**torch.cpu.get_capabilities(), "architecture": "x86_64"}
+    there |= {"avx512_bf16": half, "amx_bf16": False}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", there.copy)
+    device.arrange(unet, MachineConfig())
+    assert unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last) is not half
 
 
 @pytest.mark.slow
