@@ -129,8 +129,8 @@ def arrange(module: nn.Module, machine: MachineConfig, precision: str = "no") ->
 def lay_out(module: nn.Module, wanted: bool = False) -> None:
     """Lay convolutions' weights out with channels last where that is wanted or always faster.
 
-    It is on a processor that computes in float32 whatever it is asked for: a fifth of the time of
-    the small U-Net and its autoencoder, and the same numbers but for rounding.
+    It is on a processor that computes in float32 whatever it is asked for: small images are drawn
+    in a fifth less time, and a training step takes a tenth less; the same numbers but for rounding.
     """
     last = wanted or carried_out("bf16") == "no"
     module.to(memory_format=torch.channels_last if last else torch.contiguous_format)  # type: ignore[call-overload]
