@@ -551,11 +551,14 @@ class Facts:
         if table.empty:
             return None
         own = table[table["situation"].str.startswith("two groups")]
-        usual = own[(own["procedure"] == "fid_permutation") & (own["null"] == "unequal")]
+        usual = own[own["procedure"] == "fid_permutation"]
         usual = usual[usual["layer"] == "F"]  # where the true FID is known, and equal
+        alarms = (usual["alarm"] * usual["simulations"]).groupby(usual["null"]).sum().round()
+        audits = usual.groupby("null")["simulations"].sum()
+        of = {null: f"{alarms[null]:.0f} of {audits[null]:.0f}" for null in audits.index}
+        alike = f", in {of['exchangeable']} where they are alike" if "exchangeable" in of else ""
         ours = own[(own["procedure"] == "audit") & (own["metric"] == "kid")]
         ours = ours[ours["null"] == "unequal"]
-        alarms = round((usual["alarm"] * usual["simulations"]).sum())
         low, high = (f"{x:.1%}" for x in (ours["alarm"].min(), ours["alarm"].max()))
         rival = own[(own["procedure"] == "kid_raw_permutation") & (own["null"] == "unequal")]
         plain = f"{rival['alarm'].min():.0%} to {rival['alarm'].max():.0%}"
@@ -564,8 +567,9 @@ class Facts:
         ends = f"{blur['alarm'].min():.1%} to {blur['alarm'].max():.1%}" if len(blur) else ""
         return Finding(
             "The usual audit calls equally good groups unequal.",
-            f"Simulated groups of one true FID: a permutation test on FID alarms in {alarms} of "
-            f"{usual['simulations'].sum():.0f} audits. Of one KID: ours in {low} to {high}{plain}. "
+            "Simulated groups of one true FID: a permutation test on FID alarms in "
+            f"{of['unequal']} audits where their images differ{alike}. "
+            f"Of one KID and images that differ: ours in {low} to {high}{plain}. "
             f"{f'Of one blur, which decides here: ours in {ends}. ' if ends else ''}"
             "5% are promised.",
             (f"figures/{name}.csv", "10_proof"),
