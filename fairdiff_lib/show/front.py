@@ -267,7 +267,9 @@ def table(
         )
     words = [at for at, key in enumerate(shown) if not pd.api.types.is_numeric_dtype(shown[key])]
     left: Any = [{"selector": f".col{at}", "props": "text-align: left"} for at in words]
-    styled = styled.set_table_styles(left)
+    # Jupyter makes all columns of one width, and a file's name runs into the next one
+    widths: Any = [{"selector": "", "props": "table-layout: auto"}]
+    styled = styled.set_table_styles(widths + left)
     styled = styled.set_table_attributes(f'class="{PLAIN}"')
     styled = styled.relabel_index([html.escape(head_of(str(key))) for key in shown], axis="columns")
     return HTML(f"{above}{styled.to_html()}{_where(len(means), name)}")  # type: ignore[no-untyped-call]
