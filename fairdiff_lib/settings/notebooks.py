@@ -68,24 +68,24 @@ _ALL = (
     Notebook(
         "00_index",
         "What was run, and where is it?",
-        after=("09_verdict", "06_perturbation", "12_harm"),
+        after=("02_simulators", "09_verdict", "06_perturbation", "12_harm"),
     ),
     Notebook(
         "01_cohorts",
         "Who is in the cohort?",
-        after=("02_simulators",),
         tables={
             "tab01": "cohort: counts and prevalence",
             "tab_flow": "who is in the data, who left and why",
         },
         figures={"fig01": "cohort: counts and prevalence"},
+        threads="machine",  # simulated patients are drawn by whoever first asks for the cohort
         made="cohort",
     ),
     Notebook(
         "02_simulators",
         "What is simulated, and which disparity is planted?",
+        after=("01_cohorts",),
         simulated_only=("02_simulators",),
-        threads="machine",
         made="data",
     ),
     Notebook(

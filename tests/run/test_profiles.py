@@ -124,11 +124,11 @@ def test_in_a_queue_networks_get_a_gpu_memory_and_all_cores_and_tables_do_not() 
     found = {job.name: job for job in queued.all}
     for name in ("03_train_base", "04_generate_none_seed0", "fit_vit_real_seed0", "05_quality"):
         assert found[name].network and found[name].threads == 4, name
-    for name in ("01_cohorts", "09_verdict"):
+    for name in ("02_simulators", "09_verdict"):
         assert not found[name].network and found[name].threads == 1, name
     assert {job.threads for job in here.all if job.network} == {1}
-    simulators = next(job for job in here.all if job.name == "02_simulators")
-    assert simulators.threads == 4  # as many processes
+    cohorts = next(job for job in here.all if job.name == "01_cohorts")
+    assert cohorts.threads == 4  # as many processes draw the simulated patients
     assert queued.memory_mb < 9000
     large = run.study("fairgenmed_simulated").settings.changed({"model.image_size": 512})
     assert graph.Jobs(queued.study.with_settings(large)).memory_mb == 48_000
