@@ -158,10 +158,16 @@ def about_contrast(row: Row, confidence: float = 0.95) -> str:
 
 @sentence("contrasts")
 def about_contrasts(table: Rows, confidence: float = 0.95) -> str:
-    """A sentence for every declared contrast."""
-    own = table[table["role"] == "primary"]
-    lines = (about_contrast(row, confidence) for _, row in own.iterrows())
-    return bullets(lines, "No comparison was declared: no level has enough subjects.")
+    """A sentence for every declared contrast, those of small groups apart."""
+    large, small = (
+        bullets(
+            about_contrast(row, confidence) for _, row in table[table["role"] == role].iterrows()
+        )
+        for role in ("primary", "secondary")
+    )
+    large = large or "No group that was declared has enough subjects to be tested first."
+    apart = "Declared too, but of few subjects; their p is adjusted with that of all other looks:"
+    return f"{large}\n\n{apart}\n\n{small}" if small else large
 
 
 def about_small_levels(by_group: Rows, attributes: Sequence[str], below: int) -> str:

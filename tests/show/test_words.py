@@ -65,7 +65,14 @@ def test_only_declared_contrasts_get_a_line() -> None:
     table = pd.DataFrame([contrast(), contrast(role="exploratory", level="Asian")])
     assert "Asian" not in sentences.about_contrasts(table)
     none = sentences.about_contrasts(table[table["role"] == "exploratory"])
-    assert none.startswith("No comparison was declared")
+    assert none == "No group that was declared has enough subjects to be tested first."
+
+
+def test_a_difference_of_a_small_group_is_told_apart() -> None:
+    small = contrast(role="secondary", level="Asian", p_adjusted=0.001)
+    first, said, last = sentences.about_contrasts(pd.DataFrame([contrast(), small])).split("\n\n")
+    assert "Black" in first and "Asian" not in first and "of few subjects" in said
+    assert "Asian differs from White" in last
 
 
 def test_the_protocol_says_when_it_was_written() -> None:
