@@ -563,7 +563,7 @@ class Facts:
         rival = own[(own["procedure"] == "kid_raw_permutation") & (own["null"] == "unequal")]
         plain = f"{rival['alarm'].min():.0%} to {rival['alarm'].max():.0%}"
         plain = f", a permutation test on KID in {plain}" if len(rival) else ""
-        blur = table[(table["situation"] == "one blur") & (table["procedure"] == "audit")]
+        blur = table[table["situation"].str.endswith("one blur") & (table["procedure"] == "audit")]
         ends = f"{blur['alarm'].min():.1%} to {blur['alarm'].max():.1%}" if len(blur) else ""
         return Finding(
             "The usual audit calls equally good groups unequal.",
@@ -654,8 +654,28 @@ class Facts:
         trained = trained[trained["claim"] == "C3"]
         if len(trained) and not trained["testable"].any():
             untested.append("all classifiers trained on them")
-        number = f"{told}{_too_small(untested)} {self.narrowed()}".strip()
+        parts = [f"{told}{_too_small(untested)}", self._x_in_kid(), self.narrowed()]
+        number = " ".join(part for part in parts if part)
         return Finding(said, number, ("figures/reference/all/tab14.csv", "09_verdict"))
+
+    def _x_in_kid(self) -> str:
+        """How large X is beside the KID of the generators themselves."""
+        shares = list[str]()
+        for dataset in self.real_sets():
+            place, names = f"reference/{dataset}", DATASETS[dataset].quality
+            tests = self.table(f"{place}/tab_tests", "endpoint", "smallest_effect")
+            tables = [
+                self.table(f"{place}/{name}", "metric", "method", "features") for name in names
+            ]
+            if tests.empty or any(table.empty for table in tables):
+                continue
+            own = pd.concat(tables)
+            own = own[(own["metric"] == KID) & (own["attribute"] == "overall")]
+            own = own[(own["method"] == BASELINE) & own["features"].eq(own["features"].iloc[0])]
+            whole = means_and_seeds(own, ["method"])[0]["value"].iloc[0]
+            size = tests.loc[tests["endpoint"] == KID, "smallest_effect"].max()
+            shares.append(f"{size / whole:.0%} on {dataset_name(dataset)}")
+        return f"X in KID, as a share of Stable Diffusion's: {listed(shares)}." if shares else ""
 
     def narrowed(self) -> str:
         """What the remedy did where there was a gap to narrow: on simulated patients, so far."""
@@ -700,7 +720,7 @@ class Facts:
         )  # fmt: skip
         if "race" not in asked:
             said += " None records race."
-        number = f"{told}{_too_small(untested)}"
+        number = f"{told}{_too_small(untested)}{_by_kid(pd.concat(tests))}"
         return Finding(said, number, ("figures/reference/all/tab14.csv", "09_verdict"))
 
     def _asked_about(self) -> list[str]:
@@ -808,6 +828,15 @@ def _by_verdict(verdicts: pd.DataFrame, name: Named) -> tuple[str, list[str]]:
     untested = rows[~rows["testable"].astype(bool)]
     names = [f"{x} on {y}" for x, y in zip(untested["named"], untested["data"], strict=True)]
     return " ".join(parts), names
+
+
+def _by_kid(tests: pd.DataFrame) -> str:
+    """Contrasts of groups that KID, which does not decide, tells from 0."""
+    own = tests[(tests["claim"] == "C1") & (tests["endpoint"] == KID)]
+    own = own[(own["low"] > 0) | (own["high"] < 0)]
+    told = [f"{_contrast(x)} on {dataset_name(x['dataset'])}, {number(x)}"
+            for x in own.to_dict("records")]  # fmt: skip
+    return f" KID, which does not decide, tells from 0: {'; '.join(told)}." if told else ""
 
 
 def _percent(ends: Sequence[float], whole: float) -> str:

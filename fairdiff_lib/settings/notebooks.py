@@ -172,12 +172,14 @@ _ALL = (
         after=("01_cohorts",),
         arms="ablation",
         tables={
-            "tab12": "ablation: time window and exploitation rate",
             "tab13": "methods side by side",
             "tab_cost": "what each run of the ablation study cost",
         },
         figures={"fig_methods": "methods side by side"},
-        optional={"fig07": "ablation: time window and exploitation rate"},
+        optional={
+            "tab12": "ablation: time window and exploitation rate",
+            "fig07": "ablation: time window and exploitation rate",
+        },
         claims=("C2",),
     ),
     Notebook(

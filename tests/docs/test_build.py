@@ -11,11 +11,14 @@ import pytest
 from PIL import Image
 
 from docs import build, facts
+from fairdiff_lib.audit.memory import AUC
+from fairdiff_lib.audit.seeds import means_and_seeds
 from fairdiff_lib.datasets import contents, load_settings
 from fairdiff_lib.disk.files import read_json, write_json
 from fairdiff_lib.disk.places import PROJECT_ROOT, Places
 from fairdiff_lib.disk.stamps import make_stamp, publish_table, write_stamp
 from fairdiff_lib.settings.errors import InputError
+from fairdiff_lib.settings.methods import BASELINE
 
 REASON = "gap < 0 for max-|t| [none_seed*]"
 
@@ -150,6 +153,16 @@ def test_the_readme_says_what_the_tables_say() -> None:
     own = facts.Facts(PROJECT_ROOT / "figures")
     assert told == own.finding_grid("").strip()
     assert len(text.encode()) <= 9000 and told.count("\n") == 5 + 1  # rows
+
+
+def test_a_number_in_the_readmes_limits_is_its_tables() -> None:
+    text = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"\[AUC (0\.\d+)\]\(figures/(\S+)\.csv\)", text)
+    assert found
+    own = facts.Facts(PROJECT_ROOT / "figures").table(found[2], "metric")
+    own = own[(own["metric"] == AUC) & (own["attribute"] == "overall")]
+    whole = means_and_seeds(own[own["method"] == BASELINE], ["method"])[0]["value"].iloc[0]
+    assert found[1] == f"{whole:.2f}"
 
 
 def test_arms_are_told_in_shares_of_what_would_matter(tmp_path: Path) -> None:

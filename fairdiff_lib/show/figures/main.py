@@ -414,10 +414,11 @@ def _lost(ax: Axes, one: Found, rows: Sequence[tuple[str, str]], looks: Mapping[
 def main4(mechanism: Rows, arms: Mapping[str, Rows]) -> Figure:
     """What moves the optimiser's score, whether it can be predicted, and what each arm changes."""
     shown = {dataset: _in_percent(table) for dataset, table in arms.items()}
+    whose = listed([dataset_name(str(name)) for name in dict.fromkeys(mechanism["dataset"])])
     foot = (
         "a: share of the score's variance, with its interval over batches. b: share of left-out "
         "windows' variance that the Gaussian process predicts from sigma, a dot per run; grey: "
-        "the range of runs when it is fitted to shuffled scores."
+        f"the range of runs when it is fitted to shuffled scores. Both are of {whose}."
     )  # fmt: skip
     foot += _about_arms(shown) if shown else ""
     lines = _arm_lines(arms)

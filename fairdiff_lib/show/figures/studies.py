@@ -242,7 +242,8 @@ def equally_good(table: pd.DataFrame) -> pd.DataFrame:
 
     Good is told by the measure that is tested: one FID, one KID, one equivalent blur.
     """
-    here = table["situation"].str.startswith(("two groups", "one blur"))
+    names = table["situation"].str
+    here = names.startswith("two groups") | names.endswith("one blur")
     own = table[table["null"].isin(list(NULLS)) & here]
     keys = pd.Series(list(zip(own["metric"], own["procedure"], strict=True)), own.index)
     return own.assign(name=keys.map(SHOWN_PROCEDURES)).dropna(subset="name")

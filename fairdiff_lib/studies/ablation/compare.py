@@ -102,8 +102,9 @@ def _values(runs: Recorded) -> pd.DataFrame:
 
 
 def publish_ablation(study: Study, result: AblationResult) -> None:
-    """Write T12, T13 and the cost of every run."""
-    todo = {"tab12": result.cells, "tab13": result.methods, "tab_cost": result.cost}
+    """Write T12 where there are cells, T13 and the cost of every run."""
+    cells = {"tab12": result.cells} if len(result.cells) else {}
+    todo = {**cells, "tab13": result.methods, "tab_cost": result.cost}
     for name, table in todo.items():
         study.publish(name, table)
 

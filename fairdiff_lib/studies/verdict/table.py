@@ -7,6 +7,7 @@ what follows. Here they come together; nothing is decided here but which contras
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ import pandas as pd
 from fairdiff_lib.audit.decide import DIFFERENT, LARGER, NO_LARGER, UNDECIDED, Effect, outcome
 from fairdiff_lib.audit.quality import PASSED, SCOPE
 from fairdiff_lib.audit.seeds import LEAST_RUNS
-from fairdiff_lib.datasets import contents, dataset_name, dataset_of
+from fairdiff_lib.datasets import Dataset, contents, dataset_name, dataset_of
 from fairdiff_lib.disk.files import locked, read_json, read_table
 from fairdiff_lib.disk.stamps import publish_table, read_stamp
 from fairdiff_lib.settings.errors import InputError
@@ -209,7 +210,7 @@ def claim_table(tests: pd.DataFrame, setting: Setting) -> pd.DataFrame:
     own_set = dataset_of(setting.dataset)
     methods = [row for row in rows if row["claim"] in ("C2", "C3")]
     if len(methods) == 4 and own_set.elsewhere and not own_set.simulated:
-        rows.append(_elsewhere(methods))
+        rows.append(_elsewhere(methods, own_set))
     return as_table(rows)
 
 
@@ -263,15 +264,19 @@ def _nothing_to_narrow(row: Mapping[Any, Any], tests: pd.DataFrame) -> bool:
     return not bool(here.any())
 
 
-def _elsewhere(rows: Sequence[Row]) -> Row:
+def _elsewhere(rows: Sequence[Row], own_set: Dataset) -> Row:
     """C4: all parts of C2 and C3 must hold; the first that does not leads it."""
     for bearing in (AGAINST, OPEN, FOR):
         own = [row for row in rows if row["bearing"] == bearing]
         if own:
             lead = own[0]
             said = f"{lead['claim']} {lead['part']}: {lead['verdict']}"
-            all_parts = "; ".join(f"{x['claim']} {x['part']}: {x['verdict']}" for x in rows)
-            quote = f"Whether C2 and C3 hold on other data follows from these: {all_parts}."
+            told = Counter(str(row["verdict"]).partition(";")[0] for row in rows)
+            each = " and ".join(f'{count} read "{verdict}"' for verdict, count in told.items())
+            quote = (
+                f"On {own_set.phrase}, of the {len(rows)} claims for FairDiffusion (better images, "
+                f"more equal images, better classifiers, more equal classifiers) {each}."
+            )
             words = {"statement": STATEMENTS["C4", ""], "bearing": bearing, "verdict": said,
                      "quote": quote}  # fmt: skip
             return {**lead, **words, "claim": "C4", "part": ""}

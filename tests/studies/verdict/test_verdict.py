@@ -306,6 +306,7 @@ def test_c4_needs_every_part_of_c2_and_c3_elsewhere() -> None:
 
     row = last("ham10000")
     assert (row["claim"], row["bearing"]) == ("C4", AGAINST) and row["verdict"].startswith("C2 q")
+    assert "of the 4 claims for FairDiffusion" in row["quote"] and "; C" not in row["quote"]
     assert last("fairgenmed")["claim"] == last("ham10000_simulated")["claim"] == "C3"
 
 
