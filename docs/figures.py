@@ -144,7 +144,7 @@ def drawings(figures: Path, runs: str, data: str) -> Iterator[tuple[str, Any, Ta
         page = pages.main2(calibration, decisions, *fid_bias(own), own.reference)
     yield "main2", page, tables
     tables = Tables(figures)
-    mechanism = tables("reference/ham10000/ablation/tab_mechanism", ("quantity", "value"))
+    mechanism = tables("reference/ham10000/ablation/tab_mechanism", ("dataset", "quantity"))
     arms = {}
     for path in sorted(figures.glob("*/*/tab13.csv")):
         preset, dataset = path.parts[-3:-1]

@@ -62,11 +62,14 @@ def test_without_tables_only_the_schematic_is_drawn_and_old_pages_go(tmp_path: P
     assert not old.exists()
 
 
+def explained() -> pd.DataFrame:
+    row = {"dataset": "ham10000", "quantity": "explained_groups", "method": "base"}
+    return pd.DataFrame([row | {"value": 0.2, "low": 0.1, "high": 0.3}])
+
+
 def test_a_figure_names_the_tables_that_it_rests_on(tmp_path: Path) -> None:
-    table = pd.DataFrame({"quantity": ["explained_groups"], "method": "base", "value": 0.2,
-                          "low": 0.1, "high": 0.3})  # fmt: skip
     name = "reference/ham10000/ablation/tab_mechanism"
-    publish_table(table, tmp_path / f"{name}.csv", {"simulated": True})
+    publish_table(explained(), tmp_path / f"{name}.csv", {"simulated": True})
     figures.draw_all(tmp_path)
     stamp = read_json(tmp_path / "main" / "main4.json")
     assert list(stamp["rests_on"]) == [f"figures/{name}.csv"] and stamp["simulated"]
@@ -82,9 +85,7 @@ def test_changes_as_small_as_ours_have_readable_ticks() -> None:
     ])  # fmt: skip
     alone = arms.iloc[:1].assign(method="none", baseline=np.nan, value=0.05)
     arms = pd.concat([alone, arms])
-    table = pd.DataFrame({"quantity": ["explained_groups"], "method": "base", "value": 0.2,
-                          "low": 0.1, "high": 0.3})  # fmt: skip
-    page = main4(table, {"ham10000": arms})
+    page = main4(explained(), {"ham10000": arms})
     with matplotlib.rc_context(STYLE):
         page.savefig(io.BytesIO(), format="png")
     words = [text.get_text() for text in page.findobj() if hasattr(text, "get_text")]
@@ -101,12 +102,11 @@ def arm(name: str, value: float, reach: float, smallest: float) -> dict[str, obj
 def test_a_change_told_from_nothing_is_seen_though_x_is_as_large_as_all() -> None:
     alone = arm("none", 0.1, 0.0, np.nan) | {"baseline": ""}
     rows = [alone, arm("fairdiffusion", 0.0, 0.001, 0.1), arm("group_balanced", 0.003, 0.001, 0.1)]
-    mechanism = pd.DataFrame({"quantity": ["explained_groups"], "method": "base", "value": 0.2,
-                              "low": 0.1, "high": 0.3})  # fmt: skip
-    page = main4(mechanism, {"fairgenmed_simulated": pd.DataFrame(rows)})
+    page = main4(explained(), {"fairgenmed_simulated": pd.DataFrame(rows)})
     words = [text.get_text() for text in page.findobj() if hasattr(text, "get_text")]
     assert "+3.0%" in words and "+0.0%" not in words
     foot = " ".join(" ".join(words).split())
+    assert "Both are of HAM10000." in foot
     assert "is 100% in c" in foot and "Told from no change: group-balanced sampling (c)" in foot
     assert max(page.axes[-1].get_xlim()) < 10
 
