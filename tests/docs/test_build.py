@@ -155,6 +155,16 @@ def test_the_readme_says_what_the_tables_say() -> None:
     assert len(text.encode()) <= 9000 and told.count("\n") == 5 + 1  # rows
 
 
+def test_differences_that_kid_alone_tells_are_named() -> None:
+    row = {"claim": "C1", "endpoint": "kid", "dataset": "ham10000", "attribute": "age",
+           "level": "60 or older", "reference": "under 60"}  # fmt: skip
+    row |= {"value": -0.02, "low": -0.03}
+    told, open_ = row | {"high": -0.01}, row | {"dataset": "odir5k", "high": 0.01}
+    said = facts._by_kid(pd.DataFrame([told, open_]))
+    assert "Age: 60 or older minus under 60 on HAM10000, -0.0200 (-0.0300 to -0.0100)." in said
+    assert "ODIR" not in said and facts._by_kid(pd.DataFrame([open_])) == ""
+
+
 def test_a_number_in_the_readmes_limits_is_its_tables() -> None:
     text = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
     found = re.search(r"\[AUC (0\.\d+)\]\(figures/(\S+)\.csv\)", text)
